@@ -1,0 +1,107 @@
+//! Catalog objects, as plain data. Everything that can be computed from the SQL text is computed
+//! again by `sql`; what stands here is what other rooms need without parsing.
+
+use arrow::datatypes::{Field, SchemaRef};
+
+use crate::types::id::ObjectId;
+
+/// Database, schema and name, each as stored (folded to lower case unless quoted).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectName {
+    pub database: String,
+    pub schema: String,
+    pub name: String,
+}
+
+/// One thing in the catalog.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub id: ObjectId,
+    pub name: ObjectName,
+    pub kind: ObjectKind,
+    /// The visible columns.
+    pub schema: SchemaRef,
+    /// The statement that made it, as the user wrote it.
+    pub create_sql: String,
+    /// Objects that its definition names, each once.
+    pub depends_on: Vec<ObjectId>,
+}
+
+/// What kind of object, with what only that kind has.
+#[derive(Clone, Debug)]
+pub enum ObjectKind {
+    Source(SourceObject),
+    Table(TableObject),
+    /// A named query, expanded where it is used.
+    View(ViewObject),
+    MaterializedView(ViewObject),
+}
+
+#[derive(Clone, Debug)]
+pub struct SourceObject {
+    pub connector: String,
+    pub options: Vec<(String, String)>,
+    /// What the connector delivers; the columns of `schema` may be computed from these.
+    pub physical_schema: SchemaRef,
+    /// SQL of each column over the physical ones; `None`: the physical column of that name.
+    pub column_sql: Vec<Option<String>>,
+    pub watermark: Option<WatermarkObject>,
+    /// Whether it ends, so that SELECT can read it.
+    pub bounded: bool,
+}
+
+/// `WATERMARK FOR column AS expression`.
+#[derive(Clone, Debug)]
+pub struct WatermarkObject {
+    pub column: String,
+    pub expression_sql: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct TableObject {
+    /// Column indices; empty when there is no key.
+    pub primary_key: Vec<usize>,
+    /// Per column: SQL of its DEFAULT.
+    pub defaults: Vec<Option<String>>,
+    /// Per column: SQL of its generation expression (GENERATED ALWAYS AS ... STORED).
+    pub generated: Vec<Option<String>>,
+    pub on_conflict: TableConflict,
+    pub append_only: bool,
+    pub watermark: Option<WatermarkObject>,
+}
+
+/// What an INSERT without ON CONFLICT does with a key that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableConflict {
+    /// As in Postgres: unique_violation (23505). The default.
+    Error,
+    /// The new row replaces the old: `WITH (on_conflict = 'update')`, upsert.
+    Update,
+    /// The new row is dropped: `WITH (on_conflict = 'nothing')`.
+    Ignore,
+}
+
+#[derive(Clone, Debug)]
+pub struct ViewObject {
+    /// The query's text.
+    pub query_sql: String,
+    /// `search_path` and database at creation: what unqualified names meant.
+    pub search_path: Vec<String>,
+}
+
+impl Object {
+    /// The kind's noun as error messages and SHOW print it.
+    pub fn kind_noun(&self) -> &'static str {
+        match self.kind {
+            ObjectKind::Source(_) => "source",
+            ObjectKind::Table(_) => "table",
+            ObjectKind::View(_) => "view",
+            ObjectKind::MaterializedView(_) => "materialized view",
+        }
+    }
+
+    /// Index and field of a column.
+    pub fn column(&self, name: &str) -> Option<(usize, &Field)> {
+        self.schema.fields().find(name).map(|(index, field)| (index, field.as_ref()))
+    }
+}

@@ -1,0 +1,206 @@
+//! The immutable, versioned catalog. A change makes a new version; whoever holds the old one
+//! keeps seeing it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::catalog::object::{Object, ObjectName};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+
+/// The database that exists from the start.
+pub const DEFAULT_DATABASE: &str = "millstream";
+/// The schema that exists in every database from the start.
+pub const DEFAULT_SCHEMA: &str = "public";
+
+/// One version of the catalog.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    version: u64,
+    next_id: u64,
+    /// Database to its schemas.
+    databases: BTreeMap<String, Vec<String>>,
+    objects: BTreeMap<ObjectId, Arc<Object>>,
+    by_name: BTreeMap<ObjectName, ObjectId>,
+}
+
+/// One step from a version to the next.
+#[derive(Clone, Debug)]
+pub enum Change {
+    CreateDatabase(String),
+    DropDatabase(String),
+    CreateSchema { database: String, schema: String },
+    DropSchema { database: String, schema: String },
+    CreateObject(Arc<Object>),
+    DropObject(ObjectId),
+}
+
+impl Default for Catalog {
+    fn default() -> Catalog {
+        Catalog {
+            version: 0,
+            next_id: 1,
+            databases: BTreeMap::from([(
+                DEFAULT_DATABASE.to_owned(),
+                vec![DEFAULT_SCHEMA.to_owned()],
+            )]),
+            objects: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+        }
+    }
+}
+
+impl Catalog {
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The id that the next object will get.
+    pub fn next_id(&self) -> ObjectId {
+        ObjectId(self.next_id)
+    }
+
+    pub fn databases(&self) -> impl Iterator<Item = &str> {
+        self.databases.keys().map(String::as_str)
+    }
+
+    /// The schemas of a database; `None` when there is no such database.
+    pub fn schemas(&self, database: &str) -> Option<&[String]> {
+        self.databases.get(database).map(Vec::as_slice)
+    }
+
+    /// All objects, oldest first.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    pub fn get(&self, id: ObjectId) -> Option<&Arc<Object>> {
+        self.objects.get(&id)
+    }
+
+    pub fn lookup(&self, name: &ObjectName) -> Option<&Arc<Object>> {
+        self.by_name.get(name).and_then(|id| self.objects.get(id))
+    }
+
+    /// Objects that name `id` in their definition, directly.
+    pub fn dependants(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values().filter(move |o| o.depends_on.contains(&id))
+    }
+
+    /// `id` and everything that depends on it, dependants first: the order to drop in.
+    pub fn drop_order(&self, id: ObjectId) -> Vec<ObjectId> {
+        let mut order = Vec::new();
+        self.collect_dependants(id, &mut order);
+        order
+    }
+
+    fn collect_dependants(&self, id: ObjectId, order: &mut Vec<ObjectId>) {
+        if order.contains(&id) {
+            return;
+        }
+        for dependant in self.dependants(id) {
+            self.collect_dependants(dependant.id, order);
+        }
+        if !order.contains(&id) {
+            order.push(id);
+        }
+    }
+
+    /// The next version.
+    ///
+    /// # Errors
+    /// When a name is taken, or what is dropped does not exist or is still needed.
+    pub fn apply(&self, changes: &[Change]) -> Result<Catalog> {
+        let mut next = self.clone();
+        next.version += 1;
+        for change in changes {
+            next.apply_one(change)?;
+        }
+        Ok(next)
+    }
+
+    fn apply_one(&mut self, change: &Change) -> Result<()> {
+        match change {
+            Change::CreateDatabase(name) => {
+                if self.databases.contains_key(name) {
+                    return Err(Error::user(
+                        SqlState::DUPLICATE_DATABASE,
+                        format!("database \"{name}\" already exists"),
+                    ));
+                }
+                self.databases.insert(name.clone(), vec![DEFAULT_SCHEMA.to_owned()]);
+            }
+            Change::DropDatabase(name) => {
+                if self.databases.remove(name).is_none() {
+                    return Err(no_database(name));
+                }
+                assert!(
+                    self.by_name.keys().all(|n| n.database != *name),
+                    "the objects of a database are dropped before it"
+                );
+            }
+            Change::CreateSchema { database, schema } => {
+                let schemas =
+                    self.databases.get_mut(database).ok_or_else(|| no_database(database))?;
+                if schemas.contains(schema) {
+                    return Err(Error::user(
+                        SqlState::DUPLICATE_SCHEMA,
+                        format!("schema \"{schema}\" already exists"),
+                    ));
+                }
+                schemas.push(schema.clone());
+            }
+            Change::DropSchema { database, schema } => {
+                let schemas =
+                    self.databases.get_mut(database).ok_or_else(|| no_database(database))?;
+                let Some(index) = schemas.iter().position(|s| s == schema) else {
+                    return Err(no_schema(schema));
+                };
+                schemas.remove(index);
+            }
+            Change::CreateObject(object) => {
+                let name = &object.name;
+                let schemas = self
+                    .databases
+                    .get(&name.database)
+                    .ok_or_else(|| no_database(&name.database))?;
+                if !schemas.contains(&name.schema) {
+                    return Err(no_schema(&name.schema));
+                }
+                if self.by_name.contains_key(name) {
+                    return Err(Error::user(
+                        SqlState::DUPLICATE_TABLE,
+                        format!("relation \"{}\" already exists", name.name),
+                    ));
+                }
+                assert!(object.id.0 >= self.next_id, "object ids are never reused");
+                self.next_id = object.id.0 + 1;
+                self.by_name.insert(name.clone(), object.id);
+                self.objects.insert(object.id, object.clone());
+            }
+            Change::DropObject(id) => {
+                let object = self.objects.remove(id).ok_or_else(|| {
+                    Error::internal(format!("dropped object {id} is not in the catalog"))
+                })?;
+                self.by_name.remove(&object.name);
+                if let Some(dependant) = self.dependants(*id).next() {
+                    return Err(Error::internal(format!(
+                        "{} is dropped before its dependant {}",
+                        object.name.name, dependant.name.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// SQLSTATE 3D000.
+pub fn no_database(name: &str) -> Error {
+    Error::user(SqlState::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"))
+}
+
+/// SQLSTATE 3F000.
+pub fn no_schema(name: &str) -> Error {
+    Error::user(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
+}

@@ -1,0 +1,1 @@
+//! The operators, one file each, named as their `plan::Node`.

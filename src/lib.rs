@@ -1,0 +1,39 @@
+//! Millstream, a streaming SQL database. The rooms, in reading order; a file may import its own
+//! room and rooms with a lower number, never sideways and never up (`tidy.rs` checks it).
+//!
+//! | layer | rooms |
+//! |---|---|
+//! | 0 | `types` |
+//! | 1 | `config`, `observe` |
+//! | 2 | `functions`, `plan`, `formats`, `storage` |
+//! | 3 | `catalog`, `connectors`, `state` |
+//! | 4 | `sql`, `dataflow`: not each other; they meet in `plan` |
+//! | 5 | `coordinator` |
+//! | 6 | `frontend`, `web`: from here only `coordinator::command`, `observe`, `config`, `types` |
+//! | 7 | `server`, `main` |
+
+pub mod types;
+
+pub mod config;
+pub mod observe;
+
+pub mod formats;
+pub mod functions;
+pub mod plan;
+
+pub mod catalog;
+pub mod connectors;
+pub mod state;
+
+pub mod dataflow;
+pub mod sql;
+
+pub mod coordinator;
+
+pub mod frontend;
+pub mod web;
+
+pub mod server;
+
+#[cfg(test)]
+mod tidy;

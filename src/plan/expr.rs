@@ -1,0 +1,119 @@
+//! A compiled scalar expression over a batch's columns. DataFusion's physical expressions stop
+//! here: everybody else sees `evaluate`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::DataType;
+use datafusion::common::DataFusionError;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+
+use crate::types::error::{Error, Result, SqlState};
+
+/// An expression over the columns of one input schema. Cheap to clone.
+#[derive(Clone)]
+pub struct Expr {
+    physical: Arc<dyn PhysicalExpr>,
+    data_type: DataType,
+    nullable: bool,
+}
+
+impl Expr {
+    pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType, nullable: bool) -> Expr {
+        Expr { physical, data_type, nullable }
+    }
+
+    /// A column of the input.
+    pub fn column(name: &str, index: usize, data_type: DataType, nullable: bool) -> Expr {
+        Expr { physical: Arc::new(Column::new(name, index)), data_type, nullable }
+    }
+
+    /// The column's index, when the expression is nothing but a column.
+    pub fn as_column(&self) -> Option<usize> {
+        self.physical.downcast_ref::<Column>().map(Column::index)
+    }
+
+    pub fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    pub fn nullable(&self) -> bool {
+        self.nullable
+    }
+
+    /// One value per row.
+    ///
+    /// # Errors
+    /// When some row cannot be evaluated (overflow, division by zero, bad cast); it does not say
+    /// which.
+    pub fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef> {
+        if let Some(index) = self.as_column() {
+            return Ok(rows.column(index).clone());
+        }
+        let value = self.physical.evaluate(rows)?;
+        let array = value.into_array(rows.num_rows())?;
+        if array.data_type() != &self.data_type {
+            return Ok(arrow::compute::cast(&array, &self.data_type)?);
+        }
+        Ok(array)
+    }
+
+    /// Evaluates a condition; NULL counts as false.
+    pub fn evaluate_condition(&self, rows: &RecordBatch) -> Result<BooleanArray> {
+        let array = self.evaluate(rows)?;
+        let condition = array
+            .as_any()
+            .downcast_ref::<BooleanArray>()
+            .ok_or_else(|| Error::internal(format!("condition {self} is not boolean")))?;
+        if condition.null_count() == 0 {
+            return Ok(condition.clone());
+        }
+        Ok(arrow::compute::prep_null_mask_filter(condition))
+    }
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.physical, f)
+    }
+}
+
+impl fmt::Debug for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.physical, f)
+    }
+}
+
+impl From<DataFusionError> for Error {
+    /// Planning errors are the user's, resource errors the world's, the rest ours.
+    fn from(error: DataFusionError) -> Error {
+        match error {
+            DataFusionError::ArrowError(arrow, _) => Error::from(*arrow),
+            DataFusionError::External(source) => match source.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(other) => Error::external(SqlState::IO_ERROR, other.to_string()),
+            },
+            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
+                Error::from(*inner)
+            }
+            DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
+                Ok(inner) => Error::from(inner),
+                Err(inner) => Error::user(SqlState::DATA_EXCEPTION, inner.to_string()),
+            },
+            DataFusionError::NotImplemented(text) => {
+                Error::user(SqlState::FEATURE_NOT_SUPPORTED, text)
+            }
+            DataFusionError::Plan(text) => Error::user(SqlState::SYNTAX_ERROR, text),
+            DataFusionError::SchemaError(source, _) => {
+                Error::user(SqlState::UNDEFINED_COLUMN, source.to_string())
+            }
+            DataFusionError::Execution(text) => Error::user(SqlState::DATA_EXCEPTION, text),
+            DataFusionError::ResourcesExhausted(text) => {
+                Error::external(SqlState::OUT_OF_MEMORY, text)
+            }
+            other => Error::internal(other.to_string()),
+        }
+    }
+}

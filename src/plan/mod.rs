@@ -1,0 +1,14 @@
+//! The contract between `sql` and `dataflow`: plain data that says what to compute.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `node.rs` | `Plan`, `Node`, `Edge`: a dataflow as a tree, the same nouns as `dataflow/operators/` |
+//! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
+//! | `explain.rs` | a plan as text, golden-tested |
+//!
+//! Invariants: a node knows its output schema; which rows go to which worker is a property of an
+//! edge, never a node; a plan never names a connector object, only its options.
+
+pub mod explain;
+pub mod expr;
+pub mod node;

@@ -1,0 +1,255 @@
+//! A dataflow as a tree of nodes. Immutable; one per materialized view, source or subscription.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+
+use crate::plan::expr::Expr;
+use crate::types::id::ObjectId;
+
+/// What a dataflow computes and how its result is kept.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub root: Node,
+    /// Columns of the result that identify a row, when the query guarantees them (group keys).
+    /// The materialized rows are then kept and exchanged by them; otherwise by the whole row.
+    pub unique_key: Option<Vec<usize>>,
+}
+
+/// How an input's rows are spread over the workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Rows stay where they are.
+    Local,
+    /// Rows with equal values in these input columns meet on one worker.
+    Hash(Vec<usize>),
+    /// All rows meet on worker 0 (global aggregates, joins without keys).
+    Single,
+    /// Every worker gets every row.
+    Broadcast,
+}
+
+/// One input of a node.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    pub input: Box<Node>,
+    pub exchange: Exchange,
+}
+
+impl Edge {
+    pub fn local(input: Node) -> Edge {
+        Edge { input: Box::new(input), exchange: Exchange::Local }
+    }
+
+    pub fn hash(input: Node, columns: Vec<usize>) -> Edge {
+        let exchange = if columns.is_empty() { Exchange::Single } else { Exchange::Hash(columns) };
+        Edge { input: Box::new(input), exchange }
+    }
+}
+
+/// One operator with its inputs. The variants are the operators' names.
+#[derive(Clone, Debug)]
+pub enum Node {
+    Scan(Scan),
+    Constant(Constant),
+    Map(Map),
+    Union(Union),
+    Aggregate(Aggregate),
+    Join(Join),
+}
+
+/// Reads the changes of a source, table or materialized view; first its content, then what
+/// follows.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    pub object: ObjectId,
+    /// For EXPLAIN.
+    pub name: String,
+    /// Which columns of the object, in output order.
+    pub columns: Vec<usize>,
+    pub schema: SchemaRef,
+    pub append_only: bool,
+}
+
+/// Rows that are there from the first epoch on (VALUES, SELECT without FROM). Worker 0 emits them.
+#[derive(Clone, Debug)]
+pub struct Constant {
+    pub rows: RecordBatch,
+}
+
+/// Filters, then projects; stateless. The `map` operator.
+#[derive(Clone, Debug)]
+pub struct Map {
+    pub input: Edge,
+    /// Rows are kept where this is true (not false, not NULL).
+    pub filter: Option<Expr>,
+    /// The output columns over the input's; `None` keeps them all.
+    pub projection: Option<Vec<Expr>>,
+    pub schema: SchemaRef,
+}
+
+/// All rows of all inputs (UNION ALL); stateless. Inputs have the output's column types.
+#[derive(Clone, Debug)]
+pub struct Union {
+    pub inputs: Vec<Edge>,
+    pub schema: SchemaRef,
+}
+
+/// One output row per group: the key columns, then one column per call.
+///
+/// Without calls it is DISTINCT. Without keys there is exactly one row, also for no input.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    pub input: Edge,
+    /// Input columns that make a group.
+    pub keys: Vec<usize>,
+    pub calls: Vec<AggregateCall>,
+    /// The input never deletes: accumulators need not be able to take back.
+    pub append_only: bool,
+    pub schema: SchemaRef,
+}
+
+/// One aggregate function call.
+#[derive(Clone, Debug)]
+pub struct AggregateCall {
+    pub function: AggregateFunction,
+    /// Input columns of the arguments; none for `count(*)`. Expressions are computed by a `Map`
+    /// below.
+    pub arguments: Vec<usize>,
+    pub distinct: bool,
+    /// Boolean input column of `FILTER (WHERE ...)`.
+    pub filter: Option<usize>,
+    /// `ORDER BY` inside the call: input columns and directions.
+    pub order_by: Vec<SortColumn>,
+    pub return_type: DataType,
+    /// As the user wrote it, for EXPLAIN and errors.
+    pub display: String,
+}
+
+/// The aggregate functions that the dataflow knows; one file each or family in
+/// `functions/aggregate/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+}
+
+/// A column to sort by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SortColumn {
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+/// What a join emits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+    /// Left rows with at least one match.
+    LeftSemi,
+    /// Left rows without a match.
+    LeftAnti,
+}
+
+/// Hash join of two inputs, both changing. Output columns: left, then right (semi and anti: left).
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub left: Edge,
+    pub right: Edge,
+    pub kind: JoinKind,
+    /// Pairs of equal columns: (left column, right column). Empty: every pair of rows is tried.
+    pub keys: Vec<(usize, usize)>,
+    /// NULL keys match each other (`IS NOT DISTINCT FROM`), as set operations need.
+    pub null_equals_null: bool,
+    /// Further condition over left columns then right columns; a pair matches where it is true.
+    pub residual: Option<Expr>,
+    pub schema: SchemaRef,
+}
+
+impl Node {
+    /// The output columns.
+    pub fn schema(&self) -> SchemaRef {
+        match self {
+            Node::Scan(n) => n.schema.clone(),
+            Node::Constant(n) => n.rows.schema(),
+            Node::Map(n) => n.schema.clone(),
+            Node::Union(n) => n.schema.clone(),
+            Node::Aggregate(n) => n.schema.clone(),
+            Node::Join(n) => n.schema.clone(),
+        }
+    }
+
+    /// The inputs, in port order.
+    pub fn inputs(&self) -> Vec<&Edge> {
+        match self {
+            Node::Scan(_) | Node::Constant(_) => vec![],
+            Node::Map(n) => vec![&n.input],
+            Node::Union(n) => n.inputs.iter().collect(),
+            Node::Aggregate(n) => vec![&n.input],
+            Node::Join(n) => vec![&n.left, &n.right],
+        }
+    }
+
+    /// Whether the output never deletes.
+    pub fn append_only(&self) -> bool {
+        match self {
+            Node::Scan(n) => n.append_only,
+            Node::Constant(_) => true,
+            Node::Map(n) => n.input.input.append_only(),
+            Node::Union(n) => n.inputs.iter().all(|e| e.input.append_only()),
+            // A group's row changes whenever its aggregates do; DISTINCT over appends only adds.
+            Node::Aggregate(n) => n.calls.is_empty() && n.input.input.append_only(),
+            Node::Join(n) => {
+                n.kind == JoinKind::Inner
+                    && n.left.input.append_only()
+                    && n.right.input.append_only()
+            }
+        }
+    }
+
+    /// The objects that are read, each once.
+    pub fn scanned_objects(&self) -> Vec<ObjectId> {
+        let mut found = Vec::new();
+        self.visit(&mut |node| {
+            if let Node::Scan(scan) = node
+                && !found.contains(&scan.object)
+            {
+                found.push(scan.object);
+            }
+        });
+        found
+    }
+
+    /// Calls `visit` for this node and everything below it, inputs first.
+    pub fn visit(&self, visit: &mut impl FnMut(&Node)) {
+        for edge in self.inputs() {
+            edge.input.visit(visit);
+        }
+        visit(self);
+    }
+}
+
+/// What the data plane needs to know of a source.
+#[derive(Clone)]
+pub struct SourceSpec {
+    pub object: ObjectId,
+    pub name: String,
+    /// A connector of the list and its `WITH` options, as plain data.
+    pub connector: String,
+    pub options: Vec<(String, String)>,
+    /// What the connector delivers.
+    pub physical_schema: SchemaRef,
+    /// The source's columns, each over the physical ones; `None`: column for column.
+    pub columns: Option<Arc<Vec<Expr>>>,
+    pub schema: SchemaRef,
+    /// Watermark expression over the source's columns, and its time column.
+    pub watermark: Option<(usize, Expr)>,
+}

@@ -1,0 +1,2 @@
+//! Text to plan; knows SQL, knows nothing of threads or storage.
+pub mod parse;

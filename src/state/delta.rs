@@ -1,0 +1,128 @@
+//! What changed since the last checkpoint, and how it comes back.
+//!
+//! An operator's state is a few named tables. Each table hands over, at a checkpoint, the rows
+//! that were appended since the last one and are still alive, and the ids of older rows that
+//! died. Base + deltas in order give the live rows; a restored operator reads those that belong
+//! to its worker (`route_rows` of the table's key columns), whatever the number of workers was.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute;
+
+use crate::types::error::{Error, Result};
+use crate::types::key::route_rows;
+
+/// The change of one table between two checkpoints.
+#[derive(Clone, Debug, Default)]
+pub struct TableDelta {
+    /// Rows appended and still alive, each with its row id (unique within table and worker).
+    pub appended: Vec<(UInt64Array, RecordBatch)>,
+    /// Ids of rows of earlier deltas that died.
+    pub deleted: Vec<u64>,
+}
+
+/// Collects the deltas of one operator at one epoch.
+#[derive(Debug, Default)]
+pub struct CheckpointWriter {
+    tables: BTreeMap<&'static str, TableDelta>,
+}
+
+impl CheckpointWriter {
+    /// Adds a table's delta; each table once per checkpoint.
+    pub fn write(&mut self, table: &'static str, delta: TableDelta) {
+        let before = self.tables.insert(table, delta);
+        assert!(before.is_none(), "table {table} is written once per checkpoint");
+    }
+
+    pub fn into_tables(self) -> BTreeMap<&'static str, TableDelta> {
+        self.tables
+    }
+}
+
+/// All checkpoints of one operator on one worker, oldest first, folded as they come.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointFold {
+    tables: BTreeMap<String, BTreeMap<u64, RecordBatch>>,
+}
+
+impl CheckpointFold {
+    /// Applies the deltas of the next checkpoint.
+    ///
+    /// # Errors
+    /// When a row dies that never was, or an id comes twice: the checkpoint is damaged.
+    pub fn apply(&mut self, writer: CheckpointWriter) -> Result<()> {
+        for (name, delta) in writer.into_tables() {
+            let rows = self.tables.entry(name.to_owned()).or_default();
+            for id in &delta.deleted {
+                rows.remove(id).ok_or_else(|| {
+                    Error::internal(format!("checkpoint of {name} deletes row {id} that it lacks"))
+                })?;
+            }
+            for (ids, batch) in &delta.appended {
+                for (row, id) in ids.values().iter().enumerate() {
+                    if rows.insert(*id, batch.slice(row, 1)).is_some() {
+                        return Err(Error::internal(format!(
+                            "checkpoint of {name} has row {id} twice"
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives a fresh operator the rows of a checkpoint that belong to its worker.
+#[derive(Debug)]
+pub struct CheckpointReader {
+    tables: BTreeMap<String, Vec<RecordBatch>>,
+    worker: usize,
+    workers: usize,
+}
+
+impl CheckpointReader {
+    /// `folds`: one per worker of the run that wrote the checkpoint.
+    ///
+    /// # Errors
+    /// When the rows of a table do not have one schema.
+    pub fn new(
+        folds: &[CheckpointFold],
+        worker: usize,
+        workers: usize,
+    ) -> Result<CheckpointReader> {
+        let mut tables: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+        for fold in folds {
+            for (name, rows) in &fold.tables {
+                let Some(first) = rows.values().next() else { continue };
+                let batch = compute::concat_batches(&first.schema(), rows.values())?;
+                tables.entry(name.clone()).or_default().push(batch);
+            }
+        }
+        Ok(CheckpointReader { tables, worker, workers })
+    }
+
+    /// The live rows of `table` whose key columns route to this worker; without key columns all
+    /// rows belong to worker 0.
+    ///
+    /// # Errors
+    /// When a key column cannot be hashed.
+    pub fn read(&mut self, table: &str, key_columns: &[usize]) -> Result<Vec<RecordBatch>> {
+        let batches = self.tables.remove(table).unwrap_or_default();
+        if key_columns.is_empty() {
+            return Ok(if self.worker == 0 { batches } else { vec![] });
+        }
+        let mut mine = Vec::new();
+        for batch in batches {
+            let keys: Vec<_> = key_columns.iter().map(|c| batch.column(*c).clone()).collect();
+            let route = route_rows(&keys, batch.num_rows(), self.workers)?;
+            let rows: Vec<u32> = (0..batch.num_rows() as u32)
+                .filter(|row| route[*row as usize] as usize == self.worker)
+                .collect();
+            if !rows.is_empty() {
+                mine.push(compute::take_record_batch(&batch, &UInt32Array::from(rows))?);
+            }
+        }
+        Ok(mine)
+    }
+}

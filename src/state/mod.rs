@@ -1,0 +1,7 @@
+//! Operator memory that survives: batches in, batches out; knows no network and no threads.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `delta.rs` | what changed since the last checkpoint, and how it comes back |
+
+pub mod delta;

@@ -1,0 +1,17 @@
+//! The words everything else uses; imports nothing of ours.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `change.rs` | `ChangeBatch`: rows with signed weights, the only thing that flows |
+//! | `time.rs` | `Epoch`, `EventTime`, `Watermark` |
+//! | `id.rs` | `ObjectId`, `WorkerId` |
+//! | `key.rs` | hashing and comparing rows by key columns |
+//! | `sql_type.rs` | Postgres types and their Arrow columns |
+//! | `error.rs` | `Error`: who must act, SQLSTATE, detail, hint, position |
+
+pub mod change;
+pub mod error;
+pub mod id;
+pub mod key;
+pub mod sql_type;
+pub mod time;
