@@ -1,1 +1,10 @@
-//! functions
+//! SQL functions, one file each or family.
+//!
+//! | folder | owns |
+//! |---|---|
+//! | `aggregate/` | accumulators and what they evaluate to |
+//!
+//! Invariant: functions know nothing of plans, state tables or operators; they work on columns
+//! and on words that somebody else keeps.
+
+pub mod aggregate;
