@@ -3,7 +3,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `group_index.rs` | group keys to dense ids |
+//! | `group_table.rs` | groups with a row of words each (aggregates) |
 //! | `delta.rs` | what changed since the last checkpoint, and how it comes back |
 
 pub mod delta;
 pub mod group_index;
+pub mod group_table;

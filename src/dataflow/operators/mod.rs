@@ -1,1 +1,3 @@
 //! The operators, one file each, named as their `plan::Node`.
+
+pub mod aggregate;
