@@ -763,14 +763,16 @@ impl<S: ValueSet> ValueSets<S> {
             self.deletes.push((group, value, -weight));
             return;
         }
-        if self.is_large(group) {
+        if self.is_logged(group) {
             self.log(group, &value, weight);
         }
         self.get_mut(group).insert(value, weight);
     }
 
-    fn is_large(&self, group: u32) -> bool {
+    /// Whether changes of a group are remembered: its set is large, or was at the last checkpoint.
+    fn is_logged(&self, group: u32) -> bool {
         self.sets.get(group as usize).is_some_and(|set| set.entries_len() > 2 * FEW_MAX)
+            || !self.logs.is_empty() && self.logs.contains_key(&group)
     }
 
     fn log(&mut self, group: u32, value: &S::Value, weight: i64) {
@@ -793,7 +795,7 @@ impl<S: ValueSet> ValueSets<S> {
     /// When something is deleted that is not there.
     pub fn settle(&mut self, groups: &[u32]) -> Result<()> {
         for (group, value, count) in std::mem::take(&mut self.deletes) {
-            if self.logs.contains_key(&group) || self.is_large(group) {
+            if self.is_logged(group) {
                 self.log(group, &value, -count);
             }
             let set = self.sets.get_mut(group as usize).ok_or_else(lacks_value)?;
