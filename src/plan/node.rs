@@ -134,16 +134,26 @@ pub enum AggregateFunction {
     Avg,
     Min,
     Max,
+    BoolAnd,
+    BoolOr,
+    BitAnd,
+    BitOr,
+    BitXor,
 }
 
 impl AggregateFunction {
     /// Every function.
-    pub const ALL: [AggregateFunction; 5] = [
+    pub const ALL: [AggregateFunction; 10] = [
         AggregateFunction::Count,
         AggregateFunction::Sum,
         AggregateFunction::Avg,
         AggregateFunction::Min,
         AggregateFunction::Max,
+        AggregateFunction::BoolAnd,
+        AggregateFunction::BoolOr,
+        AggregateFunction::BitAnd,
+        AggregateFunction::BitOr,
+        AggregateFunction::BitXor,
     ];
 
     /// Its name in SQL.
@@ -154,11 +164,17 @@ impl AggregateFunction {
             AggregateFunction::Avg => "avg",
             AggregateFunction::Min => "min",
             AggregateFunction::Max => "max",
+            AggregateFunction::BoolAnd => "bool_and",
+            AggregateFunction::BoolOr => "bool_or",
+            AggregateFunction::BitAnd => "bit_and",
+            AggregateFunction::BitOr => "bit_or",
+            AggregateFunction::BitXor => "bit_xor",
         }
     }
 
     /// The function of this name, folded to lower case.
     pub fn from_name(name: &str) -> Option<AggregateFunction> {
+        let name = if name == "every" { "bool_and" } else { name };
         AggregateFunction::ALL.into_iter().find(|function| function.name() == name)
     }
 }

@@ -8,6 +8,8 @@
 //! | `exact_float.rs` | the exact sum of floats |
 //! | `avg.rs` | `avg` |
 //! | `min_max.rs` | `min`, `max` |
+//! | `boolean.rs` | `bool_and`, `bool_or` |
+//! | `bits.rs` | `bit_and`, `bit_or`, `bit_xor` |
 //! | `multiset.rs` | the values of a group: extreme, or in order |
 //!
 //! A group's row is a fixed number of words, a few for each accumulator; a group that was just
@@ -27,6 +29,8 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use crate::types::error::{Error, Result};
 
 pub mod avg;
+pub mod bits;
+pub mod boolean;
 pub mod count;
 pub mod exact_float;
 pub mod layout;
@@ -55,8 +59,18 @@ pub struct AggregateInfo {
 }
 
 /// Every aggregate function.
-pub const AGGREGATES: &[AggregateInfo] =
-    &[count::COUNT, sum::SUM, avg::AVG, min_max::MIN, min_max::MAX];
+pub const AGGREGATES: &[AggregateInfo] = &[
+    count::COUNT,
+    sum::SUM,
+    avg::AVG,
+    min_max::MIN,
+    min_max::MAX,
+    boolean::BOOL_AND,
+    boolean::BOOL_OR,
+    bits::BIT_AND,
+    bits::BIT_OR,
+    bits::BIT_XOR,
+];
 
 /// Rows to be folded in: of one batch, filtered already.
 #[derive(Clone, Copy)]

@@ -3,8 +3,9 @@
 use arrow::compute::SortOptions;
 use arrow::datatypes::Schema;
 
+use crate::functions::aggregate::bits::BitFunction;
 use crate::functions::aggregate::layout::{Argument, Call, Layout};
-use crate::functions::aggregate::{Evaluate, avg, count, min_max, sum};
+use crate::functions::aggregate::{Evaluate, avg, bits, boolean, count, min_max, sum};
 use crate::plan::node::{AggregateCall, AggregateFunction};
 use crate::types::error::Result;
 
@@ -26,6 +27,11 @@ pub(super) fn plan(
         AggregateFunction::Avg => avg::avg(layout, &call),
         AggregateFunction::Min => min_max::extreme(layout, &call, false),
         AggregateFunction::Max => min_max::extreme(layout, &call, true),
+        AggregateFunction::BoolAnd => boolean::boolean(layout, &call, true),
+        AggregateFunction::BoolOr => boolean::boolean(layout, &call, false),
+        AggregateFunction::BitAnd => bits::bits(layout, &call, BitFunction::And),
+        AggregateFunction::BitOr => bits::bits(layout, &call, BitFunction::Or),
+        AggregateFunction::BitXor => bits::bits(layout, &call, BitFunction::Xor),
     }
 }
 

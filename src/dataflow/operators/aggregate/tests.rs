@@ -63,7 +63,8 @@ fn return_type(function: AggregateFunction, argument: Option<DataType>) -> DataT
         (F::Sum, Some(_)) => T::Int64,
         (F::Avg, Some(T::Decimal128(p, s))) => T::Decimal128(38.min(p + 4), 38.min(s + 4)),
         (F::Avg, Some(_)) => T::Float64,
-        (F::Min | F::Max, Some(argument)) => argument,
+        (F::BoolAnd | F::BoolOr, _) => T::Boolean,
+        (F::Min | F::Max | F::BitAnd | F::BitOr | F::BitXor, Some(argument)) => argument,
         (function, argument) => panic!("{function:?} over {argument:?}"),
     }
 }

@@ -165,6 +165,17 @@ fn expected(call: &str, rows: &[&Row]) -> Cell {
     match (name, column) {
         ("min", _) => printed(column, &values[0]),
         ("max", _) => printed(column, &values[values.len() - 1]),
+        ("bool_and" | "every", _) => Cell::Text(values.iter().all(|v| v == "true").to_string()),
+        ("bool_or", _) => Cell::Text(values.iter().any(|v| v == "true").to_string()),
+        ("bit_and" | "bit_or" | "bit_xor", _) => {
+            let combine = |a: i128, b: i128| match name {
+                "bit_and" => a & b,
+                "bit_or" => a | b,
+                _ => a ^ b,
+            };
+            let bits = integers(&values).into_iter().reduce(combine);
+            Cell::Text(bits.expect("a value").to_string())
+        }
         ("sum", "v" | "i") => Cell::Text(integers(&values).iter().sum::<i128>().to_string()),
         ("avg", "v" | "i") => {
             Cell::Float(integers(&values).iter().sum::<i128>() as f64 / count as f64)
@@ -335,6 +346,14 @@ const EVERYTHING: &[&str] = &[
     "min(d) filter (f)",
     "max(distinct s)",
     "count(distinct v) filter (f)",
+    "bool_and(b)",
+    "bool_or(b)",
+    "every(b) filter (f)",
+    "bit_and(v)",
+    "bit_or(i)",
+    "bit_xor(v)",
+    "bit_xor(distinct i)",
+    "bit_and(i) filter (f)",
 ];
 
 #[test]
