@@ -10,7 +10,7 @@ use arrow::datatypes::DataType;
 use crate::functions::aggregate::bits::{BitCounts, BitFold, BitXor};
 use crate::functions::aggregate::boolean::CountTrue;
 use crate::functions::aggregate::count::CountRows;
-use crate::functions::aggregate::exact_float::FloatSum;
+use crate::functions::aggregate::exact_float::{FloatSum, Term};
 use crate::functions::aggregate::min_max::{ByteExtreme, LastingExtreme, WordExtreme};
 use crate::functions::aggregate::sum::{IntegerSum, WideSum};
 use crate::functions::aggregate::{Accumulator, Rows, Slots};
@@ -83,7 +83,7 @@ pub enum Kind {
     IntegerSum,
     /// Exact within 256 bits, for decimals of many digits.
     WideSum,
-    FloatSum,
+    FloatSum(Term),
     /// Rows whose argument is true.
     TrueCount,
     /// For each of `width` bits, the values that have it.
@@ -109,7 +109,7 @@ impl Kind {
             Kind::Count => Box::new(CountRows),
             Kind::IntegerSum => Box::new(IntegerSum),
             Kind::WideSum => Box::new(WideSum),
-            Kind::FloatSum => Box::new(FloatSum::default()),
+            Kind::FloatSum(term) => Box::new(FloatSum::new(*term)),
             Kind::TrueCount => Box::new(CountTrue),
             Kind::BitCounts { width } => Box::new(BitCounts { width: *width }),
             Kind::BitFold { complement } => Box::new(BitFold { complement: *complement }),
