@@ -1,2 +1,3 @@
 //! Text to plan; knows SQL, knows nothing of threads or storage.
 pub mod parse;
+pub mod statement;
