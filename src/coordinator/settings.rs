@@ -71,9 +71,8 @@ const fn reported(
 
 const ISOLATION: &[&str] =
     &["serializable", "repeatable read", "read committed", "read uncommitted"];
-const MESSAGE_LEVELS: &[&str] = &[
-    "debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error",
-];
+const MESSAGE_LEVELS: &[&str] =
+    &["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"];
 
 use SettingKind as K;
 
@@ -314,9 +313,9 @@ impl Settings {
 
     /// Every setting with its value: the list, then the client's own.
     pub fn all(&self) -> Vec<(String, String)> {
-        let listed = SETTINGS.iter().map(|s| {
-            (s.name.to_owned(), self.get(s.name).unwrap_or(s.default).to_owned())
-        });
+        let listed = SETTINGS
+            .iter()
+            .map(|s| (s.name.to_owned(), self.get(s.name).unwrap_or(s.default).to_owned()));
         let mut own: Vec<&String> = [&self.local, &self.session, &self.startup]
             .into_iter()
             .flat_map(BTreeMap::keys)
@@ -361,14 +360,14 @@ pub fn canonical(name: &str, value: &str) -> Result<String> {
         },
         K::Integer { min, max } => canonical_integer(spec.name, value, min, max),
         K::Duration => canonical_duration(spec.name, value),
-        K::Choice(words) => {
-            words.iter().find(|w| w.eq_ignore_ascii_case(value)).map(|w| (*w).to_owned()).ok_or_else(
-                || {
-                    invalid_value(spec.name, value)
-                        .hint(format!("Available values: {}.", words.join(", ")))
-                },
-            )
-        }
+        K::Choice(words) => words
+            .iter()
+            .find(|w| w.eq_ignore_ascii_case(value))
+            .map(|w| (*w).to_owned())
+            .ok_or_else(|| {
+                invalid_value(spec.name, value)
+                    .hint(format!("Available values: {}.", words.join(", ")))
+            }),
         K::Text => Ok(value.to_owned()),
         K::TimeZone => canonical_time_zone(spec.name, value),
         K::DateStyle => canonical_date_style(spec.name, value),
@@ -411,7 +410,9 @@ fn canonical_integer(name: &str, value: &str, min: i64, max: i64) -> Result<Stri
     if number < min as f64 || number > max as f64 {
         return Err(Error::user(
             SqlState::INVALID_PARAMETER_VALUE,
-            format!("{number} is outside the valid range for parameter \"{name}\" ({min} .. {max})"),
+            format!(
+                "{number} is outside the valid range for parameter \"{name}\" ({min} .. {max})"
+            ),
         ));
     }
     Ok(format!("{number}"))
@@ -678,7 +679,11 @@ mod tests {
             ("datestyle", "iso, dmy", "ISO, DMY"),
             ("datestyle", "foo", "22023: invalid value for parameter \"DateStyle\": \"foo\""),
             ("client_encoding", "utf-8", "UTF8"),
-            ("client_encoding", "foo", "22023: invalid value for parameter \"client_encoding\": \"foo\""),
+            (
+                "client_encoding",
+                "foo",
+                "22023: invalid value for parameter \"client_encoding\": \"foo\"",
+            ),
             ("standard_conforming_strings", "on", "on"),
             ("search_path", "a, \"B c\"", "a, \"B c\""),
         ] {
