@@ -10,7 +10,9 @@ use arrow::datatypes::FieldRef;
 use datafusion::catalog::TableFunction;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::config::ConfigOptions;
-use datafusion::execution::session_state::SessionStateDefaults;
+use datafusion::execution::config::SessionConfig;
+use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
 use datafusion::logical_expr::planner::{ExprPlanner, TypePlanner};
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUDF};
 use datafusion::sql::sqlparser::ast;
@@ -83,6 +85,19 @@ pub static OPTIONS: LazyLock<ConfigOptions> = LazyLock::new(|| {
     // Timestamps with time zone are instants; the session's zone is a matter of casts.
     options.execution.time_zone = Some("UTC".to_owned());
     options
+});
+
+/// What DataFusion's planners and executors want to know of a session. Catalogs stay empty: names
+/// are resolved before.
+pub static SESSION: LazyLock<SessionState> = LazyLock::new(|| {
+    let config = SessionConfig::from(OPTIONS.clone());
+    SessionStateBuilder::new()
+        .with_config(config)
+        // Some rewrites need a function by name (DISTINCT ON is first_value).
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .build()
 });
 
 /// Type names in casts, as Postgres reads them.

@@ -15,9 +15,13 @@
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
 
 pub mod bind;
+pub mod coerce;
 pub mod dml;
+pub mod errors;
+pub mod expressions;
 pub mod functions;
 pub mod operators;
+pub mod optimize;
 pub mod parse;
 pub mod query;
 pub mod resolve;
@@ -25,3 +29,6 @@ pub mod rewrite;
 pub mod schema;
 pub mod statement;
 pub mod types;
+
+#[cfg(test)]
+mod tests;

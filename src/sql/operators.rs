@@ -29,15 +29,13 @@ impl ExprPlanner for PostgresOperators {
         raw: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
-        let (Some(left), Some(right)) =
-            (field_of(&raw.left, schema), field_of(&raw.right, schema))
+        let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
         else {
             // A parameter without a type, or a name that does not exist: others will say.
             return Ok(PlannerResult::Original(raw));
         };
         let raw = type_quoted_literal(raw, &left, &right);
-        let (Some(left), Some(right)) =
-            (field_of(&raw.left, schema), field_of(&raw.right, schema))
+        let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
         else {
             return Ok(PlannerResult::Original(raw));
         };
@@ -101,16 +99,17 @@ fn type_quoted_literal(raw: RawBinaryExpr, left: &FieldRef, right: &FieldRef) ->
         return raw;
     }
     let RawBinaryExpr { op, left: left_expr, right: right_expr } = raw;
-    let (left_expr, right_expr) = match (is_quoted_literal(&left_expr), is_quoted_literal(&right_expr)) {
-        (true, false) if !is_plain_text(right) => {
-            (cast_to_other(left_expr, right, arithmetic), right_expr)
-        }
-        (false, true) if !is_plain_text(left) => {
-            let right_expr = cast_to_other(right_expr, left, arithmetic);
-            (left_expr, right_expr)
-        }
-        _ => (left_expr, right_expr),
-    };
+    let (left_expr, right_expr) =
+        match (is_quoted_literal(&left_expr), is_quoted_literal(&right_expr)) {
+            (true, false) if !is_plain_text(right) => {
+                (cast_to_other(left_expr, right, arithmetic), right_expr)
+            }
+            (false, true) if !is_plain_text(left) => {
+                let right_expr = cast_to_other(right_expr, left, arithmetic);
+                (left_expr, right_expr)
+            }
+            _ => (left_expr, right_expr),
+        };
     RawBinaryExpr { op, left: left_expr, right: right_expr }
 }
 
@@ -204,10 +203,8 @@ fn no_operator(op: &BinaryOperator, left: &Field, right: &Field) -> DataFusionEr
         SqlType::of_field(field).map_or_else(|| field.data_type().to_string(), |t| t.to_string())
     };
     let message = format!("operator does not exist: {} {op} {}", name(left), name(right));
-    DataFusionError::External(Box::new(
-        Error::user(SqlState::UNDEFINED_FUNCTION, message).hint(
-            "No operator matches the given name and argument types. You might need to add \
+    DataFusionError::External(Box::new(Error::user(SqlState::UNDEFINED_FUNCTION, message).hint(
+        "No operator matches the given name and argument types. You might need to add \
              explicit type casts.",
-        ),
-    ))
+    )))
 }

@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::{Constraint, Constraints, DFSchema, DataFusionError, TableReference};
+use datafusion::catalog::TableFunctionArgs;
+use datafusion::common::{
+    Constraint, Constraints, DFSchema, DataFusionError, ScalarValue, TableReference,
+};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
@@ -21,8 +24,10 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
+use crate::catalog::system_views::{self, SystemRelation};
+use crate::functions::scalar::session::constant_function;
 use crate::sql::bind::PlanContext;
-use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes};
+use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -35,9 +40,9 @@ const VIEW_DEPTH_MAX: usize = 64;
 /// SQLSTATE 42P01, with a hint when a similar name exists.
 pub fn resolve(context: &PlanContext, parts: &[String]) -> Result<Arc<Object>> {
     let found = match parts {
-        [name] => search_schemas(context).iter().find_map(|schema| {
-            lookup(context, &context.database, schema, name)
-        }),
+        [name] => search_schemas(context)
+            .iter()
+            .find_map(|schema| lookup(context, &context.database, schema, name)),
         [schema, name] => lookup(context, &context.database, schema, name),
         [database, schema, name] => {
             if context.catalog.schemas(database).is_none() {
@@ -62,6 +67,24 @@ pub fn resolve(context: &PlanContext, parts: &[String]) -> Result<Arc<Object>> {
             None => error,
         }
     })
+}
+
+/// The system relation that a name means: `pg_catalog` is searched first, the others when the
+/// name or the search path says so.
+fn resolve_system(context: &PlanContext, parts: &[String]) -> Option<&'static SystemRelation> {
+    match parts {
+        [name] => system_views::find("pg_catalog", name).or_else(|| {
+            search_schemas(context)
+                .iter()
+                .take_while(|schema| lookup(context, &context.database, schema, name).is_none())
+                .find_map(|schema| system_views::find(schema, name))
+        }),
+        [schema, name] => system_views::find(schema, name),
+        [database, schema, name] if *database == context.database => {
+            system_views::find(schema, name)
+        }
+        _ => None,
+    }
 }
 
 /// The schemas of the search path, `$user` replaced.
@@ -169,6 +192,17 @@ impl TableSource for CatalogSource {
     }
 }
 
+/// A relation that the server provides (`pg_catalog` and the like) in a logical plan.
+pub struct SystemSource {
+    pub relation: &'static SystemRelation,
+}
+
+impl TableSource for SystemSource {
+    fn schema(&self) -> SchemaRef {
+        self.relation.schema.clone()
+    }
+}
+
 /// What DataFusion's SQL planner may ask while it plans one statement.
 pub struct Resolver<'a> {
     context: &'a PlanContext,
@@ -188,6 +222,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn source_of(&self, parts: &[String]) -> Result<Arc<dyn TableSource>> {
+        if let Some(relation) = resolve_system(self.context, parts) {
+            return Ok(Arc::new(SystemSource { relation }));
+        }
         let object = resolve(self.context, parts)?;
         let plan = match &object.kind {
             ObjectKind::View(view) => {
@@ -199,14 +236,29 @@ impl<'a> Resolver<'a> {
                 }
                 let plan = self.context.plan_view(&object, view, self.depth + 1);
                 Some(plan.map_err(|error| {
-                    // A position counts in the view's text, which the user does not see.
-                    error.without_position().context(format!("view \"{}\"", object.name.name))
+                    Error::from(error).context(format!("view \"{}\"", object.name.name))
                 })?)
             }
             _ => None,
         };
         Ok(Arc::new(CatalogSource::new(object, plan, self.named.clone())))
     }
+}
+
+/// Functions whose value the session knows while it plans.
+fn session_function(context: &PlanContext, name: &str) -> Option<Arc<ScalarUDF>> {
+    let text = |value: &str| ScalarValue::Utf8(Some(value.to_owned()));
+    let value = match name {
+        "current_user" | "session_user" | "current_role" | "user" => text(&context.user),
+        "current_database" | "current_catalog" => text(&context.database),
+        "current_schema" => {
+            let schemas = context.catalog.schemas(&context.database).unwrap_or_default();
+            let first = search_schemas(context).into_iter().find(|s| schemas.contains(s));
+            ScalarValue::Utf8(first)
+        }
+        _ => return None,
+    };
+    Some(constant_function(name, value))
 }
 
 /// Our error inside DataFusion's.
@@ -244,8 +296,8 @@ impl ContextProvider for Resolver<'_> {
             .into_iter()
             .map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e)))
             .collect::<datafusion::common::Result<Vec<_>>>()?;
-        #[expect(deprecated, reason = "its successor wants a session, which no function of ours reads")]
-        let provider = function.create_table_provider(&args)?;
+        let args = TableFunctionArgs::new(&args, &*SESSION);
+        let provider = function.create_table_provider_with_args(args)?;
         Ok(provider_as_source(provider))
     }
 
@@ -266,7 +318,7 @@ impl ContextProvider for Resolver<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        FUNCTIONS.scalar.get(name).cloned()
+        session_function(self.context, name).or_else(|| FUNCTIONS.scalar.get(name).cloned())
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
