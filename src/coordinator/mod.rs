@@ -13,3 +13,4 @@
 
 pub mod command;
 pub mod event_loop;
+pub mod settings;
