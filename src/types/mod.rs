@@ -7,6 +7,7 @@
 //! | `id.rs` | `ObjectId`, `WorkerId` |
 //! | `key.rs` | hashing and comparing rows by key columns |
 //! | `sql_type.rs` | Postgres types and their Arrow columns |
+//! | `text/` | values as Postgres prints and reads them |
 //! | `error.rs` | `Error`: who must act, SQLSTATE, detail, hint, position |
 
 pub mod change;
@@ -14,4 +15,5 @@ pub mod error;
 pub mod id;
 pub mod key;
 pub mod sql_type;
+pub mod text;
 pub mod time;
