@@ -4,6 +4,10 @@
 //! |---|---|
 //! | `operator.rs` | the `Operator` trait, `Output`; no timely, no tokio |
 //! | `operators/` | one file per operator |
+//! | `script.rs` | (test only) drives one operator from text, including recovery |
 
 pub mod operator;
 pub mod operators;
+
+#[cfg(test)]
+pub mod script;

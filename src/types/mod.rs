@@ -6,6 +6,7 @@
 //! | `time.rs` | `Epoch`, `EventTime`, `Watermark` |
 //! | `id.rs` | `ObjectId`, `WorkerId` |
 //! | `key.rs` | hashing and comparing rows by key columns |
+//! | `value.rs` | single values as order-preserving words or bytes |
 //! | `sql_type.rs` | Postgres types and their Arrow columns |
 //! | `error.rs` | `Error`: who must act, SQLSTATE, detail, hint, position |
 
@@ -15,3 +16,4 @@ pub mod id;
 pub mod key;
 pub mod sql_type;
 pub mod time;
+pub mod value;
