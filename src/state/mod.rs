@@ -5,3 +5,8 @@
 //! | `delta.rs` | what changed since the last checkpoint, and how it comes back |
 
 pub mod delta;
+pub mod row_equal;
+pub mod row_ids;
+pub mod row_store;
+pub mod segment;
+pub mod snapshot;
