@@ -21,6 +21,7 @@ use arrow::datatypes::{
 };
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::state::row_equal::{EqualFn, key_equal};
 use crate::state::row_ids::{NIL, ShortId};
@@ -131,6 +132,11 @@ impl RowIndex {
         &self.columns
     }
 
+    /// Whether rows meet by hash alone.
+    pub fn matches_hashes(&self) -> bool {
+        self.matching == Match::Hashes
+    }
+
     /// Makes key columns (in key order, of the index's types) ready.
     pub fn keys(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<Keys> {
         assert_eq!(columns.len(), self.columns.len(), "one array per key column");
@@ -235,13 +241,32 @@ impl RowIndex {
 
     /// Lets the key of `row` mean `id`; gives what it meant before, or NIL.
     pub fn put(&mut self, keys: &Keys, row: usize, id: ShortId, store: &RowStore) -> ShortId {
-        let before = self.find(keys, row, store);
-        if before == NIL {
-            self.insert(keys, row, id);
-        } else {
-            self.replace(keys, row, before, id);
+        let hash = keys.hashes[row];
+        if self.in_hashed(keys, row) {
+            let half = half(hash);
+            let found = |this: &RowIndex| {
+                let same =
+                    |(h, id): &(u32, ShortId)| *h == half && this.equal_to(keys, row, *id, store);
+                this.hashed.find_bucket_index(whole(half), same)
+            };
+            // Found by a look at the whole index, changed by its place.
+            return match found(self).and_then(|place| self.hashed.get_bucket_mut(place)) {
+                Some((_, before)) => std::mem::replace(before, id),
+                None => {
+                    self.hashed.insert_unique(whole(half), (half, id), |(h, _)| whole(*h));
+                    NIL
+                }
+            };
         }
-        before
+        match (&mut self.packed, &keys.packed) {
+            (Packed::Narrow(table), PackedKeys::Narrow(values)) => {
+                put_packed(table, hash, values[row], id)
+            }
+            (Packed::Wide(table), PackedKeys::Wide(values)) => {
+                put_packed(table, hash, halves(values[row]), id)
+            }
+            _ => unreachable!("keys are made by this index"),
+        }
     }
 
     /// Adds a key that is not there.
@@ -334,6 +359,21 @@ fn packed_hash(key: impl Hash) -> u64 {
 
 fn find_packed<K: Eq>(table: &HashTable<(K, ShortId)>, hash: u64, key: K) -> ShortId {
     table.find(hash, |(other, _)| *other == key).map_or(NIL, |(_, id)| *id)
+}
+
+fn put_packed<K: Eq + Hash + Copy>(
+    table: &mut HashTable<(K, ShortId)>,
+    hash: u64,
+    key: K,
+    id: ShortId,
+) -> ShortId {
+    match table.entry(hash, |(other, _)| *other == key, |(other, _)| packed_hash(*other)) {
+        Entry::Occupied(mut entry) => std::mem::replace(&mut entry.get_mut().1, id),
+        Entry::Vacant(entry) => {
+            entry.insert((key, id));
+            NIL
+        }
+    }
 }
 
 fn replace_in<K>(

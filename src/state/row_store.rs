@@ -386,6 +386,21 @@ impl RowStore {
         })
     }
 
+    /// All living rows with their ids, ascending.
+    pub fn live(&self) -> impl Iterator<Item = Result<(Vec<ShortId>, RecordBatch)>> {
+        self.slots.iter().map(|Slot { segment, .. }| {
+            let ids = segment.ids();
+            let rows = segment.rows();
+            Ok(match segment.alive(&self.dead) {
+                None => (ids.iter().map(|id| *id as u32).collect(), rows.clone()),
+                Some(alive) => {
+                    let live = alive.set_indices().map(|position| ids[position] as u32).collect();
+                    (live, compute::filter_record_batch(rows, &BooleanArray::new(alive, None))?)
+                }
+            })
+        })
+    }
+
     /// The batch and position of a living row.
     pub fn row(&self, id: ShortId) -> (&RecordBatch, usize) {
         let id = self.full_id(id);
