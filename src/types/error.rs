@@ -79,6 +79,7 @@ impl SqlState {
     pub const OUT_OF_MEMORY: SqlState = SqlState("53200");
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = SqlState("54000");
+    pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
     pub const OBJECT_IN_USE: SqlState = SqlState("55006");
     pub const CANT_CHANGE_RUNTIME_PARAM: SqlState = SqlState("55P02");
@@ -163,6 +164,15 @@ impl Error {
     #[must_use]
     pub fn position(mut self, position: usize) -> Error {
         self.0.position.get_or_insert(position);
+        self
+    }
+
+    /// Moves the position: the statement stands behind `chars` others in a longer text.
+    #[must_use]
+    pub fn shift_position(mut self, chars: usize) -> Error {
+        if let Some(position) = &mut self.0.position {
+            *position += chars;
+        }
         self
     }
 
