@@ -20,8 +20,6 @@ pub mod delta;
 pub mod group_index;
 pub mod keyed_table;
 pub mod multi_table;
-pub mod keyed_table;
-pub mod multi_table;
 pub mod row_equal;
 pub mod row_ids;
 pub mod row_index;

@@ -173,6 +173,15 @@ impl Error {
         self
     }
 
+    /// Moves the position: the statement stands behind `chars` others in a longer text.
+    #[must_use]
+    pub fn shift_position(mut self, chars: usize) -> Error {
+        if let Some(position) = &mut self.0.position {
+            *position += chars;
+        }
+        self
+    }
+
     #[must_use]
     pub fn retryable(mut self) -> Error {
         self.0.retryable = true;
