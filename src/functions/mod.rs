@@ -1,3 +1,10 @@
+//! SQL functions that DataFusion lacks or means differently, one file each or each family.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `scalar/` | functions of one row |
+
+pub mod scalar;
 //! SQL functions, one file each or family.
 //!
 //! | folder | owns |

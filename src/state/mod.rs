@@ -9,3 +9,5 @@
 pub mod delta;
 pub mod group_index;
 pub mod group_table;
+pub mod keyed_table;
+pub mod multi_table;
