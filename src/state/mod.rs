@@ -11,6 +11,7 @@
 //! | `segment.rs` | immutable rows of a range of ids |
 //! | `row_ids.rs` | row ids, and what is kept per row id |
 //! | `row_equal.rs` | compares two values, type known once per column |
+//! | `group_table.rs` | groups with a row of words each (aggregates) |
 //! | `delta.rs` | what changed since the last checkpoint, and how it comes back |
 //!
 //! Invariants: a row id is never used twice; a snapshot never changes; whoever holds a snapshot
@@ -18,6 +19,7 @@
 
 pub mod delta;
 pub mod group_index;
+pub mod group_table;
 pub mod keyed_table;
 pub mod multi_table;
 pub mod row_equal;

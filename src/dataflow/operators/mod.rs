@@ -1,4 +1,6 @@
 //! The operators, one file each, named as their `plan::Node`.
+
+pub mod aggregate;
 //!
 //! | file | owns |
 //! |---|---|
