@@ -1,1 +1,17 @@
-//! functions
+//! SQL functions that DataFusion lacks or means differently, one file each or each family.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `scalar/` | functions of one row |
+
+pub mod scalar;
+//! SQL functions, one file each or family.
+//!
+//! | folder | owns |
+//! |---|---|
+//! | `aggregate/` | accumulators and what they evaluate to |
+//!
+//! Invariant: functions know nothing of plans, state tables or operators; they work on columns
+//! and on words that somebody else keeps.
+
+pub mod aggregate;

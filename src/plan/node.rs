@@ -26,8 +26,6 @@ pub enum Exchange {
     Hash(Vec<usize>),
     /// All rows meet on worker 0 (global aggregates, joins without keys).
     Single,
-    /// Every worker gets every row.
-    Broadcast,
 }
 
 /// One input of a node.

@@ -6,6 +6,7 @@
 //! | `time.rs` | `Epoch`, `EventTime`, `Watermark` |
 //! | `id.rs` | `ObjectId`, `WorkerId` |
 //! | `key.rs` | hashing and comparing rows by key columns |
+//! | `value.rs` | single values as order-preserving words or bytes |
 //! | `sql_type.rs` | Postgres types and their Arrow columns |
 //! | `text/` | values as Postgres prints and reads them |
 //! | `error.rs` | `Error`: who must act, SQLSTATE, detail, hint, position |
@@ -17,3 +18,4 @@ pub mod key;
 pub mod sql_type;
 pub mod text;
 pub mod time;
+pub mod value;
