@@ -156,7 +156,7 @@ impl Binary {
     /// Whether `decimal` lies exactly between this float and a neighbour.
     fn borders(self, decimal: &Decimal) -> bool {
         // Only even mantissas win the tie, so `ryu` reaches the border of no other.
-        if self.mantissa % 2 != 0 {
+        if !self.mantissa.is_multiple_of(2) {
             return false;
         }
         let below = if self.lower_is_closer {

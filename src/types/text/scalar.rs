@@ -21,8 +21,14 @@ pub fn write_boolean(value: bool, out: &mut BytesMut) {
 }
 
 fn write_hex(bytes: &[u8], out: &mut BytesMut) {
-    for byte in bytes {
-        out.put_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    // In pieces, so that the buffer's bounds are checked once for many digits.
+    let mut digits = [0; 64];
+    for piece in bytes.chunks(32) {
+        for (byte, pair) in piece.iter().zip(digits.chunks_exact_mut(2)) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        out.put_slice(&digits[..2 * piece.len()]);
     }
 }
 
@@ -53,11 +59,11 @@ pub fn write_bytea(bytes: &[u8], style: ByteaOutput, out: &mut BytesMut) {
 /// uuid; `bytes` are 16.
 pub fn write_uuid(bytes: &[u8], out: &mut BytesMut) {
     debug_assert_eq!(bytes.len(), 16, "a uuid has 16 bytes");
-    for (place, &byte) in bytes.iter().enumerate() {
-        if matches!(place, 4 | 6 | 8 | 10) {
+    for (place, part) in [0..4, 4..6, 6..8, 8..10, 10..16].into_iter().enumerate() {
+        if place > 0 {
             out.put_u8(b'-');
         }
-        out.put_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        write_hex(&bytes[part], out);
     }
 }
 

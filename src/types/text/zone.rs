@@ -149,15 +149,12 @@ fn posix(text: &str) -> Option<Zone> {
 pub(crate) fn parse_offset(digits: &str) -> Option<i32> {
     let mut parts = [0i32; 3];
     if digits.contains(':') {
-        let mut count = 0;
-        for part in digits.split(':') {
-            let slot = parts.get_mut(count)?;
-            *slot = small_number(part)?;
-            count += 1;
+        for (place, part) in digits.split(':').enumerate() {
+            *parts.get_mut(place)? = small_number(part)?;
         }
     } else {
         // Two digits each, the first may be one.
-        let first = if digits.len() % 2 == 0 { 2 } else { 1 };
+        let first = if digits.len().is_multiple_of(2) { 2 } else { 1 };
         let mut rest = digits;
         let mut width = first;
         for slot in &mut parts {
