@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Float64Array, Int16Array, Int16Builder, Int32Array,
-    Int32Builder, Int64Array, IntervalMonthDayNanoArray, ListBuilder, RecordBatch,
+    Int64Array, Int64Builder, IntervalMonthDayNanoArray, ListBuilder, RecordBatch,
     RecordBatchOptions, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -24,6 +24,7 @@ use crate::catalog::object::{Object, ObjectKind};
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::{information_schema, pg_catalog};
 use crate::types::error::{Error, Result};
+use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
 /// The schemas of the system relations; users cannot create or drop in them.
@@ -40,6 +41,31 @@ pub struct SystemRelation {
     pub(super) index: usize,
 }
 
+/// How far a source is, from the data plane.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceFact {
+    pub object: ObjectId,
+    /// Rows given to dataflows since the reading began.
+    pub rows: u64,
+    pub malformed: u64,
+    pub finished: bool,
+}
+
+/// A row or record that was left out, from the data plane.
+#[derive(Clone, Debug)]
+pub struct ErrorFact {
+    /// Microseconds since 1970.
+    pub time_us: i64,
+    /// The view or source.
+    pub object: String,
+    /// The expression, or the place in the source.
+    pub place: String,
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub row: String,
+    pub weight: i64,
+}
+
 /// What rows are made from.
 #[derive(Clone, Copy)]
 pub struct SystemFacts<'a> {
@@ -49,6 +75,8 @@ pub struct SystemFacts<'a> {
     pub user: &'a str,
     pub settings: &'a [SettingFact],
     pub sessions: &'a [SessionFact],
+    pub sources: &'a [SourceFact],
+    pub errors: &'a [ErrorFact],
 }
 
 /// A setting as `pg_settings` shows it.
@@ -123,9 +151,9 @@ fn column_type(name: &str) -> SqlType {
     match name {
         "bool" => SqlType::Boolean,
         "int2" => SqlType::Int2,
-        // Object ids are unsigned in Postgres; all of ours are below 2^31.
-        "int4" | "oid" => SqlType::Int4,
-        "int8" => SqlType::Int8,
+        "int4" => SqlType::Int4,
+        // Object ids are unsigned in Postgres: an integer cannot hold them all.
+        "int8" | "oid" => SqlType::Int8,
         "float4" => SqlType::Float4,
         "float8" | "numeric" => SqlType::Float8,
         "text" => SqlType::Text,
@@ -137,7 +165,7 @@ fn column_type(name: &str) -> SqlType {
 }
 
 impl SystemRelation {
-    /// The rows as of these facts. `millstream.errors` is empty here: the data plane has them.
+    /// The rows as of these facts.
     pub fn rows(&self, facts: &SystemFacts) -> Result<Vec<RecordBatch>> {
         let rows = match self.schema_name {
             "pg_catalog" => pg_catalog::rows(self.name, facts),
@@ -305,10 +333,10 @@ fn build_lists(field: &Field, item: &SqlType, cells: &[Option<&Cell>]) -> Result
             }
             Arc::new(lists.finish())
         }
-        SqlType::Int4 => {
-            let mut lists = ListBuilder::new(Int32Builder::new()).with_field(item_field);
+        SqlType::Int8 => {
+            let mut lists = ListBuilder::new(Int64Builder::new()).with_field(item_field);
             for cell in cells {
-                lists.append_option(ints(cell).map(|v| v.into_iter().map(|v| Some(v as i32))));
+                lists.append_option(ints(cell).map(|v| v.into_iter().map(Some)));
             }
             Arc::new(lists.finish())
         }
@@ -344,14 +372,28 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
                 ]
             })
             .collect(),
-        "sources" => facts.catalog.objects().filter_map(|o| source_row(o)).collect(),
+        "sources" => facts.catalog.objects().filter_map(|o| source_row(facts, o)).collect(),
+        "errors" => facts.errors.iter().map(error_row).collect(),
         _ => Vec::new(),
     }
 }
 
-fn source_row(object: &Object) -> Option<Row> {
+fn error_row(error: &ErrorFact) -> Row {
+    vec![
+        ("time", Cell::Time(error.time_us)),
+        ("object", error.object.clone().into()),
+        ("place", error.place.clone().into()),
+        ("sqlstate", error.sqlstate.into()),
+        ("message", error.message.clone().into()),
+        ("row", error.row.clone().into()),
+        ("weight", error.weight.into()),
+    ]
+}
+
+fn source_row(facts: &SystemFacts, object: &Object) -> Option<Row> {
     let ObjectKind::Source(source) = &object.kind else { return None };
     let watermark = source.watermark.as_ref();
+    let status = facts.sources.iter().find(|s| s.object == object.id);
     Some(vec![
         ("database", object.name.database.clone().into()),
         ("schema", object.name.schema.clone().into()),
@@ -361,6 +403,9 @@ fn source_row(object: &Object) -> Option<Row> {
         ("watermark_column", watermark.map(|w| w.column.clone()).into()),
         ("watermark", watermark.map(|w| w.expression_sql.clone()).into()),
         ("options", option_texts(&source.options).into()),
+        ("rows", status.map_or(0, |s| s.rows as i64).into()),
+        ("malformed", status.map_or(0, |s| s.malformed as i64).into()),
+        ("finished", status.map(|s| s.finished).into()),
     ])
 }
 
@@ -434,6 +479,8 @@ mod tests {
             user: "ann",
             settings: &[],
             sessions: &[],
+            sources: &[],
+            errors: &[],
         };
         let (schema, name) = relation.split_once('.').expect("a schema");
         let relation = find(schema, name).expect("a relation");
@@ -519,6 +566,8 @@ mod tests {
             user: "ann",
             settings: &settings,
             sessions: &sessions,
+            sources: &[],
+            errors: &[],
         };
         let mut filled = 0;
         for relation in relations() {

@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `options.rs` | typed `WITH (...)` options: name, kind, default, doc |
+//! | `reader.rs` | reads a share of a source on a thread beside the workers |
 //! | `nexmark.rs` | the Nexmark auction generator |
 //! | `datagen.rs` | rows by a rule per column |
 //! | `file.rs` | csv, ndjson and parquet files, bounded or growing |
@@ -107,7 +108,16 @@ pub type DeclaredSchema = Option<SchemaRef>;
 /// Makes a [`Source`] from checked options.
 pub type SourceFactory = fn(&options::Options, DeclaredSchema) -> Result<Arc<dyn Source>>;
 
+/// scaffold
+pub fn open_source(
+    _c: &str,
+    _o: Vec<(String, String)>,
+    _d: DeclaredSchema,
+) -> Result<Arc<dyn Source>> {
+    Err(crate::types::error::Error::internal("scaffold"))
+}
 pub mod datagen;
 pub mod file;
 pub mod nexmark;
 pub mod options;
+pub mod reader;

@@ -5,3 +5,13 @@
 //! | `scalar/` | functions of one row |
 
 pub mod scalar;
+//! SQL functions, one file each or family.
+//!
+//! | folder | owns |
+//! |---|---|
+//! | `aggregate/` | accumulators and what they evaluate to |
+//!
+//! Invariant: functions know nothing of plans, state tables or operators; they work on columns
+//! and on words that somebody else keeps.
+
+pub mod aggregate;

@@ -176,6 +176,13 @@ impl Rewriter {
                     self.parameters.resize(index + 1, None);
                 }
             }
+            // A word that no column can be called, but sqlparser knows as one.
+            Expr::Identifier(ident) if ident.quote_style.is_none() => {
+                let name = fold(ident);
+                if matches!(name.as_str(), "current_schema" | "current_catalog") {
+                    *expr = call(&name, vec![]);
+                }
+            }
             Expr::Cast { expr: inner, data_type, array: false, .. } => {
                 if let Ok(sql_type) = sql_type_of(data_type)
                     && self.take_parameter_type(inner, &sql_type)?
@@ -321,12 +328,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         "localtime" if bare => cast(now(), DataType::Time(None, ast::TimezoneInfo::None)),
         "localtimestamp" if bare => cast(now(), DataType::Timestamp(None, ast::TimezoneInfo::None)),
         // The words that need no parentheses are functions with none.
-        "current_user" | "current_role" | "session_user" | "user" | "current_catalog"
-        | "current_schema"
-            if bare =>
-        {
-            call(&name, vec![])
-        }
+        "current_user" | "current_role" | "session_user" | "user" if bare => call(&name, vec![]),
         "row" => {
             function.name = ObjectName::from(vec![Ident::new("struct")]);
             return Ok(None);

@@ -7,3 +7,5 @@
 
 pub mod delta;
 pub mod group_index;
+pub mod keyed_table;
+pub mod multi_table;
