@@ -26,9 +26,9 @@ mod script;
 mod session;
 mod table;
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::io::{IsTerminal, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -64,19 +64,31 @@ const INCLUDE_DEPTH_MAX: usize = 16;
 const HISTORY_LINES_MAX: usize = 10_000;
 
 /// Runs the shell until `\q` or Ctrl-D; without a terminal, runs what the standard input holds
-/// and stops at the first failure.
+/// and stops at the first failure, which has been printed when this returns false.
 ///
 /// # Errors
-/// When the server cannot be reached or goes away, and for the first failure without a terminal.
-pub async fn interact(options: ShellOptions) -> Result<()> {
+/// When the server cannot be reached or goes away.
+pub async fn interact(options: ShellOptions) -> Result<bool> {
     let session = Session::connect(options.target.clone(), Output::stdout()).await?;
     let mut shell = Shell { session, options, names: Rc::default() };
     let outcome = if std::io::stdin().is_terminal() {
-        shell.interact().await
+        shell.interact().await.map(|()| true)
     } else {
         shell.run_standard_input().await
     };
     quiet_if_unread(outcome)
+}
+
+/// What is printed before the first prompt. `http` is there when the server is this process's own.
+pub fn banner(target: &Target, http: Option<SocketAddr>) -> String {
+    let Target { host, port, database, .. } = target;
+    let mut text = format!("Millstream {}\n\n", env!("CARGO_PKG_VERSION"));
+    text += &format!("  psql    psql -h {host} -p {port} {database}\n");
+    if let Some(http) = http {
+        text += &format!("  health  http://{http}/health\n");
+    }
+    text += "\n\\demo sets up flights data and shows a live view, \\? lists the commands.\n\n";
+    text
 }
 
 /// Runs a file of statements and prints their results. Stops at the first failure, which has
@@ -89,16 +101,16 @@ pub async fn run_file(target: Target, path: &Path) -> Result<bool> {
         .map_err(|error| Error::from(error).context(path.display()))?;
     let mut session = Session::connect(target, Output::stdout()).await?;
     session.output.paging = false;
-    match session.run_statements(&path.display().to_string(), &text).await {
-        Ok(outcome) => Ok(matches!(outcome, Outcome::Done)),
-        Err(error) => quiet_if_unread(Err(error)).map(|()| true),
-    }
+    let outcome = session.run_statements(&path.display().to_string(), &text).await;
+    quiet_if_unread(outcome.map(|outcome| matches!(outcome, Outcome::Done)))
 }
 
 /// A reader who has seen enough (`| head`) is no failure.
-fn quiet_if_unread(outcome: Result<(), ClientError>) -> Result<()> {
+fn quiet_if_unread(outcome: Result<bool, ClientError>) -> Result<bool> {
     match outcome {
-        Err(ClientError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(ClientError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(true)
+        }
         other => Ok(other?),
     }
 }
@@ -178,13 +190,10 @@ impl Shell {
         }
     }
 
-    async fn run_standard_input(&mut self) -> Result<(), ClientError> {
+    async fn run_standard_input(&mut self) -> Result<bool, ClientError> {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
-        match self.run_text(&text, Some("<stdin>"), 0).await? {
-            Next::GoOn | Next::Quit => Ok(()),
-            Next::Failed => Err(ClientError::Reported),
-        }
+        Ok(self.run_text(&text, Some("<stdin>"), 0).await? != Next::Failed)
     }
 
     /// Runs statements and commands. With a file's name, errors name their place, and the first
@@ -242,7 +251,7 @@ impl Shell {
         };
         Ok(match self.session.run(sql, place, &mut copy_data).await? {
             Outcome::Done => Next::GoOn,
-            Outcome::Failed(_) | Outcome::Cancelled => Next::Failed,
+            Outcome::Failed | Outcome::Cancelled => Next::Failed,
         })
     }
 
@@ -270,8 +279,12 @@ impl Shell {
             Command::ConnectionInfo => {
                 let target = &self.session.target;
                 let text = format!(
-                    "Connected to database \"{}\" as user \"{}\" at {}:{}.\n",
-                    target.database, target.user, target.host, target.port
+                    "Connected to database \"{}\" as user \"{}\" at {}:{}, server {}.\n",
+                    target.database,
+                    target.user,
+                    target.host,
+                    target.port,
+                    self.session.server_version()
                 );
                 self.session.output.write(&text)?;
             }

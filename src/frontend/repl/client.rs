@@ -40,8 +40,6 @@ pub enum ClientError {
     Connection(io::Error),
     /// Nobody reads what the shell prints any more.
     Output(io::Error),
-    /// A statement failed, and the person has been told.
-    Reported,
 }
 
 /// An error or notice of the server.
@@ -108,7 +106,6 @@ impl fmt::Display for ClientError {
             }
             ClientError::Connection(error) => write!(f, "connection failed: {error}"),
             ClientError::Output(error) => write!(f, "cannot print: {error}"),
-            ClientError::Reported => f.write_str("a statement failed"),
         }
     }
 }
@@ -156,7 +153,12 @@ impl Target {
         };
         Ok(Target {
             host,
-            port: config.get_ports().first().copied().unwrap_or(DEFAULT_PORT),
+            port: match config.get_ports().first() {
+                // What the parser fills in where a URL names none.
+                Some(5432) if !text.contains("5432") => DEFAULT_PORT,
+                Some(&port) => port,
+                None => DEFAULT_PORT,
+            },
             user: config.get_user().unwrap_or(DEFAULT_NAME).to_owned(),
             password: config.get_password().map(<[u8]>::to_vec),
             database: config.get_dbname().unwrap_or(DEFAULT_NAME).to_owned(),

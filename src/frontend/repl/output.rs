@@ -53,7 +53,8 @@ impl Output {
         Output { plain: Box::new(io::stdout()), terminal, paging: terminal, pager: None }
     }
 
-    /// Output into something else, for tests and screens.
+    /// Output into something else.
+    #[cfg(test)]
     pub fn to_writer(writer: impl Write + Send + 'static) -> Output {
         Output { plain: Box::new(writer), terminal: false, paging: false, pager: None }
     }

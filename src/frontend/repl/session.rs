@@ -52,7 +52,7 @@ pub struct Session {
 pub enum Outcome {
     Done,
     /// The server refused; it has been printed.
-    Failed(Box<ServerMessage>),
+    Failed,
     /// The person stopped it.
     Cancelled,
 }
@@ -69,6 +69,8 @@ pub struct Place<'a> {
 /// What the events of one statement have amounted to.
 struct Running {
     printer: Option<ResultPrinter>,
+    /// Data of a COPY went out; a tag behind it would look like data.
+    copied_out: bool,
     following: bool,
     failure: Option<ServerMessage>,
     interrupt_count: u32,
@@ -108,6 +110,11 @@ impl Session {
         self.target = target;
         self.names_changed = true;
         Ok(())
+    }
+
+    /// What the server calls its version; empty while there is no connection.
+    pub fn server_version(&self) -> &str {
+        self.client.as_ref().map_or("", Client::server_version)
     }
 
     async fn take_client(&mut self) -> Result<Client, ClientError> {
@@ -183,6 +190,7 @@ impl Session {
     ) -> Result<Option<Outcome>, ClientError> {
         let mut running = Running {
             printer: None,
+            copied_out: false,
             following: is_feed(sql),
             failure: None,
             interrupt_count: 0,
@@ -238,7 +246,7 @@ impl Session {
             }
             Event::Complete(tag) => {
                 self.hide_progress(running)?;
-                let had_rows = running.printer.is_some();
+                let had_rows = running.printer.is_some() || running.copied_out;
                 if let Some(printer) = running.printer.take() {
                     printer.finish(&mut self.output)?;
                 }
@@ -250,6 +258,7 @@ impl Session {
                 self.names_changed |= matches!(verb, "CREATE" | "DROP" | "ALTER");
             }
             Event::CopyOut(data) => {
+                running.copied_out = true;
                 self.hide_progress(running)?;
                 return self.output.write(&String::from_utf8_lossy(&data));
             }
@@ -318,7 +327,7 @@ impl Session {
         }
         let place = place.map(|place| place_text(place, failure.position)).unwrap_or_default();
         write_stderr(&format!("{place}{}", report::message(&failure, sql, self.color)))?;
-        Ok(Outcome::Failed(Box::new(failure)))
+        Ok(Outcome::Failed)
     }
 
     /// Rows of a query for the shell's own use; Ctrl-C cancels.

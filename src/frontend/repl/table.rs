@@ -18,6 +18,8 @@ pub type Row = Vec<Option<String>>;
 #[derive(Clone, Debug)]
 pub struct Widths {
     columns: Vec<usize>,
+    /// The widest value of any column, without the names.
+    widest_value: usize,
     right_aligned: Vec<bool>,
 }
 
@@ -30,6 +32,7 @@ impl Widths {
     pub fn new(columns: &[Column]) -> Widths {
         Widths {
             columns: columns.iter().map(|c| text_width(&printable(&c.name))).collect(),
+            widest_value: 0,
             right_aligned: columns.iter().map(|c| is_number(c.type_oid)).collect(),
         }
     }
@@ -38,7 +41,9 @@ impl Widths {
     pub fn include(&mut self, rows: &[Row]) {
         for row in rows {
             for (width, value) in self.columns.iter_mut().zip(row) {
-                *width = (*width).max(text_width(&value_text(value)));
+                let value_width = text_width(&value_text(value));
+                *width = (*width).max(value_width);
+                self.widest_value = self.widest_value.max(value_width);
             }
         }
     }
@@ -90,11 +95,13 @@ fn aligned_line(text: &mut String, values: &[Cow<'_, str>], line: usize, widths:
     let last = values.len().saturating_sub(1);
     for (index, value) in values.iter().enumerate() {
         let mut lines = value.split('\n').skip(line);
-        let cell = lines.next().unwrap_or("");
+        let cell = lines.next();
         let goes_on = lines.next().is_some();
+        let right_aligned = widths.right_aligned[index] && cell.is_some();
+        let cell = cell.unwrap_or("");
         let space = widths.columns[index].saturating_sub(text_width(cell));
         text.push_str(if index == 0 { " " } else { "| " });
-        if widths.right_aligned[index] {
+        if right_aligned {
             text.push_str(&" ".repeat(space));
             text.push_str(cell);
         } else {
@@ -117,7 +124,7 @@ fn aligned_line(text: &mut String, values: &[Cow<'_, str>], line: usize, widths:
 pub fn expanded(columns: &[Column], rows: &[Row], widths: &Widths, first: u64) -> String {
     let names: Vec<Cow<'_, str>> = columns.iter().map(|c| printable(&c.name)).collect();
     let name_width = names.iter().map(|n| text_width(n)).max().unwrap_or(0);
-    let value_width = widths.columns.iter().copied().max().unwrap_or(0);
+    let value_width = widths.widest_value;
     let mut text = String::new();
     for (row, number) in rows.iter().zip(first..) {
         let title = format!("-[ RECORD {number} ]");
@@ -153,7 +160,7 @@ pub fn whole(columns: &[Column], rows: &[Row], expand: bool) -> String {
     if expand {
         return expanded(columns, rows, &widths, 1) + "\n";
     }
-    header(columns, &widths) + &aligned(rows, &widths) + &footer(rows.len() as u64) + "\n"
+    header(columns, &widths) + &aligned(rows, &widths) + &footer(rows.len() as u64) + "\n\n"
 }
 
 /// `(3 rows)`.
