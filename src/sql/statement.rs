@@ -111,7 +111,7 @@ pub struct Name {
 }
 
 /// An expression with its text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Expression {
     pub ast: ast::Expr,
     /// As the user wrote it.
@@ -121,7 +121,7 @@ pub struct Expression {
 }
 
 /// A query with its text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct QueryText {
     pub ast: Box<ast::Query>,
     /// As the user wrote it, without EMIT.
@@ -623,6 +623,20 @@ pub struct Fetch {
 pub enum FetchCount {
     Rows(u64),
     All,
+}
+
+impl fmt::Debug for Expression {
+    /// The tree as SQL; sqlparser's own Debug takes a page for `a + 1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({} @{})", self.ast, self.position)
+    }
+}
+
+impl fmt::Debug for QueryText {
+    /// The tree as SQL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Query({} @{})", self.ast, self.position)
+    }
 }
 
 impl CreateSource {

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::sql::parse::cursor::{Cursor, is_word};
 use crate::sql::parse::query;
+use crate::sql::parse::table::option_word;
 use crate::sql::statement::{
     CopyData, CopyFormat, CopyKind, Statement, Subscribe, SubscribeTarget, Truncate,
 };
@@ -316,7 +317,7 @@ fn copy_options(cursor: &mut Cursor<'_>) -> Result<CopyFormat> {
     if cursor.eat_token(&Token::LParen) {
         loop {
             let position = cursor.position();
-            let name = cursor.ident()?;
+            let name = option_word(cursor)?;
             copy_option(cursor, &mut options, &name, position)?;
             if !cursor.eat_token(&Token::Comma) {
                 break;

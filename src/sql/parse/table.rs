@@ -66,6 +66,13 @@ pub(super) fn create(
             return Err(cursor.expected("("));
         }
         typed_columns(&definition.columns)?;
+    } else if let Some(column) = definition.columns.iter().find(|c| c.sql_type.is_some()) {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            format!("column \"{}\" of CREATE TABLE AS has a type", column.name),
+        )
+        .hint("List names only, and cast in the query.")
+        .position(column.position));
     }
     let Definition { columns, primary_key, watermark, options, query, with_data, comment, .. } =
         definition;
@@ -570,7 +577,7 @@ fn option(cursor: &mut Cursor<'_>) -> Result<WithOption> {
 }
 
 /// A part of an option's name: any word, folded.
-fn option_word(cursor: &mut Cursor<'_>) -> Result<String> {
+pub(super) fn option_word(cursor: &mut Cursor<'_>) -> Result<String> {
     let word = match &cursor.peek().token {
         Token::Word(word) if word.quote_style.is_some() => word.value.clone(),
         Token::Word(word) => word.value.to_ascii_lowercase(),
