@@ -24,6 +24,7 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast;
@@ -46,7 +47,7 @@ const STACK_BYTES: usize = 64 << 20;
 const SHARPEN_TRIES_MAX: usize = 64;
 
 /// One parsed statement with its place in the text.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Parsed {
     /// The statement's text, without the semicolon.
     pub sql: String,
@@ -55,6 +56,17 @@ pub struct Parsed {
     pub statement: Statement,
     /// The highest n of `$n`, 0 without parameters.
     pub parameter_count: usize,
+}
+
+impl fmt::Debug for Parsed {
+    /// Without the tree, which the text gives again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parsed({:?} @{}", self.sql, self.offset_chars + 1)?;
+        if self.parameter_count > 0 {
+            write!(f, ", {} parameters", self.parameter_count)?;
+        }
+        f.write_str(")")
+    }
 }
 
 impl Parsed {

@@ -13,6 +13,7 @@
 //! | `TABLE t` as a query | `SELECT * FROM t` |
 //! | `ROW<a int>` as a type | `STRUCT<a int>` |
 //! | `TIMESTAMP WITH LOCAL TIME ZONE` | `TIMESTAMP WITH TIME ZONE` |
+//! | `a ISNULL` | `a IS NULL` |
 //! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `EMIT ...` | a token at which a query ends |
@@ -54,7 +55,8 @@ const WINDOW_FUNCTIONS: [WindowFunction; 4] = [
 ];
 
 /// Words without which a statement has nothing to rewrite.
-const TRIGGERS: [&str; 12] = [
+const TRIGGERS: [&str; 13] = [
+    "ISNULL",
     "TUMBLE",
     "HOP",
     "CUMULATE",
@@ -132,6 +134,8 @@ impl Rewriter<'_> {
             vec![BARRIER]
         } else if self.is_row_type(at) {
             vec![word_token("STRUCT")]
+        } else if self.words_at(at, &["ISNULL"]) && *self.token(at + 1) != Token::LParen {
+            vec![word_token("IS"), word_token("NULL")]
         } else {
             vec![token.clone()]
         };

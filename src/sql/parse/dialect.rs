@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
-use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_COLUMN_ALIAS};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -104,6 +104,38 @@ impl Dialect for MillstreamDialect {
     fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
         matches!(keyword, Keyword::CASE | Keyword::CAST | Keyword::NOT | Keyword::ARRAY)
             || POSTGRES.is_reserved_for_identifier(keyword)
+    }
+
+    /// `SELECT 1 ON CONFLICT ...`: ON is no alias. Postgres takes these only behind AS.
+    fn is_column_alias(&self, keyword: &Keyword, _parser: &mut Parser) -> bool {
+        let needs_as = matches!(
+            keyword,
+            Keyword::ARRAY
+                | Keyword::AS
+                | Keyword::CREATE
+                | Keyword::FILTER
+                | Keyword::FOR
+                | Keyword::GRANT
+                | Keyword::INTO
+                | Keyword::NOTNULL
+                | Keyword::ON
+                | Keyword::OVER
+                | Keyword::OVERLAPS
+                | Keyword::RETURNING
+                | Keyword::TO
+                | Keyword::WITHIN
+                | Keyword::WITHOUT
+        );
+        !needs_as && !RESERVED_FOR_COLUMN_ALIAS.contains(keyword)
+    }
+
+    /// No reserved word names a table, not even behind AS.
+    fn is_table_factor_alias(&self, explicit: bool, keyword: &Keyword, parser: &mut Parser) -> bool {
+        let reserved = match &parser.get_current_token().token {
+            Token::Word(word) => word.quote_style.is_none() && is_reserved(&word.value),
+            _ => false,
+        };
+        !reserved && (explicit || self.is_table_alias(keyword, parser))
     }
 
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {

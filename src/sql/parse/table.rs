@@ -401,6 +401,8 @@ fn column_option(
         once(&mut column.generated, generated, "generation clauses", &column.name)?;
     } else if cursor.eat("COMMENT") {
         column.comment = Some(cursor.string()?);
+    } else if cursor.peek_words(&["COLLATE"]) {
+        collation(cursor)?;
     } else {
         return refused_option(cursor);
     }
@@ -429,16 +431,29 @@ fn identity(cursor: &Cursor<'_>) -> Error {
     )
 }
 
+/// `COLLATE "C"` and its like say what is the case anyway.
+fn collation(cursor: &mut Cursor<'_>) -> Result<()> {
+    let error = cursor.unsupported(
+        "this collation",
+        "Texts compare by their bytes, as in COLLATE \"C\".",
+    );
+    cursor.advance();
+    let Some(name) = cursor.parts()?.pop() else { return Err(error) };
+    match name.as_str() {
+        "C" | "POSIX" | "default" | "ucs_basic" => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Options of a column that are known and not supported; false where there is none.
 fn refused_option(cursor: &Cursor<'_>) -> Result<bool> {
     if cursor.peek_words(&["GENERATED", "BY", "DEFAULT"]) {
         return Err(identity(cursor));
     }
-    const REFUSED: [(&str, &str); 6] = [
+    const REFUSED: [(&str, &str); 5] = [
         ("UNIQUE", "Use PRIMARY KEY."),
         ("CHECK", "Check the rows in a view: CREATE VIEW bad AS SELECT ... WHERE NOT (...)."),
         ("REFERENCES", "Find orphans with a view that uses NOT EXISTS."),
-        ("COLLATE", "Texts compare by their bytes."),
         ("METADATA", "Leave the column out; connectors name their own columns."),
         ("AUTO_INCREMENT", "Supply the values, or use a uuid DEFAULT gen_random_uuid()."),
     ];
