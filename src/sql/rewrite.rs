@@ -24,6 +24,7 @@
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
+use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
 use crate::types::error::{Error, Result, SqlState};
 
@@ -55,7 +56,9 @@ const WINDOW_FUNCTIONS: [WindowFunction; 4] = [
 ];
 
 /// Words without which a statement has nothing to rewrite.
-const TRIGGERS: [&str; 13] = [
+const TRIGGERS: [&str; 15] = [
+    "FILTER",
+    "OVER",
     "ISNULL",
     "TUMBLE",
     "HOP",
@@ -332,6 +335,7 @@ impl Rewriter<'_> {
                 "Join on <= and keep the latest match with DISTINCT ON.",
             );
         }
+        self.function_clause(at)?;
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
             return unsupported(
                 "MATCH_RECOGNIZE",
@@ -345,6 +349,37 @@ impl Rewriter<'_> {
             return unsupported("EXCLUDE in a window frame", "Leave EXCLUDE out.");
         }
         Ok(())
+    }
+
+    /// sqlparser passes over FILTER and OVER of a function call when what follows is wrong.
+    fn function_clause(&self, at: usize) -> Result<()> {
+        if self.token_before(at) != Some(&Token::RParen) {
+            return Ok(());
+        }
+        let next = self.token(at + 1);
+        let wrong = if self.words_at(at, &["FILTER"]) {
+            match (next, self.words_at(at + 2, &["WHERE"])) {
+                (Token::LParen, true) => None,
+                (Token::LParen, false) => Some(at + 2),
+                _ => Some(at + 1),
+            }
+        } else if self.words_at(at, &["OVER"]) {
+            match next {
+                Token::LParen => None,
+                Token::Word(word) if word.quote_style.is_some() => None,
+                Token::Word(word) if !is_reserved(&word.value) => None,
+                _ => Some(at + 1),
+            }
+        } else {
+            None
+        };
+        match wrong {
+            None => Ok(()),
+            Some(index) => {
+                let eof = TokenWithSpan::new_eof();
+                Err(syntax_error(self.text, self.tokens.get(index).unwrap_or(&eof)))
+            }
+        }
     }
 
     // Looking.

@@ -262,6 +262,9 @@ impl Cursor<'_> {
     }
 
     pub(super) fn plain_query(&mut self) -> Result<Box<ast::Query>> {
+        if !self.peek_query() {
+            return Err(self.expected("a query"));
+        }
         let mut query = self.parser.parse_query().map_err(|e| self.raise(e))?;
         query::check_query(&mut query).map_err(|e| e.at(self))?;
         Ok(query)
@@ -366,7 +369,12 @@ impl Cursor<'_> {
         (0..self.token_count()).map(|at| self.parser.token_at(at)).find(|token| wanted(token))
     }
 
-    /// All tokens of the statement.
+    /// What stands behind the last token.
+    pub(super) fn end_token(&self) -> &TokenWithSpan {
+        self.parser.token_at(self.token_count())
+    }
+
+    /// How many tokens the statement has.
     pub(super) fn token_count(&self) -> usize {
         let mut count = self.parser.index();
         while self.parser.token_at(count).token != Token::EOF {
@@ -392,6 +400,17 @@ impl Cursor<'_> {
     }
 
     pub(super) fn syntax_error_at(&self, token: &TokenWithSpan) -> Error {
+        // sqlparser passes over GROUP BY as a whole or not at all.
+        let halves = [("GROUP", "BY"), ("ORDER", "BY"), ("PARTITION", "BY")];
+        let half = halves.iter().find(|(first, _)| is_word(&token.token, first));
+        let token = match half {
+            Some((_, second)) => {
+                let next = self.find(|t| t.span.start > token.span.start);
+                let next = next.unwrap_or_else(|| self.end_token());
+                if is_word(&next.token, second) { token } else { next }
+            }
+            None => token,
+        };
         syntax_error(self.text, token)
     }
 

@@ -75,6 +75,13 @@ fn checked_insert(cursor: &Cursor<'_>, statement: ast::Statement) -> Result<Stat
             "Name the table.",
         ));
     }
+    if let Some(alias) = &insert.table_alias
+        && !alias.explicit
+    {
+        let start = alias.alias.span.start;
+        let token = cursor.find(|token| token.span.start == start);
+        return Err(cursor.syntax_error_at(token.unwrap_or_else(|| cursor.end_token())));
+    }
     if let Some(OnInsert::DuplicateKeyUpdate(_)) = &insert.on {
         return Err(cursor.unsupported_at_words(
             &["ON", "DUPLICATE"],
@@ -113,6 +120,13 @@ pub(super) fn update(cursor: &mut Cursor<'_>) -> Result<Statement> {
             "UPDATE table SET column = value [FROM ...] [WHERE ...] [RETURNING ...].",
         ));
     }
+    let from = match &update.from {
+        Some(UpdateTableFromKind::AfterSet(from)) => from.as_slice(),
+        _ => &[],
+    };
+    for table in from {
+        query::check_joins(&table.joins).map_err(|e| e.at(cursor))?;
+    }
     if !update.table.joins.is_empty() {
         return Err(cursor.syntax_error_at_words(
             &[&["JOIN"]],
@@ -140,6 +154,9 @@ pub(super) fn delete(cursor: &mut Cursor<'_>) -> Result<Statement> {
             &[&["JOIN"], &["FROM"]],
             "Name the other tables in USING, and join them in WHERE.",
         ));
+    }
+    for table in delete.using.iter().flatten() {
+        query::check_joins(&table.joins).map_err(|e| e.at(cursor))?;
     }
     if delete.output.is_some() || delete.limit.is_some() || !delete.order_by.is_empty() {
         return Err(cursor.syntax_error_at_words(
@@ -355,7 +372,7 @@ fn copy_option(
         "format" => {
             let format = match cursor.peek_string() {
                 Some(_) => cursor.string()?,
-                None => cursor.ident()?,
+                None => option_word(cursor)?,
             };
             let kind = match format.as_str() {
                 "text" => CopyKind::Text,

@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, Ident, LimitClause, ObjectName, Offset, OffsetRows, Query, Select,
+    self, BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, Offset, OffsetRows, Query, Select,
     SelectItem, SetExpr, TableAlias, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, Token};
@@ -36,6 +36,8 @@ enum Place {
     Words(&'static str),
     /// Where this string constant stands first.
     StringConstant(String),
+    /// The token behind this one.
+    Behind(Span),
 }
 
 impl Problem {
@@ -66,6 +68,10 @@ impl Problem {
                 cursor.find(|token| token.token == wanted)
             }
             Place::Words(_) => cursor.find_words(&words),
+            Place::Behind(span) => {
+                let behind = cursor.find(|token| token.span.start >= span.end);
+                Some(behind.unwrap_or_else(|| cursor.end_token()))
+            }
         };
         let error = match (self.error, found) {
             (Some(error), Some(token)) => error.position(cursor.text.position(token.span.start)),
@@ -225,6 +231,7 @@ fn check_select(select: &mut Select) -> Result<(), Box<Problem>> {
     if let Some((_, words, hint)) = foreign.into_iter().find(|(found, _, _)| *found) {
         return Err(Problem::syntax(words, hint));
     }
+    select.from.iter().try_for_each(|table| check_joins(&table.joins))?;
     for item in &select.projection {
         if let SelectItem::ExprWithAlias { alias, .. } = item {
             check_ident(alias)?;
@@ -263,9 +270,11 @@ fn check_table_factor(factor: &TableFactor) -> Result<(), Box<Problem>> {
             }
             check_alias(alias)
         }
-        TableFactor::Function { alias, .. } | TableFactor::NestedJoin { alias, .. } => {
+        TableFactor::NestedJoin { alias, table_with_joins } => {
+            check_joins(&table_with_joins.joins)?;
             check_alias(alias)
         }
+        TableFactor::Function { alias, .. } => check_alias(alias),
         TableFactor::TableFunction { .. } => {
             unsupported("TABLE(...) of this form", "TABLE", "Write the function without TABLE().")
         }
@@ -281,6 +290,63 @@ fn check_table_factor(factor: &TableFactor) -> Result<(), Box<Problem>> {
         }
         TableFactor::SemanticView { .. } => Err(Problem::syntax("SEMANTIC_VIEW", "")),
     }
+}
+
+/// sqlparser lets ON and USING be left out, and the planner then joins everything with everything.
+pub(super) fn check_joins(joins: &[Join]) -> Result<(), Box<Problem>> {
+    joins.iter().try_for_each(|join| match &join.join_operator {
+        JoinOperator::CrossJoin(JoinConstraint::None) => Ok(()),
+        JoinOperator::CrossJoin(_) => Err(Problem::syntax("CROSS JOIN", "Use JOIN ... ON.")),
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)
+        | JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint)
+        | JoinOperator::Semi(constraint)
+        | JoinOperator::LeftSemi(constraint)
+        | JoinOperator::RightSemi(constraint)
+        | JoinOperator::Anti(constraint)
+        | JoinOperator::LeftAnti(constraint)
+        | JoinOperator::RightAnti(constraint) => match constraint {
+            JoinConstraint::None => {
+                let place = end_of(&join.relation).map_or(Place::Words("JOIN"), Place::Behind);
+                Err(Problem::syntax_at(place, "Add ON or USING, or write CROSS JOIN."))
+            }
+            JoinConstraint::On(_) | JoinConstraint::Using(_) | JoinConstraint::Natural => Ok(()),
+        },
+        JoinOperator::CrossApply | JoinOperator::OuterApply => {
+            Err(Problem::syntax("APPLY", "Use CROSS JOIN LATERAL or LEFT JOIN LATERAL ... ON true."))
+        }
+        JoinOperator::AsOf { .. } => Err(Problem::unsupported(
+            "ASOF JOIN",
+            "ASOF",
+            "Join on <= and keep the latest match with DISTINCT ON.",
+        )),
+        JoinOperator::StraightJoin(_) => Err(Problem::syntax("STRAIGHT_JOIN", "Use JOIN.")),
+        JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
+            Err(Problem::syntax("ARRAY JOIN", "Use CROSS JOIN UNNEST(...)."))
+        }
+    })
+}
+
+/// The last word of a table in FROM, where the tree tells it.
+fn end_of(factor: &TableFactor) -> Option<Span> {
+    let (alias, name) = match factor {
+        TableFactor::Table { alias, name, args: None, .. } => (alias, name.0.last()),
+        TableFactor::Table { alias, .. }
+        | TableFactor::Derived { alias, .. }
+        | TableFactor::Function { alias, .. }
+        | TableFactor::UNNEST { alias, .. } => (alias, None),
+        _ => return None,
+    };
+    let ident = match alias {
+        Some(alias) if alias.columns.is_empty() => Some(&alias.name),
+        Some(_) => None,
+        None => name.and_then(|part| part.as_ident()),
+    };
+    ident.map(|ident| ident.span).filter(|span| span.start.line > 0)
 }
 
 fn check_alias(alias: &Option<TableAlias>) -> Result<(), Box<Problem>> {

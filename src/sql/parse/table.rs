@@ -375,11 +375,13 @@ fn column_option(
         cursor.ident()?;
     }
     let position = cursor.position();
-    if cursor.eat_words(&["NOT", "NULL"]) {
+    if cursor.eat("NOT") {
+        cursor.expect("NULL")?;
         column.not_null = true;
     } else if cursor.eat("NULL") {
         // The default, said aloud.
-    } else if cursor.eat_words(&["PRIMARY", "KEY"]) {
+    } else if cursor.eat("PRIMARY") {
+        cursor.expect("KEY")?;
         let not_enforced = enforcement(cursor)?;
         let columns = vec![column.name.clone()];
         set_primary_key(definition, PrimaryKey { columns, not_enforced, position })?;
@@ -480,7 +482,8 @@ fn default_expression(cursor: &mut Cursor<'_>) -> Result<Expression> {
 fn clauses(cursor: &mut Cursor<'_>, definition: &mut Definition) -> Result<()> {
     loop {
         let position = cursor.position();
-        if cursor.eat_words(&["APPEND", "ONLY"]) {
+        if cursor.eat("APPEND") {
+            cursor.expect("ONLY")?;
             definition.append_only = Some(position);
         } else if cursor.eat_words(&["ON", "CONFLICT"]) {
             definition.on_conflict = Some((conflict_action(cursor)?, position));
@@ -513,10 +516,16 @@ fn conflict_action(cursor: &mut Cursor<'_>) -> Result<OnConflict> {
     if cursor.eat("OVERWRITE") || cursor.eat_words(&["DO", "UPDATE", "FULL"]) {
         return Ok(OnConflict::Update);
     }
-    if cursor.eat("IGNORE") || cursor.eat_words(&["DO", "NOTHING"]) {
+    if cursor.eat("IGNORE") {
         return Ok(OnConflict::Ignore);
     }
-    if cursor.peek_words(&["DO", "UPDATE"]) {
+    if cursor.eat("DO") {
+        if cursor.eat("NOTHING") {
+            return Ok(OnConflict::Ignore);
+        }
+        if !cursor.peek_words(&["UPDATE"]) {
+            return Err(cursor.expected("NOTHING"));
+        }
         return Err(cursor.unsupported(
             "this conflict action",
             "Use ON CONFLICT OVERWRITE or ON CONFLICT DO NOTHING.",

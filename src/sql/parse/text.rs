@@ -39,6 +39,8 @@ pub(in crate::sql) struct SqlText {
     lines: Vec<LineStart>,
     /// Position of the semicolon that ended the statement.
     pub(super) semicolon: Option<usize>,
+    /// One behind the last character, or behind the blanks that follow it.
+    end: usize,
 }
 
 /// Bytes and characters before a line.
@@ -60,7 +62,9 @@ impl SqlText {
                 newlines.map(|(chars, (i, _))| LineStart { bytes: i + 1, chars: chars + 1 }),
             );
         }
-        SqlText { sql: sql.to_owned(), lines, semicolon: None }
+        let last = lines.last().expect("a text has a line");
+        let end = last.chars + sql[last.bytes..].chars().count() + 1;
+        SqlText { sql: sql.to_owned(), lines, semicolon: None, end }
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -75,10 +79,8 @@ impl SqlText {
         }
     }
 
-    /// One behind the last character.
     pub(super) fn end_position(&self) -> usize {
-        let last = self.lines.last().expect("a text has a line");
-        last.chars + self.sql[last.bytes..].chars().count() + 1
+        self.end
     }
 
     fn line(&self, at: Location) -> Option<LineStart> {
@@ -148,6 +150,8 @@ pub(super) fn cut(
         Some(at) => Some(whole.position(at) - offset_chars),
         None => whole.semicolon.map(|position| position - offset_chars),
     };
+    // Only the last statement ends without a semicolon: nothing but blanks follows it.
+    text.end = whole.end - offset_chars;
     for token in &mut tokens {
         token.span.start = moved(token.span.start, start);
         token.span.end = moved(token.span.end, start);
@@ -197,7 +201,7 @@ fn tokenize(text: &SqlText) -> Result<Vec<TokenWithSpan>> {
     let dialect = MillstreamDialect::new(0);
     let mut tokens = Vec::new();
     match Tokenizer::new(&dialect, &text.sql).tokenize_with_location_into_buf(&mut tokens) {
-        Ok(()) => numbers(text, tokens),
+        Ok(()) => spelled(text, tokens),
         Err(error) => {
             let start = tokens.last().map_or(Location::new(1, 1), |t| t.span.end);
             Err(tokenizer_error(text, start, &error.message))
@@ -206,8 +210,8 @@ fn tokenize(text: &SqlText) -> Result<Vec<TokenWithSpan>> {
 }
 
 /// Reads `0x1F`, `0o17` and `0b11` as Postgres does, and refuses `12ab`, which sqlparser takes for
-/// a number and an alias.
-fn numbers(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+/// a number and an alias, and `""`.
+fn spelled(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     for token in tokens {
         let before = kept.last_mut().filter(|before| before.span.end == token.span.start);
@@ -220,15 +224,22 @@ fn numbers(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSp
                 if word.quote_style.is_none() && matches!(before.token, Token::Number(_, _)) =>
             {
                 let whole = Span::new(before.span.start, token.span.end);
-                let (radix, digits) = word.value.split_at(1);
-                let number = match radix {
-                    "o" | "O" => integer(digits, 8),
-                    "b" | "B" => integer(digits, 2),
+                let mut digits = word.value.chars();
+                let number = match digits.next() {
+                    Some('o' | 'O') => integer(digits.as_str(), 8),
+                    Some('b' | 'B') => integer(digits.as_str(), 2),
                     _ => None,
                 };
                 let zero = matches!(&before.token, Token::Number(n, false) if n == "0");
                 before.token = number.filter(|_| zero).ok_or_else(|| junk(text, whole))?;
                 before.span = whole;
+            }
+            (Token::Word(word), _) if word.value.is_empty() => {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    "zero-length delimited identifier at or near \"\"\"\"",
+                )
+                .position(text.position(token.span.start)));
             }
             (Token::Number(_, true), _) => return Err(junk(text, token.span)),
             _ => kept.push(token),
@@ -266,7 +277,12 @@ fn tokenizer_error(text: &SqlText, start: Location, message: &str) -> Error {
         '\'' | 'E' | 'e' | 'N' | 'n' | 'U' | 'u' | 'B' | 'b' | 'X' | 'x'
             if message.starts_with("Unterminated") && (first == '\'' || "'&".contains(second)) =>
         {
-            ("unterminated quoted string", "Close the string with a single quote.")
+            let what = match first {
+                'B' | 'b' => "unterminated bit string literal",
+                'X' | 'x' => "unterminated hexadecimal string literal",
+                _ => "unterminated quoted string",
+            };
+            (what, "Close the string with a single quote.")
         }
         'E' | 'e' | 'U' | 'u' => ("invalid escape in string", "See the manual on E'...' strings."),
         _ => ("syntax error", ""),
@@ -315,8 +331,10 @@ pub(super) fn too_complex() -> Error {
 struct Level {
     /// Since the last comma or branch of a CASE.
     operators: usize,
-    /// AND and OR among them.
+    /// AND and OR since then. They bind weaker than all others and end those' chain.
     logical: usize,
+    /// BETWEENs that wait for their AND.
+    betweens: usize,
     /// UNION and the like; no comma ends their chain.
     sets: usize,
     /// The brackets are those of a type: `ARRAY<...>`.
@@ -400,12 +418,16 @@ impl Depth {
     }
 
     fn word(&mut self, token: &TokenWithSpan) {
-        if is_word(token, &LOGICAL_WORDS) {
+        if is_word(token, &["AND"]) && self.innermost().betweens > 0 {
+            self.innermost().betweens -= 1;
+        } else if is_word(token, &LOGICAL_WORDS) {
             self.innermost().logical += 1;
             self.total.logical += 1;
+            self.end_operators();
         } else if is_word(token, &OPERATOR_WORDS) {
             self.innermost().operators += 1;
             self.total.operators += 1;
+            self.innermost().betweens += usize::from(is_word(token, &["BETWEEN"]));
         } else if is_word(token, &SET_WORDS) {
             self.innermost().sets += 1;
             self.total.sets += 1;
@@ -420,11 +442,17 @@ impl Depth {
 
     /// What follows is no operand of what stands before.
     fn restart(&mut self) {
+        self.end_operators();
+        let level = self.open.last_mut().expect("the outermost level is never closed");
+        self.total.logical -= level.logical;
+        level.logical = 0;
+    }
+
+    fn end_operators(&mut self) {
         let level = self.open.last_mut().expect("the outermost level is never closed");
         self.total.operators -= level.operators;
-        self.total.logical -= level.logical;
         level.operators = 0;
-        level.logical = 0;
+        level.betweens = 0;
     }
 
     fn close(&mut self) {
