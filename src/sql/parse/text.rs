@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{
 };
 
 use crate::sql::parse::dialect::MillstreamDialect;
-use crate::sql::rewrite::closes_types;
+use crate::sql::extensions::closes_types;
 use crate::types::error::{Error, Result, SqlState};
 
 /// Open brackets at any place of a statement.
