@@ -1,1 +1,5 @@
 //! The operators, one file each, named as their `plan::Node`.
+
+pub mod evaluate;
+pub mod map;
+pub mod union;
