@@ -1,5 +1,6 @@
 //! The operators, one file each, named as their `plan::Node`.
 
 pub mod evaluate;
+pub mod join;
 pub mod map;
 pub mod union;
