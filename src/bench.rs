@@ -159,7 +159,7 @@ async fn wait_until_done(client: &Client, progress: &ProgressBar) -> Result<()> 
 
 /// Whether every source has been read to its end.
 async fn sources_ended(client: &Client) -> Result<bool> {
-    let sql = "SELECT count(*) FROM millstream.sources WHERE NOT ended";
+    let sql = "SELECT count(*) FROM millstream.sources WHERE NOT finished";
     let messages = client.simple_query(sql).await.map_err(failed)?;
     Ok(messages.iter().any(
         |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("0")),
