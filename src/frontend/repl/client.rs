@@ -376,10 +376,8 @@ impl Client {
                     self.canceller.process_id = body.process_id();
                     self.canceller.secret_key = body.secret_key();
                 }
-                Message::ParameterStatus(body) => {
-                    if body.name()? == "server_version" {
-                        self.server_version = body.value()?.to_owned();
-                    }
+                Message::ParameterStatus(body) if body.name()? == "server_version" => {
+                    self.server_version = body.value()?.to_owned();
                 }
                 Message::ErrorResponse(body) => {
                     return Err(ClientError::Server(Box::new(server_message(body.fields())?)));
