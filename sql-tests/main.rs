@@ -3,6 +3,8 @@
 //!
 //! `SLT=join cargo test --test sql_tests` runs the files with `join` in their path only.
 
+mod command_line;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 

@@ -269,6 +269,9 @@ async fn serve_and_interact(config: &ServerConfig, filter: &str) -> Result<ExitC
 }
 
 async fn run_file(file: &Path, config: ServerConfig) -> Result<ExitCode> {
+    if let Err(error) = std::fs::metadata(file) {
+        return Err(Error::from(error).context(file.display()));
+    }
     let server = Server::start(config).await?;
     let passed = repl::run_file(Target::at(server.postgres_address()), file).await;
     server.stop().await;
@@ -350,7 +353,8 @@ mod tests {
 
     #[test]
     fn flags_become_settings() {
-        let arguments = parse("serve --workers 3 --memory-limit 4GiB --listen 127.0.0.1:0").unwrap();
+        let arguments =
+            parse("serve --workers 3 --memory-limit 4GiB --listen 127.0.0.1:0").unwrap();
         let Some(Action::Serve(server)) = arguments.command else { panic!("serve") };
         let config = server.config().unwrap();
         assert_eq!(config.workers.get(), 3);

@@ -334,6 +334,19 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_page_lists_the_settings() {
+        let mut page = "# Settings\n\nMade from the list in `src/config.rs`. Each is a flag \
+                        (`--data-dir`) and a variable (`MILLSTREAM_DATA_DIR`).\n\n\
+                        | flag | value | default | what it does |\n|---|---|---|---|\n"
+            .to_owned();
+        for Setting { name, default, unit, doc } in SETTINGS {
+            let flag = name.replace('_', "-");
+            page += &format!("| `--{flag}` | {unit} | {default} | {doc} |\n");
+        }
+        expect_test::expect_file!["../docs/reference/settings.md"].assert_eq(&page);
+    }
+
+    #[test]
     fn sizes() {
         for (text, bytes) in [
             ("0", 0),

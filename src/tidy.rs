@@ -149,10 +149,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     ("pgwire", &["src/frontend/"]),
     ("sqlparser", &["src/sql/"]),
-    (
-        "datafusion",
-        &["src/sql/", "src/plan/expr.rs", "src/functions/", "src/coordinator/query.rs"],
-    ),
+    ("datafusion", &["src/sql/", "src/plan/expr.rs", "src/functions/", "src/coordinator/query.rs"]),
     ("object_store", &["src/storage/"]),
     ("axum", &["src/web/"]),
     ("rustyline", &["src/frontend/repl"]),
