@@ -97,8 +97,21 @@ impl Columns {
         Ok(field)
     }
 
-    fn is_integer(&self, expr: &Expr) -> bool {
-        self.field_of(expr).is_ok_and(|field| field.data_type().is_signed_integer())
+    /// What is under a cast that only widens an integer for `sum` or `avg`: their sums are exact
+    /// for every integer, so the cast would only cost.
+    fn narrow_integer<'a>(
+        &self,
+        function: AggregateFunction,
+        argument: &'a Expr,
+    ) -> Option<&'a Expr> {
+        let Expr::Cast(cast) = argument else { return None };
+        let from = self.field_of(&cast.expr).ok()?.data_type().clone();
+        let widens = match (function, &from, cast.field.data_type()) {
+            (AggregateFunction::Avg, from, DataType::Float64) => from.is_signed_integer(),
+            (AggregateFunction::Sum, DataType::Int16 | DataType::Int32, DataType::Int64) => true,
+            _ => false,
+        };
+        widens.then_some(&*cast.expr)
     }
 
     /// The input, mapped to these columns.
@@ -151,13 +164,16 @@ fn lower_call(expr: &Expr, field: &Field, columns: &mut Columns) -> Result<Aggre
             .args
             .iter()
             .all(|arg| matches!(arg, Expr::Literal(v, _) if *v != ScalarValue::Null));
-    let widens = matches!(function, AggregateFunction::Sum | AggregateFunction::Avg);
-    let arguments = params.args.iter().map(|argument| match argument {
-        // Sums are exact for every integer: widening it first would only cost.
-        Expr::Cast(cast) if widens && columns.is_integer(&cast.expr) => columns.add(&cast.expr),
-        argument => columns.add(argument),
+    let arguments = params.args.iter().map(|argument| {
+        columns.add(columns.narrow_integer(function, argument).unwrap_or(argument))
     });
-    let arguments = if counts_rows { vec![] } else { arguments.collect() };
+    let arguments: Vec<usize> = if counts_rows { vec![] } else { arguments.collect() };
+    let mut shown = call.clone();
+    for argument in &mut shown.params.args {
+        if let Some(narrow) = columns.narrow_integer(function, argument) {
+            *argument = narrow.clone();
+        }
+    }
     let filter = params.filter.as_deref().map(|condition| columns.add(condition));
     let order_by = params
         .order_by
@@ -175,17 +191,8 @@ fn lower_call(expr: &Expr, field: &Field, columns: &mut Columns) -> Result<Aggre
         filter,
         order_by,
         return_type: field.data_type().clone(),
-        display: call_text(&call, widens),
+        display: text(&Expr::AggregateFunction(shown)),
     })
-}
-
-/// The call as the user wrote it, without the cast that widens its argument.
-fn call_text(call: &LogicalCall, widens: bool) -> String {
-    let mut call = call.clone();
-    if let ([Expr::Cast(cast)], true) = (call.params.args.as_slice(), widens) {
-        call.params.args = vec![cast.expr.as_ref().clone()];
-    }
-    text(&Expr::AggregateFunction(call))
 }
 
 /// One row: how many rows `input` has.
