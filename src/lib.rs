@@ -10,7 +10,7 @@
 //! | 4 | `sql`, `dataflow`: not each other; they meet in `plan` |
 //! | 5 | `coordinator` |
 //! | 6 | `frontend`, `web`: from here only `coordinator::command`, `observe`, `config`, `types` |
-//! | 7 | `server`, `main` |
+//! | 7 | `server`, `slt`, `bench`, `cli`, `main` |
 
 pub mod types;
 
@@ -33,7 +33,10 @@ pub mod coordinator;
 pub mod frontend;
 pub mod web;
 
+pub mod bench;
+pub mod cli;
 pub mod server;
+pub mod slt;
 
 #[cfg(test)]
 mod tidy;

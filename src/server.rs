@@ -1,1 +1,167 @@
-//! server
+//! The composition root: builds every part, in the order of a start, and takes them down again.
+//!
+//! 1. Both listeners are bound, so that a port in use is told at once.
+//! 2. HTTP answers "starting".
+//! 3. The data plane and the coordinator start.
+//! 4. SQL clients are served; HTTP answers "ok".
+//!
+//! Stopping goes the other way: no new clients, running statements get `shutdown_timeout`, then
+//! the coordinator and the workers end.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::ServerConfig;
+use crate::coordinator::command::Database;
+use crate::observe::clock::Clock;
+use crate::types::error::{Error, Result};
+use crate::web::api::{self, Health, Phase};
+
+/// A running server.
+pub struct Server {
+    config: ServerConfig,
+    database: Database,
+    health: Health,
+    postgres_address: SocketAddr,
+    http_address: SocketAddr,
+    /// Cancelled when SQL clients are to leave.
+    clients_shutdown: CancellationToken,
+    clients: JoinHandle<Result<()>>,
+    /// Cancelled when everything else has ended.
+    web_shutdown: CancellationToken,
+    web: JoinHandle<Result<()>>,
+}
+
+impl Server {
+    /// Starts a server in this process; a port of 0 takes a free one.
+    ///
+    /// # Errors
+    /// When an address is in use, or the data directory cannot be made. Nothing is left behind.
+    pub async fn start(config: ServerConfig) -> Result<Server> {
+        let clock = Clock::system();
+        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+            Error::from(error).context(format!("data directory {}", config.data_dir.display()))
+        })?;
+        let postgres = bind(config.listen, "--listen").await?;
+        let http = bind(config.http, "--http").await?;
+        let (postgres_address, http_address) = (postgres.local_addr()?, http.local_addr()?);
+
+        let health = Health::new(clock.clone());
+        let web_shutdown = CancellationToken::new();
+        let web = tokio::spawn(api::serve(http, health.clone(), web_shutdown.clone()));
+
+        let database = match start_database(&config).await {
+            Ok(database) => database,
+            Err(error) => {
+                web_shutdown.cancel();
+                return Err(error);
+            }
+        };
+
+        let clients_shutdown = CancellationToken::new();
+        let clients = serve_clients(postgres, database.clone(), clients_shutdown.clone());
+        health.enter(Phase::Ready);
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            postgres = %postgres_address,
+            http = %http_address,
+            workers = config.workers,
+            start_ms = clock.elapsed().as_millis(),
+            "server is ready"
+        );
+        Ok(Server {
+            config,
+            database,
+            health,
+            postgres_address,
+            http_address,
+            clients_shutdown,
+            clients,
+            web_shutdown,
+            web,
+        })
+    }
+
+    /// Where SQL clients connect.
+    pub fn postgres_address(&self) -> SocketAddr {
+        self.postgres_address
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// The door for clients in this process.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Waits until a part ends by itself, which it should not.
+    pub async fn failed(&mut self) -> Error {
+        let outcome = tokio::select! {
+            outcome = &mut self.clients => outcome,
+            outcome = &mut self.web => outcome,
+        };
+        match outcome {
+            Ok(Ok(())) => Error::internal("a listener ended"),
+            Ok(Err(error)) => error,
+            Err(error) => Error::internal(format!("a listener failed: {error}")),
+        }
+    }
+
+    /// Stops cleanly. Statements still running after `shutdown_timeout` are broken off.
+    pub async fn stop(self) {
+        self.health.enter(Phase::Stopping);
+        let timeout = self.config.shutdown_timeout;
+        self.clients_shutdown.cancel();
+        let clients = self.clients.abort_handle();
+        if tokio::time::timeout(timeout, self.clients).await.is_err() {
+            warn!(timeout_ms = timeout.as_millis(), "clients did not leave in time");
+            clients.abort();
+        }
+        stop_database(self.database).await;
+        self.web_shutdown.cancel();
+        let web = self.web.abort_handle();
+        if tokio::time::timeout(timeout, self.web).await.is_err() {
+            web.abort();
+        }
+        info!("server has stopped");
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+        let error = Error::from(error).context(format!("cannot listen on {address}"));
+        match in_use {
+            true => error.hint(format!(
+                "Another server may be running there; {flag} chooses another address."
+            )),
+            false => error,
+        }
+    })
+}
+
+/// The data plane and its coordinator.
+async fn start_database(_config: &ServerConfig) -> Result<Database> {
+    Err(Error::unsupported("a server without a coordinator"))
+}
+
+async fn stop_database(_database: Database) {}
+
+fn serve_clients(
+    listener: TcpListener,
+    _database: Database,
+    shutdown: CancellationToken,
+) -> JoinHandle<Result<()>> {
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        drop(listener);
+        Ok(())
+    })
+}

@@ -195,8 +195,8 @@ impl Catalog {
                         format!("relation \"{}\" already exists", name.name),
                     ));
                 }
-                assert!(object.id.0 >= self.next_id, "object ids are never reused");
-                self.next_id = object.id.0 + 1;
+                assert!(!self.objects.contains_key(&object.id), "object ids are never reused");
+                self.next_id = self.next_id.max(object.id.0 + 1);
                 self.by_name.insert(name.clone(), object.id);
                 self.objects.insert(object.id, object.clone());
             }

@@ -10,7 +10,15 @@
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
 //! | `epoch.rs` | opens and closes epochs; a pure state machine |
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
+//! | `locks.rs` | who may write which table, and the line of those who wait |
+//! | `subscription.rs` | the workers' changes of a query as one feed in epoch order |
+//! | `errors.rs` | rows and records that were left out |
 
 pub mod command;
+pub mod epoch;
+pub mod errors;
 pub mod event_loop;
+pub mod locks;
 pub mod settings;
+pub mod subscription;
+pub mod table;

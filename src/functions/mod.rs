@@ -3,5 +3,12 @@
 //! | file | owns |
 //! |---|---|
 //! | `scalar/` | functions of one row |
+//!
+//! | `aggregate/` | accumulators and what they evaluate to |
+//!
+//! Invariant: functions know nothing of plans, state tables or operators; they work on columns
+//! and on words that somebody else keeps.
 
 pub mod scalar;
+
+pub mod aggregate;

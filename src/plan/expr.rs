@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 
 use crate::types::error::{Error, Result, SqlState};
 
@@ -42,6 +43,15 @@ impl Expr {
     /// The column's index, when the expression is nothing but a column.
     pub fn as_column(&self) -> Option<usize> {
         self.physical.downcast_ref::<Column>().map(Column::index)
+    }
+
+    /// The input columns that it uses, ascending.
+    pub fn input_columns(&self) -> Vec<usize> {
+        let mut columns: Vec<usize> =
+            collect_columns(&self.physical).iter().map(Column::index).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
     }
 
     pub fn data_type(&self) -> &DataType {

@@ -2,8 +2,6 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `parse.rs` | our dialect on sqlparser |
-//! | `statement.rs` | the statements, one variant each |
 //! | `types.rs` | names of types and identifiers, as Postgres reads them |
 //! | `rewrite.rs` | Postgres's meaning of a syntax tree in the words that DataFusion plans |
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
@@ -13,6 +11,9 @@
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
+//! | `statement.rs` | the statements, one variant each |
+//! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
+//! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
 pub mod bind;
 pub mod coerce;
@@ -28,6 +29,8 @@ pub mod query;
 pub mod resolve;
 pub mod rewrite;
 pub mod schema;
+
+mod extensions;
 pub mod statement;
 pub mod types;
 

@@ -203,6 +203,8 @@ pub struct CreateSource {
     /// As given; see [`CreateSource::option_pairs`].
     pub options: Vec<WithOption>,
     pub format: Option<FormatClause>,
+    /// `COMMENT 'text'`.
+    pub comment: Option<String>,
     /// It was spelled CREATE TABLE: the command tag is that.
     pub spelled_table: bool,
 }
@@ -221,6 +223,8 @@ pub struct CreateTable {
     /// `ON CONFLICT ...` at the end; `WITH (on_conflict = ...)` stands in `options`.
     pub on_conflict: Option<OnConflict>,
     pub options: Vec<WithOption>,
+    /// `COMMENT 'text'`.
+    pub comment: Option<String>,
     /// CREATE TABLE AS.
     pub query: Option<QueryText>,
     /// False for CREATE TABLE AS ... WITH NO DATA.
