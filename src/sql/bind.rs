@@ -26,11 +26,12 @@ use crate::sql::coerce;
 use crate::sql::dml::{PlannedDelete, PlannedInsert, PlannedUpdate, RowCompletion};
 use crate::sql::errors::locate;
 use crate::sql::expressions;
+use crate::sql::parse::parse_query;
 use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{CatalogSource, Resolver, resolve};
 use crate::sql::rewrite::{name_parts, rewrite_expr, rewrite_query};
 use crate::sql::schema::{canonical_field, visible_schema};
-use crate::types::error::{Error, Result, SqlState};
+use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
@@ -288,16 +289,6 @@ impl PlanContext {
     ) -> Result<PlannedDelete> {
         Err(Error::unsupported("DELETE"))
     }
-}
-
-/// One SELECT, VALUES or WITH query from its text.
-pub fn parse_query(sql: &str) -> Result<ast::Query> {
-    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
-    Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(sql)
-        .and_then(|mut parser| parser.parse_query())
-        .map(|query| *query)
-        .map_err(|error| Error::user(SqlState::SYNTAX_ERROR, error.to_string()))
 }
 
 fn qualified(schema: &Schema, qualifier: Option<&str>) -> Result<DFSchema> {

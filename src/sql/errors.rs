@@ -6,7 +6,7 @@ use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::ast::{self, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
-use crate::sql::types::fold;
+use crate::sql::parse::name::normalize as fold;
 use crate::types::error::{Error, SqlState};
 
 /// The 1-based character position of a line and column of the text; `None` for no place at all.

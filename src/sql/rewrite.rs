@@ -21,7 +21,9 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::sql::schema::repeated_name;
-use crate::sql::types::{fold, sql_type_of, type_name};
+use crate::sql::parse::name::normalize as fold;
+use crate::sql::parse::types::length_chars_max;
+use crate::sql::types::{sql_type_of, type_name};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 
@@ -265,7 +267,7 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = inner;
         }
         Expr::Cast { expr: inner, data_type, .. } => {
-            if let Some(length) = declared_length(data_type) {
+            if let Some(length) = length_chars_max(data_type) {
                 // An explicit cast to varchar(n) cuts, as in Postgres.
                 let text = std::mem::replace(&mut **inner, null());
                 *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
@@ -452,22 +454,6 @@ fn call(name: &str, args: Vec<Expr>) -> Expr {
         over: None,
         within_group: vec![],
     })
-}
-
-/// The n of `varchar(n)` and `char(n)`.
-fn declared_length(data_type: &DataType) -> Option<u64> {
-    let length = match data_type {
-        DataType::Varchar(length)
-        | DataType::CharacterVarying(length)
-        | DataType::CharVarying(length)
-        | DataType::Char(length)
-        | DataType::Character(length) => length.as_ref()?,
-        _ => return None,
-    };
-    match length {
-        ast::CharacterLength::IntegerLength { length, .. } => Some(*length),
-        ast::CharacterLength::Max => None,
-    }
 }
 
 /// The literal's digits, when the expression is an integer literal or its negation.

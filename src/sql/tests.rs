@@ -15,14 +15,17 @@ use crate::catalog::object::{
     Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
-use crate::sql::bind::{PlanContext, parse_query};
+use crate::sql::bind::PlanContext;
+use crate::sql::parse::parse_query;
 use crate::sql::query::{Content, Contents, PlannedQuery};
-use crate::sql::types::{fold, sql_type_of};
+use crate::sql::parse::name::normalize as fold;
+use crate::sql::types::sql_type_of;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
 mod batch;
+mod lowering;
 
 /// A catalog with rows.
 pub struct Fixture {
