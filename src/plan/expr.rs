@@ -19,16 +19,25 @@ pub struct Expr {
     physical: Arc<dyn PhysicalExpr>,
     data_type: DataType,
     nullable: bool,
+    /// As SQL, for EXPLAIN and for the record of a row that failed.
+    text: Option<Arc<str>>,
 }
 
 impl Expr {
     pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType, nullable: bool) -> Expr {
-        Expr { physical, data_type, nullable }
+        Expr { physical, data_type, nullable, text: None }
     }
 
     /// A column of the input.
     pub fn column(name: &str, index: usize, data_type: DataType, nullable: bool) -> Expr {
-        Expr { physical: Arc::new(Column::new(name, index)), data_type, nullable }
+        let physical = Arc::new(Column::new(name, index));
+        Expr { physical, data_type, nullable, text: Some(name.into()) }
+    }
+
+    /// With its SQL.
+    #[must_use]
+    pub fn with_text(self, text: String) -> Expr {
+        Expr { text: Some(text.into()), ..self }
     }
 
     /// The column's index, when the expression is nothing but a column.
@@ -86,7 +95,10 @@ impl Expr {
 
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.physical, f)
+        match &self.text {
+            Some(text) => f.write_str(text),
+            None => fmt::Display::fmt(&self.physical, f),
+        }
     }
 }
 

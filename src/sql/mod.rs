@@ -21,6 +21,7 @@ pub mod dml;
 pub mod errors;
 pub mod expressions;
 pub mod functions;
+pub mod lower;
 pub mod operators;
 pub mod optimize;
 pub mod parse;

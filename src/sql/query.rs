@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
@@ -27,7 +27,8 @@ use crate::functions::scalar::session::NOW;
 use crate::plan::node::Plan;
 use crate::sql::coerce::now_value;
 use crate::sql::functions::SESSION;
-use crate::sql::optimize::optimize_batch;
+use crate::sql::lower::lower;
+use crate::sql::optimize::{optimize_batch, optimize_dataflow};
 use crate::sql::resolve::{CatalogSource, SystemSource};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -117,7 +118,14 @@ impl PlannedQuery {
     /// # Errors
     /// SQLSTATE 0A000 for what cannot be maintained yet.
     pub fn lower(&self) -> Result<Plan> {
-        Err(Error::unsupported("this query in a materialized view"))
+        let mut plan = self.logical.as_ref().clone();
+        if !self.values.is_empty() {
+            let values = ParamValues::Map(self.values.as_ref().clone());
+            plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
+        }
+        reject_ambiguous_subqueries(&plan)?;
+        let plan = optimize_dataflow(plan).map_err(Error::from)?;
+        lower(&plan, &self.schema)
     }
 
     /// Runs the query over `contents`; `now()` is `now`. Batches have exactly the planned schema.
@@ -169,6 +177,31 @@ impl PlannedQuery {
         values.insert(NOW[1..].to_owned(), ScalarAndMetadata::new(now_value(now), None));
         plan.replace_params_with_values(&ParamValues::Map(values)).map_err(Error::from)
     }
+}
+
+/// A scalar subquery becomes a join, which does not notice a second row: it must be sure that
+/// there is none. (Those that depend on the outer row DataFusion checks.)
+fn reject_ambiguous_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let mut found = Ok(());
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::ScalarSubquery(subquery) = e
+                    && subquery.outer_ref_columns.is_empty()
+                    && subquery.subquery.max_rows() != Some(1)
+                {
+                    found = Err(Error::unsupported(
+                        "a scalar subquery that may give several rows, in a maintained query",
+                    )
+                    .hint("Use an aggregate such as max(), or select by primary key."));
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map_err(Error::from)?;
+    found
 }
 
 /// The rows behind the scans, and how many there are at most when all are in memory.

@@ -23,6 +23,7 @@ use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
 mod batch;
+mod lowering;
 
 /// A catalog with rows.
 pub struct Fixture {
