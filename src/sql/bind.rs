@@ -23,13 +23,12 @@ use crate::catalog::object::{Object, ViewObject};
 use crate::catalog::snapshot::{Catalog, DEFAULT_SCHEMA};
 use crate::plan::expr::Expr;
 use crate::sql::coerce;
-use crate::sql::dml::{PlannedDelete, PlannedInsert, PlannedUpdate, RowCompletion};
 use crate::sql::errors::locate;
 use crate::sql::expressions;
 use crate::sql::parse::parse_query;
 use crate::sql::query::PlannedQuery;
-use crate::sql::resolve::{CatalogSource, Resolver, resolve};
-use crate::sql::rewrite::{name_parts, rewrite_expr, rewrite_query};
+use crate::sql::resolve::{CatalogSource, Resolver, external, resolve};
+use crate::sql::rewrite::{name_parts, rewrite_query};
 use crate::sql::schema::{canonical_field, visible_schema};
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
@@ -91,45 +90,50 @@ impl PlanContext {
         query: &ast::Query,
         declared: Vec<Option<SqlType>>,
     ) -> Result<PlannedQuery, DataFusionError> {
-        let (plan, depends_on, parameters) = self.plan_with_parameters(query, declared)?;
-        let plan = coerce::coerce_plan(plan, &self.time_zone)?;
-        let plan = with_canonical_output(plan)?;
-        let schema = visible_schema(plan.schema()).map_err(crate::sql::resolve::external)?;
-        let objects = scanned_objects(&plan)?;
-        Ok(PlannedQuery::new(plan, schema, parameters, objects, depends_on))
+        let planned = self.plan_with_parameters(query, declared, &[])?;
+        self.finish(planned)
     }
 
-    /// Steps 2 and 3.
-    fn plan_with_parameters(
+    /// Steps 4 and 5.
+    pub(super) fn finish(&self, resolved: ResolvedQuery) -> Result<PlannedQuery, DataFusionError> {
+        let plan = coerce::coerce_plan(resolved.plan, &self.time_zone)?;
+        let plan = with_canonical_output(plan)?;
+        let schema = visible_schema(plan.schema()).map_err(external)?;
+        let objects = scanned_objects(&plan)?;
+        Ok(PlannedQuery::new(plan, schema, resolved.parameters, objects, resolved.depends_on))
+    }
+
+    /// Steps 2 and 3. `extra` are relations beside the catalog's.
+    pub(super) fn plan_with_parameters(
         &self,
         query: &ast::Query,
         declared: Vec<Option<SqlType>>,
-    ) -> Result<(LogicalPlan, Vec<ObjectId>, Vec<SqlType>), DataFusionError> {
-        if declared.iter().all(Option::is_some) {
-            let types: Vec<SqlType> = declared.into_iter().flatten().collect();
-            let (plan, named) =
-                self.plan_typed(query, &types.iter().cloned().map(Some).collect::<Vec<_>>())?;
-            return Ok((plan, named, types));
-        }
+        extra: &[Arc<Object>],
+    ) -> Result<ResolvedQuery, DataFusionError> {
         let mut known = declared;
         let mut first_error = None;
-        match self.plan_typed(query, &known) {
-            Ok((plan, _)) => infer_parameters(&plan, &mut known)?,
-            // An expression that is nothing without the type of a parameter.
-            Err(error) => first_error = Some(error),
+        if !known.iter().all(Option::is_some) {
+            match self.plan_typed(query, &known, extra) {
+                Ok((plan, _)) => infer_parameters(&plan, &mut known)?,
+                // An expression that is nothing without the type of a parameter.
+                Err(error) => first_error = Some(error),
+            }
         }
         // As Postgres: what nothing decides is text. When that does not fit either, a number may.
         for guess in [SqlType::Text, SqlType::Int8, SqlType::Float8] {
-            let types: Vec<SqlType> =
+            let parameters: Vec<SqlType> =
                 known.iter().map(|t| t.clone().unwrap_or_else(|| guess.clone())).collect();
-            let all: Vec<_> = types.iter().cloned().map(Some).collect();
-            match self.plan_typed(query, &all) {
-                Ok((plan, named)) => return Ok((plan, named, types)),
+            let types: Vec<_> = parameters.iter().cloned().map(Some).collect();
+            match self.plan_typed(query, &types, extra) {
+                Ok((plan, depends_on)) => {
+                    return Ok(ResolvedQuery { plan, depends_on, parameters });
+                }
                 Err(error) => {
-                    first_error.get_or_insert(error);
+                    let error = first_error.take().unwrap_or(error);
                     if known.iter().all(Option::is_some) {
-                        break;
+                        return Err(error);
                     }
+                    first_error = Some(error);
                 }
             }
         }
@@ -142,8 +146,9 @@ impl PlanContext {
         &self,
         query: &ast::Query,
         parameters: &[Option<SqlType>],
+        extra: &[Arc<Object>],
     ) -> Result<(LogicalPlan, Vec<ObjectId>), DataFusionError> {
-        let resolver = Resolver::new(self, 0);
+        let resolver = Resolver::new(self, 0, extra);
         let mut planner_context = planner_context(parameters);
         let plan = SqlToRel::new(&resolver).sql_statement_to_plan_with_context(
             ast::Statement::Query(Box::new(query.clone())),
@@ -165,9 +170,9 @@ impl PlanContext {
             sql: view.query_sql.as_str().into(),
             ..self.clone()
         };
-        let query = parse_query(&view.query_sql).map_err(crate::sql::resolve::external)?;
-        let rewritten = rewrite_query(&query, &[]).map_err(crate::sql::resolve::external)?;
-        let resolver = Resolver::new(&context, depth);
+        let query = parse_query(&view.query_sql).map_err(external)?;
+        let rewritten = rewrite_query(&query, &[]).map_err(external)?;
+        let resolver = Resolver::new(&context, depth, &[]);
         let plan = SqlToRel::new(&resolver)
             .sql_statement_to_plan(ast::Statement::Query(Box::new(rewritten.tree)))?;
         let columns = plan.schema().columns();
@@ -198,9 +203,8 @@ impl PlanContext {
         qualifier: Option<&str>,
     ) -> Result<Expr> {
         let schema = qualified(schema, qualifier)?;
-        let logical = self.plan_logical_expr(expr, &schema)?;
-        let logical = coerce::bind_now(logical, self.now).map_err(Error::from)?;
-        expressions::compile(&logical, &schema)
+        let logical = self.plan_raw_expr(expr, &schema)?;
+        self.compile_expr(logical, &schema, expr)
     }
 
     /// As [`PlanContext::plan_expr`], then assigned to a column: cast as INSERT does.
@@ -215,40 +219,20 @@ impl PlanContext {
         column: &Field,
     ) -> Result<Expr> {
         let schema = qualified(schema, qualifier)?;
-        let logical = self.plan_logical_expr(expr, &schema)?;
-        let logical = coerce::assign(logical, &schema, column, &self.time_zone)?;
-        let logical = coerce::bind_now(logical, self.now).map_err(Error::from)?;
-        expressions::compile(&logical, &schema)
+        let logical = self.plan_raw_expr(expr, &schema)?;
+        self.compile_expr(coerce::assign(logical, &schema, column)?, &schema, expr)
     }
 
-    /// A scalar expression with all its types, before compilation.
-    pub(super) fn plan_logical_expr(
+    fn compile_expr(
         &self,
-        expr: &ast::Expr,
+        logical: LogicalExpr,
         schema: &DFSchema,
-    ) -> Result<LogicalExpr> {
-        let rewritten = rewrite_expr(expr, &[])?;
-        let resolver = Resolver::new(self, 0);
-        let planned = SqlToRel::new(&resolver)
-            .sql_to_expr(rewritten.tree, schema, &mut PlannerContext::new())
-            .and_then(|logical| {
-                expressions::reject_relational(&logical).map_err(crate::sql::resolve::external)?;
-                coerce::coerce_expr(logical, schema, &self.time_zone)
-            });
-        planned.map_err(|error| locate(error, &self.sql, expr))
-    }
-
-    /// Whole rows of `table` from the columns that COPY names (all insertable ones, in order, when
-    /// `columns` is empty): defaults filled in, generated columns computed.
-    ///
-    /// # Errors
-    /// SQLSTATE 42703 for an unknown column, 42701 for one named twice.
-    pub fn plan_row_completion(
-        &self,
-        _table: &Object,
-        _columns: &[ast::Ident],
-    ) -> Result<RowCompletion> {
-        Err(Error::unsupported("this table"))
+        expr: &ast::Expr,
+    ) -> Result<Expr> {
+        let typed = coerce::coerce_expr(logical, schema, &self.time_zone)
+            .and_then(|typed| coerce::bind_now(typed, self.now))
+            .map_err(|error| locate(error, &self.sql, expr))?;
+        expressions::compile(&typed, schema)
     }
 
     /// The catalog object of that name.
@@ -265,30 +249,14 @@ impl PlanContext {
             }
         })
     }
+}
 
-    pub fn plan_insert(
-        &self,
-        _insert: &ast::Insert,
-        _parameter_types: &[Option<SqlType>],
-    ) -> Result<PlannedInsert> {
-        Err(Error::unsupported("INSERT"))
-    }
-
-    pub fn plan_update(
-        &self,
-        _update: &ast::Update,
-        _parameter_types: &[Option<SqlType>],
-    ) -> Result<PlannedUpdate> {
-        Err(Error::unsupported("UPDATE"))
-    }
-
-    pub fn plan_delete(
-        &self,
-        _delete: &ast::Delete,
-        _parameter_types: &[Option<SqlType>],
-    ) -> Result<PlannedDelete> {
-        Err(Error::unsupported("DELETE"))
-    }
+/// A query whose names are resolved and whose parameters have types.
+pub(super) struct ResolvedQuery {
+    pub plan: LogicalPlan,
+    /// Objects that the query names itself.
+    pub depends_on: Vec<ObjectId>,
+    pub parameters: Vec<SqlType>,
 }
 
 fn qualified(schema: &Schema, qualifier: Option<&str>) -> Result<DFSchema> {

@@ -25,6 +25,7 @@ use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::sql::functions::OPTIONS;
 use crate::sql::operators::{is_plain_text, is_quoted_literal};
+use crate::sql::schema::canonical_field;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::SqlType;
 
@@ -202,18 +203,14 @@ pub fn now_value(now: DateTime<Utc>) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(Some(now.timestamp_micros()), Some("UTC".into()))
 }
 
-/// Casts an expression to a column's type where Postgres assigns without asking.
+/// Casts an expression to a column's type where Postgres assigns without asking. What comes out
+/// still has to go through [`coerce_plan`] or [`coerce_expr`].
 ///
 /// # Errors
 /// SQLSTATE 42804 where it wants an explicit cast.
-pub fn assign(
-    expr: Expr,
-    schema: &DFSchema,
-    column: &Field,
-    time_zone: &str,
-) -> crate::types::error::Result<Expr> {
+pub fn assign(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
     let (_, field) = expr.to_field(schema).map_err(Error::from)?;
-    let from = SqlType::of_field(&field);
+    let from = canonical_field(&field).and_then(|f| SqlType::of_field(&f));
     let to = SqlType::of_field(column);
     if from == to && field.data_type() == column.data_type() {
         return Ok(expr);
@@ -235,8 +232,7 @@ pub fn assign(
         .hint("You will need to rewrite or cast the expression."));
     }
     let target = Arc::new(column.clone().with_nullable(true));
-    let cast = Expr::Cast(Cast::new_from_field(Box::new(expr), target));
-    Ok(after_analysis(cast, schema, time_zone).map_err(Error::from)?.data)
+    Ok(Expr::Cast(Cast::new_from_field(Box::new(expr), target)))
 }
 
 /// Postgres's assignment casts, as its pg_cast lists them.

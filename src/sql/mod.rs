@@ -15,6 +15,7 @@
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
+mod assign;
 pub mod bind;
 pub mod coerce;
 pub mod dml;

@@ -31,10 +31,10 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
+use crate::sql::extensions::rewrite;
 use crate::sql::parse::cursor::{Cursor, is_word};
 use crate::sql::parse::dialect::MillstreamDialect;
 use crate::sql::parse::text::{SqlText, StatementTokens, check_depth, split};
-use crate::sql::extensions::rewrite;
 use crate::sql::statement::{QueryText, Statement};
 use crate::types::error::{Error, Result, SqlState};
 
@@ -176,9 +176,8 @@ fn cursor_over<'a>(
     tokens: Vec<TokenWithSpan>,
     offset_chars: usize,
 ) -> Cursor<'a> {
-    let parser = Parser::new(dialect)
-        .with_recursion_limit(RECURSION_MAX)
-        .with_tokens_with_locations(tokens);
+    let parser =
+        Parser::new(dialect).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens);
     Cursor { parser, text, offset_chars }
 }
 
@@ -297,7 +296,8 @@ fn sharpen(cursor: &Cursor<'_>, error: Error) -> Error {
         let rest = tokens[open + 1..].to_vec();
         let mut inner = cursor_over(&dialect, cursor.text, rest, 0);
         let outcome: Result<QueryText> = inner.query();
-        let complete = inner.at_end() || inner.peek().span == tokens[close.min(tokens.len() - 1)].span;
+        let complete =
+            inner.at_end() || inner.peek().span == tokens[close.min(tokens.len() - 1)].span;
         match outcome {
             Err(inner_error) if inner_error.sqlstate() == SqlState::SYNTAX_ERROR => {
                 failed.push((open, inner_error));

@@ -208,12 +208,14 @@ pub struct Resolver<'a> {
     context: &'a PlanContext,
     /// How many views we are inside of.
     depth: usize,
+    /// Relations beside the catalog's; they hide those of the same name.
+    extra: &'a [Arc<Object>],
     named: Arc<Mutex<BTreeSet<ObjectId>>>,
 }
 
 impl<'a> Resolver<'a> {
-    pub fn new(context: &'a PlanContext, depth: usize) -> Resolver<'a> {
-        Resolver { context, depth, named: Arc::default() }
+    pub fn new(context: &'a PlanContext, depth: usize, extra: &'a [Arc<Object>]) -> Resolver<'a> {
+        Resolver { context, depth, extra, named: Arc::default() }
     }
 
     /// The objects that the statement named, not those that its views name.
@@ -222,6 +224,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn source_of(&self, parts: &[String]) -> Result<Arc<dyn TableSource>> {
+        let extra = self.extra.iter().find(|o| [o.name.name.clone()] == *parts);
+        if let Some(object) = extra {
+            return Ok(Arc::new(CatalogSource::new(object.clone(), None, Arc::default())));
+        }
         if let Some(relation) = resolve_system(self.context, parts) {
             return Ok(Arc::new(SystemSource { relation }));
         }

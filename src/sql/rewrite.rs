@@ -20,9 +20,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use crate::sql::schema::repeated_name;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::length_chars_max;
+use crate::sql::schema::repeated_name;
 use crate::sql::types::{sql_type_of, type_name};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;

@@ -16,15 +16,17 @@ use crate::catalog::object::{
 };
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::sql::bind::PlanContext;
-use crate::sql::parse::parse_query;
-use crate::sql::query::{Content, Contents, PlannedQuery};
 use crate::sql::parse::name::normalize as fold;
+use crate::sql::parse::{parse, parse_query};
+use crate::sql::query::{Content, Contents, PlannedQuery};
+use crate::sql::statement::Statement;
 use crate::sql::types::sql_type_of;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
 mod batch;
+mod dml;
 mod lowering;
 
 /// A catalog with rows.
@@ -105,6 +107,53 @@ impl Fixture {
         id
     }
 
+    /// A table with defaults and generated columns: `(column, SQL)`.
+    pub fn table_with(
+        &mut self,
+        name: &str,
+        columns: &str,
+        key: usize,
+        defaults: &[(&str, &str)],
+        generated: &[(&str, &str)],
+        rows: &str,
+    ) -> ObjectId {
+        let schema = schema_of(columns);
+        let place = |list: &[(&str, &str)]| {
+            let find = |f: &Arc<Field>| list.iter().find(|(c, _)| c == f.name());
+            schema.fields().iter().map(|f| find(f).map(|(_, sql)| (*sql).to_owned())).collect()
+        };
+        let table = TableObject {
+            primary_key: (0..key).collect(),
+            defaults: place(defaults),
+            generated: place(generated),
+            on_conflict: TableConflict::Error,
+            append_only: false,
+            watermark: None,
+        };
+        let batch = rows_of(&schema, rows);
+        let id = self.add(name, ObjectKind::Table(table), schema);
+        self.rows.insert(id, vec![batch]);
+        id
+    }
+
+    /// Runs a planned query with these rows in place of an object's.
+    pub fn run_planned(
+        &self,
+        planned: &PlannedQuery,
+        other: &[(ObjectId, RecordBatch)],
+    ) -> Result<Vec<RecordBatch>> {
+        let mut rows = self.rows.clone();
+        for (id, batch) in other {
+            rows.insert(*id, vec![batch.clone()]);
+        }
+        let contents = Fixture { catalog: self.catalog.clone(), rows };
+        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            planned.execute(&contents, now).await?.try_collect::<Vec<_>>().await
+        })
+    }
+
     pub fn source(&mut self, name: &str, columns: &str) -> ObjectId {
         let schema = schema_of(columns);
         let source = SourceObject {
@@ -140,21 +189,22 @@ impl Fixture {
     /// Plans, binds `parameters` (as text) and runs.
     pub fn run(&self, sql: &str, parameters: &[&str]) -> Result<(PlannedQuery, Vec<RecordBatch>)> {
         let planned = self.plan(sql)?;
-        let values: Vec<ArrayRef> = parameters
-            .iter()
-            .zip(&planned.parameters)
-            .map(|(text, sql_type)| {
-                let text = StringArray::from(vec![(*text != "NULL").then_some(*text)]);
-                arrow::compute::cast(&text, &sql_type.to_arrow()).expect("a parameter's text")
-            })
-            .collect();
-        let bound = planned.bind_parameters(&values)?;
-        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let batches = runtime
-            .block_on(async { bound.execute(self, now).await?.try_collect::<Vec<_>>().await })?;
+        let bound = planned.bind_parameters(&values_of(&planned.parameters, parameters))?;
+        let batches = self.run_planned(&bound, &[])?;
         Ok((planned, batches))
     }
+}
+
+/// Parameters' values from text.
+pub fn values_of(types: &[SqlType], texts: &[&str]) -> Vec<ArrayRef> {
+    texts
+        .iter()
+        .zip(types)
+        .map(|(text, sql_type)| {
+            let text = StringArray::from(vec![(*text != "NULL").then_some(*text)]);
+            arrow::compute::cast(&text, &sql_type.to_arrow()).expect("a parameter's text")
+        })
+        .collect()
 }
 
 /// Rows from lines of values separated by `|`; empty lines are skipped, `NULL` is null.

@@ -47,10 +47,8 @@ fn insert_with(cursor: &Cursor<'_>, query: Query) -> Result<Statement> {
 pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Statement> {
     if is_word(&cursor.peek_nth(1).token, "OVERWRITE") {
         cursor.advance();
-        return Err(cursor.unsupported(
-            "INSERT OVERWRITE",
-            "TRUNCATE the table and INSERT in one transaction.",
-        ));
+        return Err(cursor
+            .unsupported("INSERT OVERWRITE", "TRUNCATE the table and INSERT in one transaction."));
     }
     if !is_word(&cursor.peek_nth(1).token, "INTO") {
         cursor.advance();
@@ -324,8 +322,18 @@ struct CopyOptions {
 
 /// Options without parentheses.
 const LEGACY_COPY_OPTIONS: [&str; 12] = [
-    "BINARY", "CSV", "DELIMITER", "DELIMITERS", "NULL", "HEADER", "QUOTE", "ESCAPE", "ENCODING",
-    "FREEZE", "FORCE", "OIDS",
+    "BINARY",
+    "CSV",
+    "DELIMITER",
+    "DELIMITERS",
+    "NULL",
+    "HEADER",
+    "QUOTE",
+    "ESCAPE",
+    "ENCODING",
+    "FREEZE",
+    "FORCE",
+    "OIDS",
 ];
 
 fn copy_options(cursor: &mut Cursor<'_>) -> Result<CopyFormat> {
@@ -367,7 +375,8 @@ fn copy_option(
     name: &str,
     position: usize,
 ) -> Result<()> {
-    let refuse = |what: &str, hint: &str| Err(Error::unsupported(what).hint(hint).position(position));
+    let refuse =
+        |what: &str, hint: &str| Err(Error::unsupported(what).hint(hint).position(position));
     match name {
         "format" => {
             let format = match cursor.peek_string() {
@@ -445,8 +454,10 @@ fn ignored(options: &mut CopyOptions, name: &str, position: usize) -> Result<()>
 fn set_once<T>(slot: &mut Option<T>, value: T, at: usize) -> Result<()> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Error::user(SqlState::SYNTAX_ERROR, "conflicting or redundant options")
-            .position(at)),
+        Some(_) => {
+            Err(Error::user(SqlState::SYNTAX_ERROR, "conflicting or redundant options")
+                .position(at))
+        }
     }
 }
 
@@ -492,13 +503,19 @@ impl CopyOptions {
             return wrong("COPY delimiter and quote must be different".to_owned());
         }
         if null.contains(['\n', '\r']) {
-            return wrong("COPY null representation cannot use newline or carriage return".to_owned());
+            return wrong(
+                "COPY null representation cannot use newline or carriage return".to_owned(),
+            );
         }
         if null.as_bytes().contains(&delimiter) {
-            return wrong("COPY delimiter character must not appear in the NULL specification".to_owned());
+            return wrong(
+                "COPY delimiter character must not appear in the NULL specification".to_owned(),
+            );
         }
         if csv && null.as_bytes().contains(&quote) {
-            return wrong("CSV quote character must not appear in the NULL specification".to_owned());
+            return wrong(
+                "CSV quote character must not appear in the NULL specification".to_owned(),
+            );
         }
         let header = self.header.unwrap_or(false);
         Ok(CopyFormat { kind, delimiter, null, header, quote, escape })

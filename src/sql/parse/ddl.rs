@@ -141,10 +141,8 @@ fn view(cursor: &mut Cursor<'_>, create: Create) -> Result<Statement> {
     cursor.expect("AS")?;
     let query = cursor.query()?;
     if cursor.peek_words(&["WITH"]) {
-        return Err(cursor.unsupported(
-            "WITH CHECK OPTION",
-            "Views are for reading. Options stand before AS.",
-        ));
+        return Err(cursor
+            .unsupported("WITH CHECK OPTION", "Views are for reading. Options stand before AS."));
     }
     let or_replace = create.or_replace;
     let view = CreateView { name, or_replace, if_not_exists, columns, options, query };
@@ -318,9 +316,24 @@ pub(super) fn noun(cursor: &mut Cursor<'_>, statement: &str) -> Result<Noun> {
         return Err(cursor.expected("VIEW"));
     }
     const FOREIGN: [&str; 18] = [
-        "FUNCTION", "AGGREGATE", "PROCEDURE", "TRIGGER", "TYPE", "DOMAIN", "SEQUENCE", "EXTENSION",
-        "ROLE", "USER", "SECRET", "CONNECTION", "SUBSCRIPTION", "PUBLICATION", "CATALOG",
-        "CONSTRAINT", "POLICY", "SYSTEM",
+        "FUNCTION",
+        "AGGREGATE",
+        "PROCEDURE",
+        "TRIGGER",
+        "TYPE",
+        "DOMAIN",
+        "SEQUENCE",
+        "EXTENSION",
+        "ROLE",
+        "USER",
+        "SECRET",
+        "CONNECTION",
+        "SUBSCRIPTION",
+        "PUBLICATION",
+        "CATALOG",
+        "CONSTRAINT",
+        "POLICY",
+        "SYSTEM",
     ];
     match cursor.peek_one_of(&FOREIGN) {
         Some(kind) => {
@@ -389,7 +402,8 @@ pub(super) fn alter(cursor: &mut Cursor<'_>) -> Result<Statement> {
             Noun::View => "Use CREATE OR REPLACE VIEW.",
             _ => "Only RENAME and SET SCHEMA are. Create the object anew.",
         };
-        return Err(cursor.unsupported(&format!("this form of ALTER {}", kind.as_str().to_uppercase()), hint));
+        return Err(cursor
+            .unsupported(&format!("this form of ALTER {}", kind.as_str().to_uppercase()), hint));
     } else {
         return Err(cursor.expected("RENAME or SET SCHEMA"));
     };

@@ -160,8 +160,10 @@ fn check_clauses(query: &mut Query) -> Result<(), Box<Problem>> {
                 "Write SELECT * FROM it.",
             ));
         }
-        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::SetOperation { .. } | SetExpr::Values(_) => {
-        }
+        SetExpr::Select(_)
+        | SetExpr::Query(_)
+        | SetExpr::SetOperation { .. }
+        | SetExpr::Values(_) => {}
     }
     if !query.locks.is_empty() {
         return Err(Problem::unsupported(
@@ -243,7 +245,9 @@ fn check_select(select: &mut Select) -> Result<(), Box<Problem>> {
 fn check_table_factor(factor: &TableFactor) -> Result<(), Box<Problem>> {
     let unsupported = |what: &str, words, hint| Err(Problem::unsupported(what, words, hint));
     match factor {
-        TableFactor::Table { alias, with_hints, version, sample, index_hints, partitions, .. } => {
+        TableFactor::Table {
+            alias, with_hints, version, sample, index_hints, partitions, ..
+        } => {
             if !with_hints.is_empty() {
                 return Err(Problem::syntax(
                     "WITH",
@@ -434,11 +438,9 @@ fn balance(expr: &mut Expr) {
         let mut pending = operands.into_iter();
         while let Some(left) = pending.next() {
             paired.push(match pending.next() {
-                Some(right) => Expr::BinaryOp {
-                    left: Box::new(left),
-                    op: op.clone(),
-                    right: Box::new(right),
-                },
+                Some(right) => {
+                    Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) }
+                }
                 None => left,
             });
         }

@@ -60,7 +60,8 @@ fn explain_options(cursor: &mut Cursor<'_>, options: &mut ExplainOptions) -> Res
     cursor.expect_token(&Token::LParen)?;
     loop {
         let position = cursor.position();
-        let wrong = |message: String| Err(Error::user(SqlState::SYNTAX_ERROR, message).position(position));
+        let wrong =
+            |message: String| Err(Error::user(SqlState::SYNTAX_ERROR, message).position(position));
         if cursor.eat_one_of(&["ANALYZE", "ANALYSE"]).is_some() {
             options.analyze = optional_boolean(cursor)?;
         } else if cursor.eat("VERBOSE") {
@@ -78,12 +79,22 @@ fn explain_options(cursor: &mut Cursor<'_>, options: &mut ExplainOptions) -> Res
                         .hint("Use FORMAT TEXT or FORMAT JSON.")
                         .position(position));
                 }
-                _ => return wrong(format!("unrecognized value for EXPLAIN option \"format\": \"{format}\"")),
+                _ => {
+                    return wrong(format!(
+                        "unrecognized value for EXPLAIN option \"format\": \"{format}\""
+                    ));
+                }
             };
         } else {
             let name = cursor.ident()?;
             let of_postgres = [
-                "costs", "buffers", "timing", "summary", "settings", "wal", "memory",
+                "costs",
+                "buffers",
+                "timing",
+                "summary",
+                "settings",
+                "wal",
+                "memory",
                 "generic_plan",
             ];
             if !of_postgres.contains(&name.as_str()) {
@@ -479,10 +490,14 @@ pub(super) fn declare(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let name = cursor.ident()?;
     loop {
         if cursor.peek_words(&["BINARY"]) {
-            return Err(cursor.unsupported("a BINARY cursor", "Ask for binary results when binding."));
+            return Err(
+                cursor.unsupported("a BINARY cursor", "Ask for binary results when binding.")
+            );
         }
         if cursor.peek_words(&["SCROLL"]) {
-            return Err(cursor.unsupported("a SCROLL cursor", "Declare it NO SCROLL and go forward."));
+            return Err(
+                cursor.unsupported("a SCROLL cursor", "Declare it NO SCROLL and go forward.")
+            );
         }
         let option = cursor.eat_words(&["NO", "SCROLL"])
             || cursor.eat_one_of(&["INSENSITIVE", "ASENSITIVE"]).is_some();

@@ -126,12 +126,10 @@ fn source(
     }
     if !definition.options.iter().any(|option| option.name == "connector") {
         let names: Vec<&str> = definition.options.iter().map(|o| o.name.as_str()).collect();
-        let error = Error::user(
-            SqlState::INVALID_PARAMETER_VALUE,
-            "option \"connector\" is missing",
-        )
-        .hint("Add WITH (connector = '...'); SHOW CONNECTORS lists them.")
-        .position(definition.options.first().map_or(cursor.position(), |o| o.position));
+        let error =
+            Error::user(SqlState::INVALID_PARAMETER_VALUE, "option \"connector\" is missing")
+                .hint("Add WITH (connector = '...'); SHOW CONNECTORS lists them.")
+                .position(definition.options.first().map_or(cursor.position(), |o| o.position));
         return Err(match names.is_empty() {
             true => cursor.expected("WITH").hint("A source needs WITH (connector = '...')."),
             false => error,
@@ -325,10 +323,7 @@ fn check_names(definition: &mut Definition) -> Result<()> {
 
 /// SQLSTATE 42701.
 pub(super) fn column_twice(name: &str) -> Error {
-    Error::user(
-        SqlState::DUPLICATE_COLUMN,
-        format!("column \"{name}\" specified more than once"),
-    )
+    Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
 }
 
 fn column(cursor: &mut Cursor<'_>, definition: &mut Definition) -> Result<()> {
@@ -635,8 +630,22 @@ fn option_value(cursor: &mut Cursor<'_>) -> Result<String> {
 pub(super) fn interval_text(cursor: &mut Cursor<'_>) -> Result<String> {
     let amount = cursor.string()?;
     const UNITS: [&str; 16] = [
-        "YEAR", "YEARS", "MONTH", "MONTHS", "WEEK", "WEEKS", "DAY", "DAYS", "HOUR", "HOURS",
-        "MINUTE", "MINUTES", "SECOND", "SECONDS", "MILLISECOND", "MILLISECONDS",
+        "YEAR",
+        "YEARS",
+        "MONTH",
+        "MONTHS",
+        "WEEK",
+        "WEEKS",
+        "DAY",
+        "DAYS",
+        "HOUR",
+        "HOURS",
+        "MINUTE",
+        "MINUTES",
+        "SECOND",
+        "SECONDS",
+        "MILLISECOND",
+        "MILLISECONDS",
     ];
     Ok(match cursor.eat_one_of(&UNITS) {
         Some(unit) => format!("{amount} {}", unit.to_ascii_lowercase()),
@@ -697,10 +706,9 @@ impl Cursor<'_> {
         }
         let angle = self.peek_nth(1).token == Token::Lt;
         if angle && self.peek_one_of(&["MAP", "MULTISET"]).is_some() {
-            return Err(self.unsupported(
-                "type map",
-                "Use jsonb, or an array of STRUCT<key, value>.",
-            ));
+            return Err(
+                self.unsupported("type map", "Use jsonb, or an array of STRUCT<key, value>.")
+            );
         }
         let row = is_word(next, "ROW") && self.peek_nth(1).token == Token::LParen;
         let mut data_type = match row {

@@ -194,8 +194,7 @@ fn record(fields: &[StructField]) -> Result<SqlType> {
 
 /// Types that sqlparser knows no keyword for.
 fn custom(name: &ObjectName, modifiers: &[String]) -> Result<SqlType> {
-    let parts: Vec<String> =
-        name.0.iter().filter_map(|p| p.as_ident()).map(normalize).collect();
+    let parts: Vec<String> = name.0.iter().filter_map(|p| p.as_ident()).map(normalize).collect();
     let base = match parts.as_slice() {
         [base] => base.as_str(),
         [schema, base] if schema == "pg_catalog" => base.as_str(),
