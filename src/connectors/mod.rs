@@ -110,14 +110,6 @@ pub type DeclaredSchema = Option<SchemaRef>;
 /// Makes a [`Source`] from checked options.
 pub type SourceFactory = fn(&options::Options, DeclaredSchema) -> Result<Arc<dyn Source>>;
 
-/// scaffold
-pub fn open_source(
-    _c: &str,
-    _o: Vec<(String, String)>,
-    _d: DeclaredSchema,
-) -> Result<Arc<dyn Source>> {
-    Err(crate::types::error::Error::internal("scaffold"))
-}
 mod draw;
 mod pace;
 

@@ -22,14 +22,14 @@ use crate::coordinator::epoch::{Decision, Epochs, Moment};
 use crate::coordinator::errors::{ErrorLog, ErrorRecord};
 use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::subscription::{self, Subscription};
-use crate::coordinator::table::{Table, TableSnapshot};
+use crate::coordinator::table::Table;
 use crate::dataflow::operators;
 use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
 use crate::plan::node::{Plan, SourceSpec};
-use crate::state::multi_table::Snapshot;
+use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -164,8 +164,8 @@ enum Request {
 /// A read's parts as they were taken, before rows are picked out.
 struct RawView {
     epoch: Epoch,
-    tables: Vec<(ObjectId, TableSnapshot)>,
-    views: Vec<(ObjectId, Snapshot)>,
+    /// Per table one part, per view one from each worker.
+    parts: Vec<(ObjectId, Snapshot)>,
 }
 
 impl Coordinator {
@@ -243,11 +243,9 @@ impl Coordinator {
     pub async fn read(&self, objects: Vec<ObjectId>) -> Result<ReadView> {
         let raw = self.ask(|reply| Request::Read { objects, reply }).await??;
         let mut contents: HashMap<ObjectId, Vec<RecordBatch>> = HashMap::new();
-        for (object, table) in raw.tables {
-            contents.insert(object, table.batches()?);
-        }
-        for (object, view) in raw.views {
-            contents.entry(object).or_default().extend(view.batches()?);
+        for (object, part) in raw.parts {
+            let batches = part.batches().collect::<Result<Vec<_>>>()?;
+            contents.entry(object).or_default().extend(batches);
         }
         Ok(ReadView { epoch: raw.epoch, contents })
     }
@@ -721,7 +719,7 @@ impl State {
                 let ObjectKind::Table(table) = &object.kind else {
                     return Err(Error::internal("only tables are installed as tables"));
                 };
-                let rows = Table::new(object.schema.clone(), table.primary_key.clone());
+                let rows = Table::new(object.schema.clone(), table.primary_key.clone())?;
                 self.tables.insert(object.id, rows);
                 self.add_running(object.id, vec![], RunningKind::Table);
                 self.workers.send(Command::CreateTable(object.id));
@@ -730,7 +728,7 @@ impl State {
                 spec.object = object.id;
                 let source = connectors::open_source(
                     &spec.connector,
-                    spec.options.clone(),
+                    &spec.options,
                     Some(spec.physical_schema.clone()),
                 )?;
                 let metrics = Arc::new(SourceMetrics::default());
@@ -895,7 +893,8 @@ impl State {
         for object in objects {
             let Some(table) = self.tables.get_mut(object) else { continue };
             let mut shares = vec![Vec::new(); workers];
-            for (turn, batch) in table.snapshot()?.batches()?.into_iter().enumerate() {
+            for (turn, batch) in table.snapshot().batches().enumerate() {
+                let batch = batch?;
                 for (worker, (offset, length)) in
                     share_rows(batch.num_rows(), workers, turn).into_iter().enumerate()
                 {
@@ -1003,7 +1002,7 @@ impl State {
     /// Takes what is at hand and lists the views whose workers must be asked.
     fn begin_read(&mut self, objects: &[ObjectId]) -> Result<BeganRead> {
         let epoch = self.epochs.closed();
-        let mut view = RawView { epoch, tables: Vec::new(), views: Vec::new() };
+        let mut view = RawView { epoch, parts: Vec::new() };
         let mut missing = BTreeMap::new();
         for object in objects {
             let running = self.running.get(object).ok_or_else(|| dependency_gone("the query"))?;
@@ -1013,11 +1012,11 @@ impl State {
             match &running.kind {
                 RunningKind::Table => {
                     let table = self.tables.get_mut(object).expect("a running table has rows");
-                    view.tables.push((*object, table.snapshot()?));
+                    view.parts.push((*object, table.snapshot()));
                 }
                 RunningKind::View { last_affected, snapshot } => match snapshot {
                     Some((taken, parts)) if taken >= last_affected => {
-                        view.views.extend(parts.iter().map(|part| (*object, part.clone())));
+                        view.parts.extend(parts.iter().map(|part| (*object, part.clone())));
                     }
                     _ => {
                         missing.insert(*object, self.workers.count());
@@ -1038,14 +1037,14 @@ impl State {
             let _ = read.reply.send(Err(dependency_gone("the query")));
             return;
         };
-        read.view.views.push((object, content));
+        read.view.parts.push((object, content));
         let left = read.missing.get_mut(&object).expect("only asked objects answer");
         *left -= 1;
         if *left == 0 {
             read.missing.remove(&object);
             let parts: Vec<Snapshot> = read
                 .view
-                .views
+                .parts
                 .iter()
                 .filter(|(other, _)| *other == object)
                 .map(|(_, part)| part.clone())

@@ -4,7 +4,8 @@
 //! content is that of an epoch. Readers ask for a snapshot *at* an epoch: it is taken before the
 //! first later epoch is applied, or as soon as the worker knows that none before it is left.
 
-use crate::state::multi_table::{BagTable, Snapshot};
+use crate::state::multi_table::MultiTable;
+use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::Epoch;
@@ -18,13 +19,13 @@ pub struct SnapshotRequest {
 
 /// One view's rows on this worker.
 pub struct Published {
-    table: BagTable,
+    table: MultiTable,
     /// Wishes not yet answered, oldest first.
     requests: Vec<SnapshotRequest>,
 }
 
 impl Published {
-    pub fn new(table: BagTable) -> Published {
+    pub fn new(table: MultiTable) -> Published {
         Published { table, requests: Vec::new() }
     }
 
@@ -60,11 +61,11 @@ impl Published {
         self.table.snapshot()
     }
 
-    pub fn table(&self) -> &BagTable {
+    pub fn table(&self) -> &MultiTable {
         &self.table
     }
 
-    pub fn table_mut(&mut self) -> &mut BagTable {
+    pub fn table_mut(&mut self) -> &mut MultiTable {
         &mut self.table
     }
 }

@@ -31,7 +31,8 @@ use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{Published, SnapshotRequest};
 use crate::plan::node::{Exchange, Plan, SourceSpec};
-use crate::state::multi_table::{BagTable, Snapshot};
+use crate::state::multi_table::MultiTable;
+use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
@@ -307,7 +308,7 @@ impl Plane {
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {
-                let published = Rc::new(RefCell::new(new_published(&spec.plan)));
+                let published = Rc::new(RefCell::new(new_published(&spec.plan)?));
                 let key = match result_exchange(&spec.plan) {
                     Exchange::Hash(columns) => columns,
                     Exchange::Single => vec![],
@@ -373,8 +374,8 @@ impl Plane {
             }
             Some(Entry::Dataflow(upstream)) => {
                 if let Some(published) = &upstream.published {
-                    for rows in published.borrow_mut().snapshot().batches()? {
-                        let rows = ChangeBatch::inserts(rows.project(&columns)?);
+                    for rows in published.borrow_mut().snapshot().batches() {
+                        let rows = ChangeBatch::inserts(rows?.project(&columns)?);
                         inbox.borrow_mut().push(spec.as_of, rows);
                     }
                 }
@@ -551,8 +552,14 @@ fn probe_frontier(probe: &Handle<u64>) -> Epoch {
     probe.with_frontier(|frontier| Epoch(frontier.first().copied().unwrap_or(u64::MAX)))
 }
 
-fn new_published(plan: &Plan) -> Published {
-    Published::new(BagTable::new(plan.root.schema(), plan.root.append_only()))
+fn new_published(plan: &Plan) -> Result<Published> {
+    let schema = plan.root.schema();
+    let table = if plan.root.append_only() {
+        MultiTable::append_only(schema)
+    } else {
+        MultiTable::bag(schema)?
+    };
+    Ok(Published::new(table))
 }
 
 /// Rows a source has given, for the metrics.

@@ -1,6 +1,4 @@
 //! The operators, one file each, named as their `plan::Node`.
-
-pub mod aggregate;
 //!
 //! | file | owns |
 //! |---|---|
@@ -11,9 +9,12 @@ pub mod aggregate;
 //! `scan` and `constant` have no state and live in `assemble.rs`; the rest follows the contract of
 //! `operator.rs`.
 
+pub mod aggregate;
+
 use crate::dataflow::operator::Operator;
 use crate::plan::node::{Node, Plan};
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
+use crate::types::id::WorkerId;
 
 pub mod materialize;
 pub mod source;
@@ -25,10 +26,16 @@ pub mod union;
 /// # Errors
 /// What [`check`] would have found.
 pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
-    let _ = worker;
+    let input = |index: usize| node.inputs()[index].input.schema();
     Ok(match node {
         Node::Union(_) => Box::new(union::Union),
-        _ => return Err(crate::types::error::Error::internal("not wired")),
+        Node::Aggregate(node) => {
+            Box::new(aggregate::Aggregate::new(node.into(), &input(0), WorkerId(worker))?)
+        }
+        Node::Scan(_) | Node::Constant(_) => {
+            return Err(Error::internal("scans and constants are wired by assemble.rs"));
+        }
+        _ => return Err(Error::internal("not wired")),
     })
 }
 
