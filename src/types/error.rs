@@ -174,6 +174,13 @@ impl Error {
         self
     }
 
+    /// Takes the position away: it counts in a text that the user has not written.
+    #[must_use]
+    pub fn without_position(mut self) -> Error {
+        self.0.position = None;
+        self
+    }
+
     /// Moves the position: the statement stands behind `chars` others in a longer text.
     #[must_use]
     pub fn shift_position(mut self, chars: usize) -> Error {
