@@ -94,8 +94,7 @@ impl Connection {
         let table = self.resolve(context, name)?;
         let definition = table_of(&table, "copy to").map_err(|e| e.position(name.position))?;
         let conflict = conflict_of(&InsertConflict::Default, definition);
-        let columns: Vec<ast::Ident> =
-            columns.iter().flatten().map(|c| ast::Ident::with_quote('"', c)).collect();
+        let columns: Vec<String> = columns.iter().flatten().cloned().collect();
         let completion = context.plan_row_completion(&table, &columns)?;
         let destination = if self.transaction.is_some() {
             self.copy_in_block(running, &table, definition.primary_key.clone(), conflict).await?

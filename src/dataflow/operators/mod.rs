@@ -15,15 +15,11 @@
 //! `operator.rs`.
 
 use crate::dataflow::contract::{Contract, checked};
-pub mod aggregate;
-
 use crate::dataflow::operator::Operator;
 use crate::plan::node::{Node, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
-pub mod aggregate;
-pub mod evaluate;
 pub mod join;
 pub mod map;
 pub mod materialize;
@@ -50,17 +46,6 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
     };
     let contract = Contract { inputs, output: node.schema(), append_only: node.append_only() };
     Ok(checked(operator, contract))
-    let input = |index: usize| node.inputs()[index].input.schema();
-    Ok(match node {
-        Node::Union(_) => Box::new(union::Union),
-        Node::Aggregate(node) => {
-            Box::new(aggregate::Aggregate::new(node.into(), &input(0), WorkerId(worker))?)
-        }
-        Node::Scan(_) | Node::Constant(_) => {
-            return Err(Error::internal("scans and constants are wired by assemble.rs"));
-        }
-        _ => return Err(Error::internal("not wired")),
-    })
 }
 
 /// Whether every operator of a plan can be built; asked once, before any worker builds it.
