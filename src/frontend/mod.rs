@@ -9,13 +9,9 @@
 //! | `encode.rs` | Arrow columns to rows in text and binary format |
 //! | `decode.rs` | text and binary values to Arrow columns |
 //! | `copy.rs` | COPY data in text and csv, both directions |
-
-pub mod decode;
-pub mod encode;
-//! Talks to SQL clients; turns bytes into statements and rows into bytes.
-//!
-//! | file | owns |
-//! |---|---|
 //! | `repl.rs` | the interactive shell; an ordinary client of the protocol |
 
+pub mod copy;
+pub mod decode;
+pub mod encode;
 pub mod repl;
