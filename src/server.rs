@@ -9,6 +9,7 @@
 //! the coordinator and the workers end.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -18,8 +19,12 @@ use tracing::{info, warn};
 use crate::config::ServerConfig;
 use crate::coordinator::command::Database;
 use crate::observe::clock::Clock;
+use crate::observe::process;
 use crate::types::error::{Error, Result};
 use crate::web::api::{self, Health, Phase};
+
+/// Often enough to see a leak, seldom enough to cost nothing.
+const MEMORY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A running server.
 pub struct Server {
@@ -34,6 +39,7 @@ pub struct Server {
     /// Cancelled when everything else has ended.
     web_shutdown: CancellationToken,
     web: JoinHandle<Result<()>>,
+    memory: JoinHandle<()>,
 }
 
 impl Server {
@@ -73,6 +79,7 @@ impl Server {
             start_ms = clock.elapsed().as_millis(),
             "server is ready"
         );
+        let memory = tokio::spawn(watch_memory(config.memory_limit_bytes));
         Ok(Server {
             config,
             database,
@@ -83,6 +90,7 @@ impl Server {
             clients,
             web_shutdown,
             web,
+            memory,
         })
     }
 
@@ -124,6 +132,7 @@ impl Server {
             warn!(timeout_ms = timeout.as_millis(), "clients did not leave in time");
             clients.abort();
         }
+        self.memory.abort();
         stop_database(self.database).await;
         self.web_shutdown.cancel();
         let web = self.web.abort_handle();
@@ -145,6 +154,21 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
             false => error,
         }
     })
+}
+
+/// Warns each time the memory limit is crossed.
+async fn watch_memory(limit_bytes: u64) {
+    let mut ticks = tokio::time::interval(MEMORY_WATCH_INTERVAL);
+    let mut was_above = false;
+    loop {
+        ticks.tick().await;
+        let resident_bytes = process::resident_bytes();
+        let above = resident_bytes > limit_bytes;
+        if above && !was_above {
+            warn!(resident_bytes, limit_bytes, "memory is above the limit");
+        }
+        was_above = above;
+    }
 }
 
 /// The data plane and its coordinator.

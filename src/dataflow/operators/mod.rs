@@ -1,6 +1,4 @@
 //! The operators, one file each, named as their `plan::Node`.
-
-pub mod aggregate;
 //!
 //! | file | owns |
 //! |---|---|
@@ -10,6 +8,8 @@ pub mod aggregate;
 //!
 //! `scan` and `constant` have no state and live in `assemble.rs`; the rest follows the contract of
 //! `operator.rs`.
+
+pub mod aggregate;
 
 use crate::dataflow::operator::Operator;
 use crate::plan::node::{Node, Plan};
@@ -45,3 +45,6 @@ pub fn check(plan: &Plan) -> Result<()> {
     });
     result
 }
+pub mod evaluate;
+pub mod join;
+pub mod map;
