@@ -99,6 +99,7 @@ pub struct Notice {
     pub severity: &'static str,
     pub sqlstate: &'static str,
     pub message: String,
+    pub detail: Option<String>,
     pub hint: Option<String>,
 }
 
@@ -176,6 +177,8 @@ impl Connection {
         todo!()
     }
 
+    pub fn begin_implicit_block(&mut self) { todo!() }
+    pub fn process_id(&self) -> i32 { todo!() }
     /// The end of an implicit transaction: a simple query message, or Sync.
     pub async fn sync(&mut self) -> Result<()> {
         todo!()

@@ -10,8 +10,6 @@
 //!
 //! Out, [`CopyWriter`]: each row is one CopyData message that holds one line.
 
-use std::ops::Range;
-
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::{BufMut, BytesMut};
@@ -566,10 +564,19 @@ impl CopyWriter {
         end_line(start, out);
     }
 
-    /// Writes rows of a batch.
-    pub fn write_rows(&mut self, batch: &mut BatchEncoder, rows: Range<usize>, out: &mut BytesMut) {
+    /// Writes the next rows of a batch, until `out` holds `bytes_max` bytes. Returns how many.
+    pub fn write_some(
+        &mut self,
+        batch: &mut BatchEncoder,
+        bytes_max: usize,
+        out: &mut BytesMut,
+    ) -> usize {
         let columns = batch.column_count();
-        for row in rows {
+        let mut count = 0;
+        while out.len() < bytes_max
+            && let Some(row) = batch.take_row()
+        {
+            count += 1;
             let start = begin_line(out);
             for column in 0..columns {
                 if column > 0 {
@@ -584,6 +591,7 @@ impl CopyWriter {
             }
             end_line(start, out);
         }
+        count
     }
 
     /// Escapes or quotes the value written from `mark` on, if it needs it.

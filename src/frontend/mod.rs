@@ -14,4 +14,8 @@
 pub mod copy;
 pub mod decode;
 pub mod encode;
+pub mod message;
+pub mod pgwire;
 pub mod repl;
+pub mod session;
+pub mod socket;

@@ -222,7 +222,7 @@ fn written(batch: &RecordBatch, format: &CopyFormat) -> String {
     let mut writer = CopyWriter::new(format.clone()).expect("a format");
     let mut out = BytesMut::new();
     writer.write_header(batch.schema_ref(), &mut out);
-    writer.write_rows(&mut rows, 0..batch.num_rows(), &mut out);
+    assert_eq!(writer.write_some(&mut rows, usize::MAX, &mut out), batch.num_rows());
     let mut lines = Vec::new();
     let mut rest = &out[..];
     while let [b'd', a, b, c, d, after @ ..] = rest {
