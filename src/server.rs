@@ -18,6 +18,8 @@ use tracing::{info, warn};
 
 use crate::config::ServerConfig;
 use crate::coordinator::command::Database;
+use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use crate::frontend::pgwire;
 use crate::observe::clock::Clock;
 use crate::observe::process;
 use crate::types::error::{Error, Result};
@@ -29,6 +31,7 @@ const MEMORY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// A running server.
 pub struct Server {
     config: ServerConfig,
+    coordinator: Coordinator,
     database: Database,
     health: Health,
     postgres_address: SocketAddr,
@@ -60,8 +63,8 @@ impl Server {
         let web_shutdown = CancellationToken::new();
         let web = tokio::spawn(api::serve(http, health.clone(), web_shutdown.clone()));
 
-        let database = match start_database(&config).await {
-            Ok(database) => database,
+        let coordinator = match start_coordinator(&config, &clock) {
+            Ok(coordinator) => coordinator,
             Err(error) => {
                 web_shutdown.cancel();
                 return Err(error);
@@ -69,7 +72,14 @@ impl Server {
         };
 
         let clients_shutdown = CancellationToken::new();
-        let clients = serve_clients(postgres, database.clone(), clients_shutdown.clone());
+        let database = Database::new(coordinator.clone(), clock.clone());
+        let clients = tokio::spawn(pgwire::serve(
+            postgres,
+            database.clone(),
+            clock.clone(),
+            clients_shutdown.clone(),
+            config.shutdown_timeout,
+        ));
         health.enter(Phase::Ready);
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -82,6 +92,7 @@ impl Server {
         let memory = tokio::spawn(watch_memory(config.memory_limit_bytes));
         Ok(Server {
             config,
+            coordinator,
             database,
             health,
             postgres_address,
@@ -133,7 +144,10 @@ impl Server {
             clients.abort();
         }
         self.memory.abort();
-        stop_database(self.database).await;
+        let coordinator = self.coordinator;
+        if tokio::task::spawn_blocking(move || coordinator.stop()).await.is_err() {
+            warn!("the coordinator did not stop cleanly");
+        }
         self.web_shutdown.cancel();
         let web = self.web.abort_handle();
         if tokio::time::timeout(timeout, self.web).await.is_err() {
@@ -172,20 +186,11 @@ async fn watch_memory(limit_bytes: u64) {
 }
 
 /// The data plane and its coordinator.
-async fn start_database(_config: &ServerConfig) -> Result<Database> {
-    Err(Error::unsupported("a server without a coordinator"))
-}
-
-async fn stop_database(_database: Database) {}
-
-fn serve_clients(
-    listener: TcpListener,
-    _database: Database,
-    shutdown: CancellationToken,
-) -> JoinHandle<Result<()>> {
-    tokio::spawn(async move {
-        shutdown.cancelled().await;
-        drop(listener);
-        Ok(())
-    })
+fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coordinator> {
+    let config = CoordinatorConfig {
+        workers: config.workers.get(),
+        epoch_interval_max: config.epoch_interval_max,
+        lock_timeout: config.lock_timeout,
+    };
+    Coordinator::start(config, clock.clone())
 }

@@ -374,8 +374,6 @@ impl Connection {
         }
     }
 
-    pub fn begin_implicit_block(&mut self) { todo!() }
-    pub fn process_id(&self) -> i32 { todo!() }
     /// The end of an implicit transaction: a simple query message, or Sync.
     ///
     /// # Errors

@@ -66,8 +66,10 @@ impl Connection {
                 let columns = columns.as_ref().map_or_else(
                     || "*".to_owned(),
                     |names| {
-                        let names: Vec<String> =
-                            names.iter().map(|n| format!("\"{}\"", n.replace('"', "\"\""))).collect();
+                        let names: Vec<String> = names
+                            .iter()
+                            .map(|n| format!("\"{}\"", n.replace('"', "\"\"")))
+                            .collect();
                         names.join(", ")
                     },
                 );
@@ -148,7 +150,9 @@ impl Connection {
 
     /// The catalog object of a parsed name.
     pub(super) fn resolve(&self, context: &PlanContext, name: &Name) -> Result<Arc<Object>> {
-        context.resolve(&object_name(name)).map_err(|e| e.without_position().position(name.position))
+        context
+            .resolve(&object_name(name))
+            .map_err(|e| e.without_position().position(name.position))
     }
 }
 

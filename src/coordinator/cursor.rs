@@ -68,7 +68,11 @@ impl Cursor {
     }
 
     /// Up to `rows_max` rows.
-    async fn fetch(&mut self, rows_max: u64, timeout: Option<Duration>) -> Result<Vec<RecordBatch>> {
+    async fn fetch(
+        &mut self,
+        rows_max: u64,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<RecordBatch>> {
         let deadline = timeout.map(|t| Instant::now() + t);
         let mut fetched = Vec::new();
         let mut left = usize::try_from(rows_max).unwrap_or(usize::MAX);

@@ -149,7 +149,8 @@ impl Connection {
                 None => StatementPlan::None,
             },
             S::DeclareCursor(declare) => {
-                let inner = PlanContext { sql: declare.statement.sql.as_str().into(), ..context.clone() };
+                let inner =
+                    PlanContext { sql: declare.statement.sql.as_str().into(), ..context.clone() };
                 self.plan_statement(&inner, &declare.statement, declared)?
             }
             S::Explain(explain) => match &explain.target {
@@ -211,8 +212,7 @@ impl Connection {
             ));
         }
         let timeout_ms = self.session.settings().duration_ms("statement_timeout");
-        let running =
-            self.session.cancel.start(timeout_ms.map(std::time::Duration::from_millis));
+        let running = self.session.cancel.start(timeout_ms.map(std::time::Duration::from_millis));
         {
             let mut activity = self.session.activity();
             activity.started_at = Some(self.database.now());
@@ -342,10 +342,8 @@ impl Connection {
             (S::VerifyMaterializedView(_), _) => {
                 Err(Error::unsupported("VERIFY MATERIALIZED VIEW"))
             }
-            (S::Checkpoint | S::CreateSavepoint(_), _) => {
-                Err(Error::unsupported(statement.tag())
-                    .hint("State is kept in memory; there is nothing durable to write yet."))
-            }
+            (S::Checkpoint | S::CreateSavepoint(_), _) => Err(Error::unsupported(statement.tag())
+                .hint("State is kept in memory; there is nothing durable to write yet.")),
             _ => match self.run_session(running, statement).await? {
                 Some(response) => Ok(response),
                 None => self.run_ddl(running, context, parsed).await,
@@ -427,10 +425,9 @@ impl Connection {
 
     fn begin(&mut self, modes: &TransactionModes) -> Result<()> {
         match &mut self.transaction {
-            Some(block) if !block.implicit => self.session.notify(Notice::warning(
-                "25001",
-                "there is already a transaction in progress",
-            )),
+            Some(block) if !block.implicit => self
+                .session
+                .notify(Notice::warning("25001", "there is already a transaction in progress")),
             // What the message did before BEGIN belongs to the block, as in Postgres.
             Some(block) => block.implicit = false,
             None => {
@@ -451,7 +448,12 @@ impl Connection {
     }
 
     /// COMMIT and ROLLBACK.
-    async fn end_block(&mut self, running: &Running, commit: bool, chain: bool) -> Result<Response> {
+    async fn end_block(
+        &mut self,
+        running: &Running,
+        commit: bool,
+        chain: bool,
+    ) -> Result<Response> {
         let tag = if commit { "COMMIT" } else { "ROLLBACK" };
         if self.transaction.as_ref().is_none_or(|block| block.implicit) {
             if chain {

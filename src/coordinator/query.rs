@@ -231,9 +231,7 @@ pub(super) fn unbounded(object: &Object, source: &SourceObject) -> Error {
         format!("source \"{}\" has no end and cannot be read by SELECT", object.name.name),
     )
     .detail(format!("Its connector {} delivers rows for ever.", source.connector))
-    .hint(
-        "Create a materialized view over it, and read that; or SUBSCRIBE to a query over it.",
-    )
+    .hint("Create a materialized view over it, and read that; or SUBSCRIBE to a query over it.")
 }
 
 /// The columns of a subscription: all nullable, since progress rows have none of the query's.
@@ -282,9 +280,8 @@ impl SubscribeShape {
             Arc::new(Int64Array::from(vec![epoch.0 as i64])),
             Arc::new(BooleanArray::from(vec![true])),
         ];
-        columns.extend(
-            self.schema.fields().iter().skip(2).map(|f| new_null_array(f.data_type(), 1)),
-        );
+        columns
+            .extend(self.schema.fields().iter().skip(2).map(|f| new_null_array(f.data_type(), 1)));
         Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
     }
 }

@@ -179,9 +179,11 @@ impl Connection {
                     ])
                 })
                 .collect(),
-            ShowList::Watermarks => {
-                self.relations_within(context, within)?.iter().filter_map(|o| watermark(o)).collect()
-            }
+            ShowList::Watermarks => self
+                .relations_within(context, within)?
+                .iter()
+                .filter_map(|o| watermark(o))
+                .collect(),
             ShowList::Schemas => {
                 let database = match within {
                     Some(ShowWithin::Database(name)) => name,
@@ -240,7 +242,9 @@ impl Connection {
         let mut objects: Vec<Arc<Object>> = context
             .catalog
             .objects()
-            .filter(|o| o.name.database == context.database && Some(&o.name.schema) == schema.as_ref())
+            .filter(|o| {
+                o.name.database == context.database && Some(&o.name.schema) == schema.as_ref()
+            })
             .cloned()
             .collect();
         objects.sort_by(|a, b| a.name.cmp(&b.name));
@@ -346,7 +350,8 @@ fn functions() -> Vec<Vec<Option<String>>> {
     let aggregate = FUNCTIONS.aggregate.keys().map(|name| (name, "aggregate"));
     let window = FUNCTIONS.window.keys().map(|name| (name, "window"));
     let table = FUNCTIONS.table.keys().map(|name| (name, "table"));
-    let mut all: Vec<(&String, &str)> = scalar.chain(aggregate).chain(window).chain(table).collect();
+    let mut all: Vec<(&String, &str)> =
+        scalar.chain(aggregate).chain(window).chain(table).collect();
     all.sort();
     all.dedup();
     all.into_iter().map(|(name, kind)| vec![Some(name.clone()), Some(kind.to_owned())]).collect()

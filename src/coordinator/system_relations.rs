@@ -31,9 +31,8 @@ pub(super) struct SystemContents {
 
 impl SystemContents {
     pub fn rows(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>> {
-        let relation = system_views::find(schema, name).ok_or_else(|| {
-            Error::internal(format!("{schema}.{name} is not a system relation"))
-        })?;
+        let relation = system_views::find(schema, name)
+            .ok_or_else(|| Error::internal(format!("{schema}.{name} is not a system relation")))?;
         relation.rows(&SystemFacts {
             catalog: &self.catalog,
             database: &self.database,
@@ -70,8 +69,7 @@ impl Connection {
             contents.settings = setting_facts(&self.session);
         }
         if names("pg_stat_activity") {
-            contents.sessions =
-                self.database.sessions().iter().map(|s| session_fact(s)).collect();
+            contents.sessions = self.database.sessions().iter().map(|s| session_fact(s)).collect();
         }
         if names("sources") {
             let sources = running.wait(coordinator.sources()).await?;

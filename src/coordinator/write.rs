@@ -90,8 +90,7 @@ impl Connection {
             let view = running.wait(coordinator.read(stored)).await?;
             (Some(lock), view.contents)
         };
-        let contents =
-            self.contents_over(running, context, &insert.rows, stored, sources).await?;
+        let contents = self.contents_over(running, context, &insert.rows, stored, sources).await?;
         let rows = self.rows_for(running, context, &insert.table, &insert.rows, &contents).await?;
         let change =
             WriteChange::Insert { rows, on_conflict: conflict_of(&insert.conflict, definition) };
@@ -294,9 +293,7 @@ impl Connection {
                 block.begun = true;
                 (block, false)
             }
-            None => {
-                (Block::new(true, self.database.now(), &self.session.settings()), true)
-            }
+            None => (Block::new(true, self.database.now(), &self.session.settings()), true),
         }
     }
 
@@ -577,10 +574,7 @@ pub(super) fn resolve_insert(
             let inserted = last_of_each_key(&rows, key)?;
             let changes = ChangeBatch::concat(
                 &table.schema,
-                &[
-                    ChangeBatch::deletes(existing.clone()),
-                    ChangeBatch::inserts(inserted.clone()),
-                ],
+                &[ChangeBatch::deletes(existing.clone()), ChangeBatch::inserts(inserted.clone())],
             )?;
             Ok(ResolvedInsert { changes, inserted, count })
         }
@@ -611,10 +605,7 @@ fn unique_violation(table: &Object, key: &[usize], rows: &RecordBatch, row: usiz
         key.iter().map(|column| value_text(rows.column(*column), row)).collect();
     Error::user(
         SqlState::UNIQUE_VIOLATION,
-        format!(
-            "duplicate key value violates unique constraint \"{}\"",
-            primary_key_name(table)
-        ),
+        format!("duplicate key value violates unique constraint \"{}\"", primary_key_name(table)),
     )
     .detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
 }
@@ -641,8 +632,7 @@ mod tests {
     use crate::types::sql_type::SqlType;
 
     fn table() -> Object {
-        let columns =
-            vec![SqlType::Int8.to_field("id", false), SqlType::Text.to_field("v", true)];
+        let columns = vec![SqlType::Int8.to_field("id", false), SqlType::Text.to_field("v", true)];
         Object {
             id: ObjectId(1),
             name: ObjectName {

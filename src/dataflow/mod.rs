@@ -17,10 +17,10 @@
 //! exactly one epoch; what is idle is complete.
 
 pub mod assemble;
+pub mod contract;
 pub mod driver;
 pub mod exchange;
 pub mod hub;
-pub mod contract;
 pub mod operator;
 pub mod operators;
 pub mod published;

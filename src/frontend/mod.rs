@@ -15,11 +15,8 @@
 
 pub mod decode;
 pub mod encode;
-//! | `repl.rs` | the interactive shell; an ordinary client of the protocol |
 
 pub mod copy;
-pub mod decode;
-pub mod encode;
 pub mod message;
 pub mod pgwire;
 pub mod repl;

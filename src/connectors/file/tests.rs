@@ -24,7 +24,12 @@ fn directory(files: &[(&str, &str)]) -> TempDir {
     directory
 }
 
-fn open_in(directory: &TempDir, name: &str, options: &str, declared: &str) -> Result<Arc<dyn Source>> {
+fn open_in(
+    directory: &TempDir,
+    name: &str,
+    options: &str,
+    declared: &str,
+) -> Result<Arc<dyn Source>> {
     let path = directory.path().join(name);
     source("file", &format!("path='{}' {options}", path.display()), declared)
 }
@@ -68,7 +73,10 @@ fn malformed_records_are_told_and_left_out() {
     let text = "id,price\n1,2.50\n2\nx,1\n\n4,NA\n\"5\n\",1\n6,7,8\n7,9.999\n\"8,1\n9,1";
     let dir = directory(&[("a.csv", text)]);
     let declared = "id bigint, price numeric(5.2)";
-    assert_eq!(rows(&dir, "a.csv", "csv.null=NA", declared), "1|2.50\n4|-\n5|1.00\n7|10.00\n9|1.00\n");
+    assert_eq!(
+        rows(&dir, "a.csv", "csv.null=NA", declared),
+        "1|2.50\n4|-\n5|1.00\n7|10.00\n9|1.00\n"
+    );
     assert_eq!(
         complaints(&dir, "a.csv", "csv.null=NA", declared),
         "a.csv line 3: record has 1 field, expected 2\n\
@@ -160,7 +168,10 @@ fn any_range_of_a_text_file_gives_the_same_rows() {
         assert!(told.iter().all(|reading| reading.malformed.len() > 200));
     }
     assert_eq!(rows(&dir, "a.csv", "", CSV_COLUMNS), rows(&dir, "b.csv.gz", "", CSV_COLUMNS));
-    assert_eq!(rows(&dir, "a.ndjson", "", json_columns), rows(&dir, "b.ndjson.zst", "", json_columns));
+    assert_eq!(
+        rows(&dir, "a.ndjson", "", json_columns),
+        rows(&dir, "b.ndjson.zst", "", json_columns)
+    );
 }
 
 #[test]
@@ -308,7 +319,8 @@ fn a_growing_file_is_followed() {
 #[test]
 fn new_files_of_a_pattern_are_new_splits() {
     let dir = directory(&[("a.ndjson", "{\"id\":1}\n")]);
-    let source = open_in(&dir, "*.ndjson*", "format=json follow=true", "id bigint").expect("good options");
+    let source =
+        open_in(&dir, "*.ndjson*", "format=json follow=true", "id bigint").expect("good options");
     assert_eq!(source.splits().expect("listed").len(), 1);
     append(&dir.path().join("b.ndjson"), "{\"id\":2}\n");
     assert_eq!(source.splits().expect("listed").len(), 2);
@@ -332,9 +344,8 @@ fn write_parquet(path: &Path, batch: &RecordBatch, group_rows: usize) {
         .set_max_row_group_row_count(Some(group_rows))
         .build();
     let file = File::create(path).expect("created");
-    let mut writer =
-        ::parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties))
-            .expect("a writer");
+    let mut writer = ::parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties))
+        .expect("a writer");
     writer.write(batch).expect("written");
     writer.close().expect("written");
 }
@@ -385,7 +396,10 @@ fn parquet_values_that_do_not_fit_are_told() {
     assert_eq!(reading.malformed.len(), 13_334);
     let wrong = open_in(&dir, "a.parquet", "", "id uuid");
     let told = error_text(wrong.and_then(|s| read_all(s.as_ref()).map(|_| ())));
-    assert!(told.starts_with("42804 column \"id\" is declared as uuid, but it is bigint"), "{told}");
+    assert!(
+        told.starts_with("42804 column \"id\" is declared as uuid, but it is bigint"),
+        "{told}"
+    );
     std::fs::write(dir.path().join("no.parquet"), "PAR1 nothing").expect("written");
     let wrong = open_in(&dir, "no.parquet", "", "id bigint");
     let told = error_text(wrong.and_then(|s| read_all(s.as_ref()).map(|_| ())));

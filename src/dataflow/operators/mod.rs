@@ -20,6 +20,8 @@ use crate::plan::node::{Node, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
+pub mod aggregate;
+pub mod evaluate;
 pub mod join;
 pub mod map;
 pub mod materialize;

@@ -130,7 +130,12 @@ impl Dialect for MillstreamDialect {
     }
 
     /// No reserved word names a table, not even behind AS.
-    fn is_table_factor_alias(&self, explicit: bool, keyword: &Keyword, parser: &mut Parser) -> bool {
+    fn is_table_factor_alias(
+        &self,
+        explicit: bool,
+        keyword: &Keyword,
+        parser: &mut Parser,
+    ) -> bool {
         let reserved = match &parser.get_current_token().token {
             Token::Word(word) => word.quote_style.is_none() && is_reserved(&word.value),
             _ => false,

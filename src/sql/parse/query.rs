@@ -8,8 +8,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName, Offset, OffsetRows, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    self, BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName,
+    Offset, OffsetRows, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, Token};
 
@@ -320,9 +321,10 @@ pub(super) fn check_joins(joins: &[Join]) -> Result<(), Box<Problem>> {
             }
             JoinConstraint::On(_) | JoinConstraint::Using(_) | JoinConstraint::Natural => Ok(()),
         },
-        JoinOperator::CrossApply | JoinOperator::OuterApply => {
-            Err(Problem::syntax("APPLY", "Use CROSS JOIN LATERAL or LEFT JOIN LATERAL ... ON true."))
-        }
+        JoinOperator::CrossApply | JoinOperator::OuterApply => Err(Problem::syntax(
+            "APPLY",
+            "Use CROSS JOIN LATERAL or LEFT JOIN LATERAL ... ON true.",
+        )),
         JoinOperator::AsOf { .. } => Err(Problem::unsupported(
             "ASOF JOIN",
             "ASOF",

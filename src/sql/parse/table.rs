@@ -430,10 +430,8 @@ fn identity(cursor: &Cursor<'_>) -> Error {
 
 /// `COLLATE "C"` and its like say what is the case anyway.
 fn collation(cursor: &mut Cursor<'_>) -> Result<()> {
-    let error = cursor.unsupported(
-        "this collation",
-        "Texts compare by their bytes, as in COLLATE \"C\".",
-    );
+    let error =
+        cursor.unsupported("this collation", "Texts compare by their bytes, as in COLLATE \"C\".");
     cursor.advance();
     let Some(name) = cursor.parts()?.pop() else { return Err(error) };
     match name.as_str() {

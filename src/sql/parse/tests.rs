@@ -38,7 +38,9 @@ fn check_errors(sqlstate: &str, rows: &[(&str, &str)]) {
     let mut wrong = Vec::new();
     for (marked, message) in rows {
         let sql = marked.replacen('¦', "", 1);
-        let Some(mark) = marked.chars().position(|c| c == '¦') else { panic!("{marked}: no mark") };
+        let Some(mark) = marked.chars().position(|c| c == '¦') else {
+            panic!("{marked}: no mark")
+        };
         let expected = format!("{sqlstate} {message} at {}", mark + 1);
         let found = match parse(&sql) {
             Ok(_) => "no error".to_owned(),
@@ -60,10 +62,7 @@ fn texts_are_cut_at_semicolons() {
     let text = "-- first\nSELECT ';' /* ; */, $$;$$;\n\n ; SELECT 2 -- two;\n;SELECT \"é;\" ; ";
     let statements = parse(text).expect("three statements");
     let cut: Vec<_> = statements.iter().map(|s| (s.sql.as_str(), s.offset_chars)).collect();
-    assert_eq!(
-        cut,
-        [("SELECT ';' /* ; */, $$;$$", 9), ("SELECT 2", 40), ("SELECT \"é;\"", 58)]
-    );
+    assert_eq!(cut, [("SELECT ';' /* ; */, $$;$$", 9), ("SELECT 2", 40), ("SELECT \"é;\"", 58)]);
     for empty in ["", "  ", ";;\n;", "-- nothing", "/* ; */"] {
         assert!(parse(empty).expect("no statement").is_empty(), "{empty:?}");
     }
@@ -88,7 +87,10 @@ fn positions_count_characters_of_the_whole_text() {
 fn statements_inside_statements_have_texts_of_their_own() {
     let text = "SELECT 1;\n PREPARE é (int) AS\n  SELECT $1 + $2 -- sum";
     let outer = parse(text).expect("two statements").pop().expect("the second");
-    assert_eq!((outer.sql.as_str(), outer.offset_chars), ("PREPARE é (int) AS\n  SELECT $1 + $2", 11));
+    assert_eq!(
+        (outer.sql.as_str(), outer.offset_chars),
+        ("PREPARE é (int) AS\n  SELECT $1 + $2", 11)
+    );
     let Statement::Prepare(prepare) = &outer.statement else { panic!("{outer:?}") };
     let inner = &prepare.statement;
     assert_eq!((inner.sql.as_str(), inner.offset_chars), ("SELECT $1 + $2", 32));
@@ -135,7 +137,10 @@ fn hints_say_what_was_probably_meant() {
         ("CREATE TABLE t (a int,)", "Remove the comma before it."),
         ("SELECT * FROM t LIMIT 1, 2", "Write LIMIT count OFFSET start."),
         ("SELECT * FROM t WHERE a = ?", "Parameters are written $1, $2, ..."),
-        ("SELECT * FROM order", "\"order\" is a reserved word: put it in double quotes to use it as a name."),
+        (
+            "SELECT * FROM order",
+            "\"order\" is a reserved word: put it in double quotes to use it as a name.",
+        ),
         ("SELECT 1 AS 'x'", "Names stand in double quotes; single quotes are for strings."),
         ("SELECT * FROM a JOIN b", "Add ON or USING, or write CROSS JOIN."),
         ("SUBSCRIBE TO SELECT 1", "Put the query in parentheses."),

@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::tokenizer::{
     Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace,
 };
 
-use crate::sql::parse::dialect::MillstreamDialect;
 use crate::sql::extensions::closes_types;
+use crate::sql::parse::dialect::MillstreamDialect;
 use crate::types::error::{Error, Result, SqlState};
 
 /// Open brackets at any place of a statement.

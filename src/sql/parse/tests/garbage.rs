@@ -52,7 +52,10 @@ fn parse_calmly(text: String) {
         if let Err(error) = parse(&text) {
             let position = error.body().position;
             let end = text.chars().count() + 1;
-            assert!(position.is_some_and(|p| (1..=end).contains(&p)), "{text}\n{error:?} {position:?}");
+            assert!(
+                position.is_some_and(|p| (1..=end).contains(&p)),
+                "{text}\n{error:?} {position:?}"
+            );
             assert!(!error.message().is_empty());
         }
         let took = begun.elapsed();
@@ -106,14 +109,19 @@ fn random_characters_never_panic() {
     let seed = setting("MILLSTREAM_SEED").unwrap_or_else(|| rand::rng().random());
     println!("MILLSTREAM_SEED={seed}");
     let mut rng = SmallRng::seed_from_u64(seed);
-    let characters: Vec<char> = "'\"`$;-/*\\\n\r\t (),.0123eExXuUbBnN&é\u{0}\u{a0}\u{1F600}a_".chars().collect();
+    let characters: Vec<char> =
+        "'\"`$;-/*\\\n\r\t (),.0123eExXuUbBnN&é\u{0}\u{a0}\u{1F600}a_".chars().collect();
     for _ in 0..2_000 {
         let length = rng.random_range(1..25);
-        let text: String = (0..length).map(|_| *characters.choose(&mut rng).expect("one")).collect();
+        let text: String =
+            (0..length).map(|_| *characters.choose(&mut rng).expect("one")).collect();
         if let Err(error) = parse(&text) {
             let position = error.body().position;
             let end = text.chars().count() + 1;
-            assert!(position.is_some_and(|p| (1..=end).contains(&p)), "{text:?} {error:?} {position:?}");
+            assert!(
+                position.is_some_and(|p| (1..=end).contains(&p)),
+                "{text:?} {error:?} {position:?}"
+            );
         }
     }
 }
