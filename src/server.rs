@@ -1,1 +1,196 @@
-//! server
+//! The composition root: builds every part, in the order of a start, and takes them down again.
+//!
+//! 1. Both listeners are bound, so that a port in use is told at once.
+//! 2. HTTP answers "starting".
+//! 3. The data plane and the coordinator start.
+//! 4. SQL clients are served; HTTP answers "ok".
+//!
+//! Stopping goes the other way: no new clients, running statements get `shutdown_timeout`, then
+//! the coordinator and the workers end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::ServerConfig;
+use crate::coordinator::command::Database;
+use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use crate::frontend::pgwire;
+use crate::observe::clock::Clock;
+use crate::observe::process;
+use crate::types::error::{Error, Result};
+use crate::web::api::{self, Health, Phase};
+
+/// Often enough to see a leak, seldom enough to cost nothing.
+const MEMORY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A running server.
+pub struct Server {
+    config: ServerConfig,
+    coordinator: Coordinator,
+    database: Database,
+    health: Health,
+    postgres_address: SocketAddr,
+    http_address: SocketAddr,
+    /// Cancelled when SQL clients are to leave.
+    clients_shutdown: CancellationToken,
+    clients: JoinHandle<Result<()>>,
+    /// Cancelled when everything else has ended.
+    web_shutdown: CancellationToken,
+    web: JoinHandle<Result<()>>,
+    memory: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a server in this process; a port of 0 takes a free one.
+    ///
+    /// # Errors
+    /// When an address is in use, or the data directory cannot be made. Nothing is left behind.
+    pub async fn start(config: ServerConfig) -> Result<Server> {
+        let clock = Clock::system();
+        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
+            Error::from(error).context(format!("data directory {}", config.data_dir.display()))
+        })?;
+        let postgres = bind(config.listen, "--listen").await?;
+        let http = bind(config.http, "--http").await?;
+        let (postgres_address, http_address) = (postgres.local_addr()?, http.local_addr()?);
+
+        let health = Health::new(clock.clone());
+        let web_shutdown = CancellationToken::new();
+        let web = tokio::spawn(api::serve(http, health.clone(), web_shutdown.clone()));
+
+        let coordinator = match start_coordinator(&config, &clock) {
+            Ok(coordinator) => coordinator,
+            Err(error) => {
+                web_shutdown.cancel();
+                return Err(error);
+            }
+        };
+
+        let clients_shutdown = CancellationToken::new();
+        let database = Database::new(coordinator.clone(), clock.clone());
+        let clients = tokio::spawn(pgwire::serve(
+            postgres,
+            database.clone(),
+            clock.clone(),
+            clients_shutdown.clone(),
+            config.shutdown_timeout,
+        ));
+        health.enter(Phase::Ready);
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            postgres = %postgres_address,
+            http = %http_address,
+            workers = config.workers,
+            start_ms = clock.elapsed().as_millis(),
+            "server is ready"
+        );
+        let memory = tokio::spawn(watch_memory(config.memory_limit_bytes));
+        Ok(Server {
+            config,
+            coordinator,
+            database,
+            health,
+            postgres_address,
+            http_address,
+            clients_shutdown,
+            clients,
+            web_shutdown,
+            web,
+            memory,
+        })
+    }
+
+    /// Where SQL clients connect.
+    pub fn postgres_address(&self) -> SocketAddr {
+        self.postgres_address
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// The door for clients in this process.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Waits until a part ends by itself, which it should not.
+    pub async fn failed(&mut self) -> Error {
+        let outcome = tokio::select! {
+            outcome = &mut self.clients => outcome,
+            outcome = &mut self.web => outcome,
+        };
+        match outcome {
+            Ok(Ok(())) => Error::internal("a listener ended"),
+            Ok(Err(error)) => error,
+            Err(error) => Error::internal(format!("a listener failed: {error}")),
+        }
+    }
+
+    /// Stops cleanly. Statements still running after `shutdown_timeout` are broken off.
+    pub async fn stop(self) {
+        self.health.enter(Phase::Stopping);
+        let timeout = self.config.shutdown_timeout;
+        self.clients_shutdown.cancel();
+        let clients = self.clients.abort_handle();
+        if tokio::time::timeout(timeout, self.clients).await.is_err() {
+            warn!(timeout_ms = timeout.as_millis(), "clients did not leave in time");
+            clients.abort();
+        }
+        self.memory.abort();
+        let coordinator = self.coordinator;
+        if tokio::task::spawn_blocking(move || coordinator.stop()).await.is_err() {
+            warn!("the coordinator did not stop cleanly");
+        }
+        self.web_shutdown.cancel();
+        let web = self.web.abort_handle();
+        if tokio::time::timeout(timeout, self.web).await.is_err() {
+            web.abort();
+        }
+        info!("server has stopped");
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+        let error = Error::from(error).context(format!("cannot listen on {address}"));
+        match in_use {
+            true => error.hint(format!(
+                "Another server may be running there; {flag} chooses another address."
+            )),
+            false => error,
+        }
+    })
+}
+
+/// Warns each time the memory limit is crossed.
+async fn watch_memory(limit_bytes: u64) {
+    let mut ticks = tokio::time::interval(MEMORY_WATCH_INTERVAL);
+    let mut was_above = false;
+    loop {
+        ticks.tick().await;
+        let resident_bytes = process::resident_bytes();
+        let above = resident_bytes > limit_bytes;
+        if above && !was_above {
+            warn!(resident_bytes, limit_bytes, "memory is above the limit");
+        }
+        was_above = above;
+    }
+}
+
+/// The data plane and its coordinator.
+fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coordinator> {
+    let config = CoordinatorConfig {
+        workers: config.workers.get(),
+        epoch_interval_max: config.epoch_interval_max,
+        lock_timeout: config.lock_timeout,
+    };
+    Coordinator::start(config, clock.clone())
+}

@@ -4,6 +4,11 @@
 //! |---|---|
 //! | `object.rs` | sources, tables, views, materialized views and their columns |
 //! | `snapshot.rs` | the immutable versioned catalog; a change makes a new version |
+//! | `system_views.rs` | the server's own relations: their columns, and rows from facts |
+//! | `pg_catalog.rs`, `information_schema.rs` | rows of these schemas |
 
+mod information_schema;
 pub mod object;
+pub mod pg_catalog;
 pub mod snapshot;
+pub mod system_views;

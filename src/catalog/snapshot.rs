@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalog::object::{Object, ObjectName};
+use crate::catalog::object::{Object, ObjectKind, ObjectName};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -22,6 +22,8 @@ pub struct Catalog {
     databases: BTreeMap<String, Vec<String>>,
     objects: BTreeMap<ObjectId, Arc<Object>>,
     by_name: BTreeMap<ObjectName, ObjectId>,
+    /// COMMENT ON of objects (`None`) and of their columns; they go with the object.
+    comments: BTreeMap<(ObjectId, Option<usize>), String>,
 }
 
 /// One step from a version to the next.
@@ -29,10 +31,24 @@ pub struct Catalog {
 pub enum Change {
     CreateDatabase(String),
     DropDatabase(String),
-    CreateSchema { database: String, schema: String },
-    DropSchema { database: String, schema: String },
+    CreateSchema {
+        database: String,
+        schema: String,
+    },
+    DropSchema {
+        database: String,
+        schema: String,
+    },
     CreateObject(Arc<Object>),
     DropObject(ObjectId),
+    /// Another definition of a view, with the same id and name.
+    ReplaceView(Arc<Object>),
+    /// COMMENT ON an object or its column; `None` takes the comment away.
+    Comment {
+        object: ObjectId,
+        column: Option<usize>,
+        text: Option<String>,
+    },
 }
 
 impl Default for Catalog {
@@ -46,6 +62,7 @@ impl Default for Catalog {
             )]),
             objects: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            comments: BTreeMap::new(),
         }
     }
 }
@@ -82,6 +99,13 @@ impl Catalog {
         self.by_name.get(name).and_then(|id| self.objects.get(id))
     }
 
+    /// Comments on an object (`None`) and its columns.
+    pub fn comments(&self, id: ObjectId) -> impl Iterator<Item = (Option<usize>, &str)> {
+        self.comments
+            .range((id, None)..=(id, Some(usize::MAX)))
+            .map(|((_, column), text)| (*column, text.as_str()))
+    }
+
     /// Objects that name `id` in their definition, directly.
     pub fn dependants(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
         self.objects.values().filter(move |o| o.depends_on.contains(&id))
@@ -104,6 +128,20 @@ impl Catalog {
         if !order.contains(&id) {
             order.push(id);
         }
+    }
+
+    /// The same version with some materialized views as plain views: their queries are expanded
+    /// where they are used. For one statement, never published.
+    pub fn with_views_inlined(&self, ids: &[ObjectId]) -> Catalog {
+        let mut inlined = self.clone();
+        for id in ids {
+            let Some(object) = inlined.objects.get_mut(id) else { continue };
+            if let ObjectKind::MaterializedView(view) = &object.kind {
+                let kind = ObjectKind::View(view.clone());
+                *object = Arc::new(Object { kind, ..object.as_ref().clone() });
+            }
+        }
+        inlined
     }
 
     /// The next version.
@@ -173,8 +211,8 @@ impl Catalog {
                         format!("relation \"{}\" already exists", name.name),
                     ));
                 }
-                assert!(object.id.0 >= self.next_id, "object ids are never reused");
-                self.next_id = object.id.0 + 1;
+                assert!(!self.objects.contains_key(&object.id), "object ids are never reused");
+                self.next_id = self.next_id.max(object.id.0 + 1);
                 self.by_name.insert(name.clone(), object.id);
                 self.objects.insert(object.id, object.clone());
             }
@@ -183,12 +221,32 @@ impl Catalog {
                     Error::internal(format!("dropped object {id} is not in the catalog"))
                 })?;
                 self.by_name.remove(&object.name);
+                self.comments.retain(|(object, _), _| object != id);
                 if let Some(dependant) = self.dependants(*id).next() {
                     return Err(Error::internal(format!(
                         "{} is dropped before its dependant {}",
                         object.name.name, dependant.name.name
                     )));
                 }
+            }
+            Change::ReplaceView(object) => {
+                let old = self.objects.get(&object.id);
+                if !old.is_some_and(|old| old.name == object.name) {
+                    return Err(Error::internal(format!(
+                        "replaced view {} is not in the catalog",
+                        object.name.name
+                    )));
+                }
+                self.objects.insert(object.id, object.clone());
+            }
+            Change::Comment { object, column, text } => {
+                if !self.objects.contains_key(object) {
+                    return Err(Error::internal(format!("commented object {object} is gone")));
+                }
+                match text {
+                    Some(text) => self.comments.insert((*object, *column), text.clone()),
+                    None => self.comments.remove(&(*object, *column)),
+                };
             }
         }
         Ok(())

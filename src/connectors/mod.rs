@@ -3,6 +3,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `options.rs` | typed `WITH (...)` options: name, kind, default, doc |
+//! | `reader.rs` | reads a share of a source on a thread beside the workers |
+//! | `draw.rs` | random numbers as a pure function of seed and position |
+//! | `pace.rs` | so many events per second |
 //! | `nexmark.rs` | the Nexmark auction generator |
 //! | `datagen.rs` | rows by a rule per column |
 //! | `file.rs` | csv, ndjson and parquet files, bounded or growing |
@@ -19,7 +22,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::types::error::Result;
+use crate::types::error::{Error, Result, SqlState};
 
 /// A name for a split, unique within its source and stable for ever.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +110,57 @@ pub type DeclaredSchema = Option<SchemaRef>;
 /// Makes a [`Source`] from checked options.
 pub type SourceFactory = fn(&options::Options, DeclaredSchema) -> Result<Arc<dyn Source>>;
 
+mod draw;
+mod pace;
+
 pub mod datagen;
 pub mod file;
 pub mod nexmark;
 pub mod options;
+pub mod reader;
+
+/// Every connector there is. The docs page, completion and `SHOW CONNECTORS` follow this list.
+pub const CONNECTORS: &[options::Connector] =
+    &[datagen::CONNECTOR, file::CONNECTOR, nexmark::CONNECTOR];
+
+/// The connector of this name, in any case.
+///
+/// # Errors
+/// SQLSTATE 22023 when there is none.
+pub fn find(name: &str) -> Result<&'static options::Connector> {
+    let wanted = name.trim().to_lowercase();
+    CONNECTORS.iter().find(|connector| connector.name == wanted).ok_or_else(|| {
+        let names = || CONNECTORS.iter().map(|connector| connector.name);
+        let error = Error::user(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("connector \"{name}\" does not exist"),
+        );
+        let list = names().collect::<Vec<_>>().join(", ");
+        match options::nearest(&wanted, names()) {
+            Some(near) => error.hint(format!("Perhaps you meant \"{near}\"; there are: {list}.")),
+            None => error.hint(format!("There are: {list}.")),
+        }
+    })
+}
+
+/// The source that `WITH (connector = '...', ...)` stands for. Options are checked against the
+/// connector's list; a pair named `connector` is passed over. Opens nothing, unless the columns
+/// of files must be found out because none are declared.
+///
+/// # Errors
+/// SQLSTATE 22023 for options that are unknown, missing or wrong; what the connector says to the
+/// declared columns.
+pub fn open_source(
+    connector: &str,
+    pairs: &[(String, String)],
+    declared: DeclaredSchema,
+) -> Result<Arc<dyn Source>> {
+    let connector = find(connector)?;
+    let Some(source) = connector.source else {
+        return Err(Error::unsupported(format!("reading from connector \"{}\"", connector.name)));
+    };
+    source(&connector.check(pairs)?, declared)
+}
+
+#[cfg(test)]
+mod tests;

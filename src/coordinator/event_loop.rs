@@ -1,21 +1,61 @@
-//! The coordinator's thread: one closed `Event` enum, one match, nothing else.
+//! The coordinator's thread: one closed `Event` enum, one match.
+//!
+//! Clients ask through [`Coordinator`]; workers tell through reports; both arrive in one queue
+//! and are handled one by one, so every decision has one place and one order. After each event
+//! [`State::pump`] does what has become possible: installs waiting dataflows at a quiet moment,
+//! closes the epoch, completes flushes.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use tokio::sync::oneshot;
 
-use crate::catalog::object::Object;
-use crate::catalog::snapshot::Catalog;
+use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::snapshot::{Catalog, Change};
+use crate::connectors;
+use crate::coordinator::epoch::{Decision, Epochs, Moment};
+use crate::coordinator::errors::{ErrorLog, ErrorRecord};
+use crate::coordinator::locks::{LockId, Locks};
+use crate::coordinator::subscription::{self, Subscription};
+use crate::coordinator::table::Table;
+use crate::dataflow::operators;
+use crate::dataflow::worker::{
+    CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
+};
+use crate::observe::clock::Clock;
 use crate::plan::node::{Plan, SourceSpec};
+use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::Epoch;
 
+/// What the coordinator needs to know to start.
+#[derive(Clone, Debug)]
+pub struct CoordinatorConfig {
+    pub workers: usize,
+    /// The aim for the longest epoch under load.
+    pub epoch_interval_max: Duration,
+    /// How long a statement waits for a table that another transaction writes.
+    pub lock_timeout: Duration,
+}
+
 /// The way to the coordinator's thread. Cheap to clone; every method may be called from any task.
 #[derive(Clone)]
-pub struct Coordinator {}
+pub struct Coordinator {
+    // Events in the queue are bounded by clients, each of which waits for its answer, and by the
+    // workers' protocol; a bounded queue could make a worker wait for the coordinator, which must
+    // not be.
+    events: Sender<Event>,
+    catalog: Arc<RwLock<Arc<Catalog>>>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    config: CoordinatorConfig,
+}
 
 /// What the data plane must set up for a new object.
 pub enum Install {
@@ -57,7 +97,7 @@ pub enum WriteChange {
 }
 
 /// What happens to a new row whose key exists.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteConflict {
     Error,
     Ignore,
@@ -76,26 +116,105 @@ pub struct WriteOutcome {
 }
 
 /// The right to write some tables, held until dropped. Others who want them wait in line.
-pub struct WriteLock {}
-
-/// Changes of a query from one epoch on.
-pub struct Subscription {
-    /// In epoch order; each item is complete.
-    pub changes: tokio::sync::mpsc::Receiver<Result<SubscriptionStep>>,
+pub struct WriteLock {
+    id: LockId,
+    events: Sender<Event>,
 }
 
-/// One step of a subscription.
-#[derive(Debug)]
-pub struct SubscriptionStep {
-    /// Everything up to and including this epoch has been sent with this step.
-    pub epoch: Epoch,
-    pub changes: Vec<ChangeBatch>,
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        // The coordinator has gone only when the server stops.
+        let _ = self.events.send(Event::Client(Request::Unlock(self.id)));
+    }
+}
+
+/// How far a source is.
+#[derive(Clone, Debug)]
+pub struct SourceStatus {
+    pub object: ObjectId,
+    /// Rows given to dataflows since the reading began.
+    pub rows: u64,
+    pub malformed: u64,
+    /// Everything there is has been read and is visible.
+    pub finished: bool,
+}
+
+type Reply<T> = oneshot::Sender<Result<T>>;
+
+enum Event {
+    Client(Request),
+    Worker(Report),
+}
+
+enum Request {
+    Create { object: Box<Object>, install: Install, reply: Reply<ObjectId> },
+    Apply { changes: Vec<Change>, reply: Reply<()> },
+    Read { objects: Vec<ObjectId>, reply: Reply<RawView> },
+    Lock { id: LockId, tables: Vec<ObjectId>, reply: oneshot::Sender<()> },
+    Unlock(LockId),
+    Write { lock: Option<LockId>, writes: Vec<TableWrite>, reply: Reply<WriteOutcome> },
+    Subscribe { plan: Plan, reply: Reply<Subscription> },
+    Unsubscribe(ObjectId),
+    Flush { reply: Reply<Epoch> },
+    Sources { reply: oneshot::Sender<Vec<SourceStatus>> },
+    Errors { reply: oneshot::Sender<Vec<ErrorRecord>> },
+    Stop,
+}
+
+/// A read's parts as they were taken, before rows are picked out.
+struct RawView {
+    epoch: Epoch,
+    /// Per table one part, per view one from each worker.
+    parts: Vec<(ObjectId, Snapshot)>,
 }
 
 impl Coordinator {
+    /// Starts the workers and the coordinator's thread.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(config: CoordinatorConfig, clock: Clock) -> Result<Coordinator> {
+        let (events, queue) = unbounded();
+        let reports = events.clone();
+        let workers = Workers::start(
+            config.workers,
+            Arc::new(move |report| {
+                // The coordinator has gone only when the server stops.
+                let _ = reports.send(Event::Worker(report));
+            }),
+        )?;
+        let catalog = Arc::new(RwLock::new(Arc::new(Catalog::default())));
+        let state = State::new(workers, catalog.clone(), events.clone(), &config, clock);
+        let thread = std::thread::Builder::new()
+            .name("coordinator".into())
+            .spawn(move || state.run(&queue))?;
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok(Coordinator { events, catalog, thread, config })
+    }
+
+    /// Ends the workers and the thread, and waits for them. Every later call fails.
+    pub fn stop(&self) {
+        let _ = self.events.send(Event::Client(Request::Stop));
+        let thread = self.thread.lock().expect("nobody panics while holding it").take();
+        if let Some(thread) = thread {
+            // A panic of the coordinator has been reported by its own message.
+            let _ = thread.join();
+        }
+    }
+
+    pub fn config(&self) -> &CoordinatorConfig {
+        &self.config
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Client(make(reply))).map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
     /// The newest catalog version.
     pub fn catalog(&self) -> Arc<Catalog> {
-        todo!()
+        self.catalog.read().expect("nobody panics while holding it").clone()
     }
 
     /// Adds an object and what it needs in the data plane; when this returns, the object can be
@@ -103,48 +222,967 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the name is taken, or a dependency has gone meanwhile; then nothing is left behind.
-    pub async fn create_object(&self, _object: Object, _install: Install) -> Result<ObjectId> {
-        Err(Error::unsupported("this"))
+    pub async fn create_object(&self, object: Object, install: Install) -> Result<ObjectId> {
+        self.ask(|reply| Request::Create { object: Box::new(object), install, reply }).await?
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
     /// stand in `changes` dependants first.
-    pub async fn apply(&self, _changes: Vec<crate::catalog::snapshot::Change>) -> Result<()> {
-        Err(Error::unsupported("this"))
+    ///
+    /// # Errors
+    /// When the catalog refuses; then nothing is changed.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<()> {
+        self.ask(|reply| Request::Apply { changes, reply }).await?
     }
 
     /// The content of `objects` (tables and materialized views) at one epoch: the newest, and not
     /// older than any commit that a client was told of.
-    pub async fn read(&self, _objects: Vec<ObjectId>) -> Result<ReadView> {
-        Err(Error::unsupported("this"))
+    ///
+    /// # Errors
+    /// When an object has gone, or its dataflow has failed.
+    pub async fn read(&self, objects: Vec<ObjectId>) -> Result<ReadView> {
+        let raw = self.ask(|reply| Request::Read { objects, reply }).await??;
+        let mut contents: HashMap<ObjectId, Vec<RecordBatch>> = HashMap::new();
+        for (object, part) in raw.parts {
+            let batches = part.batches().collect::<Result<Vec<_>>>()?;
+            contents.entry(object).or_default().extend(batches);
+        }
+        Ok(ReadView { epoch: raw.epoch, contents })
     }
 
     /// Waits for the exclusive right to write `tables`, in line.
     ///
     /// # Errors
     /// After `lock_timeout` (SQLSTATE 55P03).
-    pub async fn lock_tables(&self, _tables: Vec<ObjectId>) -> Result<WriteLock> {
-        Err(Error::unsupported("this"))
+    pub async fn lock_tables(&self, tables: Vec<ObjectId>) -> Result<WriteLock> {
+        let id = LockId::new();
+        // Made before waiting: when this task is dropped, so is its place in line.
+        let lock = WriteLock { id, events: self.events.clone() };
+        let granted = self.ask(|reply| Request::Lock { id, tables, reply });
+        match tokio::time::timeout(self.config.lock_timeout, granted).await {
+            Ok(Ok(())) => Ok(lock),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::user(
+                SqlState::LOCK_NOT_AVAILABLE,
+                "canceling statement due to lock timeout",
+            )
+            .hint("Another transaction writes the same table; try again when it has ended.")
+            .retryable()),
+        }
     }
 
     /// Applies writes as one epoch, all or nothing. `lock` covers the tables, or is `None` for a
     /// plain INSERT, which waits in line by itself.
+    ///
+    /// # Errors
+    /// On a unique violation, or when a table has gone; then nothing is changed.
     pub async fn write(
         &self,
-        _lock: Option<&WriteLock>,
-        _writes: Vec<TableWrite>,
+        lock: Option<&WriteLock>,
+        writes: Vec<TableWrite>,
     ) -> Result<WriteOutcome> {
-        Err(Error::unsupported("this"))
+        let lock = lock.map(|lock| lock.id);
+        self.ask(|reply| Request::Write { lock, writes, reply }).await?
     }
 
     /// Runs `plan` as a dataflow of its own and hands out its changes: first its content as of
     /// now, then what follows. Dropping the subscription drops the dataflow.
-    pub async fn subscribe(&self, _plan: Plan) -> Result<Subscription> {
-        Err(Error::unsupported("this"))
+    ///
+    /// # Errors
+    /// When an object that it reads has gone.
+    pub async fn subscribe(&self, plan: Plan) -> Result<Subscription> {
+        self.ask(|reply| Request::Subscribe { plan, reply }).await?
     }
 
-    /// Waits until everything acknowledged before is visible in every dependent view.
+    /// Waits until everything acknowledged before is visible in every dependent view, and until
+    /// the bounded sources that are being read have been read to their end.
+    ///
+    /// # Errors
+    /// When the server stops.
     pub async fn flush(&self) -> Result<Epoch> {
-        Err(Error::unsupported("this"))
+        self.ask(|reply| Request::Flush { reply }).await?
+    }
+
+    /// How far the sources are that are being read.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn sources(&self) -> Result<Vec<SourceStatus>> {
+        self.ask(|reply| Request::Sources { reply }).await
+    }
+
+    /// Rows and records that were left out.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn errors(&self) -> Result<Vec<ErrorRecord>> {
+        self.ask(|reply| Request::Errors { reply }).await
     }
 }
+
+fn stopping() -> Error {
+    Error::external(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
+}
+
+/// What runs in the data plane for one object.
+struct Running {
+    /// Objects it reads.
+    reads: Vec<ObjectId>,
+    kind: RunningKind,
+    /// Its own failure, or that of something it reads.
+    failed: Option<Error>,
+}
+
+enum RunningKind {
+    Table,
+    Source {
+        metrics: Arc<SourceMetrics>,
+        bounded: bool,
+    },
+    View {
+        last_affected: Epoch,
+        /// The newest snapshot, good while the view is not affected.
+        snapshot: Option<(Epoch, Vec<Snapshot>)>,
+    },
+    Subscription {
+        sender: subscription::FeedSender,
+    },
+}
+
+/// A dataflow that waits for a quiet moment, then for its content.
+struct NewDataflow {
+    id: ObjectId,
+    plan: Plan,
+    purpose: Purpose,
+}
+
+enum Purpose {
+    View { object: Box<Object>, reply: Reply<ObjectId> },
+    Subscription { reply: Reply<Subscription> },
+}
+
+/// A view whose initial content is being computed.
+struct Hydrating {
+    object: Box<Object>,
+    reply: Reply<ObjectId>,
+    workers_left: HashSet<usize>,
+}
+
+struct PendingRead {
+    view: RawView,
+    /// Answers still to come, per view.
+    missing: BTreeMap<ObjectId, usize>,
+    reply: Reply<RawView>,
+}
+
+/// Someone who waits for everything to be visible.
+struct PendingFlush {
+    /// Known once the bounded sources have ended.
+    target: Option<Epoch>,
+    reply: Reply<Epoch>,
+}
+
+struct State {
+    workers: Workers,
+    catalog: Arc<RwLock<Arc<Catalog>>>,
+    events: Sender<Event>,
+    clock: Clock,
+    epochs: Epochs,
+    next_id: u64,
+    running: BTreeMap<ObjectId, Running>,
+    tables: HashMap<ObjectId, Table>,
+    /// Changes of the open epoch, per table.
+    changes: BTreeMap<ObjectId, Vec<ChangeBatch>>,
+    /// Sources that may give rows in the open epoch.
+    admitted: BTreeSet<ObjectId>,
+    /// Sources that asked to be admitted or gave rows in the open epoch.
+    ready: BTreeSet<ObjectId>,
+    /// Dataflows that wait for a quiet moment. While there are any, writes wait too.
+    new_dataflows: VecDeque<NewDataflow>,
+    waiting_writes: VecDeque<(Option<LockId>, Vec<TableWrite>, Reply<WriteOutcome>)>,
+    hydrating: BTreeMap<ObjectId, Hydrating>,
+    reads: HashMap<u64, PendingRead>,
+    next_read: u64,
+    flushes: Vec<PendingFlush>,
+    locks: Locks<WaitingWrite>,
+    errors: ErrorLog,
+    stop: bool,
+}
+
+/// A write that waits in line for its tables.
+type WaitingWrite = (Vec<TableWrite>, Reply<WriteOutcome>);
+
+impl State {
+    fn new(
+        workers: Workers,
+        catalog: Arc<RwLock<Arc<Catalog>>>,
+        events: Sender<Event>,
+        config: &CoordinatorConfig,
+        clock: Clock,
+    ) -> State {
+        State {
+            epochs: Epochs::new(workers.count(), config.epoch_interval_max),
+            workers,
+            catalog,
+            events,
+            clock,
+            next_id: 1,
+            running: BTreeMap::new(),
+            tables: HashMap::new(),
+            changes: BTreeMap::new(),
+            admitted: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            new_dataflows: VecDeque::new(),
+            waiting_writes: VecDeque::new(),
+            hydrating: BTreeMap::new(),
+            reads: HashMap::new(),
+            next_read: 1,
+            flushes: Vec::new(),
+            locks: Locks::default(),
+            errors: ErrorLog::default(),
+            stop: false,
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.clock.elapsed()
+    }
+
+    fn run(mut self, queue: &Receiver<Event>) {
+        let mut wake: Option<Moment> = None;
+        while !self.stop {
+            let event = match wake {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => queue.recv_timeout(at.saturating_sub(self.now())),
+            };
+            match event {
+                Ok(event) => {
+                    self.handle(event);
+                    // What has arrived meanwhile is handled before deciding again.
+                    while let Ok(event) = queue.try_recv() {
+                        self.handle(event);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            wake = self.pump();
+        }
+        self.workers.stop();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Client(request) => self.handle_request(request),
+            Event::Worker(report) => self.handle_report(report),
+        }
+    }
+
+    fn handle_request(&mut self, request: Request) {
+        match request {
+            Request::Create { object, install, reply } => self.create(object, install, reply),
+            Request::Apply { changes, reply } => {
+                let result = self.apply(&changes);
+                let _ = reply.send(result);
+            }
+            Request::Read { objects, reply } => self.read(objects, reply),
+            Request::Lock { id, tables, reply } => {
+                self.locks.lock(id, tables, reply);
+                self.grant_locks();
+            }
+            Request::Unlock(id) => {
+                self.locks.unlock(id);
+                self.grant_locks();
+            }
+            Request::Write { lock, writes, reply } => self.write(lock, writes, reply),
+            Request::Subscribe { plan, reply } => {
+                let id = self.new_id();
+                let purpose = Purpose::Subscription { reply };
+                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+            }
+            Request::Unsubscribe(id) => self.drop_running(id),
+            Request::Flush { reply } => self.flushes.push(PendingFlush { target: None, reply }),
+            Request::Sources { reply } => {
+                let _ = reply.send(self.source_statuses());
+            }
+            Request::Errors { reply } => {
+                let _ = reply.send(self.errors.records());
+            }
+            Request::Stop => self.stop = true,
+        }
+    }
+
+    fn handle_report(&mut self, report: Report) {
+        let now = self.now();
+        match report {
+            Report::Computed { worker, epoch } => self.epochs.computed_by(worker, epoch),
+            Report::SourceReady(object) => {
+                if self.running.contains_key(&object) {
+                    self.ready.insert(object);
+                }
+            }
+            Report::SourceTouched { object, epoch } => {
+                self.ready.insert(object);
+                self.epochs.source_touched(epoch, now);
+            }
+            Report::SourceDrained { epoch, .. } => self.epochs.source_drained(epoch),
+            Report::Hydrated { worker, object } => self.hydrated(worker, object),
+            Report::Snapshot { request, object, content } => {
+                self.snapshot_arrived(request, object, content);
+            }
+            Report::Failed { object, error } => self.failed(object, error),
+            Report::RowErrors { object, errors } => {
+                let name = self
+                    .catalog()
+                    .get(object)
+                    .map_or_else(|| object.to_string(), |o| o.name.name.clone());
+                self.errors.record(&name, errors, self.clock.now());
+            }
+        }
+    }
+
+    /// Does what has become possible; when to look again without an event.
+    fn pump(&mut self) -> Option<Moment> {
+        self.install_new_dataflows();
+        self.complete_flushes();
+        match self.epochs.decide(self.now()) {
+            // New dataflows wait for the epochs that are under way, and close the next themselves.
+            _ if !self.new_dataflows.is_empty() => None,
+            Decision::Close => {
+                self.close_epoch(true);
+                None
+            }
+            Decision::WaitUntil(at) => Some(at),
+            Decision::Wait => {
+                let waiting = self.ready.iter().any(|source| {
+                    !self.admitted.contains(source)
+                        && !is_paused(&self.hydrating, &self.running, *source)
+                });
+                if waiting {
+                    self.epochs.want_admission();
+                    if self.epochs.decide(self.now()) == Decision::Close {
+                        self.close_epoch(true);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().expect("nobody panics while holding it").clone()
+    }
+
+    fn set_catalog(&self, catalog: Catalog) {
+        *self.catalog.write().expect("nobody panics while holding it") = Arc::new(catalog);
+    }
+
+    fn new_id(&mut self) -> ObjectId {
+        let id = ObjectId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
+    // ---- epochs
+
+    /// Closes the open epoch. `admit`: let sources into the next one.
+    fn close_epoch(&mut self, admit: bool) {
+        let changes = std::mem::take(&mut self.changes);
+        let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
+        touched.extend(self.admitted.iter().copied());
+        let affected = Arc::new(self.dependants(&touched));
+        let epoch = self.epochs.open();
+        for object in affected.iter() {
+            if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
+                self.running.get_mut(object)
+            {
+                *last_affected = epoch;
+                *snapshot = None;
+            }
+        }
+        self.admitted = if admit { self.ready.iter().copied().collect() } else { BTreeSet::new() };
+        self.admitted.retain(|source| !is_paused(&self.hydrating, &self.running, *source));
+        if admit {
+            self.ready.clear();
+        }
+        let count = self.workers.count();
+        let changes = changes
+            .into_iter()
+            .map(|(object, batches)| (object, share_changes(&batches, count, epoch)))
+            .collect();
+        let moves = affected.len() * count;
+        let admitted = self.admitted.iter().copied().collect();
+        self.workers.send(Command::Close(Arc::new(CloseEpoch {
+            epoch,
+            changes,
+            affected,
+            admitted,
+        })));
+        let now = self.now();
+        self.epochs.close(now, moves);
+    }
+
+    /// The dataflows that read any of `roots`, directly or through others.
+    fn dependants(&self, roots: &[ObjectId]) -> Vec<ObjectId> {
+        let mut touched: HashSet<ObjectId> = roots.iter().copied().collect();
+        let mut affected = Vec::new();
+        // Ids grow, and a dataflow reads only what was there before it: one pass is enough.
+        for (id, running) in &self.running {
+            if running.reads.iter().any(|read| touched.contains(read)) {
+                touched.insert(*id);
+                affected.push(*id);
+            }
+        }
+        affected
+    }
+}
+
+/// Whether a view that is being filled reads the source's past: the source waits meanwhile, so
+/// that the view can join at exactly the place that the others have reached.
+fn is_paused(
+    hydrating: &BTreeMap<ObjectId, Hydrating>,
+    running: &BTreeMap<ObjectId, Running>,
+    source: ObjectId,
+) -> bool {
+    hydrating.keys().any(|view| running.get(view).is_some_and(|v| v.reads.contains(&source)))
+}
+
+/// One share of a table's changes per worker: slices when there are many rows, workers in turn
+/// when there are few.
+fn share_changes(batches: &[ChangeBatch], workers: usize, epoch: Epoch) -> Vec<ChangeBatch> {
+    let schema = batches.first().expect("a table is listed with its changes").schema();
+    let all = ChangeBatch::concat(&schema, batches).expect("changes of one table have its schema");
+    share_rows(all.num_rows(), workers, epoch.0 as usize)
+        .into_iter()
+        .map(|(offset, length)| all.slice(offset, length))
+        .collect()
+}
+
+/// Offset and length of each worker's share of `rows` rows; the larger ones begin at worker
+/// `turn`.
+fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
+    let mut shares = vec![(0, 0); workers];
+    let mut offset = 0;
+    for step in 0..workers {
+        let length = rows / workers + usize::from(step < rows % workers);
+        shares[(turn + step) % workers] = (offset, length);
+        offset += length;
+    }
+    shares
+}
+
+// ---- objects
+
+impl State {
+    fn create(&mut self, object: Box<Object>, install: Install, reply: Reply<ObjectId>) {
+        let mut object = object;
+        object.id = self.new_id();
+        match self.try_create(&object, install) {
+            Ok(Some(plan)) => {
+                let id = object.id;
+                let purpose = Purpose::View { object, reply };
+                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+            }
+            Ok(None) => {
+                let _ = reply.send(Ok(object.id));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Creates what needs no waiting; the plan of what does.
+    fn try_create(&mut self, object: &Object, install: Install) -> Result<Option<Plan>> {
+        let catalog = self.catalog();
+        for dependency in &object.depends_on {
+            if catalog.get(*dependency).is_none() {
+                return Err(dependency_gone(&object.name.name));
+            }
+        }
+        let being_made = self.hydrating.values().map(|h| &h.object.name).chain(
+            self.new_dataflows.iter().filter_map(|n| match &n.purpose {
+                Purpose::View { object, .. } => Some(&object.name),
+                Purpose::Subscription { .. } => None,
+            }),
+        );
+        if being_made.into_iter().any(|name| *name == object.name) {
+            return Err(Error::user(
+                SqlState::DUPLICATE_TABLE,
+                format!("relation \"{}\" is being created already", object.name.name),
+            ));
+        }
+        let next = catalog.apply(&[Change::CreateObject(Arc::new(object.clone()))])?;
+        match install {
+            Install::Nothing => {}
+            Install::Table => {
+                let ObjectKind::Table(table) = &object.kind else {
+                    return Err(Error::internal("only tables are installed as tables"));
+                };
+                let rows = Table::new(object.schema.clone(), table.primary_key.clone())?;
+                self.tables.insert(object.id, rows);
+                self.add_running(object.id, vec![], RunningKind::Table);
+                self.workers.send(Command::CreateTable(object.id));
+            }
+            Install::Source(mut spec) => {
+                spec.object = object.id;
+                let source = connectors::open_source(
+                    &spec.connector,
+                    &spec.options,
+                    Some(spec.physical_schema.clone()),
+                )?;
+                let metrics = Arc::new(SourceMetrics::default());
+                let bounded = source.bounded();
+                let kind = RunningKind::Source { metrics: metrics.clone(), bounded };
+                self.add_running(object.id, vec![], kind);
+                self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
+            }
+            Install::Dataflow(plan) => {
+                operators::check(&plan)?;
+                return Ok(Some(plan));
+            }
+        }
+        self.set_catalog(next);
+        Ok(None)
+    }
+
+    fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
+        self.running.insert(id, Running { reads, kind, failed: None });
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<()> {
+        for change in changes {
+            if let Change::DropObject(id) = change {
+                let user =
+                    self.hydrating.values().map(|h| &h.object).find(|o| o.depends_on.contains(id));
+                if let Some(user) = user {
+                    return Err(Error::user(
+                        SqlState::OBJECT_IN_USE,
+                        format!("\"{}\" is being created over it", user.name.name),
+                    )
+                    .retryable());
+                }
+            }
+        }
+        let next = self.catalog().apply(changes)?;
+        self.set_catalog(next);
+        for change in changes {
+            if let Change::DropObject(id) = change {
+                self.drop_running(*id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an object out of the data plane, with the subscriptions that read it.
+    fn drop_running(&mut self, id: ObjectId) {
+        let subscriptions: Vec<ObjectId> = self
+            .running
+            .iter()
+            .filter(|(_, r)| {
+                r.reads.contains(&id) && matches!(r.kind, RunningKind::Subscription { .. })
+            })
+            .map(|(subscription, _)| *subscription)
+            .collect();
+        for subscription in subscriptions {
+            if let Some(Running { kind: RunningKind::Subscription { sender }, .. }) =
+                self.running.get(&subscription)
+            {
+                sender.fail(dependency_gone("subscription"));
+            }
+            self.drop_running(subscription);
+        }
+        if self.running.remove(&id).is_none() {
+            return;
+        }
+        self.tables.remove(&id);
+        self.changes.remove(&id);
+        self.admitted.remove(&id);
+        self.ready.remove(&id);
+        let lost: Vec<u64> = self
+            .reads
+            .iter()
+            .filter(|(_, read)| read.missing.contains_key(&id))
+            .map(|(request, _)| *request)
+            .collect();
+        for request in lost {
+            let read = self.reads.remove(&request).expect("just found");
+            let _ = read.reply.send(Err(dependency_gone("query")));
+        }
+        self.workers.send(Command::Drop(id));
+    }
+
+    /// Installs what waits, once nothing is under way and the open epoch is empty and stays so.
+    fn install_new_dataflows(&mut self) {
+        if self.new_dataflows.is_empty() {
+            return;
+        }
+        if !self.epochs.all_computed() {
+            return;
+        }
+        if self.epochs.touched() || !self.admitted.is_empty() {
+            // Close without letting sources into the next epoch, and come back when it is computed.
+            self.close_epoch(false);
+            return;
+        }
+        while let Some(new) = self.new_dataflows.pop_front() {
+            self.install(new);
+        }
+        while let Some((lock, writes, reply)) = self.waiting_writes.pop_front() {
+            self.write(lock, writes, reply);
+        }
+    }
+
+    fn install(&mut self, new: NewDataflow) {
+        let NewDataflow { id, plan, purpose } = new;
+        let reads = plan.root.scanned_objects();
+        let gone = reads.iter().any(|read| !self.running.contains_key(read));
+        let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
+        let table_contents = self.table_shares(&reads);
+        let error = match (gone, failed, &table_contents) {
+            (true, _, _) => Some(dependency_gone("view")),
+            (_, Some(error), _) => Some(error),
+            (_, _, Err(error)) => Some(error.clone()),
+            _ => None,
+        };
+        let table_contents = match (error, table_contents) {
+            (None, Ok(contents)) => contents,
+            (error, _) => {
+                let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
+                match purpose {
+                    Purpose::View { reply, .. } => drop(reply.send(Err(error))),
+                    Purpose::Subscription { reply } => drop(reply.send(Err(error))),
+                }
+                return;
+            }
+        };
+        let as_of = self.epochs.closed();
+        let (name, kind, result) = match purpose {
+            Purpose::View { object, reply } => {
+                let name = object.name.name.clone();
+                let workers_left = (0..self.workers.count()).collect();
+                self.hydrating.insert(id, Hydrating { object, reply, workers_left });
+                let kind = RunningKind::View { last_affected: as_of, snapshot: None };
+                (name, kind, DataflowResult::Materialize)
+            }
+            Purpose::Subscription { reply } => {
+                let events = self.events.clone();
+                let schema = plan.root.schema();
+                let (sender, subscription) =
+                    subscription::channel(schema, self.workers.count(), as_of, move || {
+                        // The coordinator has gone only when the server stops.
+                        let _ = events.send(Event::Client(Request::Unsubscribe(id)));
+                    });
+                let result = DataflowResult::Subscribe(sender.for_workers());
+                let _ = reply.send(Ok(subscription));
+                ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
+            }
+        };
+        self.add_running(id, reads, kind);
+        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents };
+        self.workers.send(Command::CreateDataflow(Arc::new(spec)));
+    }
+
+    /// The rows of the tables among `objects`, one share per worker.
+    fn table_shares(
+        &mut self,
+        objects: &[ObjectId],
+    ) -> Result<HashMap<ObjectId, Vec<Vec<RecordBatch>>>> {
+        let workers = self.workers.count();
+        let mut contents = HashMap::new();
+        for object in objects {
+            let Some(table) = self.tables.get_mut(object) else { continue };
+            let mut shares = vec![Vec::new(); workers];
+            for (turn, batch) in table.snapshot().batches().enumerate() {
+                let batch = batch?;
+                for (worker, (offset, length)) in
+                    share_rows(batch.num_rows(), workers, turn).into_iter().enumerate()
+                {
+                    if length > 0 {
+                        shares[worker].push(batch.slice(offset, length));
+                    }
+                }
+            }
+            contents.insert(*object, shares);
+        }
+        Ok(contents)
+    }
+
+    fn hydrated(&mut self, worker: usize, object: ObjectId) {
+        let Some(hydrating) = self.hydrating.get_mut(&object) else { return };
+        hydrating.workers_left.remove(&worker);
+        if !hydrating.workers_left.is_empty() {
+            return;
+        }
+        let Hydrating { object: new, reply, .. } =
+            self.hydrating.remove(&object).expect("just found");
+        let created = self.catalog().apply(&[Change::CreateObject(Arc::new(*new))]);
+        match created {
+            Ok(catalog) => {
+                self.set_catalog(catalog);
+                if reply.send(Ok(object)).is_err() {
+                    // The client has gone; what it asked for stays, as in any database.
+                    tracing::debug!(%object, "created for a client that has gone");
+                }
+            }
+            Err(error) => {
+                self.drop_running(object);
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// A dataflow has stopped: it and everything above it can no longer be read.
+    fn failed(&mut self, object: ObjectId, error: Error) {
+        let mut stopped = self.dependants(&[object]);
+        stopped.push(object);
+        tracing::error!(%object, %error, "a dataflow has stopped");
+        for id in stopped {
+            if let Some(hydrating) = self.hydrating.remove(&id) {
+                self.drop_running(id);
+                let _ = hydrating.reply.send(Err(error.clone()));
+                continue;
+            }
+            let Some(running) = self.running.get_mut(&id) else { continue };
+            running.failed.get_or_insert(error.clone());
+            if let RunningKind::Subscription { sender } = &running.kind {
+                sender.fail(error.clone());
+                self.drop_running(id);
+            }
+            let waiting: Vec<u64> = self
+                .reads
+                .iter()
+                .filter(|(_, read)| read.missing.contains_key(&id))
+                .map(|(request, _)| *request)
+                .collect();
+            for request in waiting {
+                let read = self.reads.remove(&request).expect("just found");
+                let _ = read.reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+fn dependency_gone(what: &str) -> Error {
+    Error::user(
+        SqlState::UNDEFINED_TABLE,
+        format!("a relation that {what} reads has been dropped meanwhile"),
+    )
+}
+
+// ---- reads and writes
+
+impl State {
+    fn read(&mut self, objects: Vec<ObjectId>, reply: Reply<RawView>) {
+        // Acknowledged writes must be in what is read, so they must be in a closed epoch.
+        if !self.changes.is_empty() {
+            if self.new_dataflows.is_empty() {
+                self.close_epoch(true);
+            } else {
+                self.close_epoch(false);
+            }
+        }
+        match self.begin_read(&objects) {
+            Ok(BeganRead { view, missing }) if missing.is_empty() => {
+                let _ = reply.send(Ok(view));
+            }
+            Ok(BeganRead { view, missing }) => {
+                let request = self.next_read;
+                self.next_read += 1;
+                let objects = Arc::new(missing.keys().copied().collect());
+                self.reads.insert(request, PendingRead { view, missing, reply });
+                self.workers.send(Command::Snapshot { request, objects });
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Takes what is at hand and lists the views whose workers must be asked.
+    fn begin_read(&mut self, objects: &[ObjectId]) -> Result<BeganRead> {
+        let epoch = self.epochs.closed();
+        let mut view = RawView { epoch, parts: Vec::new() };
+        let mut missing = BTreeMap::new();
+        for object in objects {
+            let running = self.running.get(object).ok_or_else(|| dependency_gone("the query"))?;
+            if let Some(error) = &running.failed {
+                return Err(error.clone().context("a materialized view has stopped"));
+            }
+            match &running.kind {
+                RunningKind::Table => {
+                    let table = self.tables.get_mut(object).expect("a running table has rows");
+                    view.parts.push((*object, table.snapshot()));
+                }
+                RunningKind::View { last_affected, snapshot } => match snapshot {
+                    Some((taken, parts)) if taken >= last_affected => {
+                        view.parts.extend(parts.iter().map(|part| (*object, part.clone())));
+                    }
+                    _ => {
+                        missing.insert(*object, self.workers.count());
+                    }
+                },
+                RunningKind::Source { .. } | RunningKind::Subscription { .. } => {
+                    return Err(Error::internal("sources are not read through the coordinator"));
+                }
+            }
+        }
+        Ok(BeganRead { view, missing })
+    }
+
+    fn snapshot_arrived(&mut self, request: u64, object: ObjectId, content: Option<Snapshot>) {
+        let Some(read) = self.reads.get_mut(&request) else { return };
+        let Some(content) = content else {
+            let read = self.reads.remove(&request).expect("just found");
+            let _ = read.reply.send(Err(dependency_gone("the query")));
+            return;
+        };
+        read.view.parts.push((object, content));
+        let left = read.missing.get_mut(&object).expect("only asked objects answer");
+        *left -= 1;
+        if *left == 0 {
+            read.missing.remove(&object);
+            let parts: Vec<Snapshot> = read
+                .view
+                .parts
+                .iter()
+                .filter(|(other, _)| *other == object)
+                .map(|(_, part)| part.clone())
+                .collect();
+            let taken = read.view.epoch;
+            if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
+                self.running.get_mut(&object)
+                && taken >= *last_affected
+            {
+                *snapshot = Some((taken, parts));
+            }
+        }
+        if read.missing.is_empty() {
+            let read = self.reads.remove(&request).expect("just found");
+            let _ = read.reply.send(Ok(read.view));
+        }
+    }
+
+    fn write(&mut self, lock: Option<LockId>, writes: Vec<TableWrite>, reply: Reply<WriteOutcome>) {
+        if !self.new_dataflows.is_empty() {
+            self.waiting_writes.push_back((lock, writes, reply));
+            return;
+        }
+        let tables: Vec<ObjectId> = writes.iter().map(|write| write.table).collect();
+        match lock {
+            Some(lock) => {
+                assert!(self.locks.covers(lock, &tables), "a locked write stays in its tables");
+                self.write_now(writes, reply);
+            }
+            None if self.locks.free(&tables) => self.write_now(writes, reply),
+            None => self.locks.wait(tables, (writes, reply)),
+        }
+    }
+
+    fn grant_locks(&mut self) {
+        while let Some((writes, reply)) = self.locks.grant() {
+            self.write(None, writes, reply);
+        }
+    }
+
+    fn write_now(&mut self, writes: Vec<TableWrite>, reply: Reply<WriteOutcome>) {
+        if reply.is_closed() {
+            // The statement was cancelled while it waited.
+            return;
+        }
+        let mut done: Vec<(ObjectId, ChangeBatch)> = Vec::new();
+        let mut outcome =
+            WriteOutcome { epoch: self.epochs.open(), counts: vec![], inserted: vec![] };
+        for TableWrite { table, change } in writes {
+            let result = match self.tables.get_mut(&table) {
+                Some(rows) => rows.write(change),
+                None => Err(dependency_gone("the statement")),
+            };
+            match result {
+                Ok(written) => {
+                    outcome.counts.push(written.count);
+                    outcome.inserted.push(written.inserted);
+                    done.push((table, written.changes));
+                }
+                Err(error) => {
+                    for (table, changes) in done.iter().rev() {
+                        let rows = self.tables.get_mut(table).expect("written just now");
+                        rows.undo(changes);
+                    }
+                    let _ = reply.send(Err(error));
+                    return;
+                }
+            }
+        }
+        let mut touched = false;
+        for (table, changes) in done {
+            if !changes.is_empty() {
+                touched = true;
+                self.changes.entry(table).or_default().push(changes);
+            }
+        }
+        if touched {
+            let now = self.now();
+            self.epochs.touch(now);
+        }
+        let _ = reply.send(Ok(outcome));
+    }
+
+    // ---- waiting for everything
+
+    fn complete_flushes(&mut self) {
+        if self.flushes.is_empty() {
+            return;
+        }
+        let sources_ended =
+            self.source_statuses().iter().all(|s| s.finished) && self.hydrating.is_empty();
+        let (touched, computed) = (self.epochs.touched(), self.epochs.computed());
+        let (open, closed) = (self.epochs.open(), self.epochs.closed());
+        let mut waiting = Vec::new();
+        for mut flush in std::mem::take(&mut self.flushes) {
+            if flush.target.is_none() && sources_ended {
+                flush.target = Some(if touched { open } else { closed });
+            }
+            match flush.target {
+                Some(target) if computed >= target => {
+                    let _ = flush.reply.send(Ok(target));
+                }
+                Some(target) => {
+                    if target == open {
+                        self.epochs.hurry();
+                    }
+                    waiting.push(flush);
+                }
+                None => waiting.push(flush),
+            }
+        }
+        self.flushes = waiting;
+    }
+
+    /// The sources that are being read; an unbounded one never counts as unfinished.
+    fn source_statuses(&self) -> Vec<SourceStatus> {
+        let workers = self.workers.count() as u64;
+        self.running
+            .iter()
+            .filter_map(|(id, running)| {
+                let RunningKind::Source { metrics, bounded } = &running.kind else { return None };
+                let read = self.running.values().any(|r| r.reads.contains(id));
+                let finished = metrics.workers_finished.load(Ordering::Relaxed) == workers;
+                Some(SourceStatus {
+                    object: *id,
+                    rows: metrics.rows.load(Ordering::Relaxed),
+                    malformed: metrics.malformed.load(Ordering::Relaxed),
+                    finished: finished || !bounded || !read,
+                })
+            })
+            .collect()
+    }
+}
+
+struct BeganRead {
+    view: RawView,
+    missing: BTreeMap<ObjectId, usize>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,14 @@
-//! SQL functions, one file each or family.
+//! SQL functions that DataFusion lacks or means differently, one file each or each family.
 //!
-//! | folder | owns |
+//! | file | owns |
 //! |---|---|
+//! | `scalar/` | functions of one row |
+//!
 //! | `aggregate/` | accumulators and what they evaluate to |
 //!
 //! Invariant: functions know nothing of plans, state tables or operators; they work on columns
 //! and on words that somebody else keeps.
+
+pub mod scalar;
 
 pub mod aggregate;

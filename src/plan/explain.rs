@@ -1,1 +1,172 @@
-//! A plan as text.
+//! A plan as text: one line per operator, inputs indented below it.
+//!
+//! A line says what the operator does, whether its output only grows (`append-only`) or takes rows
+//! back (`retracts`), and what it keeps. An edge that sends rows to other workers is a line of its
+//! own, `Exchange`.
+
+use std::fmt;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::plan::node::{
+    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Plan, Scan, Union,
+};
+
+/// Two spaces a level.
+const INDENT: &str = "  ";
+/// Constants show this many rows.
+const CONSTANT_ROWS_MAX: usize = 3;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.unique_key {
+            Some(key) => writeln!(f, "Result by key {}", names(&self.root.schema(), key))?,
+            None => writeln!(f, "Result by whole row")?,
+        }
+        write_node(f, &self.root, 1)
+    }
+}
+
+fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Result {
+    write!(f, "{}", INDENT.repeat(level))?;
+    match node {
+        Node::Scan(n) => write_scan(f, n)?,
+        Node::Constant(n) => write_constant(f, n)?,
+        Node::Map(n) => write_map(f, n)?,
+        Node::Union(n) => write_union(f, n)?,
+        Node::Aggregate(n) => write_aggregate(f, n)?,
+        Node::Join(n) => write_join(f, n)?,
+    }
+    f.write_str(if node.append_only() { " | append-only" } else { " | retracts" })?;
+    if let Some(kept) = kept(node) {
+        write!(f, " | keeps {kept}")?;
+    }
+    writeln!(f)?;
+    for edge in node.inputs() {
+        write_edge(f, edge, level + 1)?;
+    }
+    Ok(())
+}
+
+fn write_edge(f: &mut fmt::Formatter<'_>, edge: &Edge, level: usize) -> fmt::Result {
+    let indent = INDENT.repeat(level);
+    match &edge.exchange {
+        Exchange::Local => return write_node(f, &edge.input, level),
+        Exchange::Hash(columns) => {
+            let columns = names(&edge.input.schema(), columns);
+            writeln!(f, "{indent}Exchange by hash of {columns}")?;
+        }
+        Exchange::Single => writeln!(f, "{indent}Exchange to one worker")?,
+    }
+    write_node(f, &edge.input, level + 1)
+}
+
+/// What an operator holds from one epoch to the next; `None`: nothing.
+fn kept(node: &Node) -> Option<String> {
+    match node {
+        Node::Scan(_) | Node::Constant(_) | Node::Map(_) | Node::Union(_) => None,
+        Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
+        Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
+        Node::Aggregate(_) => Some("one row per group".to_owned()),
+        Node::Join(_) => Some("all rows of both inputs".to_owned()),
+    }
+}
+
+/// `(a, b)`, or `a` for a single one.
+fn names(schema: &SchemaRef, columns: &[usize]) -> String {
+    let names: Vec<&str> = columns.iter().map(|c| schema.field(*c).name().as_str()).collect();
+    match names.as_slice() {
+        [one] => (*one).to_owned(),
+        many => format!("({})", many.join(", ")),
+    }
+}
+
+fn all_names(schema: &SchemaRef) -> String {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    format!("({})", names.join(", "))
+}
+
+fn write_scan(f: &mut fmt::Formatter<'_>, scan: &Scan) -> fmt::Result {
+    write!(f, "Scan {} {}", scan.name, all_names(&scan.schema))
+}
+
+fn write_constant(f: &mut fmt::Formatter<'_>, constant: &Constant) -> fmt::Result {
+    let rows = constant.rows.num_rows();
+    write!(f, "Constant {}", all_names(&constant.rows.schema()))?;
+    if rows > CONSTANT_ROWS_MAX {
+        return write!(f, ": {rows} rows");
+    }
+    for row in 0..rows {
+        f.write_str(if row == 0 { ": " } else { ", " })?;
+        let values: Vec<String> = constant
+            .rows
+            .columns()
+            .iter()
+            .map(|column| {
+                arrow::util::display::array_value_to_string(column, row)
+                    .unwrap_or_else(|_| "?".to_owned())
+            })
+            .collect();
+        write!(f, "({})", values.join(", "))?;
+    }
+    Ok(())
+}
+
+fn write_map(f: &mut fmt::Formatter<'_>, map: &Map) -> fmt::Result {
+    f.write_str("Map")?;
+    if let Some(projection) = &map.projection {
+        let columns: Vec<String> = projection
+            .iter()
+            .zip(map.schema.fields())
+            .map(|(expr, field)| {
+                let text = expr.to_string();
+                if text == *field.name() { text } else { format!("{text} AS {}", field.name()) }
+            })
+            .collect();
+        write!(f, " ({})", columns.join(", "))?;
+    }
+    if let Some(filter) = &map.filter {
+        write!(f, " where {filter}")?;
+    }
+    Ok(())
+}
+
+fn write_union(f: &mut fmt::Formatter<'_>, union: &Union) -> fmt::Result {
+    write!(f, "Union of {}", union.inputs.len())
+}
+
+fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
+    let input = aggregate.input.input.schema();
+    let calls: Vec<&str> = aggregate.calls.iter().map(|call| call.display.as_str()).collect();
+    match (aggregate.keys.as_slice(), calls.as_slice()) {
+        (keys, []) => write!(f, "Distinct {}", names(&input, keys)),
+        ([], calls) => write!(f, "Aggregate: {}", calls.join(", ")),
+        (keys, calls) => {
+            write!(f, "Aggregate by {}: {}", names(&input, keys), calls.join(", "))
+        }
+    }
+}
+
+fn write_join(f: &mut fmt::Formatter<'_>, join: &Join) -> fmt::Result {
+    let kind = match join.kind {
+        JoinKind::Inner => "inner",
+        JoinKind::Left => "left",
+        JoinKind::Right => "right",
+        JoinKind::Full => "full",
+        JoinKind::LeftSemi => "semi",
+        JoinKind::LeftAnti => "anti",
+    };
+    write!(f, "Join {kind}")?;
+    let (left, right) = (join.left.input.schema(), join.right.input.schema());
+    let equal = if join.null_equals_null { "IS NOT DISTINCT FROM" } else { "=" };
+    let mut conditions: Vec<String> = join
+        .keys
+        .iter()
+        .map(|(l, r)| format!("{} {equal} {}", left.field(*l).name(), right.field(*r).name()))
+        .collect();
+    conditions.extend(join.residual.iter().map(ToString::to_string));
+    if conditions.is_empty() {
+        return f.write_str(" of every pair");
+    }
+    write!(f, " on {}", conditions.join(" AND "))
+}

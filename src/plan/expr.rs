@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 
 use crate::types::error::{Error, Result, SqlState};
 
@@ -18,21 +19,39 @@ pub struct Expr {
     physical: Arc<dyn PhysicalExpr>,
     data_type: DataType,
     nullable: bool,
+    /// As SQL, for EXPLAIN and for the record of a row that failed.
+    text: Option<Arc<str>>,
 }
 
 impl Expr {
     pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType, nullable: bool) -> Expr {
-        Expr { physical, data_type, nullable }
+        Expr { physical, data_type, nullable, text: None }
     }
 
     /// A column of the input.
     pub fn column(name: &str, index: usize, data_type: DataType, nullable: bool) -> Expr {
-        Expr { physical: Arc::new(Column::new(name, index)), data_type, nullable }
+        let physical = Arc::new(Column::new(name, index));
+        Expr { physical, data_type, nullable, text: Some(name.into()) }
+    }
+
+    /// With its SQL.
+    #[must_use]
+    pub fn with_text(self, text: String) -> Expr {
+        Expr { text: Some(text.into()), ..self }
     }
 
     /// The column's index, when the expression is nothing but a column.
     pub fn as_column(&self) -> Option<usize> {
         self.physical.downcast_ref::<Column>().map(Column::index)
+    }
+
+    /// The input columns that it uses, ascending.
+    pub fn input_columns(&self) -> Vec<usize> {
+        let mut columns: Vec<usize> =
+            collect_columns(&self.physical).iter().map(Column::index).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
     }
 
     pub fn data_type(&self) -> &DataType {
@@ -76,7 +95,10 @@ impl Expr {
 
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.physical, f)
+        match &self.text {
+            Some(text) => f.write_str(text),
+            None => fmt::Display::fmt(&self.physical, f),
+        }
     }
 }
 

@@ -1,2 +1,39 @@
 //! Text to plan; knows SQL, knows nothing of threads or storage.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `types.rs` | names of types and identifiers, as Postgres reads them |
+//! | `rewrite.rs` | Postgres's meaning of a syntax tree in the words that DataFusion plans |
+//! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
+//! | `resolve.rs` | names to catalog objects, views to their queries |
+//! | `functions.rs` | which functions and operators a query may name |
+//! | `operators.rs` | operators as Postgres resolves them |
+//! | `schema.rs` | result columns: the Arrow types and names that a client may see |
+//! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
+//! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
+//! | `statement.rs` | the statements, one variant each |
+//! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
+//! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
+
+mod assign;
+pub mod bind;
+pub mod coerce;
+pub mod dml;
+pub mod errors;
+pub mod expressions;
+pub mod functions;
+pub mod lower;
+pub mod operators;
+pub mod optimize;
 pub mod parse;
+pub mod query;
+pub mod resolve;
+pub mod rewrite;
+pub mod schema;
+
+mod extensions;
+pub mod statement;
+pub mod types;
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! that were appended since the last one and are still alive, and the ids of older rows that
 //! died. Base + deltas in order give the live rows; a restored operator reads those that belong
 //! to its worker (`route_rows` of the table's key columns), whatever the number of workers was.
+//! It numbers its rows anew, so its first checkpoint is a base again: it holds all its rows, and
+//! nothing of the checkpoints before it is folded under it.
 
 use std::collections::BTreeMap;
 

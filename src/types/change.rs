@@ -4,7 +4,7 @@
 //! order. A batch of inserts alone carries no weights: the append-only fast path.
 //! Batches are immutable and cheap to clone; no batch holds a row of weight 0.
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute;
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -158,7 +158,11 @@ impl ChangeBatch {
 
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> Result<ChangeBatch> {
-        let rows = compute::take_record_batch(&self.rows, indices)?;
+        // Not `take_record_batch`, which fails for rows without columns.
+        let columns = self.rows.columns().iter().map(|c| compute::take(c, indices, None));
+        let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+        let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &options)?;
         let weights = match &self.weights {
             Weights::AllInserts => Weights::AllInserts,
             Weights::Each(weights) => Weights::Each(
@@ -202,28 +206,8 @@ impl ChangeBatch {
     /// A batch of inserts alone is returned as it is: nothing in it can cancel.
     pub fn consolidate(self) -> Result<ChangeBatch> {
         let Weights::Each(weights) = &self.weights else { return Ok(self) };
-        let columns = self.rows.columns();
-        let hashes = hash_rows(columns, self.num_rows(), HashUse::Table)?;
-        let same = RowComparator::new(columns, columns)?;
-        let mut seen: HashTable<u32> = HashTable::with_capacity(self.num_rows());
         let mut sums = weights.to_vec();
-        for row in 0..self.num_rows() {
-            let hash = hashes[row];
-            let entry = seen.entry(
-                hash,
-                |other| hashes[*other as usize] == hash && same.equal(*other as usize, row),
-                |other| hashes[*other as usize],
-            );
-            match entry {
-                hashbrown::hash_table::Entry::Occupied(first) => {
-                    sums[*first.get() as usize] += weights[row];
-                    sums[row] = 0;
-                }
-                hashbrown::hash_table::Entry::Vacant(vacant) => {
-                    vacant.insert(row as u32);
-                }
-            }
-        }
+        sum_equal_rows(&self.rows, &mut sums)?;
         ChangeBatch::new(self.rows, sums)
     }
 
@@ -240,6 +224,37 @@ impl ChangeBatch {
             .sum::<usize>()
             + weights
     }
+}
+
+/// Adds the weight of each row to that of the first equal row, and lets it be 0.
+///
+/// # Errors
+/// For a column whose type cannot be hashed or compared.
+pub fn sum_equal_rows(rows: &RecordBatch, weights: &mut [i64]) -> Result<()> {
+    let columns = rows.columns();
+    let hashes = hash_rows(columns, rows.num_rows(), HashUse::Table)?;
+    let same = RowComparator::new(columns, columns)?;
+    let mut seen: HashTable<u32> = HashTable::with_capacity(rows.num_rows());
+    for row in 0..rows.num_rows() {
+        let hash = hashes[row];
+        let entry = seen.entry(
+            hash,
+            |other| hashes[*other as usize] == hash && same.equal(*other as usize, row),
+            |other| hashes[*other as usize],
+        );
+        match entry {
+            hashbrown::hash_table::Entry::Occupied(first) => {
+                // A row that stands 2^63 times is beyond any memory.
+                let first = *first.get() as usize;
+                weights[first] = weights[first].saturating_add(weights[row]);
+                weights[row] = 0;
+            }
+            hashbrown::hash_table::Entry::Vacant(vacant) => {
+                vacant.insert(row as u32);
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

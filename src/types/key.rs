@@ -114,7 +114,13 @@ fn hash_bytes<'a>(
 
 /// The bits that are hashed for a float: equal values have equal bits.
 fn float_bits(value: f64) -> u64 {
-    if value == 0.0 { 0 } else { value.to_bits() }
+    if value == 0.0 {
+        0
+    } else if value.is_nan() {
+        f64::NAN.to_bits()
+    } else {
+        value.to_bits()
+    }
 }
 
 fn hash_column(

@@ -8,6 +8,7 @@
 //! | `key.rs` | hashing and comparing rows by key columns |
 //! | `value.rs` | single values as order-preserving words or bytes |
 //! | `sql_type.rs` | Postgres types and their Arrow columns |
+//! | `text/` | values as Postgres prints and reads them |
 //! | `error.rs` | `Error`: who must act, SQLSTATE, detail, hint, position |
 
 pub mod change;
@@ -15,5 +16,6 @@ pub mod error;
 pub mod id;
 pub mod key;
 pub mod sql_type;
+pub mod text;
 pub mod time;
 pub mod value;

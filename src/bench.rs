@@ -1,0 +1,253 @@
+//! `millstream bench nexmark`: how fast views over the Nexmark stream are computed.
+//!
+//! For each query, in a server of its own in this process:
+//! 1. the sources that it reads are declared, bounded to so many events;
+//! 2. the clock and the processor counters are read, and the view is created, which starts
+//!    reading: the generator's work is part of the measurement;
+//! 3. the end is when every source has ended and the view shows everything.
+//!
+//! q0 and q1 put out as much as they read. Where Flink writes such a result to a sink that drops
+//! it, their views keep one row, the greatest value of each output column, so that every value
+//! is computed and read, but not kept.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use crate::config::ServerConfig;
+use crate::observe::clock::Clock;
+use crate::observe::process;
+use crate::slt::PrivateServer;
+use crate::types::error::{Error, Result, SqlState};
+
+/// What to measure, and how.
+#[derive(Clone, Debug)]
+pub struct NexmarkOptions {
+    /// Names of [`QUERIES`].
+    pub queries: Vec<String>,
+    /// Events of all three kinds.
+    pub events: u64,
+    /// Lines of JSON instead of a table.
+    pub json: bool,
+    pub config: ServerConfig,
+}
+
+/// One query of the benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    pub name: &'static str,
+    /// Which of person, auction and bid it reads.
+    pub sources: &'static [&'static str],
+    pub sql: &'static str,
+}
+
+/// The queries that Millstream can run, in the benchmark's order, and a count per auction of all
+/// bids, which is the plainest stateful query.
+pub const QUERIES: &[Query] = &[
+    Query { name: "q0", sources: &["bid"], sql: include_str!("bench/q0.sql") },
+    Query { name: "q1", sources: &["bid"], sql: include_str!("bench/q1.sql") },
+    Query { name: "q2", sources: &["bid"], sql: include_str!("bench/q2.sql") },
+    Query { name: "q3", sources: &["auction", "person"], sql: include_str!("bench/q3.sql") },
+    Query { name: "q4", sources: &["auction", "bid"], sql: include_str!("bench/q4.sql") },
+    Query {
+        name: "count_by_auction",
+        sources: &["bid"],
+        sql: include_str!("bench/count_by_auction.sql"),
+    },
+];
+
+/// What is measured when no query is named.
+pub const DEFAULT_QUERIES: [&str; 6] = ["q0", "q1", "q2", "q3", "q4", "count_by_auction"];
+
+/// What one query took.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    pub query: &'static str,
+    pub events: u64,
+    pub seconds: f64,
+    pub events_per_s: u64,
+    /// User and system time of the whole process while the query ran, the generator included.
+    pub cpu_seconds: f64,
+    /// The most memory of the process while the query ran.
+    pub peak_rss_mib: u64,
+}
+
+/// How often it is asked whether a query is done.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Measures the queries, one after the other, and prints each as it is done.
+///
+/// # Errors
+/// For an unknown query, and for the first that fails.
+pub async fn nexmark(options: NexmarkOptions) -> Result<()> {
+    let queries = options.queries.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?;
+    if !options.json {
+        print(&heading(&options));
+    }
+    for query in queries {
+        let measured = measure(query, &options).await.map_err(|e| e.context(query.name))?;
+        print(&match options.json {
+            true => serde_json::to_string(&measured).expect("plain numbers have a JSON form"),
+            false => table_line(&measured),
+        });
+    }
+    Ok(())
+}
+
+fn find(name: &str) -> Result<&'static Query> {
+    QUERIES.iter().find(|query| query.name == name).ok_or_else(|| {
+        let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
+        Error::user(SqlState::INVALID_PARAMETER_VALUE, format!("there is no query \"{name}\""))
+            .hint(format!("There are {}.", names.join(", ")))
+    })
+}
+
+async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Measurement> {
+    let server = PrivateServer::start_with(options.config.clone()).await?;
+    let client = connect(&server.client_config()).await?;
+    for source in query.sources {
+        run(&client, &source_sql(source, options.events)).await?;
+    }
+    let progress = progress_bar(query, options);
+    process::reset_peak();
+    let clock = Clock::system();
+    let cpu_before = process::cpu_time();
+
+    run(&client, &format!("CREATE MATERIALIZED VIEW {VIEW} AS {}", query.sql)).await?;
+    wait_until_done(&client, &progress).await?;
+
+    let seconds = clock.elapsed().as_secs_f64();
+    let cpu_seconds = (process::cpu_time() - cpu_before).as_secs_f64();
+    let peak_bytes = process::resident_peak_bytes();
+    progress.finish_and_clear();
+    drop(client);
+    server.stop().await;
+    Ok(Measurement {
+        query: query.name,
+        events: options.events,
+        seconds: (seconds * 1e3).round() / 1e3,
+        events_per_s: (options.events as f64 / seconds) as u64,
+        cpu_seconds: (cpu_seconds * 1e3).round() / 1e3,
+        peak_rss_mib: peak_bytes >> 20,
+    })
+}
+
+const VIEW: &str = "result";
+
+/// Declares a source of one kind of event. Every query reads the same events, whatever it reads
+/// of them.
+fn source_sql(kind: &str, events: u64) -> String {
+    format!(
+        "CREATE SOURCE {kind} WITH (connector = 'nexmark', table.type = '{kind}', \
+         events.limit = '{events}')"
+    )
+}
+
+/// Waits until all sources have ended and the view shows all of it.
+async fn wait_until_done(client: &Client, progress: &ProgressBar) -> Result<()> {
+    loop {
+        progress.tick();
+        if sources_ended(client).await? {
+            // A read sees at least what was complete before it.
+            return run(client, "FLUSH").await;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Whether every source has been read to its end.
+async fn sources_ended(client: &Client) -> Result<bool> {
+    let sql = "SELECT count(*) FROM millstream.sources WHERE NOT finished";
+    let messages = client.simple_query(sql).await.map_err(failed)?;
+    Ok(messages
+        .iter()
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("0"))))
+}
+
+async fn connect(config: &Config) -> Result<Client> {
+    let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn run(client: &Client, sql: &str) -> Result<()> {
+    client.batch_execute(sql).await.map_err(failed)
+}
+
+fn failed(error: tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(server) => Error::external(SqlState::INTERNAL_ERROR, server.message().to_owned())
+            .detail(format!("SQLSTATE {}", server.code().code())),
+        None => Error::external(SqlState::CONNECTION_EXCEPTION, error.to_string()),
+    }
+}
+
+fn progress_bar(query: &Query, options: &NexmarkOptions) -> ProgressBar {
+    if options.json {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner().with_message(query.name);
+    let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+    bar.set_style(style.expect("the template is a constant"));
+    bar
+}
+
+fn heading(options: &NexmarkOptions) -> String {
+    let workers = options.config.workers;
+    format!(
+        "Nexmark, {} events, {workers} workers\n\n{:<18} {:>9} {:>12} {:>9} {:>9}",
+        options.events, "query", "seconds", "events/s", "CPU s", "peak MiB"
+    )
+}
+
+fn table_line(measured: &Measurement) -> String {
+    let Measurement { query, seconds, events_per_s, cpu_seconds, peak_rss_mib, .. } = measured;
+    format!("{query:<18} {seconds:>9.3} {events_per_s:>12} {cpu_seconds:>9.3} {peak_rss_mib:>9}")
+}
+
+#[expect(clippy::print_stdout, reason = "the benchmark's result")]
+fn print(line: &str) {
+    println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_listed_once_and_read_what_they_say() {
+        let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
+        assert_eq!(names, DEFAULT_QUERIES);
+        for query in QUERIES {
+            for source in ["person", "auction", "bid"] {
+                let read =
+                    ["FROM", "JOIN"].iter().any(|word| {
+                        query.sql.split(&format!("{word} {source}")).skip(1).any(|rest| {
+                            !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+                        })
+                    });
+                assert_eq!(read, query.sources.contains(&source), "{} {source}", query.name);
+            }
+        }
+        assert!(find("q99").is_err());
+    }
+
+    #[test]
+    fn a_measurement_is_one_line_of_json() {
+        let measured = Measurement {
+            query: "q0",
+            events: 1_000,
+            seconds: 0.5,
+            events_per_s: 2_000,
+            cpu_seconds: 0.75,
+            peak_rss_mib: 64,
+        };
+        assert_eq!(
+            serde_json::to_string(&measured).unwrap(),
+            "{\"query\":\"q0\",\"events\":1000,\"seconds\":0.5,\"events_per_s\":2000,\
+             \"cpu_seconds\":0.75,\"peak_rss_mib\":64}"
+        );
+    }
+}

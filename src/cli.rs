@@ -1,0 +1,389 @@
+//! The command line: what there is to say, and what each command does.
+//!
+//! A server's flags are made from `config::SETTINGS`, each also as a variable `MILLSTREAM_...`,
+//! so that a new setting is one entry there.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
+
+use crate::bench::{self, NexmarkOptions};
+use crate::config::{self, SETTINGS, ServerConfig};
+use crate::frontend::repl::{self, ShellOptions, Target};
+use crate::observe::log::{self, LogTarget};
+use crate::server::Server;
+use crate::slt::{self, FileReport, Totals};
+use crate::types::error::{Error, Result};
+
+/// A streaming SQL database. Without a command: a server and a shell in one process.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Action>,
+    #[command(flatten)]
+    server: ServerArguments,
+    /// Which log lines: a level, or module=level
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_LOG",
+        hide_env_values = true,
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run a server
+    Serve(ServerArguments),
+    /// Run a shell against a running server
+    Repl {
+        /// postgres://user@host:port/database
+        #[arg(default_value = "postgres://127.0.0.1:7432/millstream", env = "MILLSTREAM_URL")]
+        url: String,
+    },
+    /// Run a file of SQL against a server of its own; stops at the first error
+    Run {
+        file: PathBuf,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Run sqllogictest files, each in a fresh database, with one worker and with two
+    Test {
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Use this running server instead of servers of their own
+        #[arg(long, value_name = "URL", env = "MILLSTREAM_CONNECT")]
+        connect: Option<String>,
+    },
+    /// Measure
+    #[command(subcommand)]
+    Bench(Benchmark),
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// The queries of the Nexmark benchmark over its generator, in this process
+    Nexmark {
+        /// Which queries, separated by commas
+        #[arg(long, value_delimiter = ',', env = "MILLSTREAM_QUERIES", default_values = bench::DEFAULT_QUERIES)]
+        queries: Vec<String>,
+        /// Events of all three kinds; q0 reads the bids, 46 of 50
+        #[arg(long, env = "MILLSTREAM_EVENTS", default_value_t = 10_000_000)]
+        events: u64,
+        /// Threads that maintain the view
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// How often state is made durable
+        #[arg(long, env = "MILLSTREAM_CHECKPOINT_INTERVAL", value_name = "DURATION")]
+        checkpoint_interval: Option<String>,
+        /// A line of JSON for each query
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The settings that were given, as text.
+#[derive(Clone, Debug, Default)]
+struct ServerArguments {
+    given: BTreeMap<&'static str, String>,
+}
+
+impl Args for ServerArguments {
+    fn augment_args(command: Command) -> Command {
+        SETTINGS.iter().fold(command, |command, setting| {
+            let default = match setting.default {
+                "" => String::new(),
+                default => format!(" [default: {default}]"),
+            };
+            let argument = Arg::new(setting.name)
+                .long(setting.name.replace('_', "-"))
+                .env(format!("MILLSTREAM_{}", setting.name.to_uppercase()))
+                .hide_env_values(true)
+                .value_name(setting.unit.to_uppercase())
+                .help(format!("{}{default}", setting.doc));
+            command.arg(argument)
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        ServerArguments::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServerArguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<ServerArguments, clap::Error> {
+        let mut arguments = ServerArguments::default();
+        arguments.update_from_arg_matches(matches)?;
+        Ok(arguments)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for setting in SETTINGS {
+            if let Some(value) = matches.get_one::<String>(setting.name) {
+                self.given.insert(setting.name, value.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ServerArguments {
+    fn config(&self) -> Result<ServerConfig> {
+        let mut config = ServerConfig::default();
+        for (name, value) in &self.given {
+            config.set(name, value)?;
+        }
+        Ok(config)
+    }
+
+    /// For a server that only this process uses: free ports unless they were given.
+    fn private_config(&self) -> Result<ServerConfig> {
+        let mut config = self.config()?;
+        for name in ["listen", "http"] {
+            if !self.given.contains_key(name) {
+                config.set(name, ANY_LOOPBACK_PORT)?;
+            }
+        }
+        Ok(config)
+    }
+}
+
+const ANY_LOOPBACK_PORT: &str = "127.0.0.1:0";
+
+/// Runs the program; what `main` returns.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Error::from(error).context("cannot start threads")),
+    };
+    let outcome = runtime.block_on(run(arguments));
+    // What still runs are reads that block on a terminal; nothing waits for them.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let filter = arguments.log.as_str();
+    match arguments.command {
+        None => serve_and_interact(&arguments.server.config()?, filter).await,
+        Some(Action::Serve(server)) => {
+            log::start(filter, LogTarget::Stderr)?;
+            serve(server.config()?).await
+        }
+        Some(Action::Repl { url }) => {
+            let target = Target::parse(&url)?;
+            let banner = repl::banner(&target, None);
+            let demo_dir = std::env::temp_dir().join("millstream-demo");
+            let history_file = history_file(&std::env::temp_dir());
+            let options = ShellOptions { target, banner, demo_dir, history_file };
+            repl::interact(options).await.map(exit_code)
+        }
+        Some(Action::Run { file, server }) => {
+            log::start(filter, LogTarget::Stderr)?;
+            run_file(&file, server.private_config()?).await
+        }
+        Some(Action::Test { paths, connect }) => {
+            log::start("warn", LogTarget::Stderr)?;
+            test(&paths, connect.as_deref()).await
+        }
+        Some(Action::Bench(benchmark)) => {
+            log::start("warn", LogTarget::Stderr)?;
+            run_benchmark(benchmark).await
+        }
+    }
+}
+
+fn exit_code(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    print_error(error);
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stderr, reason = "the command line's own words")]
+fn print_error(error: &Error) {
+    let body = error.body();
+    eprintln!("error: {}", body.message);
+    if let Some(detail) = &body.detail {
+        eprintln!("{detail}");
+    }
+    if let Some(hint) = &body.hint {
+        eprintln!("{hint}");
+    }
+}
+
+/// Where lines typed are remembered: in the home directory, or else in `fallback`.
+fn history_file(fallback: &Path) -> PathBuf {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    home.map_or_else(|| fallback.to_owned(), PathBuf::from).join(".millstream_history")
+}
+
+async fn serve(config: ServerConfig) -> Result<ExitCode> {
+    let mut server = Server::start(config).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = server.failed() => Some(failure),
+    };
+    match failure {
+        None => {
+            server.stop().await;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(failure) => Err(failure),
+    }
+}
+
+async fn serve_and_interact(config: &ServerConfig, filter: &str) -> Result<ExitCode> {
+    // The terminal belongs to the shell.
+    let log_file = config.data_dir.join("millstream.log");
+    log::start(filter, LogTarget::File(&log_file))?;
+    let server = Server::start(config.clone()).await?;
+    let target = Target::at(server.postgres_address());
+    let outcome = repl::interact(ShellOptions {
+        banner: repl::banner(&target, Some(server.http_address())),
+        target,
+        demo_dir: config.data_dir.join("demo"),
+        history_file: history_file(&config.data_dir),
+    })
+    .await;
+    server.stop().await;
+    outcome.map(exit_code)
+}
+
+async fn run_file(file: &Path, config: ServerConfig) -> Result<ExitCode> {
+    if let Err(error) = std::fs::metadata(file) {
+        return Err(Error::from(error).context(file.display()));
+    }
+    let server = Server::start(config).await?;
+    let passed = repl::run_file(Target::at(server.postgres_address()), file).await;
+    server.stop().await;
+    passed.map(exit_code)
+}
+
+async fn test(paths: &[PathBuf], connect: Option<&str>) -> Result<ExitCode> {
+    let files = slt::find_files(paths)?;
+    let mut totals = Totals::default();
+    if let Some(url) = connect {
+        let server = slt::parse_url(url)?;
+        totals = slt::run_files(&server, &files, None, |report| tell(report, "")).await;
+    } else {
+        for mode in slt::MODES {
+            let server = slt::PrivateServer::start(mode.workers).await?;
+            let name = format!(" ({})", mode.name);
+            let config = server.client_config();
+            let workers = Some(mode.workers);
+            let of_mode =
+                slt::run_files(&config, &files, workers, |report| tell(report, &name)).await;
+            totals.passed += of_mode.passed;
+            totals.failed += of_mode.failed;
+            server.stop().await;
+        }
+    }
+    print_line(&format!("{} passed, {} failed", totals.passed, totals.failed));
+    Ok(exit_code(totals.failed == 0))
+}
+
+fn tell(report: &FileReport, mode: &str) -> ControlFlow<()> {
+    print_line(&report.line(mode));
+    ControlFlow::Continue(())
+}
+
+#[expect(clippy::print_stdout, reason = "the command line's own words")]
+fn print_line(text: &str) {
+    println!("{text}");
+}
+
+async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
+    let Benchmark::Nexmark { queries, events, workers, checkpoint_interval, json } = benchmark;
+    let mut config = ServerConfig::default();
+    if let Some(workers) = workers {
+        config.set("workers", &workers)?;
+    }
+    if let Some(interval) = checkpoint_interval {
+        config::parse_duration(&interval)?;
+        warn!("this version keeps state in memory; no checkpoints are written");
+    }
+    bench::nexmark(NexmarkOptions { queries, events, json, config }).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("millstream").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_and_a_variable() {
+        let command = Arguments::command();
+        let serve = command.find_subcommand("serve").expect("there is serve");
+        for setting in SETTINGS {
+            let argument = serve.get_arguments().find(|a| a.get_id() == setting.name);
+            let argument = argument.unwrap_or_else(|| panic!("no flag for {}", setting.name));
+            let variable = format!("MILLSTREAM_{}", setting.name.to_uppercase());
+            assert_eq!(argument.get_env().and_then(|e| e.to_str()), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let arguments =
+            parse("serve --workers 3 --memory-limit 4GiB --listen 127.0.0.1:0").unwrap();
+        let Some(Action::Serve(server)) = arguments.command else { panic!("serve") };
+        let config = server.config().unwrap();
+        assert_eq!(config.workers.get(), 3);
+        assert_eq!(config.memory_limit_bytes, 4 << 30);
+        assert_eq!(config.listen.port(), 0);
+        assert_eq!(config.http.port(), 7433);
+
+        let arguments = parse("--data-dir /tmp/x").unwrap();
+        assert!(arguments.command.is_none());
+        assert_eq!(arguments.server.config().unwrap().data_dir, Path::new("/tmp/x"));
+    }
+
+    #[test]
+    fn wrong_values_name_the_setting() {
+        let arguments = parse("serve --memory-limit much").unwrap();
+        let Some(Action::Serve(server)) = arguments.command else { panic!("serve") };
+        let error = server.config().unwrap_err();
+        assert_eq!(error.message(), "setting \"memory_limit\": \"much\" is not a size");
+        assert!(parse("serve --colour red").is_err());
+        assert!(parse("test").is_err());
+    }
+
+    #[test]
+    fn private_servers_take_free_ports() {
+        let arguments = parse("run a.sql --http 127.0.0.1:9").unwrap();
+        let Some(Action::Run { server, .. }) = arguments.command else { panic!("run") };
+        let config = server.private_config().unwrap();
+        assert_eq!((config.listen.port(), config.http.port()), (0, 9));
+    }
+}

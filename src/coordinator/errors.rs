@@ -1,0 +1,136 @@
+//! Rows and records that were left out: what `millstream.errors` shows.
+//!
+//! Equal errors are one record with a weight; when the row goes (weight back to 0), so does the
+//! record. The number of records is bounded; the oldest leave first, and are counted.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::dataflow::operator::RowError;
+use crate::types::time::EventTime;
+
+/// Records kept. At a few hundred bytes each this is a few megabytes.
+const RECORDS_MAX: usize = 10_000;
+
+/// One row or record that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ErrorRecord {
+    /// When it was first seen.
+    pub time: EventTime,
+    /// The view or source.
+    pub object: String,
+    /// The expression, or the place in the source.
+    pub place: String,
+    pub sqlstate: &'static str,
+    pub message: String,
+    /// The row or record as text.
+    pub row: String,
+    /// How many copies of the row were left out.
+    pub weight: i64,
+}
+
+/// What makes two errors one record.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Identity {
+    object: String,
+    place: String,
+    sqlstate: &'static str,
+    message: String,
+    row: String,
+}
+
+/// All records.
+#[derive(Default)]
+pub struct ErrorLog {
+    records: HashMap<Identity, (EventTime, i64)>,
+    /// Oldest first; may hold identities that have gone.
+    order: VecDeque<Identity>,
+}
+
+impl ErrorLog {
+    pub fn record(&mut self, object: &str, errors: Vec<RowError>, now: EventTime) {
+        for error in errors {
+            let identity = Identity {
+                object: object.to_owned(),
+                place: error.expression,
+                sqlstate: error.error.sqlstate().0,
+                message: error.error.to_string(),
+                row: error.row,
+            };
+            let (_, weight) = self.records.entry(identity.clone()).or_insert_with(|| {
+                self.order.push_back(identity.clone());
+                (now, 0)
+            });
+            *weight += error.weight;
+            if *weight == 0 {
+                self.records.remove(&identity);
+            }
+            while self.order.len() > RECORDS_MAX {
+                let oldest = self.order.pop_front().expect("longer than the maximum");
+                self.records.remove(&oldest);
+            }
+        }
+    }
+
+    /// Forgets the errors of an object that has gone.
+    pub fn forget(&mut self, object: &str) {
+        self.records.retain(|identity, _| identity.object != object);
+        self.order.retain(|identity| identity.object != object);
+    }
+
+    /// The records, oldest first.
+    pub fn records(&self) -> Vec<ErrorRecord> {
+        let mut records: Vec<ErrorRecord> = self
+            .records
+            .iter()
+            .map(|(identity, (time, weight))| ErrorRecord {
+                time: *time,
+                object: identity.object.clone(),
+                place: identity.place.clone(),
+                sqlstate: identity.sqlstate,
+                message: identity.message.clone(),
+                row: identity.row.clone(),
+                weight: *weight,
+            })
+            .collect();
+        records.sort_by(|a, b| (a.time, &a.object, &a.place).cmp(&(b.time, &b.object, &b.place)));
+        records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::error::{Error, SqlState};
+
+    fn division(row: &str, weight: i64) -> RowError {
+        RowError {
+            error: Error::user(SqlState::DIVISION_BY_ZERO, "division by zero"),
+            expression: "a / b".into(),
+            row: row.into(),
+            weight,
+        }
+    }
+
+    #[test]
+    fn a_record_goes_with_its_row() {
+        let mut log = ErrorLog::default();
+        log.record("v", vec![division("1, 0", 1), division("2, 0", 2)], EventTime(5));
+        log.record("v", vec![division("1, 0", -1)], EventTime(6));
+        let records = log.records();
+        assert_eq!(records.len(), 1);
+        assert_eq!((records[0].row.as_str(), records[0].weight), ("2, 0", 2));
+        assert_eq!(records[0].sqlstate, "22012");
+        log.forget("v");
+        assert!(log.records().is_empty());
+    }
+
+    #[test]
+    fn the_number_of_records_is_bounded() {
+        let mut log = ErrorLog::default();
+        for row in 0..RECORDS_MAX + 10 {
+            log.record("v", vec![division(&row.to_string(), 1)], EventTime(row as i64));
+        }
+        assert_eq!(log.records().len(), RECORDS_MAX);
+        assert_eq!(log.records()[0].row, "10");
+    }
+}

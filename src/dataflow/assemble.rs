@@ -1,0 +1,181 @@
+//! Walks a plan and wires its dataflow: scans from inboxes, operators under drivers, the result
+//! into its hub or subscription, a probe at the end.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use timely::container::NoopBuilder;
+use timely::dataflow::Scope;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::operator::Operator as _;
+use timely::dataflow::operators::probe::{Handle, Probe};
+
+use crate::dataflow::driver::{ChunkStream, DriverContext, drive};
+use crate::dataflow::exchange::Chunk;
+use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::operator::Operator;
+use crate::dataflow::operators;
+use crate::plan::node::{Edge, Exchange, Node, Plan};
+use crate::types::change::ChangeBatch;
+use crate::types::error::Result;
+use crate::types::time::Epoch;
+
+/// What assembling leaves for the worker.
+pub struct Assembled {
+    /// Passes an epoch when the dataflow has finished it, on all workers.
+    pub probe: Handle<u64>,
+    /// One inbox per scan.
+    pub scans: Vec<Rc<RefCell<Inbox>>>,
+}
+
+/// Builds the dataflow of `plan`, ending in `result`, whose changes go to `hub`.
+///
+/// # Errors
+/// When an operator refuses its node; nothing may then run on any worker, so plans are checked
+/// with [`operators::check`] before they are sent.
+pub fn assemble(
+    scope: Scope<'_, u64>,
+    plan: &Plan,
+    result: Box<dyn Operator>,
+    hub: Rc<RefCell<Hub>>,
+    context: &DriverContext,
+) -> Result<Assembled> {
+    let mut scans = Vec::new();
+    let root = node_stream(scope, &plan.root, context, &mut scans)?;
+    let exchange = result_exchange(plan);
+    let changes = drive(scope, vec![(root, exchange)], result, context.clone());
+    let probe = export(changes, hub);
+    Ok(Assembled { probe, scans })
+}
+
+/// How the rows of a plan's result are spread, so that a row and its deletion meet.
+pub fn result_exchange(plan: &Plan) -> Exchange {
+    if plan.root.append_only() || placed_by_content(&plan.root).is_some() {
+        return Exchange::Local;
+    }
+    match &plan.unique_key {
+        Some(key) if key.is_empty() => Exchange::Single,
+        Some(key) => Exchange::Hash(key.clone()),
+        None => Exchange::Hash((0..plan.root.schema().fields().len()).collect()),
+    }
+}
+
+/// Output columns whose values alone decide on which worker a row of `node` is made.
+fn placed_by_content(node: &Node) -> Option<Vec<usize>> {
+    match node {
+        Node::Aggregate(n) if n.input.exchange == Exchange::Hash(n.keys.clone()) => {
+            Some((0..n.keys.len()).collect())
+        }
+        Node::Map(n) if n.input.exchange == Exchange::Local => {
+            let below = placed_by_content(&n.input.input)?;
+            match &n.projection {
+                None => Some(below),
+                Some(exprs) => below
+                    .iter()
+                    .map(|column| exprs.iter().position(|e| e.as_column() == Some(*column)))
+                    .collect(),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn node_stream<'scope>(
+    scope: Scope<'scope, u64>,
+    node: &Node,
+    context: &DriverContext,
+    scans: &mut Vec<Rc<RefCell<Inbox>>>,
+) -> Result<ChunkStream<'scope>> {
+    if let Node::Scan(scan) = node {
+        let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
+        let inbox = Rc::new(RefCell::new(inbox));
+        scans.push(inbox.clone());
+        return Ok(scan_stream(scope, inbox, context.as_of));
+    }
+    let mut inputs = Vec::new();
+    for Edge { input, exchange } in node.inputs() {
+        let stream = node_stream(scope, input, context, scans)?;
+        inputs.push((stream, exchange.clone()));
+    }
+    if let Node::Constant(constant) = node {
+        let rows = ChangeBatch::inserts(constant.rows.clone());
+        return Ok(constant_stream(scope, rows, context));
+    }
+    let operator = operators::build(node, context.worker)?;
+    Ok(drive(scope, inputs, operator, context.clone()))
+}
+
+/// The head of a dataflow: sends what is in the inbox, and lets epochs pass as it is told.
+fn scan_stream(scope: Scope<'_, u64>, inbox: Rc<RefCell<Inbox>>, as_of: Epoch) -> ChunkStream<'_> {
+    let mut builder = OperatorBuilder::new("scan".to_owned(), scope);
+    let activator = scope.activator_for(builder.operator_info().address);
+    inbox.borrow_mut().on_change(move || activator.activate());
+    let (output, stream) = builder.new_output();
+    let mut output: OutputBuilder<u64, NoopBuilder<Chunk>> = OutputBuilder::from(output);
+    builder.build(move |mut capabilities| {
+        let mut capability = capabilities.pop().expect("one output has one capability");
+        capability.downgrade(&as_of.0);
+        move |_frontiers| {
+            let mut inbox = inbox.borrow_mut();
+            let mut handle = output.activate();
+            for (epoch, batch) in inbox.take() {
+                let mut chunk = Chunk { batches: vec![batch], watermarks: vec![] };
+                let at = capability.delayed(&epoch.0);
+                handle.session_with_builder(&at).give_container(&mut chunk);
+            }
+            capability.downgrade(&inbox.frontier().0);
+        }
+    });
+    stream
+}
+
+/// Rows that are there from the first epoch on; nothing ever follows them.
+fn constant_stream<'scope>(
+    scope: Scope<'scope, u64>,
+    rows: ChangeBatch,
+    context: &DriverContext,
+) -> ChunkStream<'scope> {
+    let mut builder = OperatorBuilder::new("constant".to_owned(), scope);
+    let (output, stream) = builder.new_output();
+    let mut output: OutputBuilder<u64, NoopBuilder<Chunk>> = OutputBuilder::from(output);
+    let (as_of, emits) = (context.as_of, context.worker == 0);
+    builder.build(move |mut capabilities| {
+        let mut capability = capabilities.pop();
+        if let Some(capability) = &mut capability {
+            capability.downgrade(&as_of.0);
+        }
+        move |_frontiers| {
+            // Without its capability the operator never holds an epoch back again.
+            if let Some(capability) = capability.take()
+                && emits
+                && !rows.is_empty()
+            {
+                let mut chunk = Chunk { batches: vec![rows.clone()], watermarks: vec![] };
+                let mut handle = output.activate();
+                handle.session_with_builder(&capability).give_container(&mut chunk);
+            }
+        }
+    });
+    stream
+}
+
+/// The tail of a dataflow: its changes go to whoever reads the object.
+fn export(changes: ChunkStream<'_>, hub: Rc<RefCell<Hub>>) -> Handle<u64> {
+    let done: ChunkStream<'_> =
+        changes.unary::<NoopBuilder<Chunk>, _, _, _>(Pipeline, "export", move |_, _| {
+            move |input, _output| {
+                input.for_each(|capability, chunk| {
+                    let epoch = *capability.least().expect("a message is sent at one epoch");
+                    for batch in std::mem::take(chunk).batches {
+                        hub.borrow_mut()
+                            .push(Epoch(epoch), &batch, None)
+                            .expect("readers want columns that the object has");
+                    }
+                });
+            }
+        });
+    let (probe, _) = done.probe();
+    probe
+}

@@ -1,0 +1,124 @@
+//! Where the changes of one object meet the dataflows that read it, on one worker.
+//!
+//! A table's changes come with the command that closes their epoch, a source's rows as they are
+//! read, a view's from its `materialize`. Each reader has an inbox that its scan operator drains.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+
+use crate::types::change::ChangeBatch;
+use crate::types::error::Result;
+use crate::types::id::ObjectId;
+use crate::types::time::Epoch;
+
+/// What waits for one scan operator.
+pub struct Inbox {
+    pub object: ObjectId,
+    /// The object's columns that the scan wants, in order.
+    pub columns: Vec<usize>,
+    /// Batches of exactly these columns, each with its epoch.
+    queue: VecDeque<(Epoch, ChangeBatch)>,
+    /// No batch of an earlier epoch will come.
+    frontier: Epoch,
+    /// Schedules the scan.
+    wake: Option<Box<dyn Fn()>>,
+}
+
+impl Inbox {
+    pub fn new(object: ObjectId, columns: Vec<usize>, as_of: Epoch) -> Inbox {
+        Inbox { object, columns, queue: VecDeque::new(), frontier: as_of, wake: None }
+    }
+
+    pub fn on_change(&mut self, wake: impl Fn() + 'static) {
+        self.wake = Some(Box::new(wake));
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            wake();
+        }
+    }
+
+    /// Adds a batch that has the scan's columns.
+    pub fn push(&mut self, epoch: Epoch, batch: ChangeBatch) {
+        assert!(epoch >= self.frontier, "a batch before the frontier of its scan");
+        if !batch.is_empty() {
+            self.queue.push_back((epoch, batch));
+            self.wake();
+        }
+    }
+
+    /// Promises that nothing before `frontier` will come.
+    pub fn advance(&mut self, frontier: Epoch) {
+        if frontier > self.frontier {
+            self.frontier = frontier;
+            self.wake();
+        }
+    }
+
+    pub fn frontier(&self) -> Epoch {
+        self.frontier
+    }
+
+    pub fn take(&mut self) -> VecDeque<(Epoch, ChangeBatch)> {
+        std::mem::take(&mut self.queue)
+    }
+}
+
+/// The readers of one object.
+#[derive(Default)]
+pub struct Hub {
+    readers: Vec<Weak<RefCell<Inbox>>>,
+}
+
+impl Hub {
+    pub fn subscribe(&mut self, inbox: &Rc<RefCell<Inbox>>) {
+        self.readers.push(Rc::downgrade(inbox));
+    }
+
+    /// Whether anybody reads.
+    pub fn has_readers(&self) -> bool {
+        self.readers.iter().any(|reader| reader.strong_count() > 0)
+    }
+
+    /// The columns that the readers want, ascending.
+    pub fn wanted_columns(&self) -> Vec<usize> {
+        let mut wanted: Vec<usize> = self
+            .readers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .flat_map(|inbox| inbox.borrow().columns.clone())
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+    }
+
+    /// Gives every reader its columns of `batch`, whose columns are the object's columns
+    /// `present` (ascending); `None`: all of them.
+    pub fn push(
+        &mut self,
+        epoch: Epoch,
+        batch: &ChangeBatch,
+        present: Option<&[usize]>,
+    ) -> Result<()> {
+        self.readers.retain(|reader| reader.strong_count() > 0);
+        for inbox in self.readers.iter().filter_map(Weak::upgrade) {
+            let mut inbox = inbox.borrow_mut();
+            let part = match present {
+                None => batch.project(&inbox.columns)?,
+                Some(present) => {
+                    let positions: Vec<usize> = inbox
+                        .columns
+                        .iter()
+                        .map(|c| present.binary_search(c).expect("wanted columns are read"))
+                        .collect();
+                    batch.project(&positions)?
+                }
+            };
+            inbox.push(epoch, part);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,356 @@
+//! One source on one worker: takes rows from its reader into the open epoch, remembers how far it
+//! got, and gives new views its past.
+//!
+//! 1. The reader reads the columns that the dataflows want, of the splits that belong to this
+//!    worker, on its own thread.
+//! 2. While the source is admitted to the open epoch, batches are taken from the reader, the
+//!    declared columns computed, and pushed to all readers of the source; up to a number of bytes
+//!    per epoch, which is the back-pressure.
+//! 3. A new view gets a second reading from the beginning up to exactly the offsets of the epoch
+//!    that it starts at; the source is not admitted meanwhile.
+//!
+//! Keeps one offset per split. A source that nobody reads is not read, and starts from the
+//! beginning for the next who does.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::Schema;
+
+use crate::connectors::reader::{ReadJob, ReaderItem, SourceReader};
+use crate::connectors::{MalformedRecord, Offset, Source, SourceRows, SplitId};
+use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::operator::RowError;
+use crate::dataflow::worker::{Report, SourceMetrics, count_rows};
+use crate::plan::node::SourceSpec;
+use crate::types::change::ChangeBatch;
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+use crate::types::time::Epoch;
+
+/// Bytes that one source gives one epoch on one worker. Two epochs are in flight at most, so this
+/// bounds the memory of rows under way; large enough that under load an epoch's fixed cost
+/// vanishes.
+const EPOCH_BYTES_MAX: usize = 16 << 20;
+
+/// One source on one worker.
+pub struct WorkerSource {
+    spec: Arc<SourceSpec>,
+    source: Arc<dyn Source>,
+    metrics: Arc<SourceMetrics>,
+    worker: usize,
+    workers: usize,
+    pub hub: Rc<RefCell<Hub>>,
+    reader: Option<SourceReader>,
+    /// The source's columns that are read, ascending.
+    columns: Vec<usize>,
+    /// How far each split has gone into closed and open epochs.
+    offsets: BTreeMap<SplitId, Offset>,
+    finished: bool,
+    /// Rows may go into the open epoch.
+    admitted: bool,
+    /// The open epoch has rows of this source from here.
+    touched: bool,
+    /// Said in this epoch that rows wait.
+    ready_told: bool,
+    /// Said in this epoch that there are no more.
+    drained_told: bool,
+    epoch_bytes: usize,
+    /// Wakes this worker's thread.
+    notify: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl WorkerSource {
+    /// Made on the worker's own thread, which its readers will wake.
+    pub fn new(
+        spec: Arc<SourceSpec>,
+        source: Arc<dyn Source>,
+        metrics: Arc<SourceMetrics>,
+        worker: usize,
+        workers: usize,
+    ) -> WorkerSource {
+        let thread = std::thread::current();
+        WorkerSource {
+            spec,
+            source,
+            metrics,
+            worker,
+            workers,
+            hub: Rc::default(),
+            reader: None,
+            columns: Vec::new(),
+            offsets: BTreeMap::new(),
+            finished: false,
+            admitted: false,
+            touched: false,
+            ready_told: false,
+            drained_told: false,
+            epoch_bytes: 0,
+            notify: Arc::new(move || thread.unpark()),
+        }
+    }
+
+    pub fn object(&self) -> ObjectId {
+        self.spec.object
+    }
+
+    /// Starts the reading, or starts it again where it was when other columns are wanted.
+    ///
+    /// # Errors
+    /// When the reader's thread cannot be started.
+    pub fn read_wanted_columns(&mut self) -> Result<()> {
+        let wanted = self.hub.borrow().wanted_columns();
+        let enough = wanted.iter().all(|column| self.columns.binary_search(column).is_ok());
+        if self.reader.is_some() && enough {
+            return Ok(());
+        }
+        self.columns = wanted;
+        self.ready_told = false;
+        if !self.finished {
+            self.reader = Some(self.start_reader(&self.columns, self.offsets.clone(), None)?);
+        }
+        Ok(())
+    }
+
+    /// Ends the reading when no dataflow reads the source any more.
+    pub fn stop_if_unread(&mut self) {
+        if self.reader.is_some() && !self.hub.borrow().has_readers() {
+            if self.finished {
+                self.metrics.workers_finished.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.metrics.rows.store(0, Ordering::Relaxed);
+            self.reader = None;
+            self.columns = Vec::new();
+            self.offsets = BTreeMap::new();
+            self.finished = false;
+        }
+    }
+
+    fn start_reader(
+        &self,
+        columns: &[usize],
+        from: BTreeMap<SplitId, Offset>,
+        until: Option<BTreeMap<SplitId, Offset>>,
+    ) -> Result<SourceReader> {
+        SourceReader::start(ReadJob {
+            source: self.source.clone(),
+            name: self.spec.name.clone(),
+            worker: self.worker,
+            workers: self.workers,
+            from,
+            until,
+            columns: physical_columns(&self.spec, columns),
+            notify: self.notify.clone(),
+        })
+    }
+
+    /// A reading of everything before the open epoch, into `inbox`; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// When the reader's thread cannot be started.
+    pub fn backfill(&self, inbox: Rc<RefCell<Inbox>>) -> Result<Option<Backfill>> {
+        if self.offsets.is_empty() {
+            return Ok(None);
+        }
+        let mut columns = inbox.borrow().columns.clone();
+        columns.sort_unstable();
+        columns.dedup();
+        let reader = self.start_reader(&columns, BTreeMap::new(), Some(self.offsets.clone()))?;
+        Ok(Some(Backfill { spec: self.spec.clone(), reader, columns, inbox, done: false }))
+    }
+
+    /// A new epoch has opened.
+    pub fn open_epoch(&mut self, admitted: bool) {
+        self.admitted = admitted;
+        self.touched = false;
+        self.ready_told = false;
+        self.drained_told = false;
+        self.epoch_bytes = 0;
+    }
+
+    /// Takes at most one batch from the reader into the epoch `open`; whether there was one.
+    pub fn poll(&mut self, open: Epoch, reports: &mut Vec<Report>) -> bool {
+        let object = self.spec.object;
+        let Some(reader) = &self.reader else { return false };
+        if !self.admitted {
+            if !self.ready_told && !reader.is_empty() {
+                self.ready_told = true;
+                reports.push(Report::SourceReady(object));
+            }
+            return false;
+        }
+        let item = if self.epoch_bytes < EPOCH_BYTES_MAX { reader.try_next() } else { None };
+        let Some(item) = item else {
+            if self.touched && !self.drained_told {
+                self.drained_told = true;
+                reports.push(Report::SourceDrained { object, epoch: open });
+            }
+            return false;
+        };
+        if !self.touched {
+            self.touched = true;
+            reports.push(Report::SourceTouched { object, epoch: open });
+        }
+        match item {
+            ReaderItem::Rows { split, rows } => {
+                self.offsets.insert(split, rows.offset.clone());
+                count_rows(&self.metrics, rows.rows.num_rows(), rows.malformed.len());
+                let rows = take_malformed(object, rows, reports);
+                match declared_columns(&self.spec, &self.columns, &rows) {
+                    Ok(batch) => {
+                        self.epoch_bytes += batch.get_array_memory_size();
+                        let batch = ChangeBatch::inserts(batch);
+                        let pushed = self.hub.borrow_mut().push(open, &batch, Some(&self.columns));
+                        pushed.expect("readers want columns that are read");
+                    }
+                    Err(error) => reports.push(Report::RowErrors {
+                        object,
+                        errors: vec![batch_error(error, rows.num_rows())],
+                    }),
+                }
+            }
+            ReaderItem::End { .. } => {}
+            ReaderItem::Finished => {
+                self.finished = true;
+                self.metrics.workers_finished.fetch_add(1, Ordering::Relaxed);
+            }
+            ReaderItem::Failed { place, error } => reports.push(Report::RowErrors {
+                object,
+                errors: vec![RowError { error, expression: place, row: String::new(), weight: 1 }],
+            }),
+        }
+        true
+    }
+}
+
+/// A reading of a source's past for one scan of a new dataflow.
+pub struct Backfill {
+    spec: Arc<SourceSpec>,
+    reader: SourceReader,
+    /// The source's columns that are read, ascending.
+    columns: Vec<usize>,
+    inbox: Rc<RefCell<Inbox>>,
+    done: bool,
+}
+
+impl Backfill {
+    pub fn done(&self) -> bool {
+        self.done
+    }
+
+    pub fn fills(&self, inbox: &Rc<RefCell<Inbox>>) -> bool {
+        Rc::ptr_eq(&self.inbox, inbox)
+    }
+
+    /// Takes at most one batch from the reader into `epoch`; whether there was one. What cannot
+    /// be read or computed fails the dataflow `reader_of`: its content would not be the source's.
+    pub fn poll(&mut self, epoch: Epoch, reader_of: ObjectId, reports: &mut Vec<Report>) -> bool {
+        if self.done {
+            return false;
+        }
+        match self.reader.try_next() {
+            None => return false,
+            Some(ReaderItem::Rows { rows, .. }) => {
+                // Malformed records were recorded when they were read first.
+                match declared_columns(&self.spec, &self.columns, &rows.rows) {
+                    Ok(batch) => {
+                        let mut inbox = self.inbox.borrow_mut();
+                        let positions: Vec<usize> = inbox
+                            .columns
+                            .iter()
+                            .map(|c| self.columns.binary_search(c).expect("wanted and read"))
+                            .collect();
+                        let batch = batch.project(&positions).expect("positions are columns");
+                        inbox.push(epoch, ChangeBatch::inserts(batch));
+                    }
+                    Err(error) => reports.push(Report::RowErrors {
+                        object: reader_of,
+                        errors: vec![batch_error(error, rows.rows.num_rows())],
+                    }),
+                }
+            }
+            Some(ReaderItem::End { .. }) => {}
+            Some(ReaderItem::Finished) => self.done = true,
+            Some(ReaderItem::Failed { place, error }) => reports.push(Report::RowErrors {
+                object: reader_of,
+                errors: vec![RowError { error, expression: place, row: String::new(), weight: 1 }],
+            }),
+        }
+        true
+    }
+}
+
+/// The connector's columns that the source's columns `columns` are computed from.
+fn physical_columns(spec: &SourceSpec, columns: &[usize]) -> Vec<usize> {
+    match &spec.columns {
+        None => columns.to_vec(),
+        Some(exprs) => {
+            let mut needed: Vec<usize> =
+                columns.iter().flat_map(|column| exprs[*column].input_columns()).collect();
+            needed.sort_unstable();
+            needed.dedup();
+            needed
+        }
+    }
+}
+
+/// The source's columns `columns` over the rows that the connector gave for them.
+fn declared_columns(
+    spec: &SourceSpec,
+    columns: &[usize],
+    rows: &RecordBatch,
+) -> Result<RecordBatch> {
+    let Some(exprs) = &spec.columns else { return Ok(rows.clone()) };
+    let read = physical_columns(spec, columns);
+    // Expressions count columns of the whole physical schema; what none of them uses is NULL.
+    let full: Vec<ArrayRef> = spec
+        .physical_schema
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| match read.binary_search(&index) {
+            Ok(position) => rows.column(position).clone(),
+            Err(_) => new_null_array(field.data_type(), rows.num_rows()),
+        })
+        .collect();
+    let nullable: Vec<_> = spec
+        .physical_schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_nullable(true))
+        .collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let schema = Arc::new(Schema::new(nullable));
+    let full = RecordBatch::try_new_with_options(schema, full, &options)?;
+    let computed = columns
+        .iter()
+        .map(|column| exprs[*column].evaluate(&full))
+        .collect::<Result<Vec<ArrayRef>>>()?;
+    let schema = Arc::new(spec.schema.project(columns)?);
+    Ok(RecordBatch::try_new_with_options(schema, computed, &options)?)
+}
+
+fn take_malformed(object: ObjectId, rows: SourceRows, reports: &mut Vec<Report>) -> RecordBatch {
+    if !rows.malformed.is_empty() {
+        let errors = rows.malformed.into_iter().map(malformed_error).collect();
+        reports.push(Report::RowErrors { object, errors });
+    }
+    rows.rows
+}
+
+fn malformed_error(record: MalformedRecord) -> RowError {
+    RowError {
+        error: Error::user(SqlState::BAD_COPY_FILE_FORMAT, record.message),
+        expression: record.place,
+        row: record.record,
+        weight: 1,
+    }
+}
+
+fn batch_error(error: Error, rows: usize) -> RowError {
+    RowError { error, expression: format!("{rows} rows"), row: String::new(), weight: 1 }
+}

@@ -1,0 +1,572 @@
+//! The workers' threads: commands in, reports out, timely and the sources in between.
+//!
+//! All workers apply one totally ordered list of commands, so they build the same dataflows in
+//! the same order. A turn of a worker: apply commands, take rows from the source readers, step
+//! timely, tell what has been finished. With nothing to do it parks until a command, a reader or
+//! another worker wakes it.
+//!
+//! What is idle is complete: a dataflow whose inputs a closed epoch did not touch is not moved;
+//! its readers take the newest closed epoch as its frontier (see `Plane::frontier_of`).
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use timely::dataflow::operators::probe::Handle;
+use timely::worker::Worker;
+
+use crate::connectors::{Offset, Source, SplitId};
+use crate::dataflow::assemble::{assemble, result_exchange};
+use crate::dataflow::driver::DriverContext;
+use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::operator::{Operator, RowError};
+use crate::dataflow::operators::materialize::Materialize;
+use crate::dataflow::operators::source::{Backfill, WorkerSource};
+use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
+use crate::dataflow::published::{Published, SnapshotRequest};
+use crate::plan::node::{Exchange, Plan, SourceSpec};
+use crate::state::multi_table::MultiTable;
+use crate::state::snapshot::Snapshot;
+use crate::types::change::ChangeBatch;
+use crate::types::error::{Error, Result};
+use crate::types::id::ObjectId;
+use crate::types::time::Epoch;
+
+/// What the coordinator tells every worker, in one order.
+#[derive(Clone)]
+pub enum Command {
+    CreateTable(ObjectId),
+    CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>),
+    CreateDataflow(Arc<DataflowSpec>),
+    Drop(ObjectId),
+    Close(Arc<CloseEpoch>),
+    /// Report the content of these views at the newest closed epoch.
+    Snapshot {
+        request: u64,
+        objects: Arc<Vec<ObjectId>>,
+    },
+    Shutdown,
+}
+
+/// The end of an epoch.
+pub struct CloseEpoch {
+    pub epoch: Epoch,
+    /// Changes of tables in this epoch, one share per worker.
+    pub changes: Vec<(ObjectId, Vec<ChangeBatch>)>,
+    /// Dataflows that the epoch may have touched.
+    pub affected: Arc<Vec<ObjectId>>,
+    /// Sources that may give rows in the next epoch.
+    pub admitted: Vec<ObjectId>,
+}
+
+/// A dataflow to build.
+pub struct DataflowSpec {
+    pub object: ObjectId,
+    pub name: String,
+    pub plan: Plan,
+    pub result: DataflowResult,
+    /// The newest closed epoch; every object that is scanned has finished it.
+    pub as_of: Epoch,
+    /// The tables that are scanned, as of then: one share of their rows per worker.
+    pub table_contents: HashMap<ObjectId, Vec<Vec<RecordBatch>>>,
+}
+
+/// Where a dataflow's changes end.
+pub enum DataflowResult {
+    Materialize,
+    Subscribe(SubscriptionSender),
+}
+
+/// What a source has done, over all workers.
+#[derive(Debug, Default)]
+pub struct SourceMetrics {
+    pub rows: AtomicU64,
+    pub malformed: AtomicU64,
+    /// Workers whose share has ended for good.
+    pub workers_finished: AtomicU64,
+}
+
+/// What a worker tells the coordinator.
+pub enum Report {
+    /// Everything of this epoch is computed here, in all dataflows that have their content.
+    Computed { worker: usize, epoch: Epoch },
+    /// A source that is not admitted has rows.
+    SourceReady(ObjectId),
+    /// An admitted source has given rows in the open epoch.
+    SourceTouched { object: ObjectId, epoch: Epoch },
+    /// It has no more for now, or its share of the epoch is used up.
+    SourceDrained { object: ObjectId, epoch: Epoch },
+    /// A new dataflow has its initial content here.
+    Hydrated { worker: usize, object: ObjectId },
+    /// The answer to `Command::Snapshot` for one object.
+    Snapshot { request: u64, object: ObjectId, content: Option<Snapshot> },
+    /// A dataflow cannot go on.
+    Failed { object: ObjectId, error: Error },
+    /// Rows or records that were left out.
+    RowErrors { object: ObjectId, errors: Vec<RowError> },
+}
+
+/// Told of every report; called on the worker's thread, must not block.
+pub type Reporter = Arc<dyn Fn(Report) + Send + Sync>;
+
+/// The running workers.
+pub struct Workers {
+    commands: Vec<Sender<Command>>,
+    threads: Vec<Thread>,
+    /// Joins the threads when dropped, after `Command::Shutdown`.
+    guards: Option<timely::communication::WorkerGuards<()>>,
+}
+
+impl Workers {
+    /// Starts `count` workers.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn start(count: usize, reporter: Reporter) -> Result<Workers> {
+        assert!(count > 0);
+        // Commands in flight are bounded by the protocol: a few per open epoch, statement and
+        // reader; the coordinator never runs ahead of an epoch that is not computed.
+        let (commands, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded()).unzip();
+        let receivers = Mutex::new(receivers.into_iter().map(Some).collect::<Vec<_>>());
+        let (thread_sender, thread_receiver) = bounded(count);
+        let guards = timely::execute(timely::Config::process(count), move |worker| {
+            let index = worker.index();
+            let commands: Receiver<Command> =
+                receivers.lock().expect("no worker panics while it holds the lock")[index]
+                    .take()
+                    .expect("each worker starts once");
+            thread_sender
+                .send((index, std::thread::current()))
+                .expect("the starter waits for every worker");
+            run(worker, commands, reporter.clone());
+        })
+        .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
+        let mut threads: Vec<(usize, Thread)> = (0..count)
+            .map(|_| thread_receiver.recv())
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| Error::internal("a worker ended while it started"))?;
+        threads.sort_by_key(|(index, _)| *index);
+        let threads = threads.into_iter().map(|(_, thread)| thread).collect();
+        Ok(Workers { commands, threads, guards: Some(guards) })
+    }
+
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Sends a command to every worker.
+    pub fn send(&self, command: Command) {
+        for (sender, thread) in self.commands.iter().zip(&self.threads) {
+            // A worker that has gone is noticed at shutdown; its commands have no effect.
+            let _ = sender.send(command.clone());
+            thread.unpark();
+        }
+    }
+
+    /// Ends the threads and waits for them.
+    pub fn stop(&mut self) {
+        self.send(Command::Shutdown);
+        if let Some(guards) = self.guards.take() {
+            drop(guards.join());
+        }
+    }
+}
+
+fn run(worker: &mut Worker, commands: Receiver<Command>, reporter: Reporter) {
+    let mut plane = Plane::new(worker, reporter);
+    loop {
+        // After a command the turn is finished without sleeping: it may have to be answered.
+        let mut busy = false;
+        loop {
+            match commands.try_recv() {
+                Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => {
+                    for index in worker.installed_dataflows() {
+                        worker.drop_dataflow(index);
+                    }
+                    return;
+                }
+                Ok(command) => {
+                    plane.apply(worker, command);
+                    busy = true;
+                }
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        busy |= plane.poll_sources();
+        // Everything that makes work unparks the thread, so an idle worker sleeps without limit.
+        worker.step_or_park(if busy { Some(Duration::ZERO) } else { None });
+        plane.after_step();
+    }
+}
+
+/// One object on one worker.
+enum Entry {
+    Table(Rc<RefCell<Hub>>),
+    Source(WorkerSource),
+    Dataflow(Box<Dataflow>),
+}
+
+struct Dataflow {
+    /// For `Worker::drop_dataflow`.
+    index: usize,
+    probe: Handle<u64>,
+    hub: Rc<RefCell<Hub>>,
+    scans: Vec<Rc<RefCell<Inbox>>>,
+    /// Readings of the past of sources; empty when the initial content is there.
+    backfills: Vec<Backfill>,
+    as_of: Epoch,
+    /// The newest closed epoch that touched it.
+    last_affected: Epoch,
+    hydrated: bool,
+    failed: Rc<Cell<bool>>,
+    published: Option<Rc<RefCell<Published>>>,
+    subscription: Option<SubscriptionSender>,
+}
+
+/// One worker's share of the data plane.
+struct Plane {
+    worker: usize,
+    workers: usize,
+    reporter: Reporter,
+    /// The newest closed epoch; the next one is open.
+    closed: Epoch,
+    entries: BTreeMap<ObjectId, Entry>,
+    /// Closed epochs that are not computed here, with the dataflows they touched; oldest first.
+    outstanding: VecDeque<(Epoch, Arc<Vec<ObjectId>>)>,
+    /// Dataflows without their initial content.
+    hydrating: Vec<ObjectId>,
+}
+
+impl Plane {
+    fn new(worker: &Worker, reporter: Reporter) -> Plane {
+        Plane {
+            worker: worker.index(),
+            workers: worker.peers(),
+            reporter,
+            closed: Epoch(0),
+            entries: BTreeMap::new(),
+            outstanding: VecDeque::new(),
+            hydrating: Vec::new(),
+        }
+    }
+
+    fn report(&self, report: Report) {
+        (self.reporter)(report);
+    }
+
+    fn apply(&mut self, worker: &mut Worker, command: Command) {
+        match command {
+            Command::CreateTable(object) => {
+                self.entries.insert(object, Entry::Table(Rc::default()));
+            }
+            Command::CreateSource(spec, source, metrics) => {
+                let entry = WorkerSource::new(spec, source, metrics, self.worker, self.workers);
+                self.entries.insert(entry.object(), Entry::Source(entry));
+            }
+            Command::CreateDataflow(spec) => {
+                if let Err(error) = self.create_dataflow(worker, &spec) {
+                    self.report(Report::Failed { object: spec.object, error });
+                }
+            }
+            Command::Drop(object) => self.drop_object(worker, object),
+            Command::Close(close) => self.close(&close),
+            Command::Snapshot { request, objects } => self.snapshot(request, &objects),
+            Command::Shutdown => unreachable!("handled by the loop"),
+        }
+    }
+
+    fn hub_of(&self, object: ObjectId) -> Result<Rc<RefCell<Hub>>> {
+        match self.entries.get(&object) {
+            Some(Entry::Table(hub)) => Ok(hub.clone()),
+            Some(Entry::Source(source)) => Ok(source.hub.clone()),
+            Some(Entry::Dataflow(dataflow)) => Ok(dataflow.hub.clone()),
+            None => Err(Error::internal(format!("object {object} is not in the data plane"))),
+        }
+    }
+
+    fn create_dataflow(&mut self, worker: &mut Worker, spec: &Arc<DataflowSpec>) -> Result<()> {
+        assert_eq!(spec.as_of, self.closed, "dataflows start at the newest closed epoch");
+        let failed = Rc::new(Cell::new(false));
+        let object = spec.object;
+        let (reporter, failed_flag) = (self.reporter.clone(), failed.clone());
+        let errors_to = self.reporter.clone();
+        let context = DriverContext {
+            worker: self.worker,
+            workers: self.workers,
+            as_of: spec.as_of,
+            on_failure: Rc::new(move |error| {
+                failed_flag.set(true);
+                reporter(Report::Failed { object, error });
+            }),
+            on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
+        };
+        let (result, published): (Box<dyn Operator>, _) = match &spec.result {
+            DataflowResult::Materialize => {
+                let published = Rc::new(RefCell::new(new_published(&spec.plan)?));
+                let key = match result_exchange(&spec.plan) {
+                    Exchange::Hash(columns) => columns,
+                    Exchange::Single => vec![],
+                    Exchange::Local => (0..spec.plan.root.schema().fields().len()).collect(),
+                };
+                let schema = spec.plan.root.schema();
+                (Box::new(Materialize::new(schema, key, published.clone())), Some(published))
+            }
+            DataflowResult::Subscribe(sender) => {
+                let schema = spec.plan.root.schema();
+                (Box::new(Subscribe::new(schema, sender.clone())), None)
+            }
+        };
+        let index = worker.next_dataflow_index();
+        let hub: Rc<RefCell<Hub>> = Rc::default();
+        let assembled = worker.dataflow_named::<u64, _, _>(&spec.name, |scope| {
+            assemble(scope, &spec.plan, result, hub.clone(), &context)
+        })?;
+        let mut backfills = Vec::new();
+        for inbox in &assembled.scans {
+            self.fill(inbox, spec, &mut backfills)?;
+        }
+        let subscription = match &spec.result {
+            DataflowResult::Subscribe(sender) => Some(sender.clone()),
+            DataflowResult::Materialize => None,
+        };
+        let dataflow = Dataflow {
+            index,
+            probe: assembled.probe,
+            hub,
+            scans: assembled.scans,
+            backfills,
+            as_of: spec.as_of,
+            last_affected: spec.as_of,
+            hydrated: false,
+            failed,
+            published,
+            subscription,
+        };
+        self.entries.insert(object, Entry::Dataflow(Box::new(dataflow)));
+        self.hydrating.push(object);
+        Ok(())
+    }
+
+    /// Gives a new scan its object's content as of the newest closed epoch, and subscribes it to
+    /// what follows.
+    fn fill(
+        &mut self,
+        inbox: &Rc<RefCell<Inbox>>,
+        spec: &DataflowSpec,
+        backfills: &mut Vec<Backfill>,
+    ) -> Result<()> {
+        let object = inbox.borrow().object;
+        let columns = inbox.borrow().columns.clone();
+        self.hub_of(object)?.borrow_mut().subscribe(inbox);
+        match self.entries.get_mut(&object) {
+            Some(Entry::Table(_)) => {
+                let shares = spec.table_contents.get(&object);
+                for rows in shares.and_then(|s| s.get(self.worker)).into_iter().flatten() {
+                    let rows = ChangeBatch::inserts(rows.project(&columns)?);
+                    inbox.borrow_mut().push(spec.as_of, rows);
+                }
+            }
+            Some(Entry::Dataflow(upstream)) => {
+                if let Some(published) = &upstream.published {
+                    for rows in published.borrow_mut().snapshot().batches() {
+                        let rows = ChangeBatch::inserts(rows?.project(&columns)?);
+                        inbox.borrow_mut().push(spec.as_of, rows);
+                    }
+                }
+            }
+            Some(Entry::Source(source)) => {
+                backfills.extend(source.backfill(inbox.clone())?);
+                source.read_wanted_columns()?;
+            }
+            None => return Err(Error::internal(format!("scanned object {object} has gone"))),
+        }
+        Ok(())
+    }
+
+    fn drop_object(&mut self, worker: &mut Worker, object: ObjectId) {
+        if let Some(Entry::Dataflow(dataflow)) = self.entries.remove(&object) {
+            worker.drop_dataflow(dataflow.index);
+        }
+        self.hydrating.retain(|other| *other != object);
+        for entry in self.entries.values_mut() {
+            if let Entry::Source(source) = entry {
+                source.stop_if_unread();
+            }
+        }
+    }
+
+    fn close(&mut self, close: &CloseEpoch) {
+        assert_eq!(close.epoch, self.closed.next(), "epochs close in order");
+        for (object, shares) in &close.changes {
+            if let Some(Entry::Table(hub)) = self.entries.get(object) {
+                let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
+                pushed.expect("readers want columns that the table has");
+            }
+        }
+        self.closed = close.epoch;
+        for object in close.affected.iter() {
+            if let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(object) {
+                dataflow.last_affected = close.epoch;
+            }
+        }
+        for (object, entry) in &mut self.entries {
+            if let Entry::Source(source) = entry {
+                source.open_epoch(close.admitted.contains(object));
+            }
+        }
+        self.outstanding.push_back((close.epoch, close.affected.clone()));
+        self.advance_scans();
+    }
+
+    fn snapshot(&mut self, request: u64, objects: &[ObjectId]) {
+        let epoch = self.closed;
+        for object in objects {
+            let Some(Entry::Dataflow(dataflow)) = self.entries.get(object) else {
+                self.report(Report::Snapshot { request, object: *object, content: None });
+                continue;
+            };
+            let Some(published) = &dataflow.published else { continue };
+            let (reporter, object) = (self.reporter.clone(), *object);
+            let reply = Box::new(move |content| {
+                reporter(Report::Snapshot { request, object, content: Some(content) });
+            });
+            published.borrow_mut().request(SnapshotRequest { epoch, reply });
+        }
+    }
+
+    /// The epochs that have not passed `object`, given what is idle is complete.
+    fn frontier_of(&self, object: ObjectId) -> Epoch {
+        match self.entries.get(&object) {
+            Some(Entry::Table(_) | Entry::Source(_)) => self.closed.next(),
+            Some(Entry::Dataflow(dataflow)) => {
+                let probed = probe_frontier(&dataflow.probe);
+                if dataflow.hydrated && !dataflow.failed.get() && probed > dataflow.last_affected {
+                    self.closed.next()
+                } else {
+                    probed
+                }
+            }
+            // An input that was dropped with its readers, which are about to go too.
+            None => Epoch(0),
+        }
+    }
+
+    /// Lets epochs into the dataflows that have something to finish.
+    fn advance_scans(&mut self) {
+        let mut active: Vec<ObjectId> = self.hydrating.clone();
+        for (_, affected) in &self.outstanding {
+            active.extend(affected.iter().copied());
+        }
+        active.sort_unstable();
+        active.dedup();
+        for object in active {
+            let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) else { continue };
+            for inbox in &dataflow.scans {
+                let filling = dataflow.backfills.iter().any(|b| b.fills(inbox));
+                if !filling {
+                    let frontier = self.frontier_of(inbox.borrow().object);
+                    inbox.borrow_mut().advance(frontier);
+                }
+            }
+        }
+    }
+
+    /// Takes rows from readers; whether there were any.
+    fn poll_sources(&mut self) -> bool {
+        let open = self.closed.next();
+        let mut busy = false;
+        let mut reports = Vec::new();
+        for (object, entry) in &mut self.entries {
+            match entry {
+                Entry::Source(source) => busy |= source.poll(open, &mut reports),
+                Entry::Dataflow(dataflow) if !dataflow.backfills.is_empty() => {
+                    let epoch = dataflow.as_of;
+                    for backfill in &mut dataflow.backfills {
+                        busy |= backfill.poll(epoch, *object, &mut reports);
+                    }
+                    dataflow.backfills.retain(|backfill| !backfill.done());
+                }
+                _ => {}
+            }
+        }
+        for report in reports {
+            self.report(report);
+        }
+        busy
+    }
+
+    /// Tells what has been finished since the last turn.
+    fn after_step(&mut self) {
+        self.advance_scans();
+        let hydrating = std::mem::take(&mut self.hydrating);
+        for object in hydrating {
+            let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(&object) else { continue };
+            if probe_frontier(&dataflow.probe) > dataflow.as_of {
+                dataflow.hydrated = true;
+                self.report(Report::Hydrated { worker: self.worker, object });
+            } else {
+                self.hydrating.push(object);
+            }
+        }
+        for entry in self.entries.values() {
+            let Entry::Dataflow(dataflow) = entry else { continue };
+            let frontier = probe_frontier(&dataflow.probe);
+            if let Some(published) = &dataflow.published
+                && published.borrow().has_requests()
+                && dataflow.hydrated
+            {
+                // Idle is complete: nothing at or before the request's epoch is left when all
+                // that touched the view has been applied.
+                let last_affected = dataflow.last_affected;
+                published.borrow_mut().serve(|r| frontier > r.epoch.min(last_affected));
+            }
+            if let Some(subscription) = &dataflow.subscription {
+                subscription.advance(self.worker, frontier);
+            }
+        }
+        while let Some((epoch, affected)) = self.outstanding.front() {
+            let computed = affected.iter().all(|object| match self.entries.get(object) {
+                Some(Entry::Dataflow(dataflow)) => {
+                    !dataflow.hydrated
+                        || dataflow.failed.get()
+                        || probe_frontier(&dataflow.probe) > *epoch
+                }
+                _ => true,
+            });
+            if !computed {
+                break;
+            }
+            self.report(Report::Computed { worker: self.worker, epoch: *epoch });
+            self.outstanding.pop_front();
+        }
+    }
+}
+
+fn probe_frontier(probe: &Handle<u64>) -> Epoch {
+    probe.with_frontier(|frontier| Epoch(frontier.first().copied().unwrap_or(u64::MAX)))
+}
+
+fn new_published(plan: &Plan) -> Result<Published> {
+    let schema = plan.root.schema();
+    let table = if plan.root.append_only() {
+        MultiTable::append_only(schema)
+    } else {
+        MultiTable::bag(schema)?
+    };
+    Ok(Published::new(table))
+}
+
+/// Rows a source has given, for the metrics.
+pub fn count_rows(metrics: &SourceMetrics, rows: usize, malformed: usize) {
+    metrics.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    metrics.malformed.fetch_add(malformed as u64, Ordering::Relaxed);
+}
+
+/// Splits and offsets that a source has been read to.
+pub type Offsets = BTreeMap<SplitId, Offset>;

@@ -1,0 +1,18 @@
+//! Functions of one row: Postgres's that DataFusion lacks or means differently.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `arithmetic.rs` | `+ - * / %` on integers and floats, with errors instead of wrap-around |
+//! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
+
+pub mod arithmetic;
+pub mod session;
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::ScalarUDF;
+
+/// The functions that SQL text may call by name; they take the place of DataFusion's of that name.
+pub fn all() -> Vec<Arc<ScalarUDF>> {
+    vec![session::now_function()]
+}

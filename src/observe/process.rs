@@ -1,0 +1,66 @@
+//! Processor time and memory of this process, as the kernel counts them.
+
+use std::time::Duration;
+
+/// User and system time of all threads since the process started.
+pub fn cpu_time() -> Duration {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage writes a whole `rusage` to the place given; zero is a valid one before.
+    let usage = unsafe {
+        let outcome = libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        assert_eq!(outcome, 0, "getrusage fails only for an unknown `who`");
+        usage.assume_init()
+    };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(micros)
+}
+
+/// Resident memory now; 0 where the kernel does not tell.
+pub fn resident_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+/// The most resident memory since the start, or since [`reset_peak`]; 0 where the kernel does
+/// not tell.
+pub fn resident_peak_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// Makes the peak start anew at what is resident now. False where the kernel does not allow it;
+/// the peak then covers the whole life of the process.
+pub fn reset_peak() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+fn status_bytes(field: &str) -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    text.lines()
+        .find_map(|line| line.strip_prefix(field))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_costs_processor_time_and_memory() {
+        let before = cpu_time();
+        let mut sum = 0_u64;
+        while cpu_time() - before < Duration::from_millis(20) {
+            sum = sum.wrapping_add(std::hint::black_box(1));
+        }
+        assert!(sum > 0);
+        if cfg!(target_os = "linux") {
+            assert!(resident_bytes() > 1 << 20);
+            assert!(resident_peak_bytes() >= resident_bytes() / 2);
+        }
+    }
+}

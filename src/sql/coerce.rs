@@ -1,0 +1,262 @@
+//! Types and meaning of expressions, after names are resolved and before anything is optimised.
+//!
+//! 1. Quoted literals beside a typed value take its type, also in lists, ranges and CASE
+//!    (`operators` did it for operators).
+//! 2. `now()` becomes a parameter that is bound when the statement runs.
+//! 3. DataFusion's analyzer inserts the casts that functions and operators need.
+//! 4. Casts get Postgres's meaning (`functions::scalar::cast`), unary minus its overflow error.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use chrono::{DateTime, Utc};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::expr::{Between, InList, Placeholder, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
+use datafusion::optimizer::Analyzer;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+
+use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
+use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
+use crate::sql::functions::OPTIONS;
+use crate::sql::operators::{is_plain_text, is_quoted_literal};
+use crate::sql::schema::canonical_field;
+use crate::types::error::{Error, SqlState};
+use crate::types::sql_type::SqlType;
+
+/// Steps 1 to 4 for every expression of a plan.
+pub fn coerce_plan(plan: LogicalPlan, time_zone: &str) -> Result<LogicalPlan> {
+    let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema))?;
+    let options: &ConfigOptions = &OPTIONS;
+    let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
+    map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, time_zone))
+}
+
+/// Steps 1 to 4 for one scalar expression.
+pub fn coerce_expr(expr: Expr, schema: &DFSchema, time_zone: &str) -> Result<Expr> {
+    let expr = expr.transform_up(|e| before_analysis(e, schema))?.data;
+    let schema_ref = Arc::new(schema.clone());
+    let context = SimplifyContext::builder().with_schema(schema_ref).build();
+    let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
+    Ok(expr.transform_up(|e| after_analysis(e, schema, time_zone))?.data)
+}
+
+/// Rewrites every expression of a plan and of its subqueries, inputs first; the names of columns
+/// stay.
+fn map_plan_expressions(
+    plan: LogicalPlan,
+    rewrite: &impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let mut schema = merge_schema(&node.inputs());
+        if let LogicalPlan::TableScan(scan) = &node {
+            let table = DFSchema::try_from_qualified_schema(
+                scan.table_name.clone(),
+                &scan.source.schema(),
+            )?;
+            schema.merge(&table);
+        }
+        let names = NamePreserver::new(&node);
+        let mapped = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let mapped = expr.transform_up(|e| rewrite(e, &schema))?;
+            Ok(mapped.update_data(|e| name.restore(e)))
+        })?;
+        mapped.map_data(LogicalPlan::recompute_schema)
+    })?;
+    Ok(rewritten.data)
+}
+
+/// Steps 1 and 2.
+fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::ScalarFunction(call) if call.func.inner().is::<Now>() => {
+            Transformed::yes(now_parameter())
+        }
+        // The literal under the cast that `rewrite` put around it.
+        Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int32 => {
+            match expr.as_ref() {
+                Expr::Literal(ScalarValue::Int64(Some(value)), None)
+                    if i32::try_from(*value).is_ok() =>
+                {
+                    Transformed::yes(Expr::Literal(ScalarValue::Int32(Some(*value as i32)), None))
+                }
+                _ => Transformed::no(Expr::Cast(Cast { expr, field })),
+            }
+        }
+        Expr::InList(InList { expr, list, negated }) => {
+            let list = like_other(list, &expr, schema);
+            Transformed::yes(Expr::InList(InList { expr, list, negated }))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let mut ends = like_other(vec![*low, *high], &expr, schema).into_iter();
+            let (Some(low), Some(high)) = (ends.next(), ends.next()) else {
+                return Err(DataFusionError::Internal("a range has two ends".to_owned()));
+            };
+            let (low, high) = (Box::new(low), Box::new(high));
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::Case(mut case) => {
+            if let Some(operand) = &case.expr {
+                for (when, _) in &mut case.when_then_expr {
+                    let taken =
+                        std::mem::replace(&mut **when, Expr::Literal(ScalarValue::Null, None));
+                    **when = one_like_other(taken, operand, schema);
+                }
+            }
+            let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
+            unify(results.chain(case.else_expr.as_deref_mut()).collect(), schema);
+            Transformed::yes(Expr::Case(case))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, mut args })
+            if UNIFYING.contains(&func.name()) =>
+        {
+            unify(args.iter_mut().collect(), schema);
+            Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+/// Functions whose arguments share one type.
+const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "nvl"];
+
+/// Quoted literals in `list` cast to the type of `other`.
+fn like_other(list: Vec<Expr>, other: &Expr, schema: &DFSchema) -> Vec<Expr> {
+    list.into_iter().map(|item| one_like_other(item, other, schema)).collect()
+}
+
+fn one_like_other(item: Expr, other: &Expr, schema: &DFSchema) -> Expr {
+    if !is_quoted_literal(&item) || is_quoted_literal(other) {
+        return item;
+    }
+    match other.to_field(schema) {
+        Ok((_, field)) if !is_plain_text(&field) && !field.data_type().is_null() => {
+            typed_literal(item, &field)
+        }
+        _ => item,
+    }
+}
+
+fn typed_literal(item: Expr, field: &FieldRef) -> Expr {
+    let field = Arc::new(field.as_ref().clone().with_nullable(true));
+    Expr::Cast(Cast::new_from_field(Box::new(item), field))
+}
+
+/// Casts quoted literals to the type of the first expression that is none.
+fn unify(exprs: Vec<&mut Expr>, schema: &DFSchema) {
+    let typed = exprs.iter().find_map(|expr| {
+        let (_, field) = expr.to_field(schema).ok()?;
+        (!is_quoted_literal(expr) && !field.data_type().is_null()).then_some(field)
+    });
+    let Some(field) = typed.filter(|field| !is_plain_text(field)) else { return };
+    for expr in exprs {
+        if is_quoted_literal(expr) {
+            let item = std::mem::replace(expr, Expr::Literal(ScalarValue::Null, None));
+            *expr = typed_literal(item, &field);
+        }
+    }
+}
+
+/// Step 4.
+fn after_analysis(expr: Expr, schema: &DFSchema, _time_zone: &str) -> Result<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::Negative(inner) => {
+            let zero = match inner.get_type(schema)? {
+                DataType::Int16 => ScalarValue::Int16(Some(0)),
+                DataType::Int32 => ScalarValue::Int32(Some(0)),
+                DataType::Int64 => ScalarValue::Int64(Some(0)),
+                _ => return Ok(Transformed::no(Expr::Negative(inner))),
+            };
+            let args = vec![Expr::Literal(zero, None), *inner];
+            let call = ScalarFunction::new_udf(arithmetic(ArithmeticOp::Subtract), args);
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+/// A cast that has nothing to do with SQL's: between spellings of one type.
+pub fn plain_cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), data_type))
+}
+
+/// The statement's time in place of its parameter.
+pub fn bind_now(expr: Expr, now: DateTime<Utc>) -> Result<Expr> {
+    let bound = expr.transform_up(|e| match e {
+        Expr::Placeholder(Placeholder { ref id, .. }) if id == NOW => {
+            Ok(Transformed::yes(Expr::Literal(now_value(now), None)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(bound.data)
+}
+
+/// A time as a value of `now()`'s type.
+pub fn now_value(now: DateTime<Utc>) -> ScalarValue {
+    debug_assert!(matches!(now_type(), DataType::Timestamp(_, Some(_))));
+    ScalarValue::TimestampMicrosecond(Some(now.timestamp_micros()), Some("UTC".into()))
+}
+
+/// Casts an expression to a column's type where Postgres assigns without asking. What comes out
+/// still has to go through [`coerce_plan`] or [`coerce_expr`].
+///
+/// # Errors
+/// SQLSTATE 42804 where it wants an explicit cast.
+pub fn assign(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
+    let (_, field) = expr.to_field(schema).map_err(Error::from)?;
+    let from = canonical_field(&field).and_then(|f| SqlType::of_field(&f));
+    let to = SqlType::of_field(column);
+    if from == to && field.data_type() == column.data_type() {
+        return Ok(expr);
+    }
+    let untyped = is_quoted_literal(&expr) || field.data_type().is_null();
+    if !untyped && !from.as_ref().zip(to.as_ref()).is_some_and(|(from, to)| assignable(from, to)) {
+        let name = |t: Option<SqlType>, f: &Field| {
+            t.map_or_else(|| f.data_type().to_string(), |t| t.to_string())
+        };
+        return Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            format!(
+                "column \"{}\" is of type {} but expression is of type {}",
+                column.name(),
+                name(to, column),
+                name(from, &field)
+            ),
+        )
+        .hint("You will need to rewrite or cast the expression."));
+    }
+    let target = Arc::new(column.clone().with_nullable(true));
+    Ok(Expr::Cast(Cast::new_from_field(Box::new(expr), target)))
+}
+
+/// Postgres's assignment casts, as its pg_cast lists them.
+pub fn assignable(from: &SqlType, to: &SqlType) -> bool {
+    use SqlType as T;
+    let is_number =
+        |t: &T| matches!(t, T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_, _));
+    match (from, to) {
+        (from, to) if from == to => true,
+        (from, to) if is_number(from) && is_number(to) => true,
+        // Everything can be assigned to text.
+        (_, T::Text) => true,
+        (T::Date, T::Timestamp | T::Timestamptz)
+        | (T::Timestamp, T::Date | T::Time | T::Timestamptz)
+        | (T::Timestamptz, T::Date | T::Time | T::Timestamp)
+        | (T::Time, T::Interval)
+        | (T::Interval, T::Time)
+        | (T::Json, T::Jsonb)
+        | (T::Jsonb, T::Json) => true,
+        (T::Array(from), T::Array(to)) => assignable(from, to),
+        (T::Record(from), T::Record(to)) => {
+            from.len() == to.len()
+                && from.iter().zip(to).all(|((_, from), (_, to))| assignable(from, to))
+        }
+        _ => false,
+    }
+}

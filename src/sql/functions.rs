@@ -1,0 +1,113 @@
+//! The functions and operators that a query may name: DataFusion's lists with ours over them.
+//!
+//! Built once; what depends on the session (`current_user`, `now()`) is made per statement in
+//! `sql::resolve`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::FieldRef;
+use datafusion::catalog::TableFunction;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::config::ConfigOptions;
+use datafusion::execution::config::SessionConfig;
+use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
+use datafusion::logical_expr::planner::{ExprPlanner, TypePlanner};
+use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUDF};
+use datafusion::sql::sqlparser::ast;
+
+use crate::functions::scalar;
+use crate::sql::operators::PostgresOperators;
+use crate::sql::types::sql_type_of;
+
+/// Every function by name and by alias, lower case.
+pub struct Functions {
+    pub scalar: HashMap<String, Arc<ScalarUDF>>,
+    pub higher_order: HashMap<String, Arc<HigherOrderUDF>>,
+    pub aggregate: HashMap<String, Arc<AggregateUDF>>,
+    pub window: HashMap<String, Arc<WindowUDF>>,
+    pub table: HashMap<String, Arc<TableFunction>>,
+    /// Operators and special syntax, ours first.
+    pub expr_planners: Vec<Arc<dyn ExprPlanner>>,
+}
+
+/// The lists, the same for every session.
+pub static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
+    let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(PostgresOperators)];
+    expr_planners.extend(SessionStateDefaults::default_expr_planners());
+    let mut functions = Functions {
+        scalar: HashMap::new(),
+        higher_order: HashMap::new(),
+        aggregate: HashMap::new(),
+        window: HashMap::new(),
+        table: HashMap::new(),
+        expr_planners,
+    };
+    for function in SessionStateDefaults::default_scalar_functions() {
+        insert(&mut functions.scalar, function.name(), function.aliases(), &function);
+    }
+    for function in scalar::all() {
+        insert(&mut functions.scalar, function.name(), function.aliases(), &function);
+    }
+    for function in SessionStateDefaults::default_higher_order_functions() {
+        insert(&mut functions.higher_order, function.name(), function.aliases(), &function);
+    }
+    for function in SessionStateDefaults::default_aggregate_functions() {
+        insert(&mut functions.aggregate, function.name(), function.aliases(), &function);
+    }
+    for function in SessionStateDefaults::default_window_functions() {
+        insert(&mut functions.window, function.name(), function.aliases(), &function);
+    }
+    for function in SessionStateDefaults::default_table_functions() {
+        insert(&mut functions.table, function.name(), &[], &function);
+    }
+    functions
+});
+
+fn insert<T>(list: &mut HashMap<String, Arc<T>>, name: &str, aliases: &[String], value: &Arc<T>) {
+    for name in std::iter::once(name).chain(aliases.iter().map(String::as_str)) {
+        list.insert(name.to_lowercase(), value.clone());
+    }
+}
+
+/// How DataFusion reads and plans for us; the same for every session.
+pub static OPTIONS: LazyLock<ConfigOptions> = LazyLock::new(|| {
+    let mut options = ConfigOptions::new();
+    let parser = &mut options.sql_parser;
+    // 1.5 is numeric, as in Postgres, and exact.
+    parser.parse_float_as_decimal = true;
+    // Text is Utf8: what tables, state and the wire hold.
+    parser.map_string_types_to_utf8view = false;
+    // For error positions.
+    parser.collect_spans = true;
+    parser.default_null_ordering = "nulls_max".to_owned();
+    // Timestamps with time zone are instants; the session's zone is a matter of casts.
+    options.execution.time_zone = Some("UTC".to_owned());
+    options
+});
+
+/// What DataFusion's planners and executors want to know of a session. Catalogs stay empty: names
+/// are resolved before.
+pub static SESSION: LazyLock<SessionState> = LazyLock::new(|| {
+    let config = SessionConfig::from(OPTIONS.clone());
+    SessionStateBuilder::new()
+        .with_config(config)
+        // Some rewrites need a function by name (DISTINCT ON is first_value).
+        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .build()
+});
+
+/// Type names in casts, as Postgres reads them.
+#[derive(Debug)]
+pub struct PostgresTypes;
+
+impl TypePlanner for PostgresTypes {
+    fn plan_type_field(&self, data_type: &ast::DataType) -> Result<Option<FieldRef>> {
+        let sql_type =
+            sql_type_of(data_type).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok(Some(Arc::new(sql_type.to_field("", true))))
+    }
+}

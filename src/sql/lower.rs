@@ -1,0 +1,222 @@
+//! An optimised logical plan to the nodes of a dataflow, one arm per logical node.
+//!
+//! Filters and projections gather in a [`Pipe`] and become one `Map` above the operator that they
+//! follow. What an operator needs as a column (a join's key, an aggregate's argument) is computed
+//! by the `Map` below it. ORDER BY without LIMIT says nothing about a set and is dropped. What no
+//! operator maintains yet is refused with SQLSTATE 0A000.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{
+    Distinct, EmptyRelation, Expr, LogicalPlan, SubqueryAlias, TableScan, Union, Values,
+};
+
+use crate::catalog::object::{Object, ObjectKind};
+use crate::functions::scalar::session::NOW;
+use crate::plan::node::{self, Edge, Node, Plan};
+use crate::sql::expressions::compile;
+use crate::sql::lower::pipe::Pipe;
+use crate::sql::lower::unique_key::unique_key;
+use crate::sql::resolve::CatalogSource;
+use crate::types::error::{Error, Result, SqlState};
+
+mod aggregate;
+mod join;
+mod pipe;
+mod unique_key;
+
+/// The dataflow of an optimised plan, whose result has the columns of `schema`.
+pub fn lower(plan: &LogicalPlan, schema: &SchemaRef) -> Result<Plan> {
+    reject_unstable(plan)?;
+    let root = lower_node(plan)?.into_node_with(schema.clone())?;
+    Ok(Plan { root, unique_key: unique_key(plan) })
+}
+
+/// Refuses what has another value at every look.
+fn reject_unstable(plan: &LogicalPlan) -> Result<()> {
+    let mut found = Ok(());
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                match e {
+                    Expr::Placeholder(Placeholder { id, .. }) if id == NOW => {
+                        found = Err(Error::unsupported("now() in a maintained query").hint(
+                            "Its result would change without its input changing. Filter by now() \
+                             in the SELECT that reads the view.",
+                        ));
+                    }
+                    Expr::Placeholder(Placeholder { id, .. }) => {
+                        found = Err(Error::user(
+                            SqlState::UNDEFINED_PARAMETER,
+                            format!("there is no parameter {id}"),
+                        ));
+                    }
+                    e if e.is_volatile_node() => {
+                        let name = match e {
+                            Expr::ScalarFunction(call) => call.func.name().to_owned(),
+                            other => other.to_string(),
+                        };
+                        found = Err(Error::unsupported(format!(
+                            "the volatile function {name}() in a maintained query"
+                        )));
+                    }
+                    _ => return Ok(TreeNodeRecursion::Continue),
+                }
+                Ok(TreeNodeRecursion::Stop)
+            })
+        })
+    })
+    .map_err(Error::from)?;
+    found
+}
+
+/// One logical node with everything below it.
+fn lower_node(plan: &LogicalPlan) -> Result<Pipe> {
+    match plan {
+        LogicalPlan::TableScan(scan) => lower_scan(scan),
+        LogicalPlan::Projection(n) => lower_node(&n.input)?.project(&n.expr, &n.schema),
+        LogicalPlan::Filter(n) => lower_node(&n.input)?.filter(&n.predicate),
+        LogicalPlan::SubqueryAlias(SubqueryAlias { input, schema, .. }) => {
+            Ok(lower_node(input)?.rename(schema.clone()))
+        }
+        LogicalPlan::Aggregate(n) => aggregate::lower_aggregate(n),
+        LogicalPlan::Distinct(Distinct::All(input)) => aggregate::lower_distinct(input),
+        LogicalPlan::Join(n) => join::lower_join(n),
+        LogicalPlan::Union(n) => lower_union(n),
+        LogicalPlan::Values(n) => lower_values(n),
+        LogicalPlan::EmptyRelation(n) => Ok(lower_empty(n)),
+        LogicalPlan::Sort(n) if n.fetch.is_none() => lower_node(&n.input),
+        LogicalPlan::Repartition(n) => lower_node(&n.input),
+        LogicalPlan::Subquery(n) => lower_node(&n.subquery),
+        other => Err(not_maintained(other)),
+    }
+}
+
+/// What a user would call the node, and what to do instead.
+fn not_maintained(plan: &LogicalPlan) -> Error {
+    let (what, hint) = match plan {
+        LogicalPlan::Limit(_) | LogicalPlan::Sort(_) => {
+            ("LIMIT", "Put ORDER BY and LIMIT into the SELECT that reads the view.")
+        }
+        LogicalPlan::Distinct(Distinct::On(_)) => {
+            ("DISTINCT ON", "Use min() or max() with GROUP BY where that gives the same.")
+        }
+        LogicalPlan::Window(_) => {
+            ("a window function (OVER)", "Put it into the SELECT that reads the view.")
+        }
+        LogicalPlan::RecursiveQuery(_) => {
+            ("WITH RECURSIVE", "Put it into the SELECT that reads the view.")
+        }
+        LogicalPlan::Unnest(_) => ("unnest()", "Put it into the SELECT that reads the view."),
+        other => {
+            let name = other.display().to_string();
+            let error = Error::unsupported(format!("{name} in a maintained query"));
+            return error;
+        }
+    };
+    Error::unsupported(format!("{what} in a maintained query")).hint(hint)
+}
+
+fn lower_scan(scan: &TableScan) -> Result<Pipe> {
+    let Some(source) = scan.source.downcast_ref::<CatalogSource>() else {
+        return Err(Error::unsupported(format!(
+            "reading \"{}\" in a maintained query",
+            scan.table_name.table()
+        ))
+        .hint("Only sources, tables and materialized views have changes to follow."));
+    };
+    let object = &source.object;
+    let columns: Vec<usize> = match &scan.projection {
+        Some(columns) => columns.clone(),
+        None => (0..object.schema.fields().len()).collect(),
+    };
+    let schema = Arc::new(object.schema.project(&columns)?);
+    let node = Node::Scan(node::Scan {
+        object: object.id,
+        name: object.name.name.clone(),
+        columns,
+        schema,
+        append_only: is_append_only(object),
+    });
+    let mut pipe = Pipe::new(node, scan.projected_schema.clone());
+    for filter in &scan.filters {
+        pipe = pipe.filter(filter)?;
+    }
+    if scan.fetch.is_some() {
+        return Err(Error::internal("a limit was pushed into a scan of a dataflow"));
+    }
+    Ok(pipe)
+}
+
+/// Whether rows of the object never go.
+fn is_append_only(object: &Object) -> bool {
+    match &object.kind {
+        ObjectKind::Source(_) => true,
+        ObjectKind::Table(table) => table.append_only,
+        ObjectKind::View(_) | ObjectKind::MaterializedView(_) => false,
+    }
+}
+
+/// Inputs are brought to the union's own column names and types.
+fn lower_union(union: &Union) -> Result<Pipe> {
+    let schema = union.schema.inner().clone();
+    let inputs = union
+        .inputs
+        .iter()
+        .map(|input| Ok(Edge::local(lower_node(input)?.into_node_with(schema.clone())?)))
+        .collect::<Result<Vec<_>>>()?;
+    let node = Node::Union(node::Union { inputs, schema });
+    Ok(Pipe::new(node, union.schema.clone()))
+}
+
+fn lower_values(values: &Values) -> Result<Pipe> {
+    let no_columns = DFSchema::empty();
+    let one_row = one_row_without_columns();
+    let schema = values.schema.inner().clone();
+    let mut rows = Vec::with_capacity(values.values.len());
+    for row in &values.values {
+        let columns = row
+            .iter()
+            .zip(schema.fields())
+            .map(|(expr, field)| {
+                let value = compile(expr, &no_columns)?.evaluate(&one_row)?;
+                Ok(arrow::compute::cast(&value, field.data_type())?)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        rows.push(RecordBatch::try_new(schema.clone(), columns)?);
+    }
+    let rows = arrow::compute::concat_batches(&schema, &rows)?;
+    Ok(Pipe::new(Node::Constant(node::Constant { rows }), values.schema.clone()))
+}
+
+fn lower_empty(empty: &EmptyRelation) -> Pipe {
+    let rows = if empty.produce_one_row {
+        one_row_without_columns()
+    } else {
+        RecordBatch::new_empty(empty.schema.inner().clone())
+    };
+    Pipe::new(Node::Constant(node::Constant { rows }), empty.schema.clone())
+}
+
+/// What SELECT without FROM reads.
+fn one_row_without_columns() -> RecordBatch {
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)
+        .expect("no columns fit every row count")
+}
+
+/// Whether the plan is `SELECT expressions` without FROM.
+fn is_one_row(node: &Node) -> bool {
+    matches!(node, Node::Constant(c) if c.rows.num_columns() == 0 && c.rows.num_rows() == 1)
+}
+
+/// Conditions joined by AND, one by one.
+fn conjuncts(predicate: &Expr) -> Vec<Expr> {
+    split_conjunction(predicate).into_iter().cloned().collect()
+}

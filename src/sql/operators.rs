@@ -1,0 +1,210 @@
+//! Operators as Postgres resolves them, where DataFusion resolves them otherwise.
+//!
+//! 1. A quoted literal has no type yet: it takes the other operand's.
+//! 2. Arithmetic on integers and floats raises errors (`functions::scalar::arithmetic`).
+//! 3. date + integer and date - date count days.
+//! 4. Operands that have no operator in common are an error (42883) where DataFusion would compare
+//!    them as text or as bytes.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+
+use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type};
+use crate::types::error::{Error, SqlState};
+use crate::types::sql_type::SqlType;
+
+/// Plugged into DataFusion's SQL planner, before its own.
+#[derive(Debug)]
+pub struct PostgresOperators;
+
+impl ExprPlanner for PostgresOperators {
+    fn plan_binary_op(
+        &self,
+        raw: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
+        else {
+            // A parameter without a type, or a name that does not exist: others will say.
+            return Ok(PlannerResult::Original(raw));
+        };
+        let raw = type_quoted_literal(raw, &left, &right);
+        let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
+        else {
+            return Ok(PlannerResult::Original(raw));
+        };
+        if let Some(op) = arithmetic_op(&raw.op) {
+            return plan_arithmetic(op, raw, left.data_type(), right.data_type());
+        }
+        if is_comparison(&raw.op) && !comparable(&left, &right) {
+            return Err(no_operator(&raw.op, &left, &right));
+        }
+        Ok(PlannerResult::Original(raw))
+    }
+}
+
+/// The field that an expression gives; `None` while it cannot be known.
+fn field_of(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
+    expr.to_field(schema).ok().map(|(_, field)| field)
+}
+
+fn arithmetic_op(op: &BinaryOperator) -> Option<ArithmeticOp> {
+    Some(match op {
+        BinaryOperator::Plus => ArithmeticOp::Add,
+        BinaryOperator::Minus => ArithmeticOp::Subtract,
+        BinaryOperator::Multiply => ArithmeticOp::Multiply,
+        BinaryOperator::Divide => ArithmeticOp::Divide,
+        BinaryOperator::Modulo => ArithmeticOp::Modulo,
+        _ => return None,
+    })
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    matches!(
+        op,
+        BinaryOperator::Eq
+            | BinaryOperator::NotEq
+            | BinaryOperator::Lt
+            | BinaryOperator::LtEq
+            | BinaryOperator::Gt
+            | BinaryOperator::GtEq
+    )
+}
+
+/// A text literal, which in Postgres has no type until something gives it one.
+pub fn is_quoted_literal(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// Whether the column is text and nothing but text (not json).
+pub fn is_plain_text(field: &Field) -> bool {
+    is_text(field.data_type())
+        && !matches!(SqlType::of_field(field), Some(SqlType::Json | SqlType::Jsonb))
+}
+
+/// Step 1.
+fn type_quoted_literal(raw: RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> RawBinaryExpr {
+    let arithmetic = arithmetic_op(&raw.op);
+    if arithmetic.is_none() && !is_comparison(&raw.op) {
+        return raw;
+    }
+    let RawBinaryExpr { op, left: left_expr, right: right_expr } = raw;
+    let (left_expr, right_expr) =
+        match (is_quoted_literal(&left_expr), is_quoted_literal(&right_expr)) {
+            (true, false) if !is_plain_text(right) => {
+                (cast_to_other(left_expr, right, arithmetic), right_expr)
+            }
+            (false, true) if !is_plain_text(left) => {
+                let right_expr = cast_to_other(right_expr, left, arithmetic);
+                (left_expr, right_expr)
+            }
+            _ => (left_expr, right_expr),
+        };
+    RawBinaryExpr { op, left: left_expr, right: right_expr }
+}
+
+/// Casts a quoted literal to what stands beside it. Beside a date or timestamp it is one too,
+/// except that only an interval can be added to one.
+fn cast_to_other(literal: Expr, other: &FieldRef, op: Option<ArithmeticOp>) -> Expr {
+    let temporal = matches!(
+        other.data_type(),
+        DataType::Date32 | DataType::Timestamp(_, _) | DataType::Time64(_)
+    );
+    let field = if temporal && op == Some(ArithmeticOp::Add) {
+        Arc::new(SqlType::Interval.to_field("", true))
+    } else if other.data_type().is_null() {
+        return literal;
+    } else {
+        Arc::new(other.as_ref().clone().with_nullable(true))
+    };
+    Expr::Cast(Cast::new_from_field(Box::new(literal), field))
+}
+
+/// Steps 2 and 3.
+fn plan_arithmetic(
+    op: ArithmeticOp,
+    raw: RawBinaryExpr,
+    left: &DataType,
+    right: &DataType,
+) -> Result<PlannerResult<RawBinaryExpr>> {
+    use ArithmeticOp::{Add, Subtract};
+    let is_integer = |t: &DataType| matches!(t, DataType::Int16 | DataType::Int32);
+    let planned = match (left, right) {
+        (DataType::Date32, DataType::Date32) if op == Subtract => {
+            let (left, right) = (days(raw.left), days(raw.right));
+            call(Subtract, left, right)
+        }
+        (DataType::Date32, days_type) if matches!(op, Add | Subtract) && is_integer(days_type) => {
+            let moved = call(op, days(raw.left), raw.right);
+            Expr::Cast(Cast::new(Box::new(moved), DataType::Date32))
+        }
+        (days_type, DataType::Date32) if op == Add && is_integer(days_type) => {
+            let moved = call(op, raw.left, days(raw.right));
+            Expr::Cast(Cast::new(Box::new(moved), DataType::Date32))
+        }
+        (left, right) if common_type(left, right).is_some() => call(op, raw.left, raw.right),
+        _ => return Ok(PlannerResult::Original(raw)),
+    };
+    Ok(PlannerResult::Planned(planned))
+}
+
+/// A date as its days since 1970.
+fn days(date: Expr) -> Expr {
+    Expr::Cast(Cast::new(Box::new(date), DataType::Int32))
+}
+
+fn call(op: ArithmeticOp, left: Expr, right: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(arithmetic(op), vec![left, right]))
+}
+
+/// Step 4: which types Postgres compares with each other.
+fn comparable(left: &Field, right: &Field) -> bool {
+    let class = |field: &Field| match SqlType::of_field(field) {
+        Some(
+            SqlType::Int2
+            | SqlType::Int4
+            | SqlType::Int8
+            | SqlType::Float4
+            | SqlType::Float8
+            | SqlType::Numeric(_, _),
+        ) => 1,
+        Some(SqlType::Text) => 2,
+        Some(SqlType::Date | SqlType::Timestamp | SqlType::Timestamptz) => 3,
+        Some(SqlType::Boolean) => 4,
+        Some(SqlType::Bytea) => 5,
+        Some(SqlType::Time) => 6,
+        Some(SqlType::Interval) => 7,
+        Some(SqlType::Uuid) => 8,
+        Some(SqlType::Jsonb) => 9,
+        Some(SqlType::Array(_)) => 10,
+        Some(SqlType::Record(_)) => 11,
+        // json has no equality in Postgres.
+        Some(SqlType::Json) | None => 0,
+    };
+    if left.data_type().is_null() || right.data_type().is_null() {
+        return true;
+    }
+    class(left) == class(right) && class(left) != 0
+}
+
+/// `operator does not exist: integer = text`.
+fn no_operator(op: &BinaryOperator, left: &Field, right: &Field) -> DataFusionError {
+    let name = |field: &Field| {
+        SqlType::of_field(field).map_or_else(|| field.data_type().to_string(), |t| t.to_string())
+    };
+    let message = format!("operator does not exist: {} {op} {}", name(left), name(right));
+    DataFusionError::External(Box::new(Error::user(SqlState::UNDEFINED_FUNCTION, message).hint(
+        "No operator matches the given name and argument types. You might need to add \
+             explicit type casts.",
+    )))
+}

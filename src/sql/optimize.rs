@@ -1,0 +1,126 @@
+//! Which of DataFusion's rewrites run, in order, with reasons.
+//!
+//! Batch execution takes DataFusion's own list. A dataflow has its own needs: subqueries must
+//! become joins, because there is no other way to maintain them; what saves work only once
+//! (limits pushed into scans) is left out; what saves state (filters, projections and NULL keys
+//! before joins) is worth more than in a batch.
+
+use std::sync::{Arc, LazyLock};
+
+use chrono::{DateTime, Utc};
+use datafusion::common::Result;
+use datafusion::common::alias::AliasGenerator;
+use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
+use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::eliminate_group_by_constant::EliminateGroupByConstant;
+use datafusion::optimizer::eliminate_join::EliminateJoin;
+use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion::optimizer::filter_null_join_keys::FilterNullJoinKeys;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::optimize_unions::OptimizeUnions;
+use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
+use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
+
+use crate::sql::functions::{OPTIONS, SESSION};
+
+/// Optimises a plan for one batch execution.
+pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
+    static RULES: LazyLock<Optimizer> = LazyLock::new(Optimizer::new);
+    static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(OPTIONS.clone()));
+    run(&RULES, plan, &SETTINGS)
+}
+
+/// Optimises a plan for a dataflow that maintains its result.
+pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
+    static RULES: LazyLock<Optimizer> = LazyLock::new(|| Optimizer::with_rules(dataflow_rules()));
+    static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
+        let mut options = OPTIONS.clone();
+        // A dataflow has no subplan that runs once before the others.
+        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        // A row whose join key is NULL matches nothing: it need not be kept.
+        options.optimizer.filter_null_join_keys = true;
+        Arc::new(options)
+    });
+    run(&RULES, plan, &SETTINGS)
+}
+
+/// What rules may ask while they run over one plan.
+struct Context {
+    options: Arc<ConfigOptions>,
+    aliases: Arc<AliasGenerator>,
+}
+
+impl OptimizerConfig for Context {
+    fn query_execution_start_time(&self) -> Option<DateTime<Utc>> {
+        // now() is a parameter until the statement runs; nothing else may look at a clock.
+        None
+    }
+
+    fn alias_generator(&self) -> &Arc<AliasGenerator> {
+        &self.aliases
+    }
+
+    fn options(&self) -> Arc<ConfigOptions> {
+        self.options.clone()
+    }
+
+    fn function_registry(&self) -> Option<&dyn FunctionRegistry> {
+        Some(&*SESSION)
+    }
+}
+
+fn run(rules: &Optimizer, plan: LogicalPlan, options: &Arc<ConfigOptions>) -> Result<LogicalPlan> {
+    let context = Context { options: options.clone(), aliases: Arc::default() };
+    rules.optimize(plan, &context, |_, _| {})
+}
+
+fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    vec![
+        // x op ANY/ALL (SELECT ...) becomes EXISTS, which the rules below know.
+        Arc::new(RewriteSetComparison::new()),
+        // Nested unions become one operator with many inputs.
+        Arc::new(OptimizeUnions::new()),
+        // Constants fold here, so that nothing below computes them for every row.
+        Arc::new(SimplifyExpressions::new()),
+        // DISTINCT is an aggregate without calls: one operator less to write.
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(EliminateJoin::new()),
+        // IN, EXISTS, scalar subqueries and LATERAL become joins: the only way to maintain them.
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
+        // Equalities in ON become keys: a hash join instead of trying every pair.
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(EliminateFilter::new()),
+        // FROM a, b WHERE a.x = b.x is a join by key.
+        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(PropagateEmptyRelation::new()),
+        // Rows with NULL keys are not kept.
+        Arc::new(FilterNullJoinKeys::default()),
+        // An outer join whose NULLs a filter drops anyway needs no outer state.
+        Arc::new(EliminateOuterJoin::new()),
+        // Filters go below joins and aggregates: what they drop is never kept.
+        Arc::new(PushDownFilter::new()),
+        Arc::new(EliminateGroupByConstant::new()),
+        Arc::new(CommonSubexprEliminate::new()),
+        // Columns that nobody reads are neither scanned nor kept.
+        Arc::new(OptimizeProjections::new()),
+    ]
+    // Left out: PushDownLimit and EliminateLimit (a limit is a stateful operator here),
+    // SingleDistinctToGroupBy (the aggregate operator knows DISTINCT), and the pushing of field
+    // accesses into scans (it serves column files).
+}

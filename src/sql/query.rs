@@ -1,0 +1,313 @@
+//! A planned query: bind parameters, run it as a batch, or lower it to a dataflow.
+//!
+//! The plan is optimised for batches once, with its parameters in place, when it first runs;
+//! every run puts values in, relations' rows behind the scans, and makes a physical plan.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::{TableType, provider_as_source};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+
+use crate::functions::scalar::session::NOW;
+use crate::plan::node::Plan;
+use crate::sql::coerce::now_value;
+use crate::sql::functions::SESSION;
+use crate::sql::lower::lower;
+use crate::sql::optimize::{optimize_batch, optimize_dataflow};
+use crate::sql::resolve::{CatalogSource, SystemSource};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+use crate::types::sql_type::SqlType;
+
+/// A query whose names and types are known. Cheap to clone; may be bound and run many times.
+#[derive(Clone)]
+pub struct PlannedQuery {
+    /// Typed, not yet optimised.
+    pub logical: Arc<LogicalPlan>,
+    /// The result's columns, marked with their extension types; names may repeat.
+    pub schema: SchemaRef,
+    /// Types of `$1`, `$2`, ...
+    pub parameters: Vec<SqlType>,
+    /// Sources, tables and materialized views that are read, each once; system relations apart.
+    pub objects: Vec<ObjectId>,
+    /// Objects that the query names itself: views stand here, not what they read.
+    pub depends_on: Vec<ObjectId>,
+    /// The plan optimised for batches, made by the first run.
+    batch: Arc<OnceLock<LogicalPlan>>,
+    /// Values for the parameters, by their number.
+    values: Arc<HashMap<String, ScalarAndMetadata>>,
+}
+
+/// The rows of one relation during one batch execution.
+pub enum Content {
+    Batches(Vec<RecordBatch>),
+    Provider(Arc<dyn TableProvider>),
+}
+
+/// Where a batch execution finds the rows.
+pub trait Contents: Send + Sync {
+    /// The rows of a source, table or materialized view, with all its columns.
+    fn object(&self, id: ObjectId) -> Result<Content>;
+
+    /// The rows of a relation of `pg_catalog`, `information_schema` or `millstream`.
+    fn system(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>>;
+}
+
+impl PlannedQuery {
+    pub(super) fn new(
+        logical: LogicalPlan,
+        schema: SchemaRef,
+        parameters: Vec<SqlType>,
+        objects: Vec<ObjectId>,
+        depends_on: Vec<ObjectId>,
+    ) -> PlannedQuery {
+        PlannedQuery {
+            logical: Arc::new(logical),
+            schema,
+            parameters,
+            objects,
+            depends_on,
+            batch: Arc::default(),
+            values: Arc::default(),
+        }
+    }
+
+    /// The same query with values (arrays of one element) in place of its parameters.
+    ///
+    /// # Errors
+    /// SQLSTATE 08P01 when their number is not that of the parameters.
+    pub fn bind_parameters(&self, values: &[ArrayRef]) -> Result<PlannedQuery> {
+        if values.len() != self.parameters.len() {
+            return Err(Error::user(
+                SqlState::PROTOCOL_VIOLATION,
+                format!(
+                    "bind message supplies {} parameters, but the statement requires {}",
+                    values.len(),
+                    self.parameters.len()
+                ),
+            ));
+        }
+        let mut bound = HashMap::with_capacity(values.len());
+        for (index, (value, sql_type)) in values.iter().zip(&self.parameters).enumerate() {
+            let field = sql_type.to_field("", true);
+            let value = arrow::compute::cast(value, field.data_type())?;
+            let value = ScalarValue::try_from_array(&value, 0).map_err(Error::from)?;
+            let metadata = (!field.metadata().is_empty()).then(|| field.metadata().clone().into());
+            bound.insert((index + 1).to_string(), ScalarAndMetadata::new(value, metadata));
+        }
+        Ok(PlannedQuery { values: Arc::new(bound), ..self.clone() })
+    }
+
+    /// The dataflow that maintains the query's result.
+    ///
+    /// # Errors
+    /// SQLSTATE 0A000 for what cannot be maintained yet.
+    pub fn lower(&self) -> Result<Plan> {
+        let mut plan = self.logical.as_ref().clone();
+        if !self.values.is_empty() {
+            let values = ParamValues::Map(self.values.as_ref().clone());
+            plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
+        }
+        reject_ambiguous_subqueries(&plan)?;
+        let plan = optimize_dataflow(plan).map_err(Error::from)?;
+        lower(&plan, &self.schema)
+    }
+
+    /// Runs the query over `contents`; `now()` is `now`. Batches have exactly the planned schema.
+    ///
+    /// # Errors
+    /// When a parameter has no value, or the plan cannot be made.
+    pub async fn execute(
+        &self,
+        contents: &dyn Contents,
+        now: DateTime<Utc>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let physical = self.physical(contents, now).await?;
+        let stream = execute_stream(physical, SESSION.task_ctx()).map_err(Error::from)?;
+        let schema = self.schema.clone();
+        Ok(stream.map(move |batch| conform(batch.map_err(Error::from)?, &schema)).boxed())
+    }
+
+    /// The physical plan of one run.
+    pub async fn physical(
+        &self,
+        contents: &dyn Contents,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = self.with_values(self.optimized()?.clone(), now)?;
+        let (plan, rows) = with_contents(plan, contents)?;
+        let session = session_for(rows);
+        session.query_planner().create_physical_plan(&plan, &session).await.map_err(Error::from)
+    }
+
+    fn optimized(&self) -> Result<&LogicalPlan> {
+        if let Some(plan) = self.batch.get() {
+            return Ok(plan);
+        }
+        let plan = optimize_batch(self.logical.as_ref().clone()).map_err(Error::from)?;
+        Ok(self.batch.get_or_init(|| plan))
+    }
+
+    /// Values for all parameters and for `now()`.
+    fn with_values(&self, plan: LogicalPlan, now: DateTime<Utc>) -> Result<LogicalPlan> {
+        if let Some(index) =
+            (1..=self.parameters.len()).find(|n| !self.values.contains_key(&n.to_string()))
+        {
+            return Err(Error::user(
+                SqlState::UNDEFINED_PARAMETER,
+                format!("no value found for parameter {index}"),
+            ));
+        }
+        let mut values = self.values.as_ref().clone();
+        values.insert(NOW[1..].to_owned(), ScalarAndMetadata::new(now_value(now), None));
+        plan.replace_params_with_values(&ParamValues::Map(values)).map_err(Error::from)
+    }
+}
+
+/// A scalar subquery becomes a join, which does not notice a second row: it must be sure that
+/// there is none. (Those that depend on the outer row DataFusion checks.)
+fn reject_ambiguous_subqueries(plan: &LogicalPlan) -> Result<()> {
+    let mut found = Ok(());
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::ScalarSubquery(subquery) = e
+                    && subquery.outer_ref_columns.is_empty()
+                    && subquery.subquery.max_rows() != Some(1)
+                {
+                    found = Err(Error::unsupported(
+                        "a scalar subquery that may give several rows, in a maintained query",
+                    )
+                    .hint("Use an aggregate such as max(), or select by primary key."));
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map_err(Error::from)?;
+    found
+}
+
+/// The rows behind the scans, and how many there are at most when all are in memory.
+fn with_contents(
+    plan: LogicalPlan,
+    contents: &dyn Contents,
+) -> Result<(LogicalPlan, Option<usize>)> {
+    let mut rows = Some(0);
+    let plan = plan
+        .transform_up_with_subqueries(|node| {
+            let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+            let content = if let Some(source) = scan.source.downcast_ref::<CatalogSource>() {
+                contents.object(source.object.id)
+            } else if let Some(source) = scan.source.downcast_ref::<SystemSource>() {
+                contents
+                    .system(source.relation.schema_name, source.relation.name)
+                    .map(Content::Batches)
+            } else {
+                // A table function brings its own rows.
+                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+            };
+            let provider = match content.map_err(crate::sql::resolve::external)? {
+                Content::Provider(provider) => {
+                    rows = None;
+                    provider
+                }
+                Content::Batches(batches) => {
+                    let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
+                    rows = rows.map(|rows: usize| rows + count);
+                    Arc::new(Snapshot { schema: scan.source.schema(), batches })
+                }
+            };
+            scan.source = provider_as_source(provider);
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        })
+        .map_err(Error::from)?;
+    Ok((plan.data, rows))
+}
+
+/// Below this many rows a second thread costs more than it brings.
+const ROWS_SINGLE_THREAD_MAX: usize = 50_000;
+
+/// The session to plan with: few rows are not worth spreading over threads.
+fn session_for(rows: Option<usize>) -> SessionState {
+    if rows.is_some_and(|rows| rows <= ROWS_SINGLE_THREAD_MAX) {
+        static SINGLE: std::sync::LazyLock<SessionState> = std::sync::LazyLock::new(|| {
+            let config = SESSION.config().clone().with_target_partitions(1);
+            SessionStateBuilder::new_from_existing(SESSION.clone()).with_config(config).build()
+        });
+        return SINGLE.clone();
+    }
+    SESSION.clone()
+}
+
+/// A batch with the planned schema: DataFusion may call columns otherwise and mark them less.
+fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| {
+            if column.data_type() == field.data_type() {
+                Ok(column.clone())
+            } else {
+                arrow::compute::cast(column, field.data_type()).map_err(Error::from)
+            }
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}
+
+/// Batches in memory as a table; nothing is copied.
+#[derive(Debug)]
+struct Snapshot {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+#[async_trait]
+impl TableProvider for Snapshot {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let threads = session.config().target_partitions().max(1);
+        let mut partitions = vec![vec![]; threads];
+        for (index, batch) in self.batches.iter().enumerate() {
+            partitions[index % threads].push(batch.clone());
+        }
+        let plan = MemorySourceConfig::try_new_exec(
+            &partitions,
+            self.schema.clone(),
+            projection.cloned(),
+        )?;
+        Ok(plan)
+    }
+}

@@ -1,0 +1,365 @@
+//! Names to catalog objects, and what DataFusion's SQL planner asks for while it plans.
+//!
+//! A relation's name is looked for as in Postgres: with a schema there, without one in
+//! `pg_catalog` and then along the search path. A view is planned where it is named, with the
+//! database and search path of its creation; it stands in the plan as its query.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::TableFunctionArgs;
+use datafusion::common::{
+    Constraint, Constraints, DFSchema, DataFusionError, ScalarValue, TableReference,
+};
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+
+use crate::catalog::object::{Object, ObjectKind, ObjectName};
+use crate::catalog::system_views::{self, SystemRelation};
+use crate::functions::scalar::session::constant_function;
+use crate::sql::bind::PlanContext;
+use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+
+/// A view that names a view, and so on; more is a mistake, and would exhaust the stack.
+const VIEW_DEPTH_MAX: usize = 64;
+
+/// Finds the object that a name's parts (folded) mean.
+///
+/// # Errors
+/// SQLSTATE 42P01, with a hint when a similar name exists.
+pub fn resolve(context: &PlanContext, parts: &[String]) -> Result<Arc<Object>> {
+    let found = match parts {
+        [name] => search_schemas(context)
+            .iter()
+            .find_map(|schema| lookup(context, &context.database, schema, name)),
+        [schema, name] => lookup(context, &context.database, schema, name),
+        [database, schema, name] => {
+            if context.catalog.schemas(database).is_none() {
+                return Err(crate::catalog::snapshot::no_database(database));
+            }
+            lookup(context, database, schema, name)
+        }
+        _ => {
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                format!("improper qualified name (too many dotted names): {}", parts.join(".")),
+            ));
+        }
+    };
+    found.ok_or_else(|| {
+        let error = Error::user(
+            SqlState::UNDEFINED_TABLE,
+            format!("relation \"{}\" does not exist", parts.join(".")),
+        );
+        match parts.last().and_then(|name| similar_relation(context, name)) {
+            Some(name) => error.hint(format!("Perhaps you meant \"{name}\".")),
+            None => error,
+        }
+    })
+}
+
+/// The system relation that a name means: `pg_catalog` is searched first, the others when the
+/// name or the search path says so.
+fn resolve_system(context: &PlanContext, parts: &[String]) -> Option<&'static SystemRelation> {
+    match parts {
+        [name] => system_views::find("pg_catalog", name).or_else(|| {
+            search_schemas(context)
+                .iter()
+                .take_while(|schema| lookup(context, &context.database, schema, name).is_none())
+                .find_map(|schema| system_views::find(schema, name))
+        }),
+        [schema, name] => system_views::find(schema, name),
+        [database, schema, name] if *database == context.database => {
+            system_views::find(schema, name)
+        }
+        _ => None,
+    }
+}
+
+/// The schemas of the search path, `$user` replaced.
+pub fn search_schemas(context: &PlanContext) -> Vec<String> {
+    context
+        .search_path
+        .iter()
+        .map(|schema| if schema == "$user" { context.user.clone() } else { schema.clone() })
+        .collect()
+}
+
+fn lookup(context: &PlanContext, database: &str, schema: &str, name: &str) -> Option<Arc<Object>> {
+    let name = ObjectName {
+        database: database.to_owned(),
+        schema: schema.to_owned(),
+        name: name.to_owned(),
+    };
+    context.catalog.lookup(&name).cloned()
+}
+
+/// The visible relation whose name is nearest, when it is near enough to be meant.
+fn similar_relation(context: &PlanContext, name: &str) -> Option<String> {
+    let schemas = search_schemas(context);
+    let names = context
+        .catalog
+        .objects()
+        .filter(|o| o.name.database == context.database && schemas.contains(&o.name.schema))
+        .map(|o| o.name.name.as_str());
+    nearest(name, names)
+}
+
+/// The candidate with the fewest edits, if those are few for the name's length.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    let edits_max = 1 + name.chars().count() / 5;
+    candidates
+        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .filter(|(edits, _)| *edits <= edits_max)
+        .min()
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// Insertions, deletions and replacements that turn one text into the other.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    // Distances from the part of `a` read so far to every prefix of `b`.
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A relation of the catalog in a logical plan. Views are gone from a plan once it is built.
+pub struct CatalogSource {
+    pub object: Arc<Object>,
+    constraints: Constraints,
+    /// A view's query.
+    plan: Option<LogicalPlan>,
+    /// Objects that the statement names itself, for its dependencies.
+    named: Arc<Mutex<BTreeSet<ObjectId>>>,
+}
+
+impl CatalogSource {
+    /// A source for a plan that is made by hand, of a table's rows.
+    pub fn of_rows(object: Arc<Object>) -> CatalogSource {
+        CatalogSource::new(object, None, Arc::default())
+    }
+
+    fn new(
+        object: Arc<Object>,
+        plan: Option<LogicalPlan>,
+        named: Arc<Mutex<BTreeSet<ObjectId>>>,
+    ) -> CatalogSource {
+        let constraints = match &object.kind {
+            ObjectKind::Table(table) if !table.primary_key.is_empty() => {
+                vec![Constraint::PrimaryKey(table.primary_key.clone())]
+            }
+            _ => vec![],
+        };
+        let constraints = Constraints::new_unverified(constraints);
+        CatalogSource { object, constraints, plan, named }
+    }
+}
+
+impl TableSource for CatalogSource {
+    fn schema(&self) -> SchemaRef {
+        self.object.schema.clone()
+    }
+
+    fn constraints(&self) -> Option<&Constraints> {
+        Some(&self.constraints)
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        // The planner looks every name up, also one that a WITH query hides, but asks for the
+        // plan of those only that it uses.
+        self.named.lock().expect("no panic under this lock").insert(self.object.id);
+        self.plan.as_ref().map(Cow::Borrowed)
+    }
+}
+
+/// A relation that the server provides (`pg_catalog` and the like) in a logical plan.
+pub struct SystemSource {
+    pub relation: &'static SystemRelation,
+}
+
+impl TableSource for SystemSource {
+    fn schema(&self) -> SchemaRef {
+        self.relation.schema.clone()
+    }
+}
+
+/// What DataFusion's SQL planner may ask while it plans one statement.
+pub struct Resolver<'a> {
+    context: &'a PlanContext,
+    /// How many views we are inside of.
+    depth: usize,
+    /// Relations beside the catalog's; they hide those of the same name.
+    extra: &'a [Arc<Object>],
+    named: Arc<Mutex<BTreeSet<ObjectId>>>,
+}
+
+impl<'a> Resolver<'a> {
+    pub fn new(context: &'a PlanContext, depth: usize, extra: &'a [Arc<Object>]) -> Resolver<'a> {
+        Resolver { context, depth, extra, named: Arc::default() }
+    }
+
+    /// The objects that the statement named, not those that its views name.
+    pub fn named_objects(&self) -> Vec<ObjectId> {
+        self.named.lock().expect("no panic under this lock").iter().copied().collect()
+    }
+
+    fn source_of(&self, parts: &[String]) -> Result<Arc<dyn TableSource>> {
+        let extra = self.extra.iter().find(|o| [o.name.name.clone()] == *parts);
+        if let Some(object) = extra {
+            return Ok(Arc::new(CatalogSource::new(object.clone(), None, Arc::default())));
+        }
+        if let Some(relation) = resolve_system(self.context, parts) {
+            return Ok(Arc::new(SystemSource { relation }));
+        }
+        let object = resolve(self.context, parts)?;
+        let plan = match &object.kind {
+            ObjectKind::View(view) => {
+                if self.depth >= VIEW_DEPTH_MAX {
+                    return Err(Error::user(
+                        SqlState::PROGRAM_LIMIT_EXCEEDED,
+                        format!("views are nested more than {VIEW_DEPTH_MAX} deep"),
+                    ));
+                }
+                let plan = self.context.plan_view(&object, view, self.depth + 1);
+                Some(plan.map_err(|error| {
+                    Error::from(error).context(format!("view \"{}\"", object.name.name))
+                })?)
+            }
+            _ => None,
+        };
+        Ok(Arc::new(CatalogSource::new(object, plan, self.named.clone())))
+    }
+}
+
+/// Functions whose value the session knows while it plans.
+fn session_function(context: &PlanContext, name: &str) -> Option<Arc<ScalarUDF>> {
+    let text = |value: &str| ScalarValue::Utf8(Some(value.to_owned()));
+    let value = match name {
+        "current_user" | "session_user" | "current_role" | "user" => text(&context.user),
+        "current_database" | "current_catalog" => text(&context.database),
+        "current_schema" => {
+            let schemas = context.catalog.schemas(&context.database).unwrap_or_default();
+            let first = search_schemas(context).into_iter().find(|s| schemas.contains(s));
+            ScalarValue::Utf8(first)
+        }
+        _ => return None,
+    };
+    Some(constant_function(name, value))
+}
+
+/// Our error inside DataFusion's.
+pub fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+impl ContextProvider for Resolver<'_> {
+    fn get_table_source(
+        &self,
+        name: TableReference,
+    ) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        let parts: Vec<String> = [name.catalog(), name.schema(), Some(name.table())]
+            .into_iter()
+            .flatten()
+            .map(str::to_owned)
+            .collect();
+        self.source_of(&parts).map_err(external)
+    }
+
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        let function = FUNCTIONS.table.get(&name.to_lowercase()).ok_or_else(|| {
+            external(Error::user(
+                SqlState::UNDEFINED_FUNCTION,
+                format!("table function {name} does not exist"),
+            ))
+        })?;
+        let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
+        let schema = DFSchema::empty();
+        let args = args
+            .into_iter()
+            .map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e)))
+            .collect::<datafusion::common::Result<Vec<_>>>()?;
+        let args = TableFunctionArgs::new(&args, &*SESSION);
+        let provider = function.create_table_provider_with_args(args)?;
+        Ok(provider_as_source(provider))
+    }
+
+    fn create_cte_work_table(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+    ) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &FUNCTIONS.expr_planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(PostgresTypes))
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        session_function(self.context, name).or_else(|| FUNCTIONS.scalar.get(name).cloned())
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        FUNCTIONS.higher_order.get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        FUNCTIONS.aggregate.get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        FUNCTIONS.window.get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &OPTIONS
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        FUNCTIONS.scalar.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        FUNCTIONS.higher_order.keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        FUNCTIONS.aggregate.keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        FUNCTIONS.window.keys().cloned().collect()
+    }
+}

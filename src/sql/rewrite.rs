@@ -1,0 +1,706 @@
+//! What Postgres means by a syntax tree, said in the words that DataFusion plans.
+//!
+//! One walk over a copy of the tree, before names are looked up:
+//! 1. An integer literal that fits is `integer`, as in Postgres (DataFusion reads `bigint`): where
+//!    its type can show (operands, CASE, lists, select items, VALUES) it gets a cast. Positions in
+//!    ORDER BY and GROUP BY, LIMIT, subscripts and arguments of functions stay as they are.
+//! 2. Unnamed select items get the name that Postgres gives them (`count`, `?column?`, `case`),
+//!    made unique within their list (`sql::schema` takes the mark off again).
+//! 3. `current_date` and its kin are written with `now()`; AT TIME ZONE is `timezone(zone, time)`.
+//! 4. `pg_catalog.` in front of functions and types, COLLATE "default" and `OPERATOR(...)` go.
+//! 5. FETCH FIRST n ROWS ONLY is LIMIT n; a row comparison is a conjunction.
+//! 6. A parameter under a cast, in LIMIT or as a bare select item takes its type from there.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query,
+    Select, SelectItem, SetExpr, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use crate::sql::parse::name::normalize as fold;
+use crate::sql::parse::types::length_chars_max;
+use crate::sql::schema::repeated_name;
+use crate::sql::types::{sql_type_of, type_name};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::sql_type::SqlType;
+
+/// As many as the protocol can number.
+const PARAMETERS_MAX: usize = 65_535;
+
+/// The tree in DataFusion's words, and the types of parameters as far as they are known: those
+/// declared, then those that a cast or a clause says.
+pub struct Rewritten<T> {
+    pub tree: T,
+    pub parameters: Vec<Option<SqlType>>,
+}
+
+/// Rewrites a query.
+///
+/// # Errors
+/// SQLSTATE 0A000 for clauses that no plan has.
+pub fn rewrite_query(query: &Query, declared: &[Option<SqlType>]) -> Result<Rewritten<Query>> {
+    let mut tree = query.clone();
+    let parameters = rewrite(&mut tree, declared)?;
+    Ok(Rewritten { tree, parameters })
+}
+
+/// Rewrites a scalar expression.
+pub fn rewrite_expr(expr: &Expr, declared: &[Option<SqlType>]) -> Result<Rewritten<Expr>> {
+    let mut tree = expr.clone();
+    let parameters = rewrite(&mut tree, declared)?;
+    wrap_integer(&mut tree);
+    Ok(Rewritten { tree, parameters })
+}
+
+fn rewrite<T: VisitMut>(
+    tree: &mut T,
+    declared: &[Option<SqlType>],
+) -> Result<Vec<Option<SqlType>>> {
+    let mut rewriter = Rewriter { parameters: declared.to_vec() };
+    match tree.visit(&mut rewriter) {
+        ControlFlow::Continue(()) => Ok(rewriter.parameters),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Rewriter {
+    parameters: Vec<Option<SqlType>>,
+}
+
+impl VisitorMut for Rewriter {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        flow(self.rewrite_limit(query))
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        wrap_values(&mut query.body);
+        ControlFlow::Continue(())
+    }
+
+    // Names come from the tree as the user wrote it, so before the walk goes down.
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        flow(name_columns(select))
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                wrap_integer(expr);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        flow(self.rewrite_before(expr))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        flow(rewrite_after(expr))
+    }
+}
+
+fn flow(result: Result<()>) -> ControlFlow<Error> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
+impl Rewriter {
+    /// Steps 5 and 6 of a query's LIMIT and FETCH.
+    fn rewrite_limit(&mut self, query: &mut Query) -> Result<()> {
+        if let Some(fetch) = query.fetch.take() {
+            if fetch.with_ties || fetch.percent {
+                let clause = if fetch.percent { "PERCENT" } else { "WITH TIES" };
+                return Err(Error::unsupported(format!("FETCH FIRST ... {clause}"))
+                    .hint("Filter by rank() over the same order instead."));
+            }
+            let quantity = fetch.quantity.unwrap_or_else(|| integer(1));
+            match &mut query.limit_clause {
+                None => {
+                    query.limit_clause = Some(LimitClause::LimitOffset {
+                        limit: Some(quantity),
+                        offset: None,
+                        limit_by: vec![],
+                    });
+                }
+                Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => {
+                    *limit = Some(quantity);
+                }
+                Some(_) => {
+                    return Err(Error::user(
+                        SqlState::SYNTAX_ERROR,
+                        "LIMIT and FETCH cannot both be given",
+                    ));
+                }
+            }
+        }
+        let mut counts: Vec<&mut Expr> = vec![];
+        match &mut query.limit_clause {
+            Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+                counts.extend(limit.iter_mut());
+                counts.extend(offset.iter_mut().map(|o| &mut o.value));
+            }
+            Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+                counts.extend([offset, limit]);
+            }
+            None => {}
+        }
+        for count in counts {
+            self.take_parameter_type(count, &SqlType::Int8)?;
+        }
+        Ok(())
+    }
+
+    /// If `expr` is a bare parameter of unknown type, its type is `sql_type`.
+    fn take_parameter_type(&mut self, expr: &Expr, sql_type: &SqlType) -> Result<bool> {
+        let Some(index) = parameter_index(expr)? else { return Ok(false) };
+        if self.parameters.len() <= index {
+            self.parameters.resize(index + 1, None);
+        }
+        let known = self.parameters[index].get_or_insert_with(|| sql_type.clone());
+        Ok(known == sql_type)
+    }
+
+    fn rewrite_before(&mut self, expr: &mut Expr) -> Result<()> {
+        match expr {
+            Expr::Value(_) => {
+                // Every parameter has a place, also one whose type nothing says.
+                if let Some(index) = parameter_index(expr)?
+                    && self.parameters.len() <= index
+                {
+                    self.parameters.resize(index + 1, None);
+                }
+            }
+            // A word that no column can be called, but sqlparser knows as one.
+            Expr::Identifier(ident) if ident.quote_style.is_none() => {
+                let name = fold(ident);
+                if matches!(name.as_str(), "current_schema" | "current_catalog") {
+                    *expr = call(&name, vec![]);
+                }
+            }
+            Expr::Cast { expr: inner, data_type, array: false, .. } => {
+                if let Ok(sql_type) = sql_type_of(data_type)
+                    && self.take_parameter_type(inner, &sql_type)?
+                {
+                    let inner = std::mem::replace(&mut **inner, null());
+                    *expr = inner;
+                }
+            }
+            Expr::BinaryOp { left, op, right } => {
+                if let BinaryOperator::PGCustomBinaryOperator(parts) = op {
+                    *op = named_operator(parts)?;
+                }
+                if let (Expr::Tuple(lefts), Expr::Tuple(rights)) = (&**left, &**right) {
+                    *expr = compare_rows(op, lefts, rights)?;
+                }
+            }
+            Expr::InList { expr: inner, list, negated } => {
+                if let Expr::Tuple(_) = **inner {
+                    *expr = row_in_list(inner, list, *negated)?;
+                }
+            }
+            Expr::Collate { expr: inner, collation } => {
+                let name = collation.0.last().map(ToString::to_string).unwrap_or_default();
+                let name = name.trim_matches('"').to_lowercase();
+                if !matches!(name.as_str(), "default" | "c" | "posix" | "ucs_basic") {
+                    return Err(Error::unsupported(format!("collation \"{name}\""))
+                        .hint("Text is ordered by code point, as with COLLATE \"C\"."));
+                }
+                let inner = std::mem::replace(&mut **inner, null());
+                *expr = inner;
+                // The node that took its place has not been looked at yet.
+                self.rewrite_before(expr)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The zero-based index of a parameter, when the expression is one.
+fn parameter_index(expr: &Expr) -> Result<Option<usize>> {
+    let Expr::Value(ValueWithSpan { value: Value::Placeholder(text), .. }) = expr else {
+        return Ok(None);
+    };
+    let number: Option<usize> = text.strip_prefix('$').and_then(|n| n.parse().ok());
+    match number {
+        Some(n) if (1..=PARAMETERS_MAX).contains(&n) => Ok(Some(n - 1)),
+        _ => {
+            Err(Error::user(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {text}")))
+        }
+    }
+}
+
+/// Steps 1, 3 and 4, children first.
+fn rewrite_after(expr: &mut Expr) -> Result<()> {
+    match expr {
+        Expr::BinaryOp { left, right, .. }
+        | Expr::IsDistinctFrom(left, right)
+        | Expr::IsNotDistinctFrom(left, right)
+        | Expr::AnyOp { left, right, .. }
+        | Expr::AllOp { left, right, .. } => wrap_integers([&mut **left, &mut **right]),
+        Expr::Between { expr, low, high, .. } => {
+            wrap_integers([&mut **expr, &mut **low, &mut **high]);
+        }
+        Expr::InList { expr, list, .. } => {
+            wrap_integer(expr);
+            wrap_integers(list);
+        }
+        Expr::InSubquery { expr, .. } => wrap_integer(expr),
+        Expr::Case { operand, conditions, else_result, .. } => {
+            wrap_integers(operand.iter_mut().chain(else_result).map(|e| &mut **e));
+            for when in conditions {
+                wrap_integers([&mut when.condition, &mut when.result]);
+            }
+        }
+        Expr::Array(array) => wrap_integers(&mut array.elem),
+        // A sign and parentheses belong to the literal: what is around decides.
+        Expr::Nested(inner) if as_integer(inner).is_some() => {
+            let inner = std::mem::replace(&mut **inner, null());
+            *expr = inner;
+        }
+        Expr::Cast { expr: inner, data_type, .. } => {
+            if let Some(length) = length_chars_max(data_type) {
+                // An explicit cast to varchar(n) cuts, as in Postgres.
+                let text = std::mem::replace(&mut **inner, null());
+                *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
+            }
+        }
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            let timestamp = std::mem::replace(&mut **timestamp, null());
+            let time_zone = std::mem::replace(&mut **time_zone, null());
+            *expr = call("timezone", vec![time_zone, timestamp]);
+        }
+        Expr::Function(function) => {
+            if let Some(other) = rewrite_function(function)? {
+                *expr = other;
+            }
+        }
+        Expr::Tuple(values) => {
+            let values = std::mem::take(values);
+            *expr = call("struct", values);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Functions whose arguments decide the result's type together.
+const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "ifnull"];
+
+fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
+    if let [first, _] = function.name.0.as_slice()
+        && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
+    {
+        function.name.0.remove(0);
+    }
+    let [part] = function.name.0.as_slice() else { return Ok(None) };
+    let Some(ident) = part.as_ident() else { return Ok(None) };
+    let name = fold(ident);
+    if UNIFYING.contains(&name.as_str())
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        for arg in &mut list.args {
+            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
+                wrap_integer(expr);
+            }
+        }
+    }
+    let no_arguments = match &function.args {
+        FunctionArguments::None => true,
+        FunctionArguments::List(list) => list.args.is_empty(),
+        FunctionArguments::Subquery(_) => false,
+    };
+    let bare = matches!(function.args, FunctionArguments::None);
+    let now = || call("now", vec![]);
+    Ok(Some(match name.as_str() {
+        "current_timestamp" if bare => now(),
+        "transaction_timestamp" | "statement_timestamp" if no_arguments => now(),
+        "current_date" if bare => cast(now(), DataType::Date),
+        "current_time" if bare => {
+            return Err(Error::unsupported("time with time zone").hint("Use LOCALTIME."));
+        }
+        "localtime" if bare => cast(now(), DataType::Time(None, ast::TimezoneInfo::None)),
+        "localtimestamp" if bare => cast(now(), DataType::Timestamp(None, ast::TimezoneInfo::None)),
+        // The words that need no parentheses are functions with none.
+        "current_user" | "current_role" | "session_user" | "user" if bare => call(&name, vec![]),
+        "row" => {
+            function.name = ObjectName::from(vec![Ident::new("struct")]);
+            return Ok(None);
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// `OPERATOR(pg_catalog.~)` is `~`.
+fn named_operator(parts: &[String]) -> Result<BinaryOperator> {
+    let name = parts.last().map_or("", String::as_str);
+    Ok(match name {
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "%" => BinaryOperator::Modulo,
+        "||" => BinaryOperator::StringConcat,
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "~~*" => BinaryOperator::PGILikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "!~~*" => BinaryOperator::PGNotILikeMatch,
+        other => {
+            return Err(Error::user(
+                SqlState::UNDEFINED_FUNCTION,
+                format!("operator does not exist: {other}"),
+            ));
+        }
+    })
+}
+
+/// `(a, b) = (c, d)` and `<>`, column by column.
+fn compare_rows(op: &BinaryOperator, lefts: &[Expr], rights: &[Expr]) -> Result<Expr> {
+    if lefts.len() != rights.len() {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            "unequal number of entries in row expressions",
+        ));
+    }
+    let joint = match op {
+        BinaryOperator::Eq => BinaryOperator::And,
+        BinaryOperator::NotEq => BinaryOperator::Or,
+        other => return Err(Error::unsupported(format!("comparing rows with {other}"))),
+    };
+    let pairs = lefts.iter().zip(rights).map(|(l, r)| binary(l.clone(), op.clone(), r.clone()));
+    pairs
+        .reduce(|all, next| binary(all, joint.clone(), next))
+        .map(|all| Expr::Nested(Box::new(all)))
+        .ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a row needs at least one column"))
+}
+
+/// `(a, b) IN ((1, 2), (3, 4))` as a disjunction.
+fn row_in_list(row: &Expr, list: &[Expr], negated: bool) -> Result<Expr> {
+    let Expr::Tuple(lefts) = row else { return Err(Error::internal("a row was expected")) };
+    let mut any: Option<Expr> = None;
+    for other in list {
+        let Expr::Tuple(rights) = other else {
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                "unequal number of entries in row expressions",
+            ));
+        };
+        let equal = compare_rows(&BinaryOperator::Eq, lefts, rights)?;
+        any = Some(match any {
+            None => equal,
+            Some(any) => binary(any, BinaryOperator::Or, equal),
+        });
+    }
+    let any = any.ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "IN needs a value"))?;
+    let any = Expr::Nested(Box::new(any));
+    Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(any) } } else { any })
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+fn null() -> Expr {
+    Expr::Value(ValueWithSpan { value: Value::Null, span: Span::empty() })
+}
+
+fn integer(n: u64) -> Expr {
+    Expr::Value(ValueWithSpan { value: Value::Number(n.to_string(), false), span: Span::empty() })
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast {
+        kind: CastKind::DoubleColon,
+        expr: Box::new(expr),
+        data_type,
+        array: false,
+        format: None,
+    }
+}
+
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args
+                .into_iter()
+                .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)))
+                .collect(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+/// The literal's digits, when the expression is an integer literal or its negation.
+fn as_integer(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
+            text.bytes().all(|b| b.is_ascii_digit() || b == b'_').then_some(text)
+        }
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => as_integer(expr),
+        _ => None,
+    }
+}
+
+fn wrap_integers<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>) {
+    exprs.into_iter().for_each(wrap_integer);
+}
+
+/// Gives an integer literal the type that Postgres gives it: the first of `integer`, `bigint` and
+/// `numeric` that it fits.
+fn wrap_integer(expr: &mut Expr) {
+    let Some(text) = as_integer(expr) else { return };
+    let digits = text.replace('_', "");
+    if digits.parse::<i32>().is_ok() {
+        let literal = std::mem::replace(expr, null());
+        *expr = cast(literal, DataType::Int(None));
+    } else if digits.parse::<i64>().is_err() {
+        make_decimal(expr);
+    }
+}
+
+/// Adds the point that makes a number `numeric`.
+fn make_decimal(expr: &mut Expr) {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => text.push('.'),
+        Expr::UnaryOp { expr, .. } => make_decimal(expr),
+        _ => {}
+    }
+}
+
+fn wrap_values(body: &mut SetExpr) {
+    match body {
+        SetExpr::Values(values) => {
+            values.rows.iter_mut().flat_map(|row| row.content.iter_mut()).for_each(wrap_integer);
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            wrap_values(left);
+            wrap_values(right);
+        }
+        _ => {}
+    }
+}
+
+/// Step 2.
+fn name_columns(select: &mut Select) -> Result<()> {
+    if select.into.is_some() {
+        return Err(Error::unsupported("SELECT INTO").hint("Use CREATE TABLE ... AS."));
+    }
+    let wildcard = select
+        .projection
+        .iter()
+        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(_, _)));
+    let mut seen: Vec<String> = vec![];
+    for item in &mut select.projection {
+        let (name, explicit) = match item {
+            SelectItem::UnnamedExpr(expr) => (column_name(expr), false),
+            SelectItem::ExprWithAlias { alias, .. } => (fold(alias), true),
+            SelectItem::ExprWithAliases { .. } => {
+                return Err(Error::unsupported("several aliases for one column"));
+            }
+            SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(_, _) => continue,
+        };
+        let count = seen.iter().filter(|other| **other == name).count();
+        seen.push(name.clone());
+        // What `*` expands to is not known yet: a column named beside it may repeat one.
+        let repeated = count > 0 || (wildcard && !explicit);
+        let unique = if repeated { repeated_name(&name, count + 1) } else { name };
+        match item {
+            // Columns keep their qualifier as long as nothing repeats.
+            SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+                if !repeated => {}
+            SelectItem::UnnamedExpr(expr) => {
+                let expr = std::mem::replace(expr, null());
+                *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', unique) };
+            }
+            SelectItem::ExprWithAlias { alias, .. } if count > 0 => {
+                *alias = Ident::with_quote('"', unique);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The name that Postgres gives an unnamed select item (FigureColname in its parser).
+pub fn column_name(expr: &Expr) -> String {
+    name_and_strength(expr).map_or_else(|| "?column?".to_owned(), |(name, _)| name)
+}
+
+/// A name and how good it is: 2 for columns and functions, 1 for types and CASE, which give way
+/// to a better one inside.
+fn name_and_strength(expr: &Expr) -> Option<(String, u8)> {
+    let strong = |name: &str| Some((name.to_owned(), 2));
+    match expr {
+        Expr::Identifier(ident) => Some((fold(ident), 2)),
+        Expr::CompoundIdentifier(idents) => idents.last().map(|ident| (fold(ident), 2)),
+        Expr::CompoundFieldAccess { root, access_chain } => access_chain
+            .iter()
+            .rev()
+            .find_map(|access| match access {
+                ast::AccessExpr::Dot(Expr::Identifier(ident)) => Some((fold(ident), 2)),
+                _ => None,
+            })
+            .or_else(|| name_and_strength(root)),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => name_and_strength(inner),
+        Expr::Function(function) => {
+            let ident = function.name.0.last()?.as_ident()?;
+            let name = fold(ident);
+            Some((name, 2))
+        }
+        Expr::Cast { expr, data_type, .. } => match name_and_strength(expr) {
+            Some((name, 2)) => Some((name, 2)),
+            _ => Some((type_name(data_type), 1)),
+        },
+        Expr::TypedString(typed) => Some((type_name(&typed.data_type), 1)),
+        Expr::Interval(_) => Some(("interval".to_owned(), 1)),
+        Expr::Case { else_result, .. } => {
+            match else_result.as_deref().and_then(name_and_strength) {
+                Some((name, 2)) => Some((name, 2)),
+                _ => Some(("case".to_owned(), 1)),
+            }
+        }
+        Expr::Exists { .. } => strong("exists"),
+        Expr::Subquery(query) => subquery_column_name(&query.body).map(|name| (name, 2)),
+        Expr::Array(_) => strong("array"),
+        Expr::Tuple(_) | Expr::Struct { .. } => strong("row"),
+        Expr::Extract { .. } => strong("extract"),
+        Expr::Position { .. } => strong("position"),
+        Expr::Substring { .. } => strong("substring"),
+        Expr::Overlay { .. } => strong("overlay"),
+        Expr::Ceil { .. } => strong("ceil"),
+        Expr::Floor { .. } => strong("floor"),
+        Expr::AtTimeZone { .. } => strong("timezone"),
+        Expr::Trim { trim_where, .. } => strong(match trim_where {
+            Some(ast::TrimWhereField::Leading) => "ltrim",
+            Some(ast::TrimWhereField::Trailing) => "rtrim",
+            _ => "btrim",
+        }),
+        _ => None,
+    }
+}
+
+fn subquery_column_name(body: &SetExpr) -> Option<String> {
+    match body {
+        SetExpr::Select(select) => match select.projection.first()? {
+            SelectItem::UnnamedExpr(expr) => Some(column_name(expr)),
+            SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
+            _ => None,
+        },
+        SetExpr::Query(query) => subquery_column_name(&query.body),
+        SetExpr::SetOperation { left, .. } => subquery_column_name(left),
+        _ => None,
+    }
+}
+
+/// The parts of a relation's name, folded.
+pub fn name_parts(name: &ObjectName) -> Result<Vec<String>> {
+    name.0
+        .iter()
+        .map(|part| match part {
+            ObjectNamePart::Identifier(ident) => Ok(fold(ident)),
+            ObjectNamePart::Function(_) => {
+                Err(Error::user(SqlState::SYNTAX_ERROR, format!("invalid name: {name}")))
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+    use datafusion::sql::sqlparser::parser::Parser;
+
+    fn rewritten(sql: &str) -> Rewritten<Query> {
+        let dialect = PostgreSqlDialect {};
+        let query = Parser::new(&dialect)
+            .try_with_sql(sql)
+            .and_then(|mut parser| parser.parse_query())
+            .expect("valid SQL");
+        rewrite_query(&query, &[]).expect("rewrites")
+    }
+
+    fn check(sql: &str, expected: &str) {
+        let text = rewritten(sql).tree.to_string();
+        assert_eq!(text.replace('\u{1f}', "#"), expected);
+    }
+
+    #[test]
+    fn unnamed_columns_get_postgres_names() {
+        check(
+            "SELECT a.x, count(*), x + 1, x::text, '1'::bigint, CASE WHEN x THEN 1 END FROM a",
+            "SELECT a.x, count(*) AS \"count\", x + 1::INT AS \"?column?\", x::TEXT AS \"x#2\", \
+             '1'::BIGINT AS \"int8\", CASE WHEN x THEN 1::INT END AS \"case\" FROM a",
+        );
+        check("SELECT 1, 2", "SELECT 1::INT AS \"?column?\", 2::INT AS \"?column?#2\"");
+        check("SELECT *, x FROM t", "SELECT *, x AS \"x#1\" FROM t");
+        check(
+            "SELECT (SELECT max(v) FROM t), EXISTS (SELECT FROM t), true",
+            "SELECT (SELECT max(v) AS \"max\" FROM t) AS \"max\", \
+             EXISTS (SELECT FROM t) AS \"exists\", true AS \"?column?\"",
+        );
+    }
+
+    #[test]
+    fn integer_literals_are_integers_where_it_shows() {
+        check(
+            "SELECT x FROM t WHERE x IN (1, -2) AND y > 3000000000 GROUP BY 1 ORDER BY 1 LIMIT 5",
+            "SELECT x FROM t WHERE x IN (1::INT, -2::INT) AND y > 3000000000 GROUP BY 1 \
+             ORDER BY 1 LIMIT 5",
+        );
+        check("VALUES (1, 'a')", "VALUES (1::INT, 'a')");
+        check(
+            "SELECT coalesce(x, 0), round(x, 2) AS r, 99999999999999999999 AS n FROM t",
+            "SELECT coalesce(x, 0::INT) AS \"coalesce\", round(x, 2) AS r, \
+             99999999999999999999. AS n FROM t",
+        );
+    }
+
+    #[test]
+    fn rows_fetch_and_time_words() {
+        check(
+            "SELECT current_date FETCH FIRST 3 ROWS ONLY",
+            "SELECT now()::DATE AS \"current_date\" LIMIT 3",
+        );
+        check(
+            "SELECT x FROM t WHERE (a, b) = (1, 2) AND ts AT TIME ZONE 'UTC' > z",
+            "SELECT x FROM t WHERE (a = 1::INT AND b = 2::INT) AND timezone('UTC', ts) > z",
+        );
+    }
+
+    #[test]
+    fn parameters_take_types_from_casts_and_limits() {
+        let rewritten = rewritten("SELECT $1::int4, x FROM t WHERE y = $3 LIMIT $2");
+        assert_eq!(rewritten.parameters, [Some(SqlType::Int4), Some(SqlType::Int8), None]);
+        assert_eq!(
+            rewritten.tree.to_string(),
+            "SELECT $1 AS \"int4\", x FROM t WHERE y = $3 LIMIT $2"
+        );
+    }
+}
