@@ -107,9 +107,8 @@ fn check_field_options(options: &Options, fields: &FieldOptions) -> Result<()> {
         );
         // What the column takes, in one spelling each.
         let column = name.split('.').take(2).collect::<Vec<_>>().join(".");
-        let of_column = |known: &&String| {
-            known.strip_prefix(&column).is_some_and(|rest| rest.starts_with('.'))
-        };
+        let of_column =
+            |known: &&String| known.strip_prefix(&column).is_some_and(|rest| rest.starts_with('.'));
         let mut list: Vec<&str> = taken.iter().filter(of_column).map(String::as_str).collect();
         list.retain(|known| !known.ends_with("-rate") && !known.ends_with("-past"));
         list.dedup();

@@ -143,7 +143,10 @@ pub fn read_range(
 
 /// All columns of all splits.
 pub fn read_all(source: &dyn Source) -> Result<Vec<Reading>> {
-    let all = || ReadRange { columns: (0..source.schema().fields().len()).collect(), ..ReadRange::default() };
+    let all = || ReadRange {
+        columns: (0..source.schema().fields().len()).collect(),
+        ..ReadRange::default()
+    };
     source.splits()?.iter().map(|split| read_range(source, split, all(), || 8192)).collect()
 }
 
@@ -188,12 +191,17 @@ pub fn check_ranges(source: &dyn Source, seed: u64) {
                 until: (b > 0).then(|| marks[b].0.clone()),
                 columns: columns.clone(),
             };
-            let (first, last) = (marks[a].1, if b > 0 { marks[b].1 } else { whole.rows.num_rows() });
+            let (first, last) =
+                (marks[a].1, if b > 0 { marks[b].1 } else { whole.rows.num_rows() });
             let expected = whole.rows.slice(first, last - first);
             let expected = expected.project(&columns).expect("columns of the schema");
             let size = random.random_range(1..200);
             let got = read_range(source, &split, range.clone(), || size).expect("readable");
-            assert_eq!(got.rows.num_rows(), expected.num_rows(), "seed {seed}, {split:?}, {range:?}");
+            assert_eq!(
+                got.rows.num_rows(),
+                expected.num_rows(),
+                "seed {seed}, {split:?}, {range:?}"
+            );
             assert_eq!(got.rows, expected, "seed {seed}, split {split:?}, {range:?}");
             if columns.len() == width && b > 0 {
                 let told = &whole.malformed[marks[a].2..marks[b].2];
@@ -239,7 +247,11 @@ fn the_list_is_documented_and_without_doubles() {
                 Some(default) => format!("`{default}`"),
             };
             let kind = option.kind.replace('|', "\\|");
-            let row = format!("| `{}` | {kind} | {default} | {} |", option.name, option.doc.replace('|', "\\|"));
+            let row = format!(
+                "| `{}` | {kind} | {default} | {} |",
+                option.name,
+                option.doc.replace('|', "\\|")
+            );
             let row = row.replace("|  |", "| |");
             assert!(section.contains(&row), "the docs page should have the row\n{row}");
         }

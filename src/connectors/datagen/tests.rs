@@ -33,9 +33,8 @@ fn sequences() {
     let options = "fields.a.kind=sequence fields.a.start=5 fields.a.end=1 fields.a.step=-2 \
                    fields.b.kind=sequence fields.b.end=100";
     assert_eq!(rows("a integer, b integer", options), "5|1\n3|2\n1|3\n");
-    let bounded = |options| {
-        source("datagen", options, "a integer").expect("good options").bounded()
-    };
+    let bounded =
+        |options| source("datagen", options, "a integer").expect("good options").bounded();
     assert!(bounded("fields.a.kind=sequence fields.a.end=9"));
     assert!(bounded("rows=9"));
     assert!(!bounded("fields.a.kind=sequence"));
@@ -85,9 +84,26 @@ fn random_values_stay_within_their_bounds() {
 #[test]
 fn every_type_can_be_made_and_be_null() {
     let types = [
-        "boolean", "smallint", "integer", "bigint", "real", "float", "numeric(10.2)", "text",
-        "bytea", "date", "time", "timestamp", "timestamptz", "interval", "uuid", "json", "jsonb",
-        "integer[]", "text[][]", "row(x:bigint;y:text)",
+        "boolean",
+        "smallint",
+        "integer",
+        "bigint",
+        "real",
+        "float",
+        "numeric(10.2)",
+        "text",
+        "bytea",
+        "date",
+        "time",
+        "timestamp",
+        "timestamptz",
+        "interval",
+        "uuid",
+        "json",
+        "jsonb",
+        "integer[]",
+        "text[][]",
+        "row(x:bigint;y:text)",
     ];
     let declared: Vec<String> =
         types.iter().enumerate().map(|(n, name)| format!("c{n} {name}")).collect();
@@ -179,8 +195,10 @@ fn values_do_not_depend_on_other_columns_or_splits() {
     assert_eq!(one, sorted(rows("a bigint, b text", "rows=1001 splits=3")));
     assert_ne!(one, sorted(rows("a bigint, b text", "rows=1001 seed=2")));
     let alone = rows("b text", "rows=5");
-    let beside: String =
-        rows("x integer, b text", "rows=5").lines().map(|l| format!("{}\n", &l[l.len() - 16..])).collect();
+    let beside: String = rows("x integer, b text", "rows=5")
+        .lines()
+        .map(|l| format!("{}\n", &l[l.len() - 16..]))
+        .collect();
     assert_eq!(alone, beside);
 }
 

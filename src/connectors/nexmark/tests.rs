@@ -7,8 +7,8 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 
 use super::*;
-use crate::connectors::tests::{check_ranges, error_text, lines, read_all, read_range, source};
 use crate::connectors::ReadRange;
+use crate::connectors::tests::{check_ranges, error_text, lines, read_all, read_range, source};
 
 fn batch(options: &str) -> RecordBatch {
     let source = source("nexmark", &format!("splits=1 {options}"), "").expect("good options");
@@ -56,10 +56,12 @@ fn the_event_table_has_all_of_them() {
     let persons = batch("table.type=person events.limit=1000");
     let bid = events.column_by_name("bid").expect("a column").as_struct();
     assert_eq!(bid.null_count(), 80);
-    let rows = RecordBatch::from(arrow::compute::filter(
-        &bid.clone(),
-        &arrow::compute::is_not_null(bid).expect("a mask"),
-    ).expect("filtered").as_struct().clone());
+    let rows = RecordBatch::from(
+        arrow::compute::filter(&bid.clone(), &arrow::compute::is_not_null(bid).expect("a mask"))
+            .expect("filtered")
+            .as_struct()
+            .clone(),
+    );
     assert_eq!(lines(&rows), lines(&bids));
     let person = events.column_by_name("person").expect("a column").as_struct();
     assert_eq!(person.null_count(), 980);
@@ -171,8 +173,12 @@ fn auctions_and_persons_follow_the_distributions() {
     assert!((by_hot as f64 / count - 0.75).abs() < 0.01);
 
     let (first, reserve) = (integers(&rows, "initial_bid"), integers(&rows, "reserve"));
-    assert!(first.iter().zip(&reserve).all(|(first, reserve)| (100..=100_000_000)
-        .contains(&(reserve - first))));
+    assert!(
+        first
+            .iter()
+            .zip(&reserve)
+            .all(|(first, reserve)| (100..=100_000_000).contains(&(reserve - first)))
+    );
     let categories = integers(&rows, "category");
     for category in 10..15 {
         let within = categories.iter().filter(|c| **c == category).count() as f64;
@@ -201,8 +207,11 @@ fn persons_look_like_persons() {
         ("name", "^[A-Z][a-z]+ [A-Z][a-z]+$"),
         ("email_address", "^[a-z]{3,6}@[a-z]{3,4}\\.com$"),
         ("credit_card", "^\\d{4} \\d{4} \\d{4} \\d{4}$"),
-        ("city", "^(Phoenix|Los Angeles|San Francisco|Boise|Portland|Bend|Redmond|Seattle|Kent|\
-                   Cheyenne)$"),
+        (
+            "city",
+            "^(Phoenix|Los Angeles|San Francisco|Boise|Portland|Bend|Redmond|Seattle|Kent|\
+                   Cheyenne)$",
+        ),
         ("state", "^(AZ|CA|ID|OR|WA|WY)$"),
         ("extra", "^[a-z]+$"),
     ];
@@ -352,10 +361,7 @@ fn wrong_options_are_told() {
         "42804 column \"price\" is declared as text, not bigint / Leave out the column list to \
          get all columns with their types."
     );
-    assert_eq!(
-        open("rate=0", ""),
-        "22023 option \"rate\": 0 is not a positive number / -"
-    );
+    assert_eq!(open("rate=0", ""), "22023 option \"rate\": 0 is not a positive number / -");
     assert_eq!(open("splits=0", ""), "22023 option \"splits\": 0 is outside 1 to 1024 / -");
     assert_eq!(
         open("person.proportion=0 auction.proportion=0 bid.proportion=0", ""),

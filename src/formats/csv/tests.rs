@@ -118,11 +118,8 @@ fn bad_values_take_their_row_out() {
     let text = "1,t\nx,maybe\n3,\n4,perhaps\n5,f\n";
     let decoded = decoder.decode(text.as_bytes(), true, 100).expect("decodes");
     assert_eq!(decoded.rows.num_rows(), 3);
-    let told: Vec<(u64, &str, &str)> = decoded
-        .malformed
-        .iter()
-        .map(|m| (m.line, m.record.as_str(), m.message.as_str()))
-        .collect();
+    let told: Vec<(u64, &str, &str)> =
+        decoded.malformed.iter().map(|m| (m.line, m.record.as_str(), m.message.as_str())).collect();
     assert_eq!(
         told,
         [
@@ -190,8 +187,7 @@ fn endless_records_are_cut() {
 
 /// Records of the csv crate with the same number of fields, NULL where a field is empty.
 fn reference(text: &[u8], columns: usize) -> String {
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
     let records = reader.byte_records().map(|record| record.expect("bytes are bytes"));
     let records = records.filter(|record| record.len() == columns).map(|record| {
         let fields: Vec<String> = record
@@ -208,7 +204,8 @@ fn reference(text: &[u8], columns: usize) -> String {
 
 #[test]
 fn random_texts_are_read_as_the_csv_crate_does() {
-    let pieces = ["a", "bc", ",", ",", "\n", "\r\n", "\"x\"", "\"y,\"\"z\"\"\"", "\"1\n2\"", " ", "ä"];
+    let pieces =
+        ["a", "bc", ",", ",", "\n", "\r\n", "\"x\"", "\"y,\"\"z\"\"\"", "\"1\n2\"", " ", "ä"];
     let mut random = SmallRng::seed_from_u64(3);
     let mut compared = 0;
     for round in 0..20_000 {

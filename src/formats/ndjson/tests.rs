@@ -14,10 +14,13 @@ fn schema() -> SchemaRef {
         ("price", SqlType::Numeric(20, 4)),
         ("ts", SqlType::Timestamp),
         ("tags", SqlType::Array(Box::new(SqlType::Text))),
-        ("at", SqlType::Record(vec![
-            ("x".to_owned(), SqlType::Float8),
-            ("ys".to_owned(), SqlType::Array(Box::new(SqlType::Int4))),
-        ])),
+        (
+            "at",
+            SqlType::Record(vec![
+                ("x".to_owned(), SqlType::Float8),
+                ("ys".to_owned(), SqlType::Array(Box::new(SqlType::Int4))),
+            ]),
+        ),
         ("doc", SqlType::Jsonb),
     ]
     .into_iter()
@@ -121,8 +124,11 @@ fn bad_lines_are_told_and_left_out() {
     );
     // Lines whose bad values nobody asks for are good.
     assert_eq!(check("{\"id\":\"x\",\"name\":\"n\"}\n", &[1]), "n\n");
-    assert_eq!(check("{\"id\":1}\nnonsense\n", &[]), "\nline 2: invalid JSON: expected an object \
-         at byte 1\n");
+    assert_eq!(
+        check("{\"id\":1}\nnonsense\n", &[]),
+        "\nline 2: invalid JSON: expected an object \
+         at byte 1\n"
+    );
 }
 
 #[test]

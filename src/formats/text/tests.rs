@@ -98,19 +98,13 @@ fn times() {
         check(SqlType::Timestamp, "2013-01-01T10:00:00Z|2013-01-01 10:00:00.5|\\N"),
         "2013-01-01T10:00:00|2013-01-01T10:00:00.500|-"
     );
-    assert_eq!(
-        check(SqlType::Timestamptz, "2013-01-01T10:00:00+02:00"),
-        "2013-01-01T08:00:00Z"
-    );
+    assert_eq!(check(SqlType::Timestamptz, "2013-01-01T10:00:00+02:00"), "2013-01-01T08:00:00Z");
     assert_eq!(check(SqlType::Date, "2013-01-31|2012-02-29"), "2013-01-31|2012-02-29");
     assert_eq!(check(SqlType::Date, "2013-02-29"), range("date", "2013-02-29"));
     assert_eq!(check(SqlType::Time, "10:15:30.25"), "10:15:30.250");
     assert_eq!(check(SqlType::Interval, "1 day 2 hours"), "1 days 2 hours");
     assert_eq!(check(SqlType::Interval, "soon"), syntax("interval", "soon"));
-    assert_eq!(
-        check(SqlType::Timestamp, "later"),
-        syntax("timestamp without time zone", "later")
-    );
+    assert_eq!(check(SqlType::Timestamp, "later"), syntax("timestamp without time zone", "later"));
 }
 
 #[test]
@@ -120,7 +114,10 @@ fn bytes_and_uuids() {
         assert_eq!(check(SqlType::Bytea, value), syntax("bytea", value));
     }
     assert_eq!(
-        check(SqlType::Uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|A0EEBC999C0B4EF8BB6D6BB9BD380A11"),
+        check(
+            SqlType::Uuid,
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11|A0EEBC999C0B4EF8BB6D6BB9BD380A11"
+        ),
         "a0eebc999c0b4ef8bb6d6bb9bd380a11|a0eebc999c0b4ef8bb6d6bb9bd380a11"
     );
     assert_eq!(check(SqlType::Uuid, "a0ee"), syntax("uuid", "a0ee"));
@@ -139,17 +136,12 @@ fn arrays_and_rows() {
     // The row is bad, its message is about the element.
     assert_eq!(check(SqlType::Array(Box::new(SqlType::Int2)), "\\N"), "-");
     let texts = SqlType::Array(Box::new(SqlType::Text));
-    assert_eq!(
-        check(texts.clone(), r#"{a,"b, \"c\"",null,"null"}"#),
-        r#"[a, b, "c", -, null]"#
-    );
+    assert_eq!(check(texts.clone(), r#"{a,"b, \"c\"",null,"null"}"#), r#"[a, b, "c", -, null]"#);
     assert_eq!(check(texts, r#"["a","b\n",null,"null"]"#), "[a, b\n, -, null]");
     let nested = SqlType::Array(Box::new(ints));
     assert_eq!(check(nested, "{{1,2},{3}}|[[1,2],[3]]"), "[[1, 2], [3]]|[[1, 2], [3]]");
-    let row = SqlType::Record(vec![
-        ("x".to_owned(), SqlType::Int8),
-        ("y".to_owned(), SqlType::Text),
-    ]);
+    let row =
+        SqlType::Record(vec![("x".to_owned(), SqlType::Int8), ("y".to_owned(), SqlType::Text)]);
     assert_eq!(
         check(row, r#"{"x": 5, "y": "five"}|{"Y": "k"}|\N"#),
         "{x: 5, y: five}|{x: -, y: k}|-"
