@@ -90,7 +90,6 @@ pub fn sql_type_of(data_type: &DataType) -> Result<SqlType> {
             | ArrayElemTypeDef::Parenthesis(item),
         ) => SqlType::Array(Box::new(sql_type_of(item)?)),
         DataType::Struct(fields, _) => record(fields)?,
-        DataType::Regclass => SqlType::Int8,
         DataType::Custom(name, modifiers) => custom(name, modifiers)?,
         other => {
             return Err(Error::unsupported(format_args!(
@@ -195,8 +194,7 @@ fn record(fields: &[StructField]) -> Result<SqlType> {
 
 /// Types that sqlparser knows no keyword for.
 fn custom(name: &ObjectName, modifiers: &[String]) -> Result<SqlType> {
-    let parts: Vec<String> =
-        name.0.iter().filter_map(|p| p.as_ident()).map(normalize).collect();
+    let parts: Vec<String> = name.0.iter().filter_map(|p| p.as_ident()).map(normalize).collect();
     let base = match parts.as_slice() {
         [base] => base.as_str(),
         [schema, base] if schema == "pg_catalog" => base.as_str(),
@@ -204,11 +202,7 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<SqlType> {
     };
     let precision = modifiers.first().and_then(|m| m.parse().ok());
     Ok(match base {
-        "bpchar" | "name" | "text" | "varchar" | "char" | "cstring" | "unknown"
-            if modifiers.is_empty() =>
-        {
-            SqlType::Text
-        }
+        "bpchar" | "name" | "text" | "varchar" if modifiers.is_empty() => SqlType::Text,
         "bool" => SqlType::Boolean,
         "int2" => SqlType::Int2,
         "int4" => SqlType::Int4,
@@ -218,9 +212,6 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<SqlType> {
         "numeric" => numeric(&ExactNumberInfo::None)?,
         "timestamp" => SqlType::Timestamp,
         "timestamptz" => SqlType::Timestamptz,
-        // Object ids and their aliases are plain numbers here.
-        "oid" | "regclass" | "regtype" | "regproc" | "regprocedure" | "regnamespace"
-        | "regrole" | "xid" | "cid" => SqlType::Int8,
         "timestamp_ltz" => {
             fraction(precision)?;
             SqlType::Timestamptz
@@ -235,8 +226,8 @@ fn custom(name: &ObjectName, modifiers: &[String]) -> Result<SqlType> {
         }
         "money" | "inet" | "cidr" | "macaddr" | "macaddr8" | "xml" | "hstore" | "citext"
         | "point" | "line" | "lseg" | "box" | "path" | "polygon" | "circle" | "int4range"
-        | "int8range" | "numrange" | "tsrange" | "tstzrange" | "daterange" | "pg_lsn"
-        | "variant" | "raw" => {
+        | "int8range" | "numrange" | "tsrange" | "tstzrange" | "daterange" | "oid" | "regproc"
+        | "regtype" | "pg_lsn" | "variant" | "raw" => {
             return Err(Error::unsupported(format_args!("type {base}"))
                 .hint("Store the value as text or jsonb."));
         }
