@@ -159,11 +159,11 @@ async fn wait_until_done(client: &Client, progress: &ProgressBar) -> Result<()> 
 
 /// Whether every source has been read to its end.
 async fn sources_ended(client: &Client) -> Result<bool> {
-    let sql = "SELECT count(*) FROM millstream.sources WHERE NOT ended";
+    let sql = "SELECT count(*) FROM millstream.sources WHERE NOT finished";
     let messages = client.simple_query(sql).await.map_err(failed)?;
-    Ok(messages.iter().any(
-        |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("0")),
-    ))
+    Ok(messages
+        .iter()
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("0"))))
 }
 
 async fn connect(config: &Config) -> Result<Client> {
@@ -222,11 +222,12 @@ mod tests {
         assert_eq!(names, DEFAULT_QUERIES);
         for query in QUERIES {
             for source in ["person", "auction", "bid"] {
-                let read = ["FROM", "JOIN"].iter().any(|word| {
-                    query.sql.split(&format!("{word} {source}")).skip(1).any(|rest| {
-                        !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
-                    })
-                });
+                let read =
+                    ["FROM", "JOIN"].iter().any(|word| {
+                        query.sql.split(&format!("{word} {source}")).skip(1).any(|rest| {
+                            !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+                        })
+                    });
                 assert_eq!(read, query.sources.contains(&source), "{} {source}", query.name);
             }
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
 
 use crate::bench::{self, NexmarkOptions};
 use crate::config::{self, SETTINGS, ServerConfig};
@@ -269,6 +270,9 @@ async fn serve_and_interact(config: &ServerConfig, filter: &str) -> Result<ExitC
 }
 
 async fn run_file(file: &Path, config: ServerConfig) -> Result<ExitCode> {
+    if let Err(error) = std::fs::metadata(file) {
+        return Err(Error::from(error).context(file.display()));
+    }
     let server = Server::start(config).await?;
     let passed = repl::run_file(Target::at(server.postgres_address()), file).await;
     server.stop().await;
@@ -315,7 +319,8 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         config.set("workers", &workers)?;
     }
     if let Some(interval) = checkpoint_interval {
-        config.checkpoint_interval = config::parse_duration(&interval)?;
+        config::parse_duration(&interval)?;
+        warn!("this version keeps state in memory; no checkpoints are written");
     }
     bench::nexmark(NexmarkOptions { queries, events, json, config }).await?;
     Ok(ExitCode::SUCCESS)
@@ -350,7 +355,8 @@ mod tests {
 
     #[test]
     fn flags_become_settings() {
-        let arguments = parse("serve --workers 3 --memory-limit 4GiB --listen 127.0.0.1:0").unwrap();
+        let arguments =
+            parse("serve --workers 3 --memory-limit 4GiB --listen 127.0.0.1:0").unwrap();
         let Some(Action::Serve(server)) = arguments.command else { panic!("serve") };
         let config = server.config().unwrap();
         assert_eq!(config.workers.get(), 3);

@@ -29,13 +29,14 @@ pub const SETTINGS: &[Setting] = &[
         name: "data_dir",
         default: "./millstream-data",
         unit: "path",
-        doc: "Directory of everything that the server keeps; made when it is missing.",
+        doc: "Directory of the files that the server makes; made when it is missing.",
     },
     Setting {
         name: "storage",
         default: "",
         unit: "URL",
-        doc: "Where state is kept instead of the data directory: file:///path or memory://.",
+        doc: "Where state goes instead of the data directory: file:///path or memory://. \
+              This version keeps all state in memory.",
     },
     Setting {
         name: "listen",
@@ -59,7 +60,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "memory_limit",
         default: "",
         unit: "size",
-        doc: "Memory that the server aims to stay below. Default: three quarters of the machine's.",
+        doc: "Memory above which the server warns. Default: three quarters of the machine's.",
     },
     Setting {
         name: "epoch_interval_max",
@@ -68,35 +69,10 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How long an epoch may last under load, before its changes become visible.",
     },
     Setting {
-        name: "checkpoint_interval",
-        default: "1s",
-        unit: "duration",
-        doc: "How often state is made durable, where the storage is durable.",
-    },
-    Setting {
         name: "lock_timeout",
         default: "10s",
         unit: "duration",
         doc: "How long a write waits for a table that another transaction is writing.",
-    },
-    Setting {
-        name: "inflight_bytes_max",
-        default: "256MiB",
-        unit: "size",
-        doc: "Input that the dataflows have not yet computed; a source waits beyond it.",
-    },
-    Setting {
-        name: "inflight_epochs_max",
-        default: "16",
-        unit: "count",
-        doc: "Epochs open at once; a source waits beyond it, so that a slow view bounds memory.",
-    },
-    Setting {
-        name: "source_batch_rows_max",
-        default: "8192",
-        unit: "count",
-        doc: "Rows that a source hands over at once: large enough to vectorise, small enough for \
-              the processor's cache.",
     },
     Setting {
         name: "shutdown_timeout",
@@ -116,11 +92,7 @@ pub struct ServerConfig {
     pub workers: NonZeroUsize,
     pub memory_limit_bytes: u64,
     pub epoch_interval_max: Duration,
-    pub checkpoint_interval: Duration,
     pub lock_timeout: Duration,
-    pub inflight_bytes_max: u64,
-    pub inflight_epochs_max: NonZeroUsize,
-    pub source_batch_rows_max: NonZeroUsize,
     pub shutdown_timeout: Duration,
 }
 
@@ -147,11 +119,7 @@ impl Default for ServerConfig {
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             memory_limit_bytes: memory_of_machine_bytes() / 4 * 3,
             epoch_interval_max: Duration::ZERO,
-            checkpoint_interval: Duration::ZERO,
             lock_timeout: Duration::ZERO,
-            inflight_bytes_max: 0,
-            inflight_epochs_max: NonZeroUsize::MIN,
-            source_batch_rows_max: NonZeroUsize::MIN,
             shutdown_timeout: Duration::ZERO,
         };
         for setting in SETTINGS.iter().filter(|s| !s.default.is_empty()) {
@@ -175,11 +143,7 @@ impl ServerConfig {
             "workers" => parse_count(value).map(|v| self.workers = v),
             "memory_limit" => parse_size(value).map(|v| self.memory_limit_bytes = v),
             "epoch_interval_max" => parse_duration(value).map(|v| self.epoch_interval_max = v),
-            "checkpoint_interval" => parse_duration(value).map(|v| self.checkpoint_interval = v),
             "lock_timeout" => parse_duration(value).map(|v| self.lock_timeout = v),
-            "inflight_bytes_max" => parse_size(value).map(|v| self.inflight_bytes_max = v),
-            "inflight_epochs_max" => parse_count(value).map(|v| self.inflight_epochs_max = v),
-            "source_batch_rows_max" => parse_count(value).map(|v| self.source_batch_rows_max = v),
             "shutdown_timeout" => parse_duration(value).map(|v| self.shutdown_timeout = v),
             _ => {
                 return Err(Error::user(
@@ -331,6 +295,19 @@ mod tests {
         assert_eq!(config.workers.get(), 2);
         assert_eq!(config.memory_limit_bytes, 4 << 30);
         assert_eq!(config.set("colour", "red").unwrap_err().sqlstate().0, "42704");
+    }
+
+    #[test]
+    fn the_reference_page_lists_the_settings() {
+        let mut page = "# Settings\n\nMade from the list in `src/config.rs`. Each is a flag \
+                        (`--data-dir`) and a variable (`MILLSTREAM_DATA_DIR`).\n\n\
+                        | flag | value | default | what it does |\n|---|---|---|---|\n"
+            .to_owned();
+        for Setting { name, default, unit, doc } in SETTINGS {
+            let flag = name.replace('_', "-");
+            page += &format!("| `--{flag}` | {unit} | {default} | {doc} |\n");
+        }
+        expect_test::expect_file!["../docs/reference/settings.md"].assert_eq(&page);
     }
 
     #[test]

@@ -10,7 +10,10 @@
 //! | 4 | `sql`, `dataflow`: not each other; they meet in `plan` |
 //! | 5 | `coordinator` |
 //! | 6 | `frontend`, `web`: from here only `coordinator::command`, `observe`, `config`, `types` |
-//! | 7 | `server`, `slt`, `bench`, `cli`, `main` |
+//! | 7 | `server`: the only one that knows every room |
+//! | 8 | `slt` |
+//! | 9 | `bench` |
+//! | 10 | `cli`, `main` |
 
 pub mod types;
 

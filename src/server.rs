@@ -9,6 +9,7 @@
 //! the coordinator and the workers end.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -17,13 +18,20 @@ use tracing::{info, warn};
 
 use crate::config::ServerConfig;
 use crate::coordinator::command::Database;
+use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use crate::frontend::pgwire;
 use crate::observe::clock::Clock;
+use crate::observe::process;
 use crate::types::error::{Error, Result};
 use crate::web::api::{self, Health, Phase};
+
+/// Often enough to see a leak, seldom enough to cost nothing.
+const MEMORY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A running server.
 pub struct Server {
     config: ServerConfig,
+    coordinator: Coordinator,
     database: Database,
     health: Health,
     postgres_address: SocketAddr,
@@ -34,6 +42,7 @@ pub struct Server {
     /// Cancelled when everything else has ended.
     web_shutdown: CancellationToken,
     web: JoinHandle<Result<()>>,
+    memory: JoinHandle<()>,
 }
 
 impl Server {
@@ -54,8 +63,8 @@ impl Server {
         let web_shutdown = CancellationToken::new();
         let web = tokio::spawn(api::serve(http, health.clone(), web_shutdown.clone()));
 
-        let database = match start_database(&config).await {
-            Ok(database) => database,
+        let coordinator = match start_coordinator(&config, &clock) {
+            Ok(coordinator) => coordinator,
             Err(error) => {
                 web_shutdown.cancel();
                 return Err(error);
@@ -63,7 +72,14 @@ impl Server {
         };
 
         let clients_shutdown = CancellationToken::new();
-        let clients = serve_clients(postgres, database.clone(), clients_shutdown.clone());
+        let database = Database::new(coordinator.clone(), clock.clone());
+        let clients = tokio::spawn(pgwire::serve(
+            postgres,
+            database.clone(),
+            clock.clone(),
+            clients_shutdown.clone(),
+            config.shutdown_timeout,
+        ));
         health.enter(Phase::Ready);
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -73,8 +89,10 @@ impl Server {
             start_ms = clock.elapsed().as_millis(),
             "server is ready"
         );
+        let memory = tokio::spawn(watch_memory(config.memory_limit_bytes));
         Ok(Server {
             config,
+            coordinator,
             database,
             health,
             postgres_address,
@@ -83,6 +101,7 @@ impl Server {
             clients,
             web_shutdown,
             web,
+            memory,
         })
     }
 
@@ -124,7 +143,11 @@ impl Server {
             warn!(timeout_ms = timeout.as_millis(), "clients did not leave in time");
             clients.abort();
         }
-        stop_database(self.database).await;
+        self.memory.abort();
+        let coordinator = self.coordinator;
+        if tokio::task::spawn_blocking(move || coordinator.stop()).await.is_err() {
+            warn!("the coordinator did not stop cleanly");
+        }
         self.web_shutdown.cancel();
         let web = self.web.abort_handle();
         if tokio::time::timeout(timeout, self.web).await.is_err() {
@@ -147,21 +170,27 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
     })
 }
 
-/// The data plane and its coordinator.
-async fn start_database(_config: &ServerConfig) -> Result<Database> {
-    Err(Error::unsupported("a server without a coordinator"))
+/// Warns each time the memory limit is crossed.
+async fn watch_memory(limit_bytes: u64) {
+    let mut ticks = tokio::time::interval(MEMORY_WATCH_INTERVAL);
+    let mut was_above = false;
+    loop {
+        ticks.tick().await;
+        let resident_bytes = process::resident_bytes();
+        let above = resident_bytes > limit_bytes;
+        if above && !was_above {
+            warn!(resident_bytes, limit_bytes, "memory is above the limit");
+        }
+        was_above = above;
+    }
 }
 
-async fn stop_database(_database: Database) {}
-
-fn serve_clients(
-    listener: TcpListener,
-    _database: Database,
-    shutdown: CancellationToken,
-) -> JoinHandle<Result<()>> {
-    tokio::spawn(async move {
-        shutdown.cancelled().await;
-        drop(listener);
-        Ok(())
-    })
+/// The data plane and its coordinator.
+fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coordinator> {
+    let config = CoordinatorConfig {
+        workers: config.workers.get(),
+        epoch_interval_max: config.epoch_interval_max,
+        lock_timeout: config.lock_timeout,
+    };
+    Coordinator::start(config, clock.clone())
 }

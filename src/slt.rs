@@ -358,9 +358,10 @@ mod tests {
 
     #[test]
     fn heads_name_features() {
-        assert_eq!(features("# Joins.\n# features: C14 C15\n# features: X1\n\n"), [
-            "C14", "C15", "X1"
-        ]);
+        assert_eq!(
+            features("# Joins.\n# features: C14 C15\n# features: X1\n\n"),
+            ["C14", "C15", "X1"]
+        );
         assert_eq!(features("statement ok\n# features: C14"), Vec::<&str>::new());
     }
 

@@ -221,7 +221,7 @@ pub fn primary_key_name(object: &Object) -> String {
 }
 
 /// Per column: the SQL of its default or generation expression, and whether it is generated.
-pub(super) fn column_default(object: &Object, index: usize) -> Option<(&str, bool)> {
+pub fn column_default(object: &Object, index: usize) -> Option<(&str, bool)> {
     match &object.kind {
         ObjectKind::Table(table) => {
             let generated = table.generated.get(index).and_then(Option::as_deref);

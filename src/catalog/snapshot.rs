@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalog::object::{Object, ObjectName};
+use crate::catalog::object::{Object, ObjectKind, ObjectName};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -41,6 +41,8 @@ pub enum Change {
     },
     CreateObject(Arc<Object>),
     DropObject(ObjectId),
+    /// Another definition of a view, with the same id and name.
+    ReplaceView(Arc<Object>),
     /// COMMENT ON an object or its column; `None` takes the comment away.
     Comment {
         object: ObjectId,
@@ -128,6 +130,20 @@ impl Catalog {
         }
     }
 
+    /// The same version with some materialized views as plain views: their queries are expanded
+    /// where they are used. For one statement, never published.
+    pub fn with_views_inlined(&self, ids: &[ObjectId]) -> Catalog {
+        let mut inlined = self.clone();
+        for id in ids {
+            let Some(object) = inlined.objects.get_mut(id) else { continue };
+            if let ObjectKind::MaterializedView(view) = &object.kind {
+                let kind = ObjectKind::View(view.clone());
+                *object = Arc::new(Object { kind, ..object.as_ref().clone() });
+            }
+        }
+        inlined
+    }
+
     /// The next version.
     ///
     /// # Errors
@@ -212,6 +228,16 @@ impl Catalog {
                         object.name.name, dependant.name.name
                     )));
                 }
+            }
+            Change::ReplaceView(object) => {
+                let old = self.objects.get(&object.id);
+                if !old.is_some_and(|old| old.name == object.name) {
+                    return Err(Error::internal(format!(
+                        "replaced view {} is not in the catalog",
+                        object.name.name
+                    )));
+                }
+                self.objects.insert(object.id, object.clone());
             }
             Change::Comment { object, column, text } => {
                 if !self.objects.contains_key(object) {

@@ -105,7 +105,15 @@ fn check_field_options(options: &Options, fields: &FieldOptions) -> Result<()> {
             SqlState::INVALID_PARAMETER_VALUE,
             format!("connector \"datagen\" has no option \"{name}\" for these columns"),
         );
+        // What the column takes, in one spelling each.
+        let column = name.split('.').take(2).collect::<Vec<_>>().join(".");
+        let of_column =
+            |known: &&String| known.strip_prefix(&column).is_some_and(|rest| rest.starts_with('.'));
+        let mut list: Vec<&str> = taken.iter().filter(of_column).map(String::as_str).collect();
+        list.retain(|known| !known.ends_with("-rate") && !known.ends_with("-past"));
+        list.dedup();
         return Err(match nearest(name, taken.iter().map(String::as_str)) {
+            _ if !list.is_empty() => error.hint(format!("It takes: {}.", list.join(", "))),
             Some(known) => error.hint(format!("Perhaps you meant the option \"{known}\".")),
             None => error.hint("Options of a column are named fields.<column>.<option>."),
         });

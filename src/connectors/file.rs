@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use arrow::datatypes::SchemaRef;
 
 use crate::connectors::options::{Connector, OptionSpec, Options};
-use crate::connectors::{DeclaredSchema, ReadRange, Source, SplitId, SplitReader};
+use crate::connectors::{DeclaredSchema, Read, ReadRange, Source, SplitId, SplitReader};
 use crate::formats::csv::CsvFormat;
 use crate::types::error::{Error, Result, SqlState};
 
@@ -74,6 +74,14 @@ pub const CONNECTOR: Connector = Connector {
             "false",
             "go on with lines that are appended, and with new files",
         ),
+        OptionSpec::optional(
+            "check.columns",
+            &[],
+            "read | all",
+            "read",
+            "the columns that a record must fit, else it is malformed: those that a query reads, \
+             or all declared ones",
+        ),
     ],
     open_prefixes: &[],
     source: Some(open),
@@ -108,6 +116,8 @@ struct Settings {
     csv: CsvFormat,
     csv_header: bool,
     follow: bool,
+    /// A record must fit all columns, also those that nobody reads.
+    check_all: bool,
 }
 
 fn open(options: &Options, declared: DeclaredSchema) -> Result<Arc<dyn Source>> {
@@ -158,6 +168,7 @@ impl Settings {
             },
             csv_header: options.boolean("csv.header")?.unwrap_or(true),
             follow: options.boolean("follow")?.unwrap_or(false),
+            check_all: options.one_of("check.columns", &["read", "all"])? == Some("all"),
         })
     }
 
@@ -317,18 +328,42 @@ impl Source for FileSource {
         Ok(listed.iter().cloned().map(SplitId).collect())
     }
 
-    fn open(&self, split: &SplitId, range: ReadRange) -> Result<Box<dyn SplitReader>> {
+    fn open(&self, split: &SplitId, mut range: ReadRange) -> Result<Box<dyn SplitReader>> {
+        let mut projection = None;
+        if self.settings.check_all {
+            let all = (0..self.schema.fields().len()).collect();
+            projection = Some(std::mem::replace(&mut range.columns, all));
+        }
         let path = split.0.clone();
-        let settings = self.settings.clone();
-        let schema = self.schema.clone();
-        Ok(match self.settings.format {
+        let (settings, schema) = (self.settings.clone(), self.schema.clone());
+        let reader: Box<dyn SplitReader> = match self.settings.format {
             Format::Parquet => {
                 Box::new(parquet::ParquetReader::new(settings, path, schema, range)?)
             }
             Format::Csv | Format::Ndjson => {
                 Box::new(text::TextReader::new(settings, path, schema, range)?)
             }
+        };
+        Ok(match projection {
+            Some(columns) => Box::new(Projected { reader, columns }),
+            None => reader,
         })
+    }
+}
+
+/// Gives out some of the columns that its reader makes.
+struct Projected {
+    reader: Box<dyn SplitReader>,
+    columns: Vec<usize>,
+}
+
+impl SplitReader for Projected {
+    fn read(&mut self, rows_max: usize) -> Result<Read> {
+        let mut found = self.reader.read(rows_max)?;
+        if let Read::Rows(told) = &mut found {
+            told.rows = told.rows.project(&self.columns)?;
+        }
+        Ok(found)
     }
 }
 

@@ -4,15 +4,32 @@
 //! database, settings, transaction and prepared statements' plans. The frontend turns bytes into
 //! calls of these and [`Response`]s into bytes; it knows nothing else of the server.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::catalog::snapshot::no_database;
+use crate::coordinator::copy::CopySlot;
+use crate::coordinator::cursor::Cursor;
+use crate::coordinator::event_loop::Coordinator;
+use crate::coordinator::execute::PreparedPlan;
+use crate::coordinator::running::CancelState;
+use crate::coordinator::settings::{SETTINGS, Settings};
+use crate::coordinator::transaction::Block;
+use crate::observe::clock::Clock;
 use crate::types::error::Result;
 use crate::types::sql_type::SqlType;
+
+/// Notices kept for a client that has not been answered yet; the rest are dropped.
+const NOTICES_MAX: usize = 100;
 
 /// A result's rows, batch by batch. Dropping it stops the query.
 pub type RowStream = BoxStream<'static, Result<RecordBatch>>;
@@ -36,13 +53,24 @@ impl Statement {
 }
 
 /// A statement whose names and types are known.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Prepared {
     pub statement: Statement,
     /// `$1`, `$2`, ...
     pub parameters: Vec<SqlType>,
     /// The columns of the rows that it returns; `None` when it returns none.
     pub columns: Option<SchemaRef>,
+    pub(super) plan: Arc<PreparedPlan>,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("sql", &self.statement.sql())
+            .field("parameters", &self.parameters)
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What running a statement gives.
@@ -99,7 +127,20 @@ pub struct Notice {
     pub severity: &'static str,
     pub sqlstate: &'static str,
     pub message: String,
+    pub detail: Option<String>,
     pub hint: Option<String>,
+}
+
+impl Notice {
+    /// Something the user may want to know: `severity` NOTICE.
+    pub(super) fn notice(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+        Notice { severity: "NOTICE", sqlstate, message: message.into(), detail: None, hint: None }
+    }
+
+    /// Something the user did not expect: `severity` WARNING.
+    pub(super) fn warning(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+        Notice { severity: "WARNING", sqlstate, message: message.into(), detail: None, hint: None }
+    }
 }
 
 /// For ReadyForQuery.
@@ -115,7 +156,17 @@ pub type Value = ArrayRef;
 
 /// The running server, as clients see it. Cheap to clone.
 #[derive(Clone)]
-pub struct Database {}
+pub struct Database {
+    pub(super) inner: Arc<DatabaseInner>,
+}
+
+pub(super) struct DatabaseInner {
+    pub coordinator: Coordinator,
+    clock: Clock,
+    /// The connections there are, by process id.
+    sessions: Mutex<BTreeMap<i32, Arc<SessionShared>>>,
+    next_process_id: AtomicI32,
+}
 
 /// Who connects, and to what.
 #[derive(Clone, Debug)]
@@ -126,27 +177,151 @@ pub struct ConnectOptions {
     pub settings: Vec<(String, String)>,
 }
 
+/// The part of a connection that others look at: functions in its queries, `pg_stat_activity`.
+pub(super) struct SessionShared {
+    pub process_id: i32,
+    pub database: String,
+    pub user: String,
+    pub connected_at: DateTime<Utc>,
+    settings: Mutex<Settings>,
+    activity: Mutex<Activity>,
+    notices: Mutex<Vec<Notice>>,
+    pub cancel: CancelState,
+}
+
+/// What a connection is doing.
+#[derive(Clone, Default)]
+pub(super) struct Activity {
+    pub started_at: Option<DateTime<Utc>>,
+    /// As `pg_stat_activity` names it.
+    pub state: &'static str,
+    /// The running or last statement.
+    pub query: String,
+}
+
+impl SessionShared {
+    pub fn settings(&self) -> MutexGuard<'_, Settings> {
+        // Every change is one map operation, so a panic elsewhere cannot have left half of one.
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_notices(&self) -> MutexGuard<'_, Vec<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the client something, with the next answer.
+    pub fn notify(&self, notice: Notice) {
+        let mut notices = self.lock_notices();
+        if notices.len() < NOTICES_MAX {
+            notices.push(notice);
+        }
+    }
+}
+
 impl Database {
+    /// A door to the server whose coordinator runs already.
+    pub fn new(coordinator: Coordinator, clock: Clock) -> Database {
+        Database {
+            inner: Arc::new(DatabaseInner {
+                coordinator,
+                clock,
+                sessions: Mutex::default(),
+                next_process_id: AtomicI32::new(1),
+            }),
+        }
+    }
+
     /// Opens a connection.
     ///
     /// # Errors
-    /// When the database does not exist (SQLSTATE 3D000).
-    pub async fn connect(&self, _options: ConnectOptions) -> Result<Connection> {
-        todo!()
+    /// When the database does not exist (SQLSTATE 3D000) or a setting is wrong.
+    pub async fn connect(&self, options: ConnectOptions) -> Result<Connection> {
+        if self.inner.coordinator.catalog().schemas(&options.database).is_none() {
+            return Err(no_database(&options.database));
+        }
+        let settings = Settings::at_startup(&options.user, &options.settings)?;
+        let session = Arc::new(SessionShared {
+            process_id: self.inner.next_process_id.fetch_add(1, Ordering::Relaxed),
+            database: options.database,
+            user: options.user,
+            connected_at: self.inner.now(),
+            settings: Mutex::new(settings),
+            activity: Mutex::new(Activity { state: "idle", ..Activity::default() }),
+            notices: Mutex::default(),
+            cancel: CancelState::default(),
+        });
+        self.inner.register(session.clone());
+        Ok(Connection {
+            database: self.inner.clone(),
+            session,
+            transaction: None,
+            prepared: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            copy: None,
+            reported: BTreeMap::new(),
+        })
+    }
+}
+
+impl DatabaseInner {
+    fn register(&self, session: Arc<SessionShared>) {
+        self.lock_sessions().insert(session.process_id, session);
+    }
+
+    fn lock_sessions(&self) -> MutexGuard<'_, BTreeMap<i32, Arc<SessionShared>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time of day.
+    pub fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.clock.now().0).unwrap_or_default()
+    }
+
+    /// For measuring.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// The connections there are.
+    pub fn sessions(&self) -> Vec<Arc<SessionShared>> {
+        self.lock_sessions().values().cloned().collect()
     }
 }
 
 /// One client's place in the server. Used by one task at a time.
-pub struct Connection {}
+pub struct Connection {
+    pub(super) database: Arc<DatabaseInner>,
+    pub(super) session: Arc<SessionShared>,
+    pub(super) transaction: Option<Block>,
+    /// Statements of PREPARE.
+    pub(super) prepared: BTreeMap<String, Prepared>,
+    pub(super) cursors: BTreeMap<String, Cursor>,
+    /// A COPY FROM STDIN of the open transaction block that the frontend may be feeding.
+    pub(super) copy: Option<CopySlot>,
+    /// Settings as the client knows them.
+    reported: BTreeMap<&'static str, String>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.database.lock_sessions().remove(&self.session.process_id);
+    }
+}
 
 /// Cancels what its connection is running; may be used from anywhere, any number of times.
 #[derive(Clone)]
-pub struct CancelHandle {}
+pub struct CancelHandle {
+    cancel: CancelState,
+}
 
 impl CancelHandle {
     /// The running statement ends with SQLSTATE 57014; nothing happens when none runs.
     pub fn cancel(&self) {
-        todo!()
+        self.cancel.cancel();
     }
 }
 
@@ -155,59 +330,116 @@ impl Connection {
     ///
     /// # Errors
     /// SQLSTATE 42601 with the position in `sql`.
-    pub fn parse(&self, _sql: &str) -> Result<Vec<Statement>> {
-        todo!()
+    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
+        let parsed = crate::sql::parse::parse(sql)?;
+        Ok(parsed.into_iter().map(|parsed| Statement { parsed: Arc::new(parsed) }).collect())
     }
 
     /// Resolves names and types. `parameter_types` are what the client declared for `$1`, ...;
     /// missing ones are inferred.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement; inside a transaction block it fails the block.
     pub async fn prepare(
         &mut self,
-        _statement: &Statement,
-        _parameter_types: &[Option<SqlType>],
+        statement: &Statement,
+        parameter_types: &[Option<SqlType>],
     ) -> Result<Prepared> {
-        todo!()
+        let prepared = self.prepare_statement(statement, parameter_types);
+        if prepared.is_err() {
+            self.fail_transaction();
+        }
+        prepared
     }
 
     /// Runs a prepared statement with a value for each parameter.
     ///
+    /// # Errors
     /// An error leaves the connection usable; inside a transaction block it fails the block.
-    pub async fn execute(&mut self, _prepared: &Prepared, _values: &[Value]) -> Result<Response> {
-        todo!()
+    pub async fn execute(&mut self, prepared: &Prepared, values: &[Value]) -> Result<Response> {
+        let response = self.execute_prepared(prepared, values).await;
+        if response.is_err() {
+            self.fail_transaction();
+        }
+        response
+    }
+
+    /// Before the statements of one simple query message, when there are several: they are one
+    /// transaction until [`Connection::sync`], as in Postgres. What cannot run in a transaction
+    /// (CREATE, DROP, SUBSCRIBE, ...) commits what came before it.
+    pub fn begin_implicit_block(&mut self) {
+        if self.transaction.is_none() {
+            let block = Block::new(true, self.database.now(), &self.session.settings());
+            self.transaction = Some(block);
+        }
     }
 
     /// The end of an implicit transaction: a simple query message, or Sync.
+    ///
+    /// # Errors
+    /// When the implicit transaction cannot be committed.
     pub async fn sync(&mut self) -> Result<()> {
-        todo!()
+        let implicit = self.transaction.as_ref().is_some_and(|block| block.implicit);
+        let result = if implicit { self.commit().await.map(|_| ()) } else { Ok(()) };
+        self.session.cancel.idle();
+        let mut activity = self.session.activity();
+        activity.state = match self.transaction_status() {
+            TransactionStatus::Idle => "idle",
+            TransactionStatus::InTransaction => "idle in transaction",
+            TransactionStatus::Failed => "idle in transaction (aborted)",
+        };
+        result
     }
 
     /// Tells the connection that its last statement failed in the frontend (bad parameter bytes,
     /// a failed row stream), so that an open transaction block fails.
     pub fn fail_transaction(&mut self) {
-        todo!()
+        self.copy = None;
+        if let Some(block) = &mut self.transaction {
+            block.fail();
+        }
     }
 
     pub fn transaction_status(&self) -> TransactionStatus {
-        todo!()
+        match &self.transaction {
+            Some(block) if block.implicit => TransactionStatus::Idle,
+            Some(block) if block.failed() => TransactionStatus::Failed,
+            Some(_) => TransactionStatus::InTransaction,
+            None => TransactionStatus::Idle,
+        }
     }
 
     /// Notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        todo!()
+        std::mem::take(&mut *self.session.lock_notices())
     }
 
     /// Settings that clients are told of (ParameterStatus) and that changed since the last call;
     /// the first call gives all of them.
     pub fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
-        todo!()
+        let mut changes = Vec::new();
+        let settings = self.session.settings();
+        for spec in SETTINGS.iter().filter(|spec| spec.reported) {
+            let value = settings.get(spec.name).unwrap_or(spec.default);
+            if self.reported.get(spec.name).is_none_or(|known| known != value) {
+                self.reported.insert(spec.name, value.to_owned());
+                changes.push((spec.name.to_owned(), value.to_owned()));
+            }
+        }
+        changes
     }
 
     /// The value of a setting (`TimeZone`, `IntervalStyle`, `bytea_output`, ...).
-    pub fn setting(&self, _name: &str) -> Option<String> {
-        todo!()
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.session.settings().get(name).ok().map(str::to_owned)
     }
 
     pub fn cancel_handle(&self) -> CancelHandle {
-        todo!()
+        CancelHandle { cancel: self.session.cancel.clone() }
+    }
+
+    /// What `pg_backend_pid()` says, and what BackendKeyData should.
+    pub fn process_id(&self) -> i32 {
+        self.session.process_id
     }
 }

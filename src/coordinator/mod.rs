@@ -4,9 +4,16 @@
 //! |---|---|
 //! | `command.rs` | what a client may ask, and the answers; the only door for frontend and web |
 //! | `execute.rs` | runs one statement of a connection |
-//! | `ddl.rs` | CREATE and DROP as steps over the catalog and the data plane |
-//! | `write.rs` | INSERT, UPDATE, DELETE, TRUNCATE, COPY and transactions of writes |
-//! | `query.rs` | SELECT: plan, hold an epoch, run batch DataFusion over snapshots |
+//! | `settings.rs` | what SET, SHOW and RESET work on |
+//! | `transaction.rs` | blocks: one epoch to read, one epoch to write |
+//! | `running.rs` | cancel and timeout of a statement |
+//! | `query.rs`, `source_scan.rs` | SELECT: hold an epoch, run batch DataFusion over it; SUBSCRIBE |
+//! | `write.rs`, `copy.rs` | INSERT, UPDATE, DELETE, TRUNCATE; COPY FROM STDIN |
+//! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
+//! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
+//! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `cursor.rs` | cursors and the statements of PREPARE |
+//! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
 //! | `epoch.rs` | opens and closes epochs; a pure state machine |
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
@@ -15,10 +22,26 @@
 //! | `errors.rs` | rows and records that were left out |
 
 pub mod command;
+mod copy;
+mod cursor;
+mod ddl;
+mod drop;
 pub mod epoch;
 pub mod errors;
 pub mod event_loop;
+mod execute;
 pub mod locks;
+mod query;
+mod rows;
+mod running;
 pub mod settings;
+mod show;
+mod source_scan;
 pub mod subscription;
+mod system_relations;
 pub mod table;
+mod transaction;
+mod write;
+
+#[cfg(test)]
+mod tests;

@@ -239,10 +239,30 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Makes a value the connection's default, as the startup packet does; also read-only ones
-    /// that the server fills in (the user's name).
-    pub fn set_startup(&mut self, name: &str, value: String) {
+    /// The settings of a connection that begins: those of the startup packet, which RESET goes
+    /// back to. `options` holds more of them, as a command line (`-c name=value`).
+    ///
+    /// # Errors
+    /// As [`canonical`].
+    pub fn at_startup(user: &str, pairs: &[(String, String)]) -> Result<Settings> {
+        let mut settings = Settings::default();
+        settings.startup.insert("session_authorization".to_owned(), user.to_owned());
+        for (name, value) in pairs {
+            if name == "options" {
+                for (name, value) in parse_options(value)? {
+                    settings.set_startup(&name, &value)?;
+                }
+            } else {
+                settings.set_startup(name, value)?;
+            }
+        }
+        Ok(settings)
+    }
+
+    fn set_startup(&mut self, name: &str, value: &str) -> Result<()> {
+        let value = canonical(name, value)?;
         self.startup.insert(name.to_ascii_lowercase(), value);
+        Ok(())
     }
 
     /// The value in force.
@@ -265,8 +285,7 @@ impl Settings {
 
     /// Milliseconds of a duration setting; `None` when it is off.
     pub fn duration_ms(&self, name: &str) -> Option<u64> {
-        let ms = self.get(name).ok().and_then(|v| parse_duration_ms(v).ok())?;
-        u64::try_from(ms).ok().filter(|ms| *ms > 0)
+        self.get(name).ok().and_then(duration_ms).filter(|ms| *ms > 0)
     }
 
     /// The schemas of `search_path`, in order; `$user` is replaced.
@@ -451,6 +470,11 @@ fn canonical_duration(name: &str, value: &str) -> Result<String> {
     Ok(format!("{}{unit}", ms / factor))
 }
 
+/// Milliseconds of a duration such as `1500ms`, `2s` or `10 min`; a bare number is milliseconds.
+pub fn duration_ms(text: &str) -> Option<u64> {
+    parse_duration_ms(text).ok().and_then(|ms| u64::try_from(ms).ok())
+}
+
 /// A number with an optional unit, in milliseconds. `Err(false)` when only the unit is unknown.
 fn parse_duration_ms(value: &str) -> Result<i64, bool> {
     let value = value.trim();
@@ -541,6 +565,43 @@ fn canonical_encoding(name: &str, value: &str) -> Result<String> {
         }
         _ => Err(invalid_value(name, value)),
     }
+}
+
+/// `-c name=value`, `--name=value`, separated by spaces; a backslash takes the next character as
+/// it is.
+fn parse_options(options: &str) -> Result<Vec<(String, String)>> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = options.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if c.is_whitespace() => words.extend(word.take()),
+            '\\' => word.get_or_insert_default().extend(chars.next()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    let mut pairs = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let pair = match word.strip_prefix("--") {
+            Some(pair) => pair.to_owned(),
+            None => match word.strip_prefix("-c") {
+                Some("") => words.next().unwrap_or_default(),
+                Some(pair) => pair.to_owned(),
+                None => String::new(),
+            },
+        };
+        let Some((name, value)) = pair.split_once('=') else {
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                format!("invalid command-line argument for server process: {word}"),
+            )
+            .hint("Write options as -c name=value."));
+        };
+        pairs.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(pairs)
 }
 
 /// Splits a list of identifiers: commas between, double quotes around what is not folded.
@@ -693,8 +754,15 @@ mod tests {
 
     #[test]
     fn local_values_end_with_the_transaction_and_reset_goes_to_the_startup_value() {
-        let mut settings = Settings::default();
-        settings.set_startup("application_name", "psql".into());
+        let startup = [
+            ("application_name".to_owned(), "psql".to_owned()),
+            ("options".to_owned(), "-c app.a=b\\ c --extra-float-digits=3".to_owned()),
+        ];
+        let mut settings = Settings::at_startup("ann", &startup).expect("valid");
+        assert_eq!(settings.get("app.a").expect("known"), "b c");
+        assert_eq!(settings.get("extra_float_digits").expect("known"), "3");
+        assert_eq!(settings.get("session_authorization").expect("known"), "ann");
+        assert!(Settings::at_startup("a", &[("options".into(), "-x".into())]).is_err());
         settings.set("application_name", "mine", false).expect("text");
         settings.set("application_name", "block", true).expect("text");
         assert_eq!(settings.get("Application_Name").expect("known"), "block");

@@ -9,6 +9,7 @@
 //! | `exchange.rs` | batches by key hash between workers, watermarks to all \[timely\] |
 //! | `worker.rs` | threads, commands in, reports out \[timely\] |
 //! | `hub.rs` | where an object's changes meet the dataflows that read it |
+//! | `contract.rs` | checks in debug builds that operators and drivers keep the contract |
 //! | `script.rs` | (test only) drives one operator from text, including recovery |
 //! | `published.rs` | the contents of views, the only thing SELECT may read |
 //!
@@ -16,6 +17,7 @@
 //! exactly one epoch; what is idle is complete.
 
 pub mod assemble;
+pub mod contract;
 pub mod driver;
 pub mod exchange;
 pub mod hub;

@@ -50,7 +50,7 @@ pub fn check(
 
 /// A schema in SQL: `k bigint, v text`. All columns may be NULL unless they say `not null`.
 pub fn schema(columns: &str) -> SchemaRef {
-    let fields = columns.split(',').map(|column| {
+    let fields = columns.split(',').filter(|column| !column.is_empty()).map(|column| {
         let (name, rest) = column.trim().split_once(' ').expect("a column is `name type`");
         let rest = rest.trim();
         let (type_name, nullable) = match rest.strip_suffix(" not null") {

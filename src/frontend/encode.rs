@@ -33,7 +33,7 @@ use crate::types::text::datetime::{
 };
 use crate::types::text::interval::{Interval, IntervalStyle, write_interval};
 use crate::types::text::number::{
-    trim_numeric, write_float4, write_float8, write_integer, write_numeric,
+    trim_numeric, write_float_rounded, write_float4, write_float8, write_integer, write_numeric,
 };
 use crate::types::text::scalar::{ByteaOutput, write_boolean, write_bytea, write_uuid};
 use crate::types::text::zone::Zone;
@@ -55,11 +55,19 @@ pub struct Style {
     pub zone: Zone,
     pub interval: IntervalStyle,
     pub bytea: ByteaOutput,
+    /// Above 0 floats print exactly; otherwise with this many digits more than they surely have,
+    /// which is fewer: the setting of the same name.
+    pub extra_float_digits: i32,
 }
 
 impl Default for Style {
     fn default() -> Style {
-        Style { zone: Zone::UTC, interval: IntervalStyle::Postgres, bytea: ByteaOutput::Hex }
+        Style {
+            zone: Zone::UTC,
+            interval: IntervalStyle::Postgres,
+            bytea: ByteaOutput::Hex,
+            extra_float_digits: 1,
+        }
     }
 }
 
@@ -140,6 +148,8 @@ pub fn encode_batch(
 /// A batch ready to be written row by row.
 pub struct BatchEncoder {
     columns: Vec<(Format, Column)>,
+    /// The rows that have not been written by [`BatchEncoder::encode_some`].
+    left: Range<usize>,
     style: Style,
     /// Holds a value while it is quoted; empty otherwise.
     scratch: BytesMut,
@@ -160,7 +170,38 @@ impl BatchEncoder {
             .zip(formats)
             .map(|((field, array), format)| Ok((*format, Column::new(field, array)?)))
             .collect::<Result<_>>()?;
-        Ok(BatchEncoder { columns, style, scratch: BytesMut::new() })
+        Ok(BatchEncoder { columns, left: 0..batch.num_rows(), style, scratch: BytesMut::new() })
+    }
+
+    /// Writes the next rows: up to `rows_max`, and no more once `out` holds `bytes_max` bytes.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// As [`BatchEncoder::encode_rows`].
+    pub fn encode_some(
+        &mut self,
+        rows_max: usize,
+        bytes_max: usize,
+        out: &mut BytesMut,
+    ) -> Result<usize> {
+        let start = self.left.start;
+        while self.left.start - start < rows_max
+            && out.len() < bytes_max
+            && let Some(row) = self.left.next()
+        {
+            self.encode_rows(row..row + 1, out)?;
+        }
+        Ok(self.left.start - start)
+    }
+
+    /// The next row that has not been taken yet.
+    pub(super) fn take_row(&mut self) -> Option<usize> {
+        self.left.next()
+    }
+
+    /// Whether all rows have been taken.
+    pub fn is_done(&self) -> bool {
+        self.left.is_empty()
     }
 
     /// Writes `rows` as DataRow messages.
@@ -327,8 +368,19 @@ impl Column {
             Values::Int2(values) => write_integer(i64::from(values[row]), out),
             Values::Int4(values) => write_integer(i64::from(values[row]), out),
             Values::Int8(values) => write_integer(values[row], out),
-            Values::Float4(values) => write_float4(values[row], out),
-            Values::Float8(values) => write_float8(values[row], out),
+            Values::Float4(values) if style.extra_float_digits > 0 => {
+                write_float4(values[row], out)
+            }
+            Values::Float4(values) => {
+                let digits = 6 + style.extra_float_digits;
+                write_float_rounded(f64::from(values[row]), digits, out);
+            }
+            Values::Float8(values) if style.extra_float_digits > 0 => {
+                write_float8(values[row], out)
+            }
+            Values::Float8(values) => {
+                write_float_rounded(values[row], 15 + style.extra_float_digits, out);
+            }
             Values::Numeric { values, scale, trim } => {
                 let (value, scale) = shown_numeric(values[row], *scale, *trim);
                 write_numeric(value, scale, out);

@@ -16,4 +16,9 @@
 pub mod decode;
 pub mod encode;
 
+pub mod copy;
+pub mod message;
+pub mod pgwire;
 pub mod repl;
+pub mod session;
+pub mod socket;

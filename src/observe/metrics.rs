@@ -88,6 +88,18 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_page_lists_the_metrics() {
+        let mut page = "# Metrics\n\nMade from the list in `src/observe/metrics.rs`; served as \
+                        Prometheus text at `/metrics`.\n\n| name | kind | meaning |\n|---|---|---|\n"
+            .to_owned();
+        for Metric { name, kind, doc, .. } in METRICS {
+            let kind = format!("{kind:?}").to_lowercase();
+            page += &format!("| `{name}` | {kind} | {doc} |\n");
+        }
+        expect_test::expect_file!["../../docs/reference/metrics.md"].assert_eq(&page);
+    }
+
+    #[test]
     fn text_has_a_line_for_each_metric() {
         let text = prometheus_text(&Clock::for_test());
         assert!(text.starts_with(

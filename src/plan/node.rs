@@ -136,6 +136,33 @@ pub enum AggregateFunction {
     Max,
 }
 
+impl AggregateFunction {
+    /// Every function.
+    pub const ALL: [AggregateFunction; 5] = [
+        AggregateFunction::Count,
+        AggregateFunction::Sum,
+        AggregateFunction::Avg,
+        AggregateFunction::Min,
+        AggregateFunction::Max,
+    ];
+
+    /// Its name in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            AggregateFunction::Count => "count",
+            AggregateFunction::Sum => "sum",
+            AggregateFunction::Avg => "avg",
+            AggregateFunction::Min => "min",
+            AggregateFunction::Max => "max",
+        }
+    }
+
+    /// The function of this name, folded to lower case.
+    pub fn from_name(name: &str) -> Option<AggregateFunction> {
+        AggregateFunction::ALL.into_iter().find(|function| function.name() == name)
+    }
+}
+
 /// A column to sort by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SortColumn {

@@ -13,15 +13,18 @@
 //! | `TABLE t` as a query | `SELECT * FROM t` |
 //! | `ROW<a int>` as a type | `STRUCT<a int>` |
 //! | `TIMESTAMP WITH LOCAL TIME ZONE` | `TIMESTAMP WITH TIME ZONE` |
+//! | `a ISNULL` | `a IS NULL` |
+//! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `EMIT ...` | a token at which a query ends |
 //!
 //! HOP and CUMULATE are as TUMBLE. What has no planner yet is refused here, with its position:
 //! MATCH_RECOGNIZE, ASOF JOIN, `FOR SYSTEM_TIME AS OF`, other EXCLUDE clauses.
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
+use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
 use crate::types::error::{Error, Result, SqlState};
 
@@ -53,7 +56,10 @@ const WINDOW_FUNCTIONS: [WindowFunction; 4] = [
 ];
 
 /// Words without which a statement has nothing to rewrite.
-const TRIGGERS: [&str; 12] = [
+const TRIGGERS: [&str; 15] = [
+    "FILTER",
+    "OVER",
+    "ISNULL",
     "TUMBLE",
     "HOP",
     "CUMULATE",
@@ -73,7 +79,9 @@ const TRIGGERS: [&str; 12] = [
 /// # Errors
 /// SQLSTATE 42601 for a window function with wrong arguments, 0A000 for what has no planner.
 pub(super) fn rewrite(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
-    let triggered = tokens.iter().any(|t| TRIGGERS.iter().any(|word| is_word(&t.token, word)));
+    let triggered = tokens.iter().any(|t| {
+        closes_types(&t.token).is_some() || TRIGGERS.iter().any(|word| is_word(&t.token, word))
+    });
     if !triggered {
         return Ok(tokens);
     }
@@ -115,12 +123,22 @@ impl Rewriter<'_> {
             return at + 1;
         }
         let TokenWithSpan { token, span } = &self.tokens[at];
+        if let Some(count) = closes_types(token) {
+            self.output.extend((0..count as u64).map(|i| {
+                let start = Location::new(span.start.line, span.start.column + i);
+                let end = Location::new(start.line, start.column + 1);
+                TokenWithSpan { token: Token::Gt, span: Span::new(start, end) }
+            }));
+            return at + 1;
+        }
         let replacement = if self.begins_table_query(at) {
             vec![word_token("SELECT"), Token::Mul, word_token("FROM")]
         } else if self.is_emit(at) {
             vec![BARRIER]
         } else if self.is_row_type(at) {
             vec![word_token("STRUCT")]
+        } else if self.words_at(at, &["ISNULL"]) && *self.token(at + 1) != Token::LParen {
+            vec![word_token("IS"), word_token("NULL")]
         } else {
             vec![token.clone()]
         };
@@ -317,6 +335,7 @@ impl Rewriter<'_> {
                 "Join on <= and keep the latest match with DISTINCT ON.",
             );
         }
+        self.function_clause(at)?;
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
             return unsupported(
                 "MATCH_RECOGNIZE",
@@ -330,6 +349,37 @@ impl Rewriter<'_> {
             return unsupported("EXCLUDE in a window frame", "Leave EXCLUDE out.");
         }
         Ok(())
+    }
+
+    /// sqlparser passes over FILTER and OVER of a function call when what follows is wrong.
+    fn function_clause(&self, at: usize) -> Result<()> {
+        if self.token_before(at) != Some(&Token::RParen) {
+            return Ok(());
+        }
+        let next = self.token(at + 1);
+        let wrong = if self.words_at(at, &["FILTER"]) {
+            match (next, self.words_at(at + 2, &["WHERE"])) {
+                (Token::LParen, true) => None,
+                (Token::LParen, false) => Some(at + 2),
+                _ => Some(at + 1),
+            }
+        } else if self.words_at(at, &["OVER"]) {
+            match next {
+                Token::LParen => None,
+                Token::Word(word) if word.quote_style.is_some() => None,
+                Token::Word(word) if !is_reserved(&word.value) => None,
+                _ => Some(at + 1),
+            }
+        } else {
+            None
+        };
+        match wrong {
+            None => Ok(()),
+            Some(index) => {
+                let eof = TokenWithSpan::new_eof();
+                Err(syntax_error(self.text, self.tokens.get(index).unwrap_or(&eof)))
+            }
+        }
     }
 
     // Looking.
@@ -401,6 +451,9 @@ impl Rewriter<'_> {
         if !self.words_at(at, &["TABLE"]) || !named {
             return false;
         }
+        if self.words_at(0, &["INSERT"]) && !self.word_before(at, "INTO") {
+            return true;
+        }
         match self.token_before(at) {
             None | Some(Token::LParen) => true,
             Some(token) => ["UNION", "EXCEPT", "INTERSECT", "ALL", "DISTINCT", "AS", "FOR"]
@@ -443,6 +496,17 @@ impl Rewriter<'_> {
     /// Whether the token ends a window frame's bounds.
     fn ends_frame(&self, at: usize) -> bool {
         ["ROW", "PRECEDING", "FOLLOWING"].iter().any(|word| self.word_before(at, word))
+    }
+}
+
+/// How many angle brackets of types a token like `>>>` closes; the tokenizer takes three or more
+/// for an operator.
+pub(super) fn closes_types(token: &Token) -> Option<usize> {
+    match token {
+        Token::CustomBinaryOperator(operator) if operator.bytes().all(|b| b == b'>') => {
+            Some(operator.len())
+        }
+        _ => None,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast;
@@ -39,11 +40,14 @@ use crate::types::error::{Error, Result, SqlState};
 
 /// How deep sqlparser may recurse; it grows the stack itself where it has to.
 const RECURSION_MAX: usize = 400;
+/// Stack for parsing a deep statement. Address space, not memory: only what is touched costs. An
+/// unoptimised build takes up to 90 kB for each nesting level of a FROM clause.
+const STACK_BYTES: usize = 64 << 20;
 /// Queries in parentheses that are tried on their own to place an error.
 const SHARPEN_TRIES_MAX: usize = 64;
 
 /// One parsed statement with its place in the text.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Parsed {
     /// The statement's text, without the semicolon.
     pub sql: String,
@@ -52,6 +56,17 @@ pub struct Parsed {
     pub statement: Statement,
     /// The highest n of `$n`, 0 without parameters.
     pub parameter_count: usize,
+}
+
+impl fmt::Debug for Parsed {
+    /// Without the tree, which the text gives again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parsed({:?} @{}", self.sql, self.offset_chars + 1)?;
+        if self.parameter_count > 0 {
+            write!(f, ", {} parameters", self.parameter_count)?;
+        }
+        f.write_str(")")
+    }
 }
 
 impl Parsed {
@@ -99,24 +114,30 @@ fn one_piece<T>(sql: &str, read: impl Fn(&mut Cursor<'_>) -> Result<T>) -> Resul
             return Err(error.position(1));
         }
     };
-    let offset_chars = piece.offset_chars;
-    let StatementTokens { text, tokens, .. } = piece;
-    prepared(&text, tokens)
-        .and_then(|tokens| with_cursor(&text, tokens, offset_chars, read))
-        .map_err(|error| error.shift_position(offset_chars))
+    with_stack(piece, |StatementTokens { text, tokens, offset_chars }| {
+        with_cursor(&text, rewrite(&text, tokens)?, offset_chars, read)
+    })
 }
 
 fn parse_one(statement: StatementTokens) -> Result<Parsed> {
-    let StatementTokens { text, tokens, offset_chars } = statement;
-    prepared(&text, tokens)
-        .and_then(|tokens| parse_tokens(StatementTokens { text, tokens, offset_chars }))
-        .map_err(|error| error.shift_position(offset_chars))
+    with_stack(statement, |StatementTokens { text, tokens, offset_chars }| {
+        let tokens = rewrite(&text, tokens)?;
+        parse_tokens(StatementTokens { text, tokens, offset_chars })
+    })
 }
 
-/// Checked and rewritten tokens. Positions in errors are in `text`.
-fn prepared(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
-    check_depth(text, &tokens)?;
-    rewrite(text, tokens)
+/// Parses where there is stack enough, and moves positions into the whole text.
+fn with_stack<T>(
+    statement: StatementTokens,
+    parse: impl FnOnce(StatementTokens) -> Result<T>,
+) -> Result<T> {
+    let offset_chars = statement.offset_chars;
+    let outcome = match check_depth(&statement.text, &statement.tokens) {
+        Ok(false) => parse(statement),
+        Ok(true) => stacker::grow(STACK_BYTES, || parse(statement)),
+        Err(error) => Err(error),
+    };
+    outcome.map_err(|error| error.shift_position(offset_chars))
 }
 
 /// Parses one statement's rewritten tokens. Positions in errors are in the statement's text.
@@ -260,10 +281,8 @@ fn sharpen(cursor: &Cursor<'_>, error: Error) -> Error {
     if error.sqlstate() != SqlState::SYNTAX_ERROR {
         return error;
     }
-    let mut tokens = Vec::new();
-    while cursor.parser.token_at(tokens.len()).token != Token::EOF {
-        tokens.push(cursor.parser.token_at(tokens.len()).clone());
-    }
+    let tokens: Vec<TokenWithSpan> =
+        (0..cursor.token_count()).map(|i| cursor.parser.token_at(i).clone()).collect();
     let groups = query_groups(&tokens);
     let reached = |open: usize| cursor.text.position(tokens[open].span.start) <= position;
     let mut failed: Vec<(usize, Error)> = Vec::new();

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::ast;
 
 use crate::sql::parse::Parsed;
+use crate::sql::parse::name::quote_ident;
 use crate::types::sql_type::SqlType;
 
 /// One statement.
@@ -101,7 +102,7 @@ pub enum Statement {
 }
 
 /// `[[database.]schema.]name`, folded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Name {
     pub database: Option<String>,
     pub schema: Option<String>,
@@ -111,7 +112,7 @@ pub struct Name {
 }
 
 /// An expression with its text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Expression {
     pub ast: ast::Expr,
     /// As the user wrote it.
@@ -121,7 +122,7 @@ pub struct Expression {
 }
 
 /// A query with its text.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct QueryText {
     pub ast: Box<ast::Query>,
     /// As the user wrote it, without EMIT.
@@ -131,7 +132,7 @@ pub struct QueryText {
 }
 
 /// One `name = value` of a WITH clause.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WithOption {
     /// Lower case; parts joined by dots.
     pub name: String,
@@ -304,7 +305,7 @@ pub struct CreateSchema {
 }
 
 /// `[database.]schema`, folded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SchemaName {
     pub database: Option<String>,
     pub schema: String,
@@ -623,6 +624,58 @@ pub struct Fetch {
 pub enum FetchCount {
     Rows(u64),
     All,
+}
+
+impl fmt::Display for Name {
+    /// As SQL text that means it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [&self.database, &self.schema].into_iter().flatten() {
+            write!(f, "{}.", quote_ident(part))?;
+        }
+        f.write_str(&quote_ident(&self.name))
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Name({self} @{})", self.position)
+    }
+}
+
+impl fmt::Display for SchemaName {
+    /// As SQL text that means it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(database) = &self.database {
+            write!(f, "{}.", quote_ident(database))?;
+        }
+        f.write_str(&quote_ident(&self.schema))
+    }
+}
+
+impl fmt::Debug for SchemaName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SchemaName({self} @{})", self.position)
+    }
+}
+
+impl fmt::Debug for WithOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={:?} @{}", self.name, self.value, self.position)
+    }
+}
+
+impl fmt::Debug for Expression {
+    /// The tree as SQL; sqlparser's own Debug takes a page for `a + 1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({} @{})", self.ast, self.position)
+    }
+}
+
+impl fmt::Debug for QueryText {
+    /// The tree as SQL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Query({} @{})", self.ast, self.position)
+    }
 }
 
 impl CreateSource {

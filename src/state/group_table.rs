@@ -7,8 +7,8 @@
 //! 3. When the epoch is complete, `changed_words` gives the rows of changed groups as they were
 //!    and as they are, next to each other, for one evaluation of both.
 //! 4. `end_epoch` forgets groups whose count is 0; their ids are given out again.
-//! 5. `take_changes` says which groups have changed since the last checkpoint. A group's row id is
-//!    its group id; a changed row is deleted and appended under the same id.
+//! 5. `take_changes` says which groups have changed since the last checkpoint; a group's row in the
+//!    checkpoint keeps its row id until the group changes, and then gets a new one.
 //!
 //! A table without key columns has one group, which is never forgotten.
 
@@ -23,6 +23,9 @@ use crate::types::error::{Error, Result};
 
 /// The word of a group's row that counts the rows in the group.
 const ROW_COUNT: usize = 0;
+
+/// Stands for the row id of a group that is not in the checkpoint.
+const NO_ROW: u64 = u64::MAX;
 
 /// Groups by key, each with a fixed number of words.
 pub struct GroupTable {
@@ -40,8 +43,10 @@ pub struct GroupTable {
     before: Vec<u64>,
     /// A bit for each group that changed since the last checkpoint.
     changed_bits: Vec<u64>,
-    /// A bit for each group whose row is in the last checkpoint.
-    written_bits: Vec<u64>,
+    /// The id of a group's row in the last checkpoint, or `NO_ROW`; empty before there is one.
+    row_ids: Vec<u64>,
+    /// All row ids below were given to rows of checkpoints.
+    row_id_next: u64,
 }
 
 /// What a checkpoint has to say about groups.
@@ -52,6 +57,8 @@ pub struct GroupChanges {
     pub deleted: Vec<u64>,
     /// Groups that have changed and are there.
     pub live: Vec<u32>,
+    /// The new row id of each of `live`.
+    pub row_ids: Vec<u64>,
 }
 
 impl GroupTable {
@@ -70,7 +77,8 @@ impl GroupTable {
             dirty_bits: Vec::new(),
             before: Vec::new(),
             changed_bits: Vec::new(),
-            written_bits: Vec::new(),
+            row_ids: Vec::new(),
+            row_id_next: 0,
         })
     }
 
@@ -90,7 +98,6 @@ impl GroupTable {
         let bit_words = limit.div_ceil(64);
         self.dirty_bits.resize(bit_words, 0);
         self.changed_bits.resize(bit_words, 0);
-        self.written_bits.resize(bit_words, 0);
         Ok(())
     }
 
@@ -126,7 +133,9 @@ impl GroupTable {
         match weights {
             None => {
                 for group in groups {
-                    words[*group as usize * stride + ROW_COUNT] += 1;
+                    // Wraps: below 0 as long as deletions came before their insertions.
+                    let count = &mut words[*group as usize * stride + ROW_COUNT];
+                    *count = count.wrapping_add(1);
                 }
             }
             Some(weights) => {
@@ -225,7 +234,9 @@ impl GroupTable {
     /// Groups that changed since the last call; the caller writes them to a checkpoint.
     pub fn take_changes(&mut self) -> GroupChanges {
         assert!(self.dirty.is_empty(), "a checkpoint follows the end of an epoch");
-        let mut changes = GroupChanges { changed: vec![], deleted: vec![], live: vec![] };
+        let mut changes =
+            GroupChanges { changed: vec![], deleted: vec![], live: vec![], row_ids: vec![] };
+        self.row_ids.resize(self.index.id_limit(), NO_ROW);
         for index in 0..self.changed_bits.len() {
             let mut bits = std::mem::take(&mut self.changed_bits[index]);
             while bits != 0 {
@@ -233,14 +244,17 @@ impl GroupTable {
                 bits ^= bit;
                 let group = index as u32 * 64 + bit.trailing_zeros();
                 changes.changed.push(group);
-                if self.written_bits[index] & bit != 0 {
-                    changes.deleted.push(u64::from(group));
+                let row_id = &mut self.row_ids[group as usize];
+                if *row_id != NO_ROW {
+                    changes.deleted.push(*row_id);
+                    *row_id = NO_ROW;
                 }
-                if self.row(group)[ROW_COUNT] != 0 || !self.has_keys {
+                let count = self.words[group as usize * self.stride + ROW_COUNT];
+                if count != 0 || !self.has_keys {
+                    *row_id = self.row_id_next;
+                    self.row_id_next += 1;
                     changes.live.push(group);
-                    self.written_bits[index] |= bit;
-                } else {
-                    self.written_bits[index] &= !bit;
+                    changes.row_ids.push(*row_id);
                 }
             }
         }
@@ -307,9 +321,8 @@ impl GroupTable {
 
     /// Memory held, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        let bits = self.dirty_bits.capacity()
-            + self.changed_bits.capacity()
-            + self.written_bits.capacity();
+        let bits = self.dirty_bits.capacity() + self.changed_bits.capacity();
+        let bits = bits + self.row_ids.capacity();
         self.index.memory_bytes()
             + (self.words.capacity() + self.before.capacity() + bits) * size_of::<u64>()
             + self.dirty.capacity() * size_of::<u32>()
@@ -372,11 +385,13 @@ mod tests {
         let first = table.take_changes();
         assert_eq!((first.deleted.len(), first.live.len()), (0, 2));
         assert!(table.take_changes().changed.is_empty());
-        // Key 3 gets the id of key 1: the old row goes under that id, the new one comes.
+        // Key 3 gets the group of key 1: its row goes, one with a new id comes.
         epoch(&mut table, &[(1, -1)]);
         epoch(&mut table, &[(3, 1)]);
         let second = table.take_changes();
-        assert_eq!(second.deleted, [u64::from(second.live[0])]);
+        assert_eq!(second.deleted.len(), 1);
+        assert!(first.row_ids.contains(&second.deleted[0]));
+        assert!(!first.row_ids.contains(&second.row_ids[0]));
         let columns = table.word_columns(&second.live);
         assert_eq!(columns.len(), 2);
         let words: Vec<Int64Array> =

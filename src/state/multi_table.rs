@@ -48,8 +48,6 @@ pub struct MultiTable {
     by_key: Option<Chains>,
     /// By whole row, for deletions; `None` until a chain of `by_key` is long.
     by_row: Option<Chains>,
-    /// A deletion had to follow a chain of `by_key` for long.
-    wants_by_row: bool,
     /// Compares each column of two rows.
     same_row: Vec<EqualFn>,
     /// Living rows of negative weight.
@@ -65,7 +63,6 @@ impl MultiTable {
             store: RowStore::new(schema),
             by_key: None,
             by_row: None,
-            wants_by_row: false,
             same_row: Vec::new(),
             negative_rows: 0,
             counts: None,
@@ -188,46 +185,97 @@ impl MultiTable {
         }
         let by_key = self.by_key.as_ref().expect("append-only tables do not settle");
         let keys = by_key.keys(change.rows())?;
-        let row_keys = self.by_row.as_ref().map(|chains| chains.keys(change.rows())).transpose()?;
-        let head = |row: &u32| match (&self.by_row, &row_keys) {
-            (Some(by_row), Some(keys)) => by_row.heads.find(keys, *row as usize, &self.store),
-            _ => by_key.heads.find(&keys, *row as usize, &self.store),
-        };
+        let mut row_keys =
+            self.by_row.as_ref().map(|chains| chains.keys(change.rows())).transpose()?;
         // All heads before the first walk, so that their loads overlap.
-        let heads: Vec<ShortId> = rows.iter().map(head).collect();
-        let (mut left_rows, mut left_weights) = (Vec::new(), Vec::new());
-        for (row, head) in rows.iter().zip(heads) {
-            let at = *row as usize;
-            let mut weight = weights[at];
-            // A head may have died since it was found; it still leads on to the others.
-            let mut walk = ChainWalk { id: head, before: NIL };
-            let mut steps = 0;
-            while weight != 0
-                && let Some(id) = self.walk_on(&mut walk)
-            {
-                steps += 1;
-                let here = self.store.weight(id);
-                if (here > 0) == (weight > 0) || !self.is_row(id, change.rows(), at) {
-                    continue;
-                }
-                self.kill(id, here, &keys, row_keys.as_ref(), at);
-                // Of opposite signs: the sum cannot overflow, and has the sign of the larger.
-                let sum = weight + here;
-                if sum != 0 && (sum > 0) == (here > 0) {
-                    left_rows.push(*row);
-                    left_weights.push(sum);
-                    weight = 0;
-                } else {
-                    weight = sum;
-                }
-            }
-            self.wants_by_row |= steps > CHAIN_STEPS_MAX;
-            if weight != 0 {
-                left_rows.push(*row);
-                left_weights.push(weight);
+        let heads: Vec<ShortId> =
+            rows.iter().map(|row| self.settling_head(&keys, row_keys.as_ref(), *row)).collect();
+        let mut left = Left::default();
+        let mut same_index = true;
+        for (row, head) in rows.into_iter().zip(heads) {
+            let head = if same_index { head } else { NIL };
+            let mut settling = Settling { row, weight: weights[row as usize], head };
+            while !self.settle_row(change, &mut settling, &keys, row_keys.as_ref(), &mut left) {
+                self.index_by_row()?;
+                let by_row = self.by_row.as_ref().expect("it has just been built");
+                row_keys = Some(by_row.keys(change.rows())?);
+                // Heads of one index mean nothing to the other's chains.
+                same_index = false;
+                settling.head = NIL;
             }
         }
-        self.append_rows(change, left_rows, left_weights, counts)
+        self.append_rows(change, left.rows, left.weights, counts)
+    }
+
+    /// The head of the chain in which deletions look for a row.
+    fn settling_head(&self, keys: &Keys, row_keys: Option<&Keys>, row: u32) -> ShortId {
+        let row = row as usize;
+        match (&self.by_row, row_keys, &self.by_key) {
+            (Some(by_row), Some(row_keys), _) => by_row.heads.find(row_keys, row, &self.store),
+            (_, _, Some(by_key)) => by_key.heads.find(keys, row, &self.store),
+            _ => NIL,
+        }
+    }
+
+    /// Lets one row settle; what is left goes to `left`. False when the chain is so long that the
+    /// table should be indexed by row first; then it is to be called again.
+    fn settle_row(
+        &mut self,
+        change: &ChangeBatch,
+        settling: &mut Settling,
+        keys: &Keys,
+        row_keys: Option<&Keys>,
+        left: &mut Left,
+    ) -> bool {
+        let row = settling.row as usize;
+        if self.store.outside(settling.head) || self.store.is_dead(settling.head) {
+            // Rows before this one have moved the head, or it is not known.
+            settling.head = self.settling_head(keys, row_keys, settling.row);
+        }
+        let mut walk = ChainWalk { id: settling.head, before: NIL };
+        let mut steps = 0;
+        while settling.weight != 0
+            && let Some(id) = self.walk_on(&mut walk)
+        {
+            let here = self.store.weight(id);
+            if (here > 0) == (settling.weight > 0) || !self.is_row(id, change.rows(), row) {
+                steps += 1;
+                if steps > CHAIN_STEPS_MAX && self.wants_by_row() {
+                    return false;
+                }
+                continue;
+            }
+            self.kill(id, here, keys, row_keys, row);
+            // Of opposite signs: the sum cannot overflow, and has the sign of the larger.
+            let sum = settling.weight + here;
+            settling.weight = sum;
+            if sum != 0 && (sum > 0) == (here > 0) {
+                break;
+            }
+        }
+        if settling.weight != 0 {
+            left.rows.push(settling.row);
+            left.weights.push(settling.weight);
+        }
+        true
+    }
+
+    /// Whether an index by whole row would help: there is none, and chains are not by whole row.
+    fn wants_by_row(&self) -> bool {
+        self.by_row.is_none() && self.by_key.as_ref().is_some_and(|c| !c.heads.matches_hashes())
+    }
+
+    /// Builds the index by whole row over all rows.
+    fn index_by_row(&mut self) -> Result<()> {
+        let all = (0..self.schema().fields().len()).collect();
+        let mut chains = Chains::new(self.schema(), all, Match::Hashes)?;
+        for segment in self.store.live() {
+            let (ids, rows) = segment?;
+            let keys = chains.keys(&rows)?;
+            chains.push_all(&keys, ids.into_iter(), &self.store);
+        }
+        self.by_row = Some(chains);
+        Ok(())
     }
 
     /// The next living row of the chain that deletions follow.
@@ -303,7 +351,7 @@ impl MultiTable {
         Ok(())
     }
 
-    /// Keeps segments few and the window of ids short; builds the second index when it is wanted.
+    /// Keeps segments few and the window of ids short.
     fn maintain(&mut self) -> Result<()> {
         self.store.compact()?;
         let mut moved = 0;
@@ -317,17 +365,6 @@ impl MultiTable {
         }
         if let Some(counts) = &mut self.counts {
             counts.drop_before(base);
-        }
-        let by_whole_row = self.by_key.as_ref().is_none_or(|c| c.heads.matches_hashes());
-        if std::mem::take(&mut self.wants_by_row) && self.by_row.is_none() && !by_whole_row {
-            let all = (0..self.schema().fields().len()).collect();
-            let mut chains = Chains::new(self.schema(), all, Match::Hashes)?;
-            for segment in self.store.live() {
-                let (ids, rows) = segment?;
-                let keys = chains.keys(&rows)?;
-                chains.push_all(&keys, ids.into_iter(), &self.store);
-            }
-            self.by_row = Some(chains);
         }
         Ok(())
     }
@@ -441,6 +478,22 @@ impl MultiTable {
             + chains.sum::<usize>()
             + self.counts.as_ref().map_or(0, IdVec::memory_bytes)
     }
+}
+
+/// A row of a change while it settles.
+struct Settling {
+    row: u32,
+    /// What is left of its weight.
+    weight: i64,
+    /// The head of its chain, found in advance; it may have died since.
+    head: ShortId,
+}
+
+/// Rows of a change that found too little, and what rows that were killed had left over.
+#[derive(Default)]
+struct Left {
+    rows: Vec<u32>,
+    weights: Vec<i64>,
 }
 
 /// One chain being followed: the row to look at next, and the last living one before it.

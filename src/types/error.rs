@@ -50,6 +50,7 @@ impl SqlState {
     pub const NO_ACTIVE_SQL_TRANSACTION: SqlState = SqlState("25P01");
     pub const IN_FAILED_SQL_TRANSACTION: SqlState = SqlState("25P02");
     pub const INVALID_SQL_STATEMENT_NAME: SqlState = SqlState("26000");
+    pub const INVALID_AUTHORIZATION_SPECIFICATION: SqlState = SqlState("28000");
     pub const DEPENDENT_OBJECTS_STILL_EXIST: SqlState = SqlState("2BP01");
     pub const INVALID_CURSOR_NAME: SqlState = SqlState("34000");
     pub const INVALID_CATALOG_NAME: SqlState = SqlState("3D000");
@@ -171,6 +172,13 @@ impl Error {
     #[must_use]
     pub fn position(mut self, position: usize) -> Error {
         self.0.position.get_or_insert(position);
+        self
+    }
+
+    /// Takes the position away: it counts in a text that the user has not written.
+    #[must_use]
+    pub fn without_position(mut self) -> Error {
+        self.0.position = None;
         self
     }
 

@@ -65,7 +65,9 @@ impl<'a> FieldOptions<'a> {
             if let Some(value) = self.options.get(&full) {
                 found.get_or_insert((full.clone(), value));
             }
-            self.taken.push(full);
+            if !self.taken.contains(&full) {
+                self.taken.push(full);
+            }
         }
         found
     }

@@ -195,7 +195,7 @@ fn row_groups(sizes: impl Iterator<Item = u64>, first: u64) -> (Vec<usize>, u64)
     let mut chosen = Vec::new();
     let mut skipped = 0;
     for (group, rows) in sizes.enumerate() {
-        if begin + rows > first {
+        if rows > 0 && begin + rows > first {
             if chosen.is_empty() {
                 skipped = first.saturating_sub(begin);
             }

@@ -3,19 +3,27 @@
 //! | file | owns |
 //! |---|---|
 //! | `source.rs` | takes rows from a source's reader; gives new views its past |
+//! | `map.rs` | filter and projection, fused |
+//! | `union.rs` | all rows of all inputs |
+//! | `aggregate.rs` | one row per group |
+//! | `join.rs` | pairs of rows, and rows without a partner |
 //! | `materialize.rs` | keeps the rows of a view |
 //! | `subscribe.rs` | hands changes to one subscriber |
+//! | `evaluate.rs` | expressions over batches in which some rows may fail |
 //!
 //! `scan` and `constant` have no state and live in `assemble.rs`; the rest follows the contract of
 //! `operator.rs`.
 
-pub mod aggregate;
-
+use crate::dataflow::contract::{Contract, checked};
 use crate::dataflow::operator::Operator;
 use crate::plan::node::{Node, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
+pub mod aggregate;
+pub mod evaluate;
+pub mod join;
+pub mod map;
 pub mod materialize;
 pub mod source;
 pub mod subscribe;
@@ -26,17 +34,20 @@ pub mod union;
 /// # Errors
 /// What [`check`] would have found.
 pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
-    let input = |index: usize| node.inputs()[index].input.schema();
-    Ok(match node {
-        Node::Union(_) => Box::new(union::Union),
+    let inputs: Vec<_> = node.inputs().iter().map(|edge| edge.input.schema()).collect();
+    let operator: Box<dyn Operator> = match node {
+        Node::Map(node) => Box::new(map::Map::new(node.into(), &inputs[0])),
+        Node::Union(node) => Box::new(union::Union::new(node.into())),
         Node::Aggregate(node) => {
-            Box::new(aggregate::Aggregate::new(node.into(), &input(0), WorkerId(worker))?)
+            Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)
         }
+        Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
         Node::Scan(_) | Node::Constant(_) => {
             return Err(Error::internal("scans and constants are wired by assemble.rs"));
         }
-        _ => return Err(Error::internal("not wired")),
-    })
+    };
+    let contract = Contract { inputs, output: node.schema(), append_only: node.append_only() };
+    Ok(checked(operator, contract))
 }
 
 /// Whether every operator of a plan can be built; asked once, before any worker builds it.

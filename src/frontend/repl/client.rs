@@ -141,8 +141,7 @@ impl Target {
             Error::user(SqlState::INVALID_PARAMETER_VALUE, message)
                 .hint("Write postgres://user@host:port/database.")
         };
-        let config: Config =
-            text.parse().map_err(|error| invalid(format!("{text:?}: {error}")))?;
+        let config: Config = text.parse().map_err(|error| invalid(format!("{text:?}: {error}")))?;
         let host = match config.get_hosts().first() {
             Some(Host::Tcp(host)) => host.clone(),
             None => "127.0.0.1".to_owned(),
@@ -321,8 +320,7 @@ impl Client {
                     self.send_password(password(target)?).await?;
                 }
                 Message::AuthenticationMd5Password(body) => {
-                    let hash =
-                        md5_hash(target.user.as_bytes(), password(target)?, body.salt());
+                    let hash = md5_hash(target.user.as_bytes(), password(target)?, body.salt());
                     self.send_password(hash.as_bytes()).await?;
                 }
                 Message::AuthenticationSasl(body) => {
@@ -376,10 +374,8 @@ impl Client {
                     self.canceller.process_id = body.process_id();
                     self.canceller.secret_key = body.secret_key();
                 }
-                Message::ParameterStatus(body) => {
-                    if body.name()? == "server_version" {
-                        self.server_version = body.value()?.to_owned();
-                    }
+                Message::ParameterStatus(body) if body.name()? == "server_version" => {
+                    self.server_version = body.value()?.to_owned();
                 }
                 Message::ErrorResponse(body) => {
                     return Err(ClientError::Server(Box::new(server_message(body.fields())?)));
@@ -527,8 +523,13 @@ mod tests {
         .unwrap();
         assert_eq!(client.canceller.process_id, 7);
         assert_eq!(client.canceller.secret_key, 9);
-        let [Event::Columns(columns), Event::Row(first), Event::Row(second), Event::Complete(tag), Event::Error(error)] =
-            events.as_slice()
+        let [
+            Event::Columns(columns),
+            Event::Row(first),
+            Event::Row(second),
+            Event::Complete(tag),
+            Event::Error(error),
+        ] = events.as_slice()
         else {
             panic!("{events:?}")
         };

@@ -159,6 +159,19 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_page_lists_the_commands() {
+        let mut page = "# Commands of the shell\n\nMade from the list in \
+                        `src/frontend/repl/command.rs`; `\\?` prints it.\n\n\
+                        | command | what it does |\n|---|---|\n"
+            .to_owned();
+        for CommandSpec { name, arguments, doc } in COMMANDS {
+            let usage = format!("\\{name} {arguments}");
+            page += &format!("| `{}` | {doc} |\n", usage.trim().replace('|', "\\|"));
+        }
+        expect_test::expect_file!["../../../docs/reference/shell.md"].assert_eq(&page);
+    }
+
+    #[test]
     fn arguments() {
         assert_eq!(parse("d  public.t ;"), Ok(Command::Describe(Some("public.t".into()))));
         assert_eq!(parse("dt;"), Ok(Command::List(ListKind::Tables)));

@@ -56,8 +56,7 @@ pub fn message(message: &ServerMessage, sql: &str, color: Color) -> String {
     if let Some(place) = message.position.and_then(|position| excerpt(sql, position)) {
         let caret = color.paint(code, "^");
         let indent = " ".repeat(place.caret_column);
-        writeln!(text, "{}\n{indent}{caret}", place.line)
-            .expect("writing to a string cannot fail");
+        writeln!(text, "{}\n{indent}{caret}", place.line).expect("writing to a string cannot fail");
     }
     for (label, extra) in [("DETAIL", &message.detail), ("HINT", &message.hint)] {
         if let Some(extra) = extra {

@@ -168,9 +168,7 @@ fn is_name_character(c: char) -> bool {
 
 /// Whether `before` ends in the `E` of `E'...'`, standing alone.
 fn follows_escape_prefix(before: &str) -> bool {
-    before
-        .strip_suffix(['e', 'E'])
-        .is_some_and(|earlier| !earlier.ends_with(is_name_character))
+    before.strip_suffix(['e', 'E']).is_some_and(|earlier| !earlier.ends_with(is_name_character))
 }
 
 /// The length of a quoted text including its quotes. A doubled quote reads as two neighbours.
@@ -249,7 +247,10 @@ mod tests {
         assert_eq!(pieces("SELECT 1 -- one;\n + 2;"), "sql SELECT 1 -- one;\n + 2");
         assert_eq!(pieces("SELECT $$;$$, $a$ $b$; $a$;"), "sql SELECT $$;$$, $a$ $b$; $a$");
         assert_eq!(pieces("SELECT $1; SELECT a$b$; "), "sql SELECT $1\nsql SELECT a$b$");
-        assert_eq!(pieces(r"SELECT E'\';', '\'; SELECT é;"), "sql SELECT E'\\';', '\\'\nsql SELECT é");
+        assert_eq!(
+            pieces(r"SELECT E'\';', '\'; SELECT é;"),
+            "sql SELECT E'\\';', '\\'\nsql SELECT é"
+        );
     }
 
     #[test]

@@ -13,9 +13,7 @@ use tokio::time::MissedTickBehavior;
 use crate::frontend::repl::client::{
     Client, ClientError, Event, QueryResult, ServerMessage, Target,
 };
-use crate::frontend::repl::output::{
-    Output, OutputError, Reader, ResultPrinter, write_stderr,
-};
+use crate::frontend::repl::output::{Output, OutputError, Reader, ResultPrinter, write_stderr};
 use crate::frontend::repl::report::{self, Color};
 use crate::frontend::repl::script::{Piece, Script, line_and_column};
 use crate::observe::clock::Clock;
@@ -128,11 +126,7 @@ impl Session {
     ///
     /// # Errors
     /// When the connection breaks, or output fails.
-    pub async fn run_statements(
-        &mut self,
-        file: &str,
-        text: &str,
-    ) -> Result<Outcome, ClientError> {
+    pub async fn run_statements(&mut self, file: &str, text: &str) -> Result<Outcome, ClientError> {
         let mut script = Script::new(text);
         loop {
             let piece = match script.next_piece() {
@@ -229,7 +223,12 @@ impl Session {
     }
 
     /// One thing that the server said.
-    fn handle(&mut self, running: &mut Running, event: Event, sql: &str) -> Result<Reader, OutputError> {
+    fn handle(
+        &mut self,
+        running: &mut Running,
+        event: Event,
+        sql: &str,
+    ) -> Result<Reader, OutputError> {
         match event {
             Event::Columns(columns) => {
                 let printer = ResultPrinter::new(columns, self.expanded, running.following);

@@ -676,8 +676,8 @@ pub trait StoredValues {
     fn load(&mut self, groups: &[u32], values: &ListArray, counts: &ListArray) -> Result<()>;
 }
 
-/// A row id that stands for a part of a large set, not for a whole small one.
-const PART: u64 = 1 << 48;
+/// Stands for the row id of a set that is not in the checkpoint.
+const NO_ROW: u64 = u64::MAX;
 
 /// One set of values per group.
 pub struct ValueSets<S: ValueSet> {
@@ -688,12 +688,12 @@ pub struct ValueSets<S: ValueSet> {
     deletes: Vec<(u32, S::Value, i64)>,
     /// Large sets, by group, until they are small at a checkpoint or their group is freed.
     logs: HashMap<u32, Log<S::Value>>,
-    /// Whether a row with all of a small set is in the checkpoint, by group.
-    written: Vec<bool>,
+    /// The id of the row in the checkpoint with all of a small set, or `NO_ROW`, by group.
+    small_rows: Vec<u64>,
     /// Rows of freed groups that are still in the checkpoint.
     dead_rows: Vec<u64>,
-    /// Rows of parts of large sets that were ever written.
-    parts: u64,
+    /// All row ids below were given to rows of checkpoints.
+    row_id_next: u64,
 }
 
 /// What a large set has in the checkpoint, and what it has not.
@@ -721,9 +721,9 @@ impl<S: ValueSet> ValueSets<S> {
             sets: Vec::new(),
             deletes: Vec::new(),
             logs: HashMap::new(),
-            written: Vec::new(),
+            small_rows: Vec::new(),
             dead_rows: Vec::new(),
-            parts: 0,
+            row_id_next: 0,
         }
     }
 
@@ -763,14 +763,16 @@ impl<S: ValueSet> ValueSets<S> {
             self.deletes.push((group, value, -weight));
             return;
         }
-        if self.is_large(group) {
+        if self.is_logged(group) {
             self.log(group, &value, weight);
         }
         self.get_mut(group).insert(value, weight);
     }
 
-    fn is_large(&self, group: u32) -> bool {
+    /// Whether changes of a group are remembered: its set is large, or was at the last checkpoint.
+    fn is_logged(&self, group: u32) -> bool {
         self.sets.get(group as usize).is_some_and(|set| set.entries_len() > 2 * FEW_MAX)
+            || !self.logs.is_empty() && self.logs.contains_key(&group)
     }
 
     fn log(&mut self, group: u32, value: &S::Value, weight: i64) {
@@ -793,7 +795,7 @@ impl<S: ValueSet> ValueSets<S> {
     /// When something is deleted that is not there.
     pub fn settle(&mut self, groups: &[u32]) -> Result<()> {
         for (group, value, count) in std::mem::take(&mut self.deletes) {
-            if self.logs.contains_key(&group) || self.is_large(group) {
+            if self.is_logged(group) {
                 self.log(group, &value, -count);
             }
             let set = self.sets.get_mut(group as usize).ok_or_else(lacks_value)?;
@@ -829,15 +831,14 @@ impl<S: ValueSet> ValueSets<S> {
             + self.sets.capacity() * size_of::<S>()
             + (self.deletes.capacity() + logs) * size_of::<(S::Value, i64)>()
             + self.logs.capacity() * size_of::<(u32, Log<S::Value>)>()
-            + self.written.capacity()
+            + self.small_rows.capacity() * size_of::<u64>()
     }
 
     /// The rows that a changed group puts into the checkpoint.
     fn group_changes(&mut self, group: u32, out: &mut PendingRows<S::Value>) {
         let index = group as usize;
-        if self.written.get(index).copied().unwrap_or(false) {
-            out.deleted.push(u64::from(group));
-            self.written[index] = false;
+        if let Some(row) = self.small_rows.get_mut(index).filter(|row| **row != NO_ROW) {
+            out.deleted.push(std::mem::replace(row, NO_ROW));
         }
         let Some(set) = self.sets.get(index) else { return };
         if set.entries_len() <= 2 * FEW_MAX {
@@ -845,11 +846,12 @@ impl<S: ValueSet> ValueSets<S> {
                 out.deleted.extend(log.rows);
             }
             if !set.is_empty() {
-                if index >= self.written.len() {
-                    self.written.resize(index + 1, false);
+                if index >= self.small_rows.len() {
+                    self.small_rows.resize(index + 1, NO_ROW);
                 }
-                self.written[index] = true;
-                out.push(u64::from(group), group, set.entries());
+                self.small_rows[index] = self.row_id_next;
+                out.push(self.row_id_next, group, set.entries());
+                self.row_id_next += 1;
             }
             return;
         }
@@ -861,10 +863,9 @@ impl<S: ValueSet> ValueSets<S> {
         let pending = std::mem::take(&mut log.pending);
         log.written += pending.len();
         for part in pending.chunks(ROW_VALUES_MAX) {
-            let id = PART + self.parts;
-            self.parts += 1;
-            log.rows.push(id);
-            out.push(id, group, part.to_vec());
+            log.rows.push(self.row_id_next);
+            out.push(self.row_id_next, group, part.to_vec());
+            self.row_id_next += 1;
         }
     }
 }

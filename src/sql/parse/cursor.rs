@@ -262,6 +262,9 @@ impl Cursor<'_> {
     }
 
     pub(super) fn plain_query(&mut self) -> Result<Box<ast::Query>> {
+        if !self.peek_query() {
+            return Err(self.expected("a query"));
+        }
         let mut query = self.parser.parse_query().map_err(|e| self.raise(e))?;
         query::check_query(&mut query).map_err(|e| e.at(self))?;
         Ok(query)
@@ -315,7 +318,20 @@ impl Cursor<'_> {
 
     /// `syntax error at or near` the next token.
     pub(super) fn syntax_error(&self) -> Error {
-        self.syntax_error_at(self.peek())
+        let error = self.syntax_error_at(self.peek());
+        match hints::for_token(self, self.next_index()) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// The index of the next token.
+    fn next_index(&self) -> usize {
+        let mut index = self.parser.index();
+        while matches!(self.parser.token_at(index).token, Token::Whitespace(_)) {
+            index += 1;
+        }
+        index
     }
 
     /// The same, saying what should stand there.
@@ -326,10 +342,7 @@ impl Cursor<'_> {
     fn expected_name(&self) -> Error {
         let error = self.expected("a name");
         match &self.peek().token {
-            Token::Word(word) => error.hint(format!(
-                "\"{}\" is a reserved word: put it in double quotes to use it as a name.",
-                fold(&word.value)
-            )),
+            Token::Word(word) => error.hint(reserved_hint(&word.value)),
             Token::SingleQuotedString(_) => {
                 error.hint("Names stand in double quotes; single quotes are for strings.")
             }
@@ -348,14 +361,30 @@ impl Cursor<'_> {
         let stand_at = |at: usize| {
             words.iter().enumerate().all(|(n, w)| is_word(&self.parser.token_at(at + n).token, w))
         };
-        let mut at = 0;
-        while self.parser.token_at(at).token != Token::EOF {
-            if stand_at(at) {
-                return Some(self.parser.token_at(at));
-            }
-            at += 1;
+        (0..self.token_count()).find(|at| stand_at(*at)).map(|at| self.parser.token_at(at))
+    }
+
+    /// The first token of this kind.
+    pub(super) fn find(&self, wanted: impl Fn(&TokenWithSpan) -> bool) -> Option<&TokenWithSpan> {
+        (0..self.token_count()).map(|at| self.parser.token_at(at)).find(|token| wanted(token))
+    }
+
+    /// What stands behind the last token.
+    pub(super) fn end_token(&self) -> &TokenWithSpan {
+        self.parser.token_at(self.token_count())
+    }
+
+    /// How many tokens the statement has.
+    pub(super) fn token_count(&self) -> usize {
+        let mut count = self.parser.index();
+        while self.parser.token_at(count).token != Token::EOF {
+            count += 1;
         }
-        None
+        // The parser may stand behind the end.
+        while count > 0 && self.parser.token_at(count - 1).token == Token::EOF {
+            count -= 1;
+        }
+        count
     }
 
     /// A syntax error at the first of several clauses that is there.
@@ -371,6 +400,17 @@ impl Cursor<'_> {
     }
 
     pub(super) fn syntax_error_at(&self, token: &TokenWithSpan) -> Error {
+        // sqlparser passes over GROUP BY as a whole or not at all.
+        let halves = [("GROUP", "BY"), ("ORDER", "BY"), ("PARTITION", "BY")];
+        let half = halves.iter().find(|(first, _)| is_word(&token.token, first));
+        let token = match half {
+            Some((_, second)) => {
+                let next = self.find(|t| t.span.start > token.span.start);
+                let next = next.unwrap_or_else(|| self.end_token());
+                if is_word(&next.token, second) { token } else { next }
+            }
+            None => token,
+        };
         syntax_error(self.text, token)
     }
 
@@ -385,6 +425,12 @@ impl Cursor<'_> {
         let index = self.error_index(&message);
         let token = self.parser.token_at(index);
         let error = self.syntax_error_at(token);
+        if let Token::Word(word) = &token.token
+            && message.starts_with(RESERVED_WORD)
+        {
+            let hint = hints::for_token(self, index);
+            return error.hint(hint.unwrap_or_else(|| reserved_hint(&word.value)));
+        }
         let error = match expectation(&message) {
             Some(what) => error.detail(format!("Expected {what} here.")),
             None => error,
@@ -397,10 +443,7 @@ impl Cursor<'_> {
 
     /// The token that an error of sqlparser is about: it ends in `at Line: l, Column: c`.
     fn error_index(&self, message: &str) -> usize {
-        let mut count = 0;
-        while self.parser.token_at(count).token != Token::EOF {
-            count += 1;
-        }
+        let count = self.token_count();
         if message.ends_with("found: EOF") {
             return count;
         }
@@ -428,6 +471,14 @@ pub(in crate::sql) fn syntax_error(text: &SqlText, token: &TokenWithSpan) -> Err
             error(near, text.position(token.span.start))
         }
     }
+}
+
+/// How the dialect's errors about reserved words begin.
+pub(super) const RESERVED_WORD: &str = "reserved word";
+
+pub(super) fn reserved_hint(word: &str) -> String {
+    let word = fold(word);
+    format!("\"{word}\" is a reserved word: put it in double quotes to use it as a name.")
 }
 
 fn location_of(message: &str) -> Option<Location> {

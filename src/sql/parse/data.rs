@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::sql::parse::cursor::{Cursor, is_word};
 use crate::sql::parse::query;
+use crate::sql::parse::table::option_word;
 use crate::sql::statement::{
     CopyData, CopyFormat, CopyKind, Statement, Subscribe, SubscribeTarget, Truncate,
 };
@@ -72,6 +73,13 @@ fn checked_insert(cursor: &Cursor<'_>, statement: ast::Statement) -> Result<Stat
             "Name the table.",
         ));
     }
+    if let Some(alias) = &insert.table_alias
+        && !alias.explicit
+    {
+        let start = alias.alias.span.start;
+        let token = cursor.find(|token| token.span.start == start);
+        return Err(cursor.syntax_error_at(token.unwrap_or_else(|| cursor.end_token())));
+    }
     if let Some(OnInsert::DuplicateKeyUpdate(_)) = &insert.on {
         return Err(cursor.unsupported_at_words(
             &["ON", "DUPLICATE"],
@@ -110,6 +118,13 @@ pub(super) fn update(cursor: &mut Cursor<'_>) -> Result<Statement> {
             "UPDATE table SET column = value [FROM ...] [WHERE ...] [RETURNING ...].",
         ));
     }
+    let from = match &update.from {
+        Some(UpdateTableFromKind::AfterSet(from)) => from.as_slice(),
+        _ => &[],
+    };
+    for table in from {
+        query::check_joins(&table.joins).map_err(|e| e.at(cursor))?;
+    }
     if !update.table.joins.is_empty() {
         return Err(cursor.syntax_error_at_words(
             &[&["JOIN"]],
@@ -137,6 +152,9 @@ pub(super) fn delete(cursor: &mut Cursor<'_>) -> Result<Statement> {
             &[&["JOIN"], &["FROM"]],
             "Name the other tables in USING, and join them in WHERE.",
         ));
+    }
+    for table in delete.using.iter().flatten() {
+        query::check_joins(&table.joins).map_err(|e| e.at(cursor))?;
     }
     if delete.output.is_some() || delete.limit.is_some() || !delete.order_by.is_empty() {
         return Err(cursor.syntax_error_at_words(
@@ -324,7 +342,7 @@ fn copy_options(cursor: &mut Cursor<'_>) -> Result<CopyFormat> {
     if cursor.eat_token(&Token::LParen) {
         loop {
             let position = cursor.position();
-            let name = cursor.ident()?;
+            let name = option_word(cursor)?;
             copy_option(cursor, &mut options, &name, position)?;
             if !cursor.eat_token(&Token::Comma) {
                 break;
@@ -363,7 +381,7 @@ fn copy_option(
         "format" => {
             let format = match cursor.peek_string() {
                 Some(_) => cursor.string()?,
-                None => cursor.ident()?,
+                None => option_word(cursor)?,
             };
             let kind = match format.as_str() {
                 "text" => CopyKind::Text,

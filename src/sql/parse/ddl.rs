@@ -28,7 +28,8 @@ pub(super) fn create(cursor: &mut Cursor<'_>) -> Result<Statement> {
             "Create an ordinary object, in a schema of its own, and drop it when it has served.",
         ));
     }
-    if cursor.eat_words(&["MATERIALIZED", "VIEW"]) {
+    if cursor.eat("MATERIALIZED") {
+        cursor.expect("VIEW")?;
         return materialized_view(cursor, create);
     }
     let plain = |cursor: &Cursor<'_>| match create.or_replace {
@@ -310,6 +311,9 @@ pub(super) fn noun(cursor: &mut Cursor<'_>, statement: &str) -> Result<Noun> {
     ];
     if let Some((_, noun)) = NOUNS.iter().find(|(words, _)| cursor.eat_words(words)) {
         return Ok(*noun);
+    }
+    if cursor.eat("MATERIALIZED") {
+        return Err(cursor.expected("VIEW"));
     }
     const FOREIGN: [&str; 18] = [
         "FUNCTION",

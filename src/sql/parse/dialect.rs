@@ -10,8 +10,12 @@ use std::cell::Cell;
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
-use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_COLUMN_ALIAS};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use crate::sql::parse::cursor::RESERVED_WORD;
+use crate::sql::parse::name::is_reserved;
 
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
 
@@ -20,6 +24,10 @@ const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
 /// every nesting level of a text that does not.
 const STEPS_MIN: usize = 10_000;
 const STEPS_PER_TOKEN: usize = 50;
+
+/// Stack that must be left to parse on. sqlparser counts its recursion, but not everywhere: not in
+/// `INTERVAL YEAR INTERVAL YEAR ...`.
+const STACK_BYTES_MIN: usize = 256 << 10;
 
 /// One per parse, because it counts that parse's steps.
 #[derive(Debug)]
@@ -33,6 +41,35 @@ impl MillstreamDialect {
         let steps = token_count.saturating_mul(STEPS_PER_TOKEN).saturating_add(STEPS_MIN);
         MillstreamDialect { steps_left: Cell::new(steps) }
     }
+}
+
+/// Whether a reserved word may begin an expression, `calls` telling that a parenthesis follows.
+fn begins_expression(word: &str, calls: bool) -> bool {
+    const ALWAYS: [&str; 20] = [
+        "ARRAY",
+        "CASE",
+        "CAST",
+        "CURRENT_CATALOG",
+        "CURRENT_DATE",
+        "CURRENT_ROLE",
+        "CURRENT_SCHEMA",
+        "CURRENT_TIME",
+        "CURRENT_TIMESTAMP",
+        "CURRENT_USER",
+        "DEFAULT",
+        "FALSE",
+        "LOCALTIME",
+        "LOCALTIMESTAMP",
+        "NOT",
+        "NULL",
+        "SESSION_USER",
+        "SYSTEM_USER",
+        "TRUE",
+        "USER",
+    ];
+    const FUNCTIONS: [&str; 6] = ["LEFT", "RIGHT", "LIKE", "OVERLAPS", "SIMILAR", "COLLATION"];
+    let is = |list: &[&str]| list.iter().any(|w| w.eq_ignore_ascii_case(word));
+    is(&ALWAYS) || (calls && is(&FUNCTIONS))
 }
 
 impl Dialect for MillstreamDialect {
@@ -62,8 +99,48 @@ impl Dialect for MillstreamDialect {
         ch != '`' && POSTGRES.is_custom_operator_part(ch)
     }
 
+    /// Beside Postgres's, those that begin expressions: after an error in `CAST(...)` sqlparser
+    /// would try again with a column or function of that name, at every nesting level.
     fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
-        POSTGRES.is_reserved_for_identifier(keyword)
+        matches!(keyword, Keyword::CASE | Keyword::CAST | Keyword::NOT | Keyword::ARRAY)
+            || POSTGRES.is_reserved_for_identifier(keyword)
+    }
+
+    /// `SELECT 1 ON CONFLICT ...`: ON is no alias. Postgres takes these only behind AS.
+    fn is_column_alias(&self, keyword: &Keyword, _parser: &mut Parser) -> bool {
+        let needs_as = matches!(
+            keyword,
+            Keyword::ARRAY
+                | Keyword::AS
+                | Keyword::CREATE
+                | Keyword::FILTER
+                | Keyword::FOR
+                | Keyword::GRANT
+                | Keyword::INTO
+                | Keyword::NOTNULL
+                | Keyword::ON
+                | Keyword::OVER
+                | Keyword::OVERLAPS
+                | Keyword::RETURNING
+                | Keyword::TO
+                | Keyword::WITHIN
+                | Keyword::WITHOUT
+        );
+        !needs_as && !RESERVED_FOR_COLUMN_ALIAS.contains(keyword)
+    }
+
+    /// No reserved word names a table, not even behind AS.
+    fn is_table_factor_alias(
+        &self,
+        explicit: bool,
+        keyword: &Keyword,
+        parser: &mut Parser,
+    ) -> bool {
+        let reserved = match &parser.get_current_token().token {
+            Token::Word(word) => word.quote_style.is_none() && is_reserved(&word.value),
+            _ => false,
+        };
+        !reserved && (explicit || self.is_table_alias(keyword, parser))
     }
 
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
@@ -74,15 +151,26 @@ impl Dialect for MillstreamDialect {
         POSTGRES.prec_value(precedence)
     }
 
-    /// Parses nothing; counts. `RecursionLimitExceeded` is the one error that backtracking lets
-    /// through.
-    fn parse_prefix(&self, _parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
-        match self.steps_left.get().checked_sub(1) {
-            Some(left) => {
-                self.steps_left.set(left);
-                None
+    /// Parses nothing; counts, watches the stack, and refuses reserved words, which sqlparser takes for columns.
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        let left = self.steps_left.get();
+        let stack = stacker::remaining_stack().unwrap_or(usize::MAX);
+        if left == 0 || stack < STACK_BYTES_MIN {
+            // The one error that backtracking lets through.
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        }
+        self.steps_left.set(left - 1);
+        let token = parser.peek_token_ref();
+        match &token.token {
+            Token::Word(word) if word.quote_style.is_none() && is_reserved(&word.value) => {
+                let calls = parser.peek_nth_token_ref(1).token == Token::LParen;
+                if begins_expression(&word.value, calls) {
+                    return None;
+                }
+                let place = token.span.start;
+                Some(Err(ParserError::ParserError(format!("{RESERVED_WORD}{place}"))))
             }
-            None => Some(Err(ParserError::RecursionLimitExceeded)),
+            _ => None,
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) const STATEMENTS: [&str; 44] = [
 ];
 
 /// Words inside statements that are worth recognising when misspelt.
-const CLAUSES: [&str; 22] = [
+const CLAUSES: [&str; 21] = [
     "SELECT",
     "FROM",
     "WHERE",
@@ -65,7 +65,6 @@ const CLAUSES: [&str; 22] = [
     "JOIN",
     "UNION",
     "VALUES",
-    "INTO",
     "TABLE",
     "SOURCE",
     "VIEW",
@@ -90,7 +89,6 @@ pub(super) fn for_token(cursor: &Cursor<'_>, index: usize) -> Option<String> {
         );
     }
     let fixed = match token {
-        Token::DoubleEq => Some("Use = to compare."),
         Token::Question => Some("Parameters are written $1, $2, ..."),
         Token::Comma if after_limit(cursor, index) => Some("Write LIMIT count OFFSET start."),
         _ if before == Some(&Token::Comma) && ends_list(token) => {
@@ -117,7 +115,8 @@ pub(super) fn nearest(word: &str, list: &[&'static str]) -> Option<&'static str>
     if word.len() < 3 || list.contains(&word.as_str()) {
         return None;
     }
-    list.iter().copied().find(|known| known.len() >= 3 && one_slip_apart(&word, known))
+    let plural = |known: &str| word.strip_suffix('S') == Some(known);
+    list.iter().copied().find(|known| !plural(known) && one_slip_apart(&word, known))
 }
 
 /// One letter more, less or other, or two neighbours exchanged.

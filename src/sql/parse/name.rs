@@ -74,7 +74,8 @@ pub fn quote_literal(text: &str) -> String {
 /// Whether Postgres takes the word as a name only in quotes (its reserved words, and those that
 /// may name functions and types only).
 pub fn is_reserved(word: &str) -> bool {
-    RESERVED.binary_search_by(|reserved| (*reserved).cmp(&fold(word))).is_ok()
+    let folded = || word.bytes().map(|byte| byte.to_ascii_lowercase());
+    RESERVED.binary_search_by(|reserved| reserved.bytes().cmp(folded())).is_ok()
 }
 
 /// Sorted. Postgres, appendix C of its manual.

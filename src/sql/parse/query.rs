@@ -8,13 +8,14 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, Ident, LimitClause, ObjectName, Offset, OffsetRows, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    self, BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName,
+    Offset, OffsetRows, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, Token};
 
-use crate::sql::parse::cursor::Cursor;
-use crate::sql::parse::name::qualified_name;
+use crate::sql::parse::cursor::{Cursor, reserved_hint};
+use crate::sql::parse::name::{is_reserved, qualified_name};
 use crate::types::error::{Error, Result, SqlState};
 
 /// Shorter chains of AND and OR stay as they are.
@@ -23,7 +24,9 @@ const CHAIN_BALANCED_MIN: usize = 16;
 /// What is wrong with a tree, and how to find the place.
 #[derive(Debug)]
 pub(super) struct Problem {
-    error: Error,
+    /// `None`: a syntax error there.
+    error: Option<Error>,
+    hint: String,
     place: Place,
 }
 
@@ -34,42 +37,49 @@ enum Place {
     Words(&'static str),
     /// Where this string constant stands first.
     StringConstant(String),
+    /// The token behind this one.
+    Behind(Span),
 }
 
 impl Problem {
     /// A clause that is not Postgres's.
     fn syntax(words: &'static str, hint: &str) -> Box<Problem> {
-        let word = words.to_ascii_lowercase();
-        let error =
-            Error::user(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{word}\""));
-        let error = if hint.is_empty() { error } else { error.hint(hint) };
-        Box::new(Problem { error, place: Place::Words(words) })
+        Problem::syntax_at(Place::Words(words), hint)
+    }
+
+    fn syntax_at(place: Place, hint: impl Into<String>) -> Box<Problem> {
+        Box::new(Problem { error: None, hint: hint.into(), place })
     }
 
     fn unsupported(what: &str, words: &'static str, hint: &str) -> Box<Problem> {
-        let error = Error::unsupported(what).hint(hint);
-        Box::new(Problem { error, place: Place::Words(words) })
+        let error = Some(Error::unsupported(what));
+        Box::new(Problem { error, hint: hint.to_owned(), place: Place::Words(words) })
     }
 
     /// The error with its position.
     pub(super) fn at(self, cursor: &Cursor<'_>) -> Error {
-        let start = match self.place {
-            Place::Span(span) => Some(span.start),
+        let words: Vec<&str> = match self.place {
+            Place::Words(words) => words.split(' ').collect(),
+            _ => vec![],
+        };
+        let found = match self.place {
+            Place::Span(span) => cursor.find(|token| token.span.start == span.start),
             Place::StringConstant(text) => {
                 let wanted = Token::SingleQuotedString(text);
-                let mut tokens = (0..).map(|i| cursor.parser.token_at(i));
-                let found = tokens.find(|t| t.token == wanted || t.token == Token::EOF);
-                found.map(|t| t.span.start)
+                cursor.find(|token| token.token == wanted)
             }
-            Place::Words(words) => {
-                let words: Vec<&str> = words.split(' ').collect();
-                cursor.find_words(&words).map(|t| t.span.start)
+            Place::Words(_) => cursor.find_words(&words),
+            Place::Behind(span) => {
+                let behind = cursor.find(|token| token.span.start >= span.end);
+                Some(behind.unwrap_or_else(|| cursor.end_token()))
             }
         };
-        match start.filter(|at| at.line > 0) {
-            Some(at) => self.error.position(cursor.text.position(at)),
-            None => self.error,
-        }
+        let error = match (self.error, found) {
+            (Some(error), Some(token)) => error.position(cursor.text.position(token.span.start)),
+            (Some(error), None) => error,
+            (None, token) => cursor.syntax_error_at(token.unwrap_or_else(|| cursor.peek())),
+        };
+        if self.hint.is_empty() { error } else { error.hint(self.hint) }
     }
 }
 
@@ -224,6 +234,7 @@ fn check_select(select: &mut Select) -> Result<(), Box<Problem>> {
     if let Some((_, words, hint)) = foreign.into_iter().find(|(found, _, _)| *found) {
         return Err(Problem::syntax(words, hint));
     }
+    select.from.iter().try_for_each(|table| check_joins(&table.joins))?;
     for item in &select.projection {
         if let SelectItem::ExprWithAlias { alias, .. } = item {
             check_ident(alias)?;
@@ -264,9 +275,11 @@ fn check_table_factor(factor: &TableFactor) -> Result<(), Box<Problem>> {
             }
             check_alias(alias)
         }
-        TableFactor::Function { alias, .. } | TableFactor::NestedJoin { alias, .. } => {
+        TableFactor::NestedJoin { alias, table_with_joins } => {
+            check_joins(&table_with_joins.joins)?;
             check_alias(alias)
         }
+        TableFactor::Function { alias, .. } => check_alias(alias),
         TableFactor::TableFunction { .. } => {
             unsupported("TABLE(...) of this form", "TABLE", "Write the function without TABLE().")
         }
@@ -284,6 +297,64 @@ fn check_table_factor(factor: &TableFactor) -> Result<(), Box<Problem>> {
     }
 }
 
+/// sqlparser lets ON and USING be left out, and the planner then joins everything with everything.
+pub(super) fn check_joins(joins: &[Join]) -> Result<(), Box<Problem>> {
+    joins.iter().try_for_each(|join| match &join.join_operator {
+        JoinOperator::CrossJoin(JoinConstraint::None) => Ok(()),
+        JoinOperator::CrossJoin(_) => Err(Problem::syntax("CROSS JOIN", "Use JOIN ... ON.")),
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)
+        | JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint)
+        | JoinOperator::Semi(constraint)
+        | JoinOperator::LeftSemi(constraint)
+        | JoinOperator::RightSemi(constraint)
+        | JoinOperator::Anti(constraint)
+        | JoinOperator::LeftAnti(constraint)
+        | JoinOperator::RightAnti(constraint) => match constraint {
+            JoinConstraint::None => {
+                let place = end_of(&join.relation).map_or(Place::Words("JOIN"), Place::Behind);
+                Err(Problem::syntax_at(place, "Add ON or USING, or write CROSS JOIN."))
+            }
+            JoinConstraint::On(_) | JoinConstraint::Using(_) | JoinConstraint::Natural => Ok(()),
+        },
+        JoinOperator::CrossApply | JoinOperator::OuterApply => Err(Problem::syntax(
+            "APPLY",
+            "Use CROSS JOIN LATERAL or LEFT JOIN LATERAL ... ON true.",
+        )),
+        JoinOperator::AsOf { .. } => Err(Problem::unsupported(
+            "ASOF JOIN",
+            "ASOF",
+            "Join on <= and keep the latest match with DISTINCT ON.",
+        )),
+        JoinOperator::StraightJoin(_) => Err(Problem::syntax("STRAIGHT_JOIN", "Use JOIN.")),
+        JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
+            Err(Problem::syntax("ARRAY JOIN", "Use CROSS JOIN UNNEST(...)."))
+        }
+    })
+}
+
+/// The last word of a table in FROM, where the tree tells it.
+fn end_of(factor: &TableFactor) -> Option<Span> {
+    let (alias, name) = match factor {
+        TableFactor::Table { alias, name, args: None, .. } => (alias, name.0.last()),
+        TableFactor::Table { alias, .. }
+        | TableFactor::Derived { alias, .. }
+        | TableFactor::Function { alias, .. }
+        | TableFactor::UNNEST { alias, .. } => (alias, None),
+        _ => return None,
+    };
+    let ident = match alias {
+        Some(alias) if alias.columns.is_empty() => Some(&alias.name),
+        Some(_) => None,
+        None => name.and_then(|part| part.as_ident()),
+    };
+    ident.map(|ident| ident.span).filter(|span| span.start.line > 0)
+}
+
 fn check_alias(alias: &Option<TableAlias>) -> Result<(), Box<Problem>> {
     let Some(alias) = alias else { return Ok(()) };
     check_ident(&alias.name)?;
@@ -295,39 +366,40 @@ fn check_ident(ident: &Ident) -> Result<(), Box<Problem>> {
     if ident.quote_style != Some('\'') {
         return Ok(());
     }
-    let value = &ident.value;
-    let error =
-        Error::user(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"'{value}'\""))
-            .hint("Names stand in double quotes; single quotes are for strings.");
-    Err(Box::new(Problem { error, place: Place::StringConstant(value.clone()) }))
+    Err(Problem::syntax_at(
+        Place::StringConstant(ident.value.clone()),
+        "Names stand in double quotes; single quotes are for strings.",
+    ))
 }
 
 fn check_name(name: &ObjectName) -> Result<(), Box<Problem>> {
-    for part in &name.0 {
-        if let Some(ident) = part.as_ident() {
-            check_ident(ident)?;
-        }
+    let idents = || name.0.iter().filter_map(|part| part.as_ident());
+    idents().try_for_each(check_ident)?;
+    let Some(first) = idents().next() else { return Ok(()) };
+    let place = Place::Span(first.span);
+    if first.quote_style.is_none() && is_reserved(&first.value) {
+        return Err(Problem::syntax_at(place, reserved_hint(&first.value)));
     }
-    let span = name.0.first().and_then(|p| p.as_ident()).map_or(Span::empty(), |ident| ident.span);
     match qualified_name(name) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Box::new(Problem { error, place: Place::Span(span) })),
+        Err(error) => {
+            let hint = error.body().hint.clone().unwrap_or_default();
+            Err(Box::new(Problem { error: Some(error), hint, place }))
+        }
     }
 }
 
 fn check_value(value: &ValueWithSpan) -> Result<(), Box<Problem>> {
-    match &value.value {
-        Value::Placeholder(name) if parameter_number(name).is_none() => {
-            let error = if name.starts_with("$") && name[1..].parse::<u64>().is_ok() {
-                Error::user(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {name}"))
-            } else {
-                Error::user(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{name}\""))
-            };
-            let error = error.hint("Parameters are written $1, $2, ...");
-            Err(Box::new(Problem { error, place: Place::Span(value.span) }))
-        }
-        _ => Ok(()),
+    let Value::Placeholder(name) = &value.value else { return Ok(()) };
+    if parameter_number(name).is_some() {
+        return Ok(());
     }
+    let numbered = name.strip_prefix('$').is_some_and(|digits| digits.parse::<u64>().is_ok());
+    let error = numbered.then(|| {
+        Error::user(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {name}"))
+    });
+    let hint = "Parameters are written $1, $2, ...".to_owned();
+    Err(Box::new(Problem { error, hint, place: Place::Span(value.span) }))
 }
 
 /// The n of `$n`.

@@ -128,16 +128,16 @@ pub(super) fn show(cursor: &mut Cursor<'_>) -> Result<Statement> {
         return Ok(Statement::Show(Show::Columns { relation, like: like(cursor)? }));
     }
     if let Some(what) = show_list(cursor) {
-        let within = match cursor.eat_one_of(&["FROM", "IN"]) {
-            None => None,
-            Some(_) => Some(match what {
+        let everywhere =
+            matches!(what, ShowList::Databases | ShowList::Connectors | ShowList::Savepoints);
+        let within = if everywhere || cursor.eat_one_of(&["FROM", "IN"]).is_none() {
+            None
+        } else {
+            Some(match what {
                 ShowList::Schemas => ShowWithin::Database(cursor.ident()?),
                 ShowList::Indexes | ShowList::Watermarks => ShowWithin::Relation(cursor.name()?),
-                ShowList::Databases | ShowList::Connectors | ShowList::Savepoints => {
-                    return Err(cursor.syntax_error());
-                }
                 _ => ShowWithin::Schema(cursor.schema_name()?),
-            }),
+            })
         };
         return Ok(Statement::Show(Show::List { what, within, like: like(cursor)? }));
     }

@@ -66,6 +66,13 @@ pub(super) fn create(
             return Err(cursor.expected("("));
         }
         typed_columns(&definition.columns)?;
+    } else if let Some(column) = definition.columns.iter().find(|c| c.sql_type.is_some()) {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            format!("column \"{}\" of CREATE TABLE AS has a type", column.name),
+        )
+        .hint("List names only, and cast in the query.")
+        .position(column.position));
     }
     let Definition { columns, primary_key, watermark, options, query, with_data, comment, .. } =
         definition;
@@ -363,11 +370,13 @@ fn column_option(
         cursor.ident()?;
     }
     let position = cursor.position();
-    if cursor.eat_words(&["NOT", "NULL"]) {
+    if cursor.eat("NOT") {
+        cursor.expect("NULL")?;
         column.not_null = true;
     } else if cursor.eat("NULL") {
         // The default, said aloud.
-    } else if cursor.eat_words(&["PRIMARY", "KEY"]) {
+    } else if cursor.eat("PRIMARY") {
+        cursor.expect("KEY")?;
         let not_enforced = enforcement(cursor)?;
         let columns = vec![column.name.clone()];
         set_primary_key(definition, PrimaryKey { columns, not_enforced, position })?;
@@ -389,6 +398,8 @@ fn column_option(
         once(&mut column.generated, generated, "generation clauses", &column.name)?;
     } else if cursor.eat("COMMENT") {
         column.comment = Some(cursor.string()?);
+    } else if cursor.peek_words(&["COLLATE"]) {
+        collation(cursor)?;
     } else {
         return refused_option(cursor);
     }
@@ -417,16 +428,27 @@ fn identity(cursor: &Cursor<'_>) -> Error {
     )
 }
 
+/// `COLLATE "C"` and its like say what is the case anyway.
+fn collation(cursor: &mut Cursor<'_>) -> Result<()> {
+    let error =
+        cursor.unsupported("this collation", "Texts compare by their bytes, as in COLLATE \"C\".");
+    cursor.advance();
+    let Some(name) = cursor.parts()?.pop() else { return Err(error) };
+    match name.as_str() {
+        "C" | "POSIX" | "default" | "ucs_basic" => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Options of a column that are known and not supported; false where there is none.
 fn refused_option(cursor: &Cursor<'_>) -> Result<bool> {
     if cursor.peek_words(&["GENERATED", "BY", "DEFAULT"]) {
         return Err(identity(cursor));
     }
-    const REFUSED: [(&str, &str); 6] = [
+    const REFUSED: [(&str, &str); 5] = [
         ("UNIQUE", "Use PRIMARY KEY."),
         ("CHECK", "Check the rows in a view: CREATE VIEW bad AS SELECT ... WHERE NOT (...)."),
         ("REFERENCES", "Find orphans with a view that uses NOT EXISTS."),
-        ("COLLATE", "Texts compare by their bytes."),
         ("METADATA", "Leave the column out; connectors name their own columns."),
         ("AUTO_INCREMENT", "Supply the values, or use a uuid DEFAULT gen_random_uuid()."),
     ];
@@ -453,7 +475,8 @@ fn default_expression(cursor: &mut Cursor<'_>) -> Result<Expression> {
 fn clauses(cursor: &mut Cursor<'_>, definition: &mut Definition) -> Result<()> {
     loop {
         let position = cursor.position();
-        if cursor.eat_words(&["APPEND", "ONLY"]) {
+        if cursor.eat("APPEND") {
+            cursor.expect("ONLY")?;
             definition.append_only = Some(position);
         } else if cursor.eat_words(&["ON", "CONFLICT"]) {
             definition.on_conflict = Some((conflict_action(cursor)?, position));
@@ -486,10 +509,16 @@ fn conflict_action(cursor: &mut Cursor<'_>) -> Result<OnConflict> {
     if cursor.eat("OVERWRITE") || cursor.eat_words(&["DO", "UPDATE", "FULL"]) {
         return Ok(OnConflict::Update);
     }
-    if cursor.eat("IGNORE") || cursor.eat_words(&["DO", "NOTHING"]) {
+    if cursor.eat("IGNORE") {
         return Ok(OnConflict::Ignore);
     }
-    if cursor.peek_words(&["DO", "UPDATE"]) {
+    if cursor.eat("DO") {
+        if cursor.eat("NOTHING") {
+            return Ok(OnConflict::Ignore);
+        }
+        if !cursor.peek_words(&["UPDATE"]) {
+            return Err(cursor.expected("NOTHING"));
+        }
         return Err(cursor.unsupported(
             "this conflict action",
             "Use ON CONFLICT OVERWRITE or ON CONFLICT DO NOTHING.",
@@ -565,7 +594,7 @@ fn option(cursor: &mut Cursor<'_>) -> Result<WithOption> {
 }
 
 /// A part of an option's name: any word, folded.
-fn option_word(cursor: &mut Cursor<'_>) -> Result<String> {
+pub(super) fn option_word(cursor: &mut Cursor<'_>) -> Result<String> {
     let word = match &cursor.peek().token {
         Token::Word(word) if word.quote_style.is_some() => word.value.clone(),
         Token::Word(word) => word.value.to_ascii_lowercase(),

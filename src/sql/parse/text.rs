@@ -10,17 +10,25 @@ use datafusion::sql::sqlparser::tokenizer::{
     Location, Span, Token, TokenWithSpan, Tokenizer, Whitespace,
 };
 
+use crate::sql::extensions::closes_types;
 use crate::sql::parse::dialect::MillstreamDialect;
 use crate::types::error::{Error, Result, SqlState};
 
 /// Open brackets at any place of a statement.
 const NESTING_MAX: usize = 128;
+/// Of those, brackets of types: `ARRAY<ARRAY<...`. sqlparser takes much stack for each.
+const TYPE_NESTING_MAX: usize = 24;
 /// Operators of which each may have all those before it as its left operand.
-const CHAIN_MAX: usize = 1_500;
+const CHAIN_MAX: usize = 1_000;
+/// UNION, INTERSECT and EXCEPT in a row.
+const SET_CHAIN_MAX: usize = 250;
 /// The same for AND and OR, of which balanced trees are made after parsing.
 const LOGICAL_CHAIN_MAX: usize = 10_000;
-/// Keywords in a row that stack up as prefixes (`INTERVAL INTERVAL ...`, `NOT NOT ...`).
-const PREFIX_RUN_MAX: usize = 64;
+/// Dots in one name; sqlparser's work grows with their square.
+const DOTS_MAX: usize = 32;
+/// Up to here the caller's stack will do.
+const NESTING_SHALLOW: usize = 8;
+const CHAIN_SHALLOW: usize = 50;
 /// Characters of the rest of a text that an "unterminated" message quotes.
 const QUOTED_CHARS_MAX: usize = 64;
 
@@ -31,6 +39,8 @@ pub(in crate::sql) struct SqlText {
     lines: Vec<LineStart>,
     /// Position of the semicolon that ended the statement.
     pub(super) semicolon: Option<usize>,
+    /// One behind the last character, or behind the blanks that follow it.
+    end: usize,
 }
 
 /// Bytes and characters before a line.
@@ -52,7 +62,9 @@ impl SqlText {
                 newlines.map(|(chars, (i, _))| LineStart { bytes: i + 1, chars: chars + 1 }),
             );
         }
-        SqlText { sql: sql.to_owned(), lines, semicolon: None }
+        let last = lines.last().expect("a text has a line");
+        let end = last.chars + sql[last.bytes..].chars().count() + 1;
+        SqlText { sql: sql.to_owned(), lines, semicolon: None, end }
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -67,10 +79,8 @@ impl SqlText {
         }
     }
 
-    /// One behind the last character.
     pub(super) fn end_position(&self) -> usize {
-        let last = self.lines.last().expect("a text has a line");
-        last.chars + self.sql[last.bytes..].chars().count() + 1
+        self.end
     }
 
     fn line(&self, at: Location) -> Option<LineStart> {
@@ -140,6 +150,8 @@ pub(super) fn cut(
         Some(at) => Some(whole.position(at) - offset_chars),
         None => whole.semicolon.map(|position| position - offset_chars),
     };
+    // Only the last statement ends without a semicolon: nothing but blanks follows it.
+    text.end = whole.end - offset_chars;
     for token in &mut tokens {
         token.span.start = moved(token.span.start, start);
         token.span.end = moved(token.span.end, start);
@@ -189,12 +201,66 @@ fn tokenize(text: &SqlText) -> Result<Vec<TokenWithSpan>> {
     let dialect = MillstreamDialect::new(0);
     let mut tokens = Vec::new();
     match Tokenizer::new(&dialect, &text.sql).tokenize_with_location_into_buf(&mut tokens) {
-        Ok(()) => Ok(tokens),
+        Ok(()) => spelled(text, tokens),
         Err(error) => {
             let start = tokens.last().map_or(Location::new(1, 1), |t| t.span.end);
             Err(tokenizer_error(text, start, &error.message))
         }
     }
+}
+
+/// Reads `0x1F`, `0o17` and `0b11` as Postgres does, and refuses `12ab`, which sqlparser takes for
+/// a number and an alias, and `""`.
+fn spelled(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+    let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let before = kept.last_mut().filter(|before| before.span.end == token.span.start);
+        match (&token.token, before) {
+            (Token::HexStringLiteral(digits), _) if text.slice(token.span).starts_with('0') => {
+                let number = integer(digits, 16).ok_or_else(|| junk(text, token.span))?;
+                kept.push(TokenWithSpan { token: number, span: token.span });
+            }
+            (Token::Word(word), Some(before))
+                if word.quote_style.is_none() && matches!(before.token, Token::Number(_, _)) =>
+            {
+                let whole = Span::new(before.span.start, token.span.end);
+                let mut digits = word.value.chars();
+                let number = match digits.next() {
+                    Some('o' | 'O') => integer(digits.as_str(), 8),
+                    Some('b' | 'B') => integer(digits.as_str(), 2),
+                    _ => None,
+                };
+                let zero = matches!(&before.token, Token::Number(n, false) if n == "0");
+                before.token = number.filter(|_| zero).ok_or_else(|| junk(text, whole))?;
+                before.span = whole;
+            }
+            (Token::Word(word), _) if word.value.is_empty() => {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    "zero-length delimited identifier at or near \"\"\"\"",
+                )
+                .position(text.position(token.span.start)));
+            }
+            (Token::Number(_, true), _) => return Err(junk(text, token.span)),
+            _ => kept.push(token),
+        }
+    }
+    Ok(kept)
+}
+
+/// An integer of another base as a decimal one.
+fn integer(digits: &str, radix: u32) -> Option<Token> {
+    let number = u128::from_str_radix(&digits.replace('_', ""), radix).ok()?;
+    Some(Token::Number(number.to_string(), false))
+}
+
+fn junk(text: &SqlText, span: Span) -> Error {
+    let near = text.slice(span);
+    Error::user(
+        SqlState::SYNTAX_ERROR,
+        format!("trailing junk after numeric literal at or near \"{near}\""),
+    )
+    .position(text.position(span.start))
 }
 
 /// Postgres's message for a token that begins at `start` and does not end.
@@ -211,7 +277,12 @@ fn tokenizer_error(text: &SqlText, start: Location, message: &str) -> Error {
         '\'' | 'E' | 'e' | 'N' | 'n' | 'U' | 'u' | 'B' | 'b' | 'X' | 'x'
             if message.starts_with("Unterminated") && (first == '\'' || "'&".contains(second)) =>
         {
-            ("unterminated quoted string", "Close the string with a single quote.")
+            let what = match first {
+                'B' | 'b' => "unterminated bit string literal",
+                'X' | 'x' => "unterminated hexadecimal string literal",
+                _ => "unterminated quoted string",
+            };
+            (what, "Close the string with a single quote.")
         }
         'E' | 'e' | 'U' | 'u' => ("invalid escape in string", "See the manual on E'...' strings."),
         _ => ("syntax error", ""),
@@ -226,25 +297,31 @@ fn tokenizer_error(text: &SqlText, start: Location, message: &str) -> Error {
 /// The measure is of tokens, before there is a tree: open brackets, and operators since the last
 /// comma or branch of a CASE inside the same brackets. Operators of enclosing brackets add up.
 ///
+/// Tells whether the statement is deep enough to need a stack of its own.
+///
 /// # Errors
 /// SQLSTATE 54001 with the position where a bound is passed.
-pub(super) fn check_depth(text: &SqlText, tokens: &[TokenWithSpan]) -> Result<()> {
-    let mut depth = Depth { open: vec![Level::default()], total: Level::default(), run: 0 };
+pub(super) fn check_depth(text: &SqlText, tokens: &[TokenWithSpan]) -> Result<bool> {
+    let total = Level::default();
+    let mut depth = Depth { open: vec![Level::default()], total, angles: 0, dots: 0 };
+    let mut deep = false;
     for (i, token) in tokens.iter().enumerate() {
         depth.step(token, i.checked_sub(1).map(|before| &tokens[before]));
         if depth.too_deep() {
             return Err(too_complex().position(text.position(token.span.start)));
         }
+        deep |= depth.deep();
     }
-    Ok(())
+    Ok(deep)
 }
 
 /// SQLSTATE 54001.
 pub(super) fn too_complex() -> Error {
     Error::user(SqlState::STATEMENT_TOO_COMPLEX, "statement is too complex")
         .detail(format!(
-            "Brackets may be nested {NESTING_MAX} deep, and {CHAIN_MAX} operators may follow each \
-             other ({LOGICAL_CHAIN_MAX} if they are AND or OR)."
+            "Brackets may be nested {NESTING_MAX} deep ({TYPE_NESTING_MAX} in types), and \
+             {CHAIN_MAX} operators may follow each other ({LOGICAL_CHAIN_MAX} if they are AND or \
+             OR, {SET_CHAIN_MAX} if UNION and the like)."
         ))
         .hint("Use IN (...) for long lists of alternatives, or split the statement.")
 }
@@ -254,8 +331,10 @@ pub(super) fn too_complex() -> Error {
 struct Level {
     /// Since the last comma or branch of a CASE.
     operators: usize,
-    /// AND and OR among them.
+    /// AND and OR since then. They bind weaker than all others and end those' chain.
     logical: usize,
+    /// BETWEENs that wait for their AND.
+    betweens: usize,
     /// UNION and the like; no comma ends their chain.
     sets: usize,
     /// The brackets are those of a type: `ARRAY<...>`.
@@ -267,24 +346,39 @@ struct Depth {
     open: Vec<Level>,
     /// Sums over `open`.
     total: Level,
-    /// Prefix keywords just before.
-    run: usize,
+    /// How many of `open` are of types.
+    angles: usize,
+    /// Dots of the name just before.
+    dots: usize,
 }
 
 impl Depth {
     fn too_deep(&self) -> bool {
         self.open.len() > NESTING_MAX
-            || self.total.operators + self.total.sets > CHAIN_MAX
+            || self.angles > TYPE_NESTING_MAX
+            || self.total.operators > CHAIN_MAX
+            || self.total.sets > SET_CHAIN_MAX
             || self.total.logical > LOGICAL_CHAIN_MAX
-            || self.run > PREFIX_RUN_MAX
+            || self.dots > DOTS_MAX
+    }
+
+    fn deep(&self) -> bool {
+        self.open.len() > NESTING_SHALLOW
+            || self.angles > 0
+            || self.total.operators + self.total.sets > CHAIN_SHALLOW
     }
 
     fn step(&mut self, token: &TokenWithSpan, before: Option<&TokenWithSpan>) {
-        self.run = if is_word(token, &["INTERVAL"]) { self.run + 1 } else { 0 };
+        self.dots = match token.token {
+            Token::Period => self.dots + 1,
+            Token::Word(_) if before.is_some_and(|b| b.token == Token::Period) => self.dots,
+            _ => 0,
+        };
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => self.open.push(Level::default()),
             Token::Lt if before.is_some_and(|b| is_word(b, &TYPE_WORDS)) => {
                 self.open.push(Level { angle: true, ..Level::default() });
+                self.angles += 1;
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
                 while self.innermost().angle {
@@ -297,6 +391,13 @@ impl Depth {
                 self.close();
                 if self.innermost().angle {
                     self.close();
+                }
+            }
+            Token::CustomBinaryOperator(_) if closes_types(&token.token).is_some() => {
+                for _ in 0..closes_types(&token.token).unwrap_or(0) {
+                    if self.innermost().angle {
+                        self.close();
+                    }
                 }
             }
             Token::Comma => self.restart(),
@@ -317,12 +418,16 @@ impl Depth {
     }
 
     fn word(&mut self, token: &TokenWithSpan) {
-        if is_word(token, &LOGICAL_WORDS) {
+        if is_word(token, &["AND"]) && self.innermost().betweens > 0 {
+            self.innermost().betweens -= 1;
+        } else if is_word(token, &LOGICAL_WORDS) {
             self.innermost().logical += 1;
             self.total.logical += 1;
+            self.end_operators();
         } else if is_word(token, &OPERATOR_WORDS) {
             self.innermost().operators += 1;
             self.total.operators += 1;
+            self.innermost().betweens += usize::from(is_word(token, &["BETWEEN"]));
         } else if is_word(token, &SET_WORDS) {
             self.innermost().sets += 1;
             self.total.sets += 1;
@@ -337,11 +442,17 @@ impl Depth {
 
     /// What follows is no operand of what stands before.
     fn restart(&mut self) {
+        self.end_operators();
+        let level = self.open.last_mut().expect("the outermost level is never closed");
+        self.total.logical -= level.logical;
+        level.logical = 0;
+    }
+
+    fn end_operators(&mut self) {
         let level = self.open.last_mut().expect("the outermost level is never closed");
         self.total.operators -= level.operators;
-        self.total.logical -= level.logical;
         level.operators = 0;
-        level.logical = 0;
+        level.betweens = 0;
     }
 
     fn close(&mut self) {
@@ -349,15 +460,16 @@ impl Depth {
             self.restart();
             let closed = self.open.pop().expect("two levels are open");
             self.total.sets -= closed.sets;
+            self.angles -= usize::from(closed.angle);
         }
     }
 }
 
 const TYPE_WORDS: [&str; 5] = ["ARRAY", "STRUCT", "ROW", "MAP", "MULTISET"];
 const LOGICAL_WORDS: [&str; 3] = ["AND", "OR", "XOR"];
-const OPERATOR_WORDS: [&str; 17] = [
+const OPERATOR_WORDS: [&str; 18] = [
     "IS", "ISNULL", "NOTNULL", "NOT", "IN", "BETWEEN", "LIKE", "ILIKE", "RLIKE", "REGEXP",
-    "SIMILAR", "MATCH", "MEMBER", "OVERLAPS", "OPERATOR", "COLLATE", "AT",
+    "SIMILAR", "MATCH", "MEMBER", "OVERLAPS", "OPERATOR", "COLLATE", "AT", "DIV",
 ];
 const SET_WORDS: [&str; 4] = ["UNION", "EXCEPT", "INTERSECT", "MINUS"];
 const RESTART_WORDS: [&str; 5] = ["WHEN", "THEN", "ELSE", "SELECT", "VALUES"];

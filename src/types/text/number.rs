@@ -254,6 +254,18 @@ pub fn write_float4(value: f32, out: &mut BytesMut) {
     decimal.write(6, out);
 }
 
+/// A float of either type rounded to `digits` digits (at least one), as with an
+/// `extra_float_digits` of 0 or less.
+pub fn write_float_rounded(value: f64, digits: i32, out: &mut BytesMut) {
+    let negative = value.is_sign_negative();
+    if !write_float_prefix(value.is_nan(), value.is_infinite(), value == 0.0, negative, out) {
+        return;
+    }
+    let digits = digits.clamp(1, 17);
+    let text = format!("{:.*e}", digits as usize - 1, value.abs());
+    Decimal::parse(text.as_bytes()).write(digits, out);
+}
+
 /// numeric: `value / 10^scale` with all `scale` digits behind the point.
 pub fn write_numeric(value: i128, scale: i8, out: &mut BytesMut) {
     if value < 0 {

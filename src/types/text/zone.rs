@@ -34,7 +34,7 @@ impl Zone {
     pub const UTC: Zone = Zone::Fixed(0);
 
     /// Reads a value of the `TimeZone` setting: a name of the IANA database in any case, `UTC`,
-    /// hours east (`2`, `-3.5`), or POSIX form with west positive (`<+02>-02`, `EST5`).
+    /// hours east (`2`, `-3.5`, `+05:30`), or POSIX form with west positive (`<+02>-02`, `EST5`).
     ///
     /// # Errors
     /// SQLSTATE 22023.
@@ -116,8 +116,12 @@ fn listed_year(seconds: i64) -> i64 {
     seconds - (first_day(year) - first_day(alike)) * SECONDS_PER_DAY
 }
 
-/// `2`, `-3.5`: hours east of Greenwich.
+/// `2`, `-3.5`, `+05:30`: hours east of Greenwich.
 fn hours_east(text: &str) -> Option<Zone> {
+    if text.contains(':') {
+        let seconds = parse_offset(text.strip_prefix(['+', '-'])?)?;
+        return Some(Zone::Fixed(if text.starts_with('-') { -seconds } else { seconds }));
+    }
     let hours: f64 = text.parse().ok()?;
     let seconds = hours * 3600.0;
     (seconds.abs() <= f64::from(OFFSET_SECONDS_MAX)).then_some(Zone::Fixed(seconds as i32))
@@ -212,6 +216,8 @@ mod tests {
             ("UTC", 0),
             ("2", 7200),
             ("-3.5", -12600),
+            ("+05:30", 19800),
+            ("-07:00", -25200),
             ("<+02>-02", 7200),
             ("EST5", -18000),
             ("<-03:30>+03:30", -12600),

@@ -7,14 +7,13 @@
 //! | `values` | a group and values that it has stored | `slot`, `v{slot}`: a list, `counts`: a list |
 //!
 //! A row of `distinct` or `values` uses the columns of its input or slot; the others are NULL.
-//! Row ids: of `groups` the group id; of `distinct` the input in the high half and the pair's id;
-//! of `values` the slot in the high byte and the row of its set.
+//! Row ids of `distinct` and `values` have the number of the input or slot in the high byte.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListArray,
-    RecordBatch, UInt32Array, UInt64Array, new_null_array,
+    ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, ListArray, RecordBatch,
+    UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, UInt32Type};
@@ -33,7 +32,7 @@ const VALUES: &str = "values";
 /// Rows of one batch of a checkpoint.
 const BATCH_ROWS: usize = 8192;
 
-/// Where the number of a slot stands in a row id of `values`.
+/// Where the number of an input or slot stands in a row id.
 const SLOT_SHIFT: u32 = 56;
 
 fn damaged(what: &str) -> Error {
@@ -47,9 +46,9 @@ impl Aggregate {
         }
         let changes = self.table.take_changes();
         let mut delta = TableDelta { appended: vec![], deleted: changes.deleted };
-        for groups in changes.live.chunks(BATCH_ROWS) {
-            let ids = groups.iter().map(|group| u64::from(*group)).collect();
-            delta.appended.push((ids, self.group_rows(groups)?));
+        let ids = changes.row_ids.chunks(BATCH_ROWS);
+        for (groups, ids) in changes.live.chunks(BATCH_ROWS).zip(ids) {
+            delta.appended.push((ids.to_vec().into(), self.group_rows(groups)?));
         }
         writer.write(GROUPS, delta);
         if self.distinct.iter().any(Option::is_some) {
@@ -128,11 +127,11 @@ impl Aggregate {
         for input in 0..self.distinct.len() {
             let Some(distinct) = &mut self.distinct[input] else { continue };
             let changes = distinct.pairs.take_changes();
-            let id = |pair: u64| (input as u64) << 32 | pair;
-            delta.deleted.extend(changes.deleted.into_iter().map(id));
-            for pairs in changes.live.chunks(BATCH_ROWS) {
-                let ids = pairs.iter().map(|pair| id(u64::from(*pair)));
-                let ids = UInt64Array::from_iter_values(ids);
+            let id = |row: &u64| (input as u64) << SLOT_SHIFT | row;
+            delta.deleted.extend(changes.deleted.iter().map(id));
+            let ids = changes.row_ids.chunks(BATCH_ROWS);
+            for (pairs, ids) in changes.live.chunks(BATCH_ROWS).zip(ids) {
+                let ids = UInt64Array::from_iter_values(ids.iter().map(id));
                 delta.appended.push((ids, self.distinct_rows(input, pairs, &schema)?));
             }
         }

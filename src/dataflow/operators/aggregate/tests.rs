@@ -1,1 +1,464 @@
+use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema};
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::dataflow::script::{check, run, schema};
+use crate::plan::node::{AggregateCall, AggregateFunction, SortColumn};
+
+mod oracle;
+
+/// A call from text: `sum(v)`, `count(*)`, `count(distinct v) filter (f)`,
+/// `array_agg(v order by w desc)`. The type of the result stands after a colon when it is not
+/// that of the batch engine for this argument.
+fn call(text: &str, input: &Schema) -> AggregateCall {
+    let (text, given_type) = match text.split_once(':') {
+        Some((text, given)) => (text.trim(), Some(given.trim().parse().expect("an Arrow type"))),
+        None => (text.trim(), None),
+    };
+    let (name, rest) = text.split_once('(').expect("a call has parentheses");
+    let (inside, after) = rest.split_once(')').expect("a closing parenthesis");
+    let column = |name: &str| input.index_of(name.trim()).expect("a column of the input");
+    let (inside, distinct) = match inside.strip_prefix("distinct ") {
+        Some(inside) => (inside, true),
+        None => (inside, false),
+    };
+    let (arguments, order_by) = inside.split_once(" order by ").unwrap_or((inside, ""));
+    let arguments: Vec<usize> = match arguments {
+        "*" | "" => vec![],
+        arguments => arguments.split(',').map(column).collect(),
+    };
+    let order_by = order_by.split(',').filter(|c| !c.trim().is_empty()).map(|c| {
+        let (name, descending) = match c.trim().strip_suffix(" desc") {
+            Some(name) => (name, true),
+            None => (c, false),
+        };
+        // As in Postgres: NULLs are larger than everything.
+        SortColumn { column: column(name), descending, nulls_first: descending }
+    });
+    let filter = after.trim().strip_prefix("filter (").map(|f| column(f.trim_end_matches(')')));
+    let function = AggregateFunction::from_name(name).expect("a function");
+    let first = arguments.first().map(|c| input.field(*c).data_type().clone());
+    let return_type = given_type.unwrap_or_else(|| return_type(function, first));
+    AggregateCall {
+        function,
+        arguments,
+        distinct,
+        filter,
+        order_by: order_by.collect(),
+        return_type,
+        display: text.to_owned(),
+    }
+}
+
+/// The type that the batch engine gives a call over this argument.
+fn return_type(function: AggregateFunction, argument: Option<DataType>) -> DataType {
+    use AggregateFunction as F;
+    use DataType as T;
+    match (function, argument) {
+        (F::Count, _) => T::Int64,
+        (F::Sum, Some(T::Decimal128(p, s))) => T::Decimal128(38.min(p + 10), s),
+        (F::Sum, Some(T::Float32 | T::Float64)) => T::Float64,
+        (F::Sum, Some(_)) => T::Int64,
+        (F::Avg, Some(T::Decimal128(p, s))) => T::Decimal128(38.min(p + 4), 38.min(s + 4)),
+        (F::Avg, Some(_)) => T::Float64,
+        (F::Min | F::Max, Some(argument)) => argument,
+        (function, argument) => panic!("{function:?} over {argument:?}"),
+    }
+}
+
+/// `keys` and `calls` in text; the calls' arguments are columns of the input.
+fn spec(input: &SchemaRef, keys: &str, calls: &[&str], append_only: bool) -> AggregateSpec {
+    let keys: Vec<usize> = keys
+        .split(',')
+        .filter(|key| !key.is_empty())
+        .map(|key| input.index_of(key.trim()).expect("a key column"))
+        .collect();
+    let calls: Vec<AggregateCall> = calls.iter().map(|text| call(text, input)).collect();
+    let mut fields: Vec<Field> = keys.iter().map(|key| input.field(*key).clone()).collect();
+    fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
+    AggregateSpec { keys, calls, append_only, schema: Arc::new(Schema::new(fields)) }
+}
+
+fn aggregate(spec: &AggregateSpec, input: &SchemaRef) -> Box<dyn Operator> {
+    Box::new(Aggregate::new(spec.clone(), input, WorkerId(0)).expect("an aggregation"))
+}
+
+fn check_aggregate(columns: &str, keys: &str, calls: &[&str], script: &str, expect: Expect) {
+    let input = schema(columns);
+    let retractable = spec(&input, keys, calls, false);
+    check(|| aggregate(&retractable, &input), &[input.clone()], script, expect);
+    // The same with cheap accumulators, where nothing is deleted.
+    if !script.lines().any(|line| line.trim().starts_with(['-'])) {
+        let append_only = spec(&input, keys, calls, true);
+        assert_eq!(
+            run(|| aggregate(&append_only, &input), &[input.clone()], script),
+            run(|| aggregate(&retractable, &input), &[input.clone()], script),
+        );
+    }
+}
+
+#[test]
+fn groups_appear_change_and_go() {
+    check_aggregate(
+        "k bigint, v bigint",
+        "k",
+        &["count(*)", "count(v)", "sum(v)", "avg(v)", "min(v)", "max(v)"],
+        "
+        batch 0
+          + 1 10
+          + 1 20
+          + 2 .
+          + . 5
+        epoch 1
+        recover
+        batch 0
+          - 1 10
+          + 1 30
+        batch 0
+          + 2 7
+          - . 5
+          + 3 1
+          - 3 1
+        epoch 2
+        recover
+        batch 0           # back again, and an update that changes nothing
+          + . 6
+          - 2 .
+          + 2 .
+        epoch 3
+        epoch 4
+        ",
+        expect![[r#"
+            epoch 1
+            + . 1 1 5 5.0 5 5
+            + 1 2 2 30 15.0 10 20
+            + 2 1 0 . . . .
+            epoch 2
+            - . 1 1 5 5.0 5 5
+            - 1 2 2 30 15.0 10 20
+            + 1 2 2 50 25.0 20 30
+            - 2 1 0 . . . .
+            + 2 2 1 7 7.0 7 7
+            epoch 3
+            + . 1 1 6 6.0 6 6
+            epoch 4
+        "#]],
+    );
+}
+
+#[test]
+fn deletion_may_come_before_its_insertion_within_an_epoch() {
+    check_aggregate(
+        "k bigint, v text, w double",
+        "k",
+        &["count(*)", "min(v)", "max(v)", "sum(w)", "count(distinct v)"],
+        "
+        batch 0
+          - 1 b 1.5
+          -2 2 x 1
+        batch 0
+          + 1 b 1.5
+          + 1 a 2.5
+          +3 2 x 1
+        epoch 1
+        recover
+        batch 0
+          - 2 x 1
+          - 1 c 1
+        batch 0
+          + 1 c 1
+        epoch 2
+        ",
+        expect![[r#"
+            epoch 1
+            + 1 1 a a 2.5 1
+            + 2 1 x x 1.0 1
+            epoch 2
+            - 2 1 x x 1.0 1
+        "#]],
+    );
+}
+
+#[test]
+fn without_keys_there_is_always_one_row() {
+    check_aggregate(
+        "v bigint",
+        "",
+        &["count(*)", "sum(v)", "min(v)"],
+        "
+        epoch 1
+        recover
+        epoch 2
+        batch 0
+          + 4
+          + .
+        epoch 3
+        recover
+        batch 0
+          - 4
+          - .
+        epoch 4
+        ",
+        expect![[r#"
+            epoch 1
+            + 0 . .
+            epoch 2
+            epoch 3
+            - 0 . .
+            + 2 4 4
+            epoch 4
+            + 0 . .
+            - 2 4 4
+        "#]],
+    );
+}
+
+#[test]
+fn other_workers_have_no_row_without_keys() {
+    let input = schema("v bigint");
+    let spec = spec(&input, "", &["count(*)"], false);
+    let mut other = Aggregate::new(spec, &input, WorkerId(1)).expect("an aggregation");
+    let mut out = Output::default();
+    other.on_epoch(Epoch(1), &mut out).expect("completes");
+    assert!(out.take_batches().is_empty());
+}
+
+#[test]
+fn without_calls_it_is_distinct() {
+    check_aggregate(
+        "a text, b bigint",
+        "a,b",
+        &[],
+        "
+        batch 0
+          + x 1
+          + x 1
+          + . .
+        epoch 1
+        recover
+        batch 0
+          + x 1
+          + y 2
+        epoch 2
+        ",
+        expect![[r#"
+            epoch 1
+            + . .
+            + x 1
+            epoch 2
+            + y 2
+        "#]],
+    );
+}
+
+#[test]
+fn distinct_and_filter() {
+    check_aggregate(
+        "k bigint, v bigint, f boolean",
+        "k",
+        &[
+            "count(distinct v)",
+            "sum(distinct v)",
+            "avg(distinct v) filter (f)",
+            "count(*) filter (f)",
+            "min(v) filter (f)",
+        ],
+        "
+        batch 0
+          + 1 5 true
+          + 1 5 false
+          + 1 6 .
+          + 1 . true
+          + 2 5 false
+        epoch 1
+        recover
+        batch 0
+          - 1 5 true
+        epoch 2
+        batch 0
+          - 1 5 false
+          + 2 8 true
+        epoch 3
+        recover
+        batch 0
+          - 1 6 .
+          - 1 . true
+        epoch 4
+        ",
+        expect![[r#"
+            epoch 1
+            + 1 2 11 5.0 2 5
+            + 2 1 5 . 0 .
+            epoch 2
+            + 1 2 11 . 1 .
+            - 1 2 11 5.0 2 5
+            epoch 3
+            + 1 1 6 . 1 .
+            - 1 2 11 . 1 .
+            - 2 1 5 . 0 .
+            + 2 2 13 8.0 1 8
+            epoch 4
+            - 1 1 6 . 1 .
+        "#]],
+    );
+}
+
+#[test]
+fn a_sum_out_of_range_is_a_row_error_until_it_fits() {
+    check_aggregate(
+        "k text, v bigint",
+        "k",
+        &["count(*)", "sum(v)"],
+        "
+        batch 0           # passes the limit on the way, and fits at the end
+          + a 9223372036854775807
+          + a 1
+          + a -1
+          + b 1
+        epoch 1
+        batch 0
+          + a 1
+        epoch 2
+        recover
+        batch 0           # another error of the same kind is no news
+          + a 2
+        epoch 3
+        batch 0
+          - a 9223372036854775807
+        epoch 4
+        batch 0
+          + a 9223372036854775807
+        epoch 5
+        batch 0
+          - a 9223372036854775807
+          - a 1
+          - a 1
+          - a -1
+          - a 2
+        epoch 6
+        ",
+        expect![[r#"
+            epoch 1
+            + a 3 9223372036854775807
+            + b 1 1
+            epoch 2
+            - a 3 9223372036854775807
+            error 22003 bigint out of range in sum(v) for +1 (a)
+            epoch 3
+            epoch 4
+            + a 4 3
+            error 22003 bigint out of range in sum(v) for -1 (a)
+            epoch 5
+            - a 4 3
+            error 22003 bigint out of range in sum(v) for +1 (a)
+            epoch 6
+            error 22003 bigint out of range in sum(v) for -1 (a)
+        "#]],
+    );
+}
+
+#[test]
+fn floats_come_back_exactly() {
+    check_aggregate(
+        "k bigint, v double, w real",
+        "k",
+        &["sum(v)", "avg(v)", "min(v)", "max(v)", "sum(w)"],
+        "
+        batch 0
+          + 1 0.1 1.5
+          + 1 0.2 .
+        epoch 1
+        batch 0
+          + 1 1e300 2.5
+          + 1 NaN 3.5
+          + 1 -inf 4.5
+        epoch 2
+        recover
+        batch 0
+          - 1 NaN 3.5
+        epoch 3
+        recover
+        batch 0
+          - 1 1e300 2.5
+          - 1 -inf 4.5
+        epoch 4
+        ",
+        expect![[r#"
+            epoch 1
+            + 1 0.30000000000000004 0.15000000000000002 0.1 0.2 1.5
+            epoch 2
+            - 1 0.30000000000000004 0.15000000000000002 0.1 0.2 1.5
+            + 1 NaN NaN -inf NaN 12.0
+            epoch 3
+            + 1 -inf -inf -inf 1e300 8.5
+            - 1 NaN NaN -inf NaN 12.0
+            epoch 4
+            - 1 -inf -inf -inf 1e300 8.5
+            + 1 0.30000000000000004 0.15000000000000002 0.1 0.2 1.5
+        "#]],
+    );
+}
+
+#[test]
+fn decimals_dates_text_and_others() {
+    check_aggregate(
+        "k bigint, m money, n numeric, d date, t timestamp, s text, b boolean, i interval",
+        "k",
+        &["sum(m)", "avg(m)", "sum(n)", "max(n)", "min(d)", "max(t)", "min(s)", "max(b)", "min(i)"],
+        r#"
+        batch 0
+          + 1 1.10 0.5 2026-01-02 2026-01-02T03:04:05 "pear tree" false "1 month"
+          + 1 2.20 0.7 2026-01-01 . apple true "2 days"
+          + 1 -0.10 . . . . . .
+        epoch 1
+        recover
+        batch 0
+          - 1 2.20 0.7 2026-01-01 . apple true "2 days"
+        epoch 2
+        "#,
+        expect![[r#"
+            epoch 1
+            + 1 3.20 1.066666 1.2000000000 0.7000000000 2026-01-01 2026-01-02T03:04:05 apple true "2 days"
+            epoch 2
+            + 1 1.00 0.500000 0.5000000000 0.5000000000 2026-01-02 2026-01-02T03:04:05 "pear tree" false "1 mons"
+            - 1 3.20 1.066666 1.2000000000 0.7000000000 2026-01-01 2026-01-02T03:04:05 apple true "2 days"
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let input = schema("k text, v date");
+    let spec = spec(&input, "k", &["sum(v): Int64"], false);
+    let Err(error) = Aggregate::new(spec, &input, WorkerId(0)) else {
+        panic!("there is no sum of dates")
+    };
+    assert_eq!(error.sqlstate().0, "0A000");
+    assert_eq!(error.message(), "aggregate sum(v) over (Date32) is not supported");
+    assert!(error.body().hint.is_some());
+}
+
+#[test]
+fn deleting_what_is_not_there_stops_the_dataflow() {
+    check_aggregate(
+        "k bigint, v bigint",
+        "k",
+        &["min(v)"],
+        "
+        batch 0
+          + 1 5
+        epoch 1
+        batch 0
+          - 1 6
+        epoch 2
+        ",
+        expect![[r#"
+            epoch 1
+            + 1 5
+            epoch 2
+            failed: Internal XX000: an aggregation was told to delete a value that it does not have; hint: This is a bug in Millstream; please report the statement.
+        "#]],
+    );
+}

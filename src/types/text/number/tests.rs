@@ -60,6 +60,23 @@ fn floats_print_as_in_postgres() {
     }
 }
 
+/// Expected: Postgres 15 with extra_float_digits = 0 and -15.
+#[test]
+fn floats_print_rounded() {
+    for (value, digits, expected) in [
+        (0.1 + 0.2, 15, "0.3"),
+        (1e15, 15, "1e+15"),
+        (123456789012345.6, 15, "123456789012346"),
+        (1234.5, 0, "1e+03"),
+        (0.05, 0, "0.05"),
+        (f64::from(0.1f32), 6, "0.1"),
+        (-0.0, 6, "-0"),
+        (f64::NEG_INFINITY, 6, "-Infinity"),
+    ] {
+        assert_eq!(written(|out| write_float_rounded(value, digits, out)), expected);
+    }
+}
+
 #[test]
 fn floats_read_back() {
     let mut bits: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,946 @@
+//! CREATE, COMMENT and what is refused: from a parsed definition to a catalog object.
+//!
+//! A definition is checked completely before anything happens; then one step makes it real:
+//! `create_object`, in which the coordinator sets up the data plane and publishes the catalog
+//! version, or `apply` for what has no data (databases, schemas, comments, replaced views).
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast;
+
+use crate::catalog::object::{
+    Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
+    WatermarkObject,
+};
+use crate::catalog::snapshot::{Change, no_schema};
+use crate::catalog::system_views::SYSTEM_SCHEMAS;
+use crate::connectors::Source;
+use crate::coordinator::command::{Connection, Notice, Response};
+use crate::coordinator::event_loop::{Install, TableWrite, WriteChange, WriteConflict};
+use crate::coordinator::execute::done;
+use crate::coordinator::running::Running;
+use crate::coordinator::write::concat;
+use crate::plan::expr::Expr;
+use crate::plan::node::SourceSpec;
+use crate::sql::bind::PlanContext;
+use crate::sql::dml::check_rows;
+use crate::sql::parse::Parsed;
+use crate::sql::query::PlannedQuery;
+use crate::sql::statement::{
+    ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
+    CreateTable, CreateView, Emit, Expression, Name, Noun, OnConflict, PrimaryKey, Statement,
+    Watermark, WithOption,
+};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+use crate::types::sql_type::SqlType;
+
+impl Connection {
+    pub(super) async fn run_ddl(
+        &mut self,
+        running: &Running,
+        context: &PlanContext,
+        parsed: &Parsed,
+    ) -> Result<Response> {
+        let tag = parsed.statement.tag();
+        match &parsed.statement {
+            Statement::CreateTable(create) if create.query.is_some() => {
+                return self.create_table_as(running, context, parsed, create).await;
+            }
+            Statement::CreateTable(create) => self.create_table(context, parsed, create).await?,
+            Statement::CreateSource(create) => self.create_source(context, parsed, create).await?,
+            Statement::CreateView(create) => self.create_view(context, parsed, create).await?,
+            Statement::CreateMaterializedView(create) => {
+                self.create_materialized_view(running, context, parsed, create).await?;
+            }
+            Statement::CreateSchema(create) => self.create_schema(context, create).await?,
+            Statement::CreateDatabase(create) => self.create_database(create).await?,
+            Statement::Drop(drop) => self.run_drop(context, drop).await?,
+            Statement::CommentOn(comment) => self.comment_on(context, comment).await?,
+            Statement::CreateSink(_) => {
+                return Err(Error::unsupported("CREATE SINK")
+                    .hint("SUBSCRIBE hands the changes of a query to a client."));
+            }
+            Statement::CreateIndex(_) => {
+                return Err(Error::unsupported("CREATE INDEX")
+                    .hint("A PRIMARY KEY makes an index of its table."));
+            }
+            Statement::Alter(_) => {
+                return Err(Error::unsupported(tag)
+                    .hint("Drop the object and create it again with the new definition."));
+            }
+            _ => return Err(Error::internal(format!("{tag} has no place to run"))),
+        }
+        Ok(done(tag))
+    }
+
+    /// Where an object of that name is to be made; `None` when it exists and may.
+    fn new_name(
+        &self,
+        context: &PlanContext,
+        name: &Name,
+        if_not_exists: bool,
+        or_replace: bool,
+        kind: Noun,
+    ) -> Result<Option<ObjectName>> {
+        let name_of = target_name(context, name)?;
+        let Some(existing) = context.catalog.lookup(&name_of) else { return Ok(Some(name_of)) };
+        if if_not_exists {
+            self.session.notify(Notice::notice(
+                SqlState::DUPLICATE_TABLE.0,
+                format!("relation \"{}\" already exists, skipping", name_of.name),
+            ));
+            return Ok(None);
+        }
+        if or_replace {
+            return Err(Error::unsupported(format!(
+                "CREATE OR REPLACE of the existing {} \"{}\"",
+                existing.kind_noun(),
+                name_of.name
+            ))
+            .hint(format!("DROP it first; or CREATE {} without OR REPLACE.", upper(kind))));
+        }
+        Err(Error::user(
+            SqlState::DUPLICATE_TABLE,
+            format!("relation \"{}\" already exists", name_of.name),
+        ))
+    }
+
+    async fn create_table(
+        &self,
+        context: &PlanContext,
+        parsed: &Parsed,
+        create: &CreateTable,
+    ) -> Result<()> {
+        let Some(name) = self.new_name(
+            context,
+            &create.name,
+            create.if_not_exists,
+            create.or_replace,
+            Noun::Table,
+        )?
+        else {
+            return Ok(());
+        };
+        let schema = table_schema(context, &create.name.name, &create.columns)?;
+        let object = table_object(context, parsed, create, name, schema)?;
+        self.database.coordinator.create_object(object, Install::Table).await?;
+        Ok(())
+    }
+
+    async fn create_table_as(
+        &mut self,
+        running: &Running,
+        context: &PlanContext,
+        parsed: &Parsed,
+        create: &CreateTable,
+    ) -> Result<Response> {
+        let Some(query) = &create.query else {
+            return Err(Error::internal("CREATE TABLE AS has a query"));
+        };
+        let Some(name) = self.new_name(
+            context,
+            &create.name,
+            create.if_not_exists,
+            create.or_replace,
+            Noun::Table,
+        )?
+        else {
+            return Ok(done("CREATE TABLE AS"));
+        };
+        let planned = plan_definition(context, &query.ast)?;
+        let names: Vec<&str> = create.columns.iter().map(|c| c.name.as_str()).collect();
+        let schema = renamed(&planned.schema, &names, "CREATE TABLE AS")?;
+        let object = table_object(context, parsed, create, name, schema)?;
+        let mut rows = RecordBatch::new_empty(object.schema.clone());
+        if create.with_data {
+            let found = self.run_query(running, context, &planned).await?;
+            let batches = running.wait(futures::TryStreamExt::try_collect::<Vec<_>>(found)).await?;
+            rows = check_rows(&object, concat(&planned.schema, &batches)?)?;
+        }
+        let coordinator = &self.database.coordinator;
+        let table = coordinator.create_object(object, Install::Table).await?;
+        let count = rows.num_rows();
+        if count > 0 {
+            let change = WriteChange::Insert { rows, on_conflict: WriteConflict::Error };
+            let written = coordinator.write(None, vec![TableWrite { table, change }]).await;
+            if let Err(error) = written {
+                coordinator.apply(vec![Change::DropObject(table)]).await?;
+                return Err(error);
+            }
+        }
+        Ok(Response::Done { tag: format!("SELECT {count}") })
+    }
+
+    async fn create_source(
+        &self,
+        context: &PlanContext,
+        parsed: &Parsed,
+        create: &CreateSource,
+    ) -> Result<()> {
+        let Some(name) = self.new_name(
+            context,
+            &create.name,
+            create.if_not_exists,
+            create.or_replace,
+            Noun::Source,
+        )?
+        else {
+            return Ok(());
+        };
+        let object = source_object(context, parsed, create, name)?;
+        let ObjectKind::Source(definition) = &object.kind else {
+            return Err(Error::internal("a source's object is a source"));
+        };
+        let watermark = match &create.watermark {
+            Some(watermark) => {
+                let (column, field) = watermark_column(&object.schema, watermark)?;
+                Some((column, watermark_expr(context, &object, watermark, field)?))
+            }
+            None => None,
+        };
+        let spec = SourceSpec {
+            object: object.id,
+            name: object.name.name.clone(),
+            connector: definition.connector.clone(),
+            options: definition.options.clone(),
+            physical_schema: definition.physical_schema.clone(),
+            columns: source_columns(context, &object, definition)?,
+            schema: object.schema.clone(),
+            watermark,
+        };
+        self.database.coordinator.create_object(object, Install::Source(spec)).await?;
+        Ok(())
+    }
+
+    async fn create_view(
+        &self,
+        context: &PlanContext,
+        parsed: &Parsed,
+        create: &CreateView,
+    ) -> Result<()> {
+        refuse_options(&create.options)?;
+        let planned = plan_definition(context, &create.query.ast)?;
+        let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
+        let schema = renamed(&planned.schema, &names, "CREATE VIEW")?;
+        let replaced = if create.or_replace {
+            let name = target_name(context, &create.name)?;
+            context.catalog.lookup(&name).cloned()
+        } else {
+            None
+        };
+        let name = match &replaced {
+            Some(old) => old.name.clone(),
+            None => {
+                let name =
+                    self.new_name(context, &create.name, create.if_not_exists, false, Noun::View)?;
+                let Some(name) = name else { return Ok(()) };
+                name
+            }
+        };
+        let object = Object {
+            id: replaced.as_ref().map_or(ObjectId(0), |old| old.id),
+            name,
+            kind: ObjectKind::View(ViewObject {
+                query_sql: create.query.sql.clone(),
+                search_path: context.search_path.clone(),
+            }),
+            schema,
+            create_sql: parsed.sql.clone(),
+            depends_on: planned.depends_on.clone(),
+        };
+        let Some(old) = replaced else {
+            self.database.coordinator.create_object(object, Install::Nothing).await?;
+            return Ok(());
+        };
+        check_replacement(context, &old, &object)?;
+        let change = Change::ReplaceView(Arc::new(object));
+        self.database.coordinator.apply(vec![change]).await
+    }
+
+    async fn create_materialized_view(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+        parsed: &Parsed,
+        create: &CreateMaterializedView,
+    ) -> Result<()> {
+        refuse_options(&create.options)?;
+        match &create.emit {
+            Emit::Unspecified | Emit::OnUpdate { every: None } => {}
+            Emit::OnUpdate { every: Some(_) } => {
+                return Err(Error::unsupported("EMIT ON UPDATE EVERY")
+                    .hint("Without EVERY the view is right at every epoch."));
+            }
+            Emit::OnWindowClose => {
+                return Err(Error::unsupported("EMIT ON WINDOW CLOSE")
+                    .hint("Without EMIT the view changes as rows arrive."));
+            }
+        }
+        let Some(name) = self.new_name(
+            context,
+            &create.name,
+            create.if_not_exists,
+            create.or_replace,
+            Noun::MaterializedView,
+        )?
+        else {
+            return Ok(());
+        };
+        let (object, planned) = materialized_view_object(context, parsed, create, name)?;
+        let plan = planned.lower()?;
+        // Dropping the wait when the statement is cancelled takes the half-made view away.
+        let create = self.database.coordinator.create_object(object, Install::Dataflow(plan));
+        running.wait(create).await?;
+        Ok(())
+    }
+
+    async fn create_schema(&self, context: &PlanContext, create: &CreateSchema) -> Result<()> {
+        let database = schema_database(context, &create.name)?;
+        let schema = create.name.schema.clone();
+        if schema.starts_with("pg_") {
+            return Err(Error::user(
+                SqlState("42939"),
+                format!("unacceptable schema name \"{schema}\""),
+            )
+            .detail("The prefix \"pg_\" is reserved for system schemas."));
+        }
+        let exists = context.catalog.schemas(&database).is_some_and(|s| s.contains(&schema))
+            || SYSTEM_SCHEMAS.contains(&schema.as_str());
+        if exists {
+            return self.exists_already(
+                create.if_not_exists,
+                SqlState::DUPLICATE_SCHEMA,
+                &format!("schema \"{schema}\" already exists"),
+            );
+        }
+        self.database.coordinator.apply(vec![Change::CreateSchema { database, schema }]).await
+    }
+
+    async fn create_database(&self, create: &CreateDatabase) -> Result<()> {
+        let name = create.name.clone();
+        if self.database.coordinator.catalog().schemas(&name).is_some() {
+            return self.exists_already(
+                create.if_not_exists,
+                SqlState::DUPLICATE_DATABASE,
+                &format!("database \"{name}\" already exists"),
+            );
+        }
+        self.database.coordinator.apply(vec![Change::CreateDatabase(name)]).await
+    }
+
+    fn exists_already(&self, may: bool, sqlstate: SqlState, message: &str) -> Result<()> {
+        if !may {
+            return Err(Error::user(sqlstate, message));
+        }
+        self.session.notify(Notice::notice(sqlstate.0, format!("{message}, skipping")));
+        Ok(())
+    }
+
+    async fn comment_on(&self, context: &PlanContext, comment: &CommentOn) -> Result<()> {
+        if matches!(comment.kind, Noun::Schema | Noun::Database | Noun::Savepoint | Noun::Index) {
+            return Err(Error::unsupported(format!("COMMENT ON {}", upper(comment.kind)))
+                .hint("Relations and their columns can have comments."));
+        }
+        let object = self.resolve(context, &comment.name)?;
+        let column = match &comment.column {
+            None if noun_of(&object) != comment.kind => {
+                return Err(wrong_kind(&object, comment.kind));
+            }
+            None => None,
+            Some(column) => match object.column(column) {
+                Some((index, _)) => Some(index),
+                None => {
+                    return Err(Error::user(
+                        SqlState::UNDEFINED_COLUMN,
+                        format!(
+                            "column \"{column}\" of relation \"{}\" does not exist",
+                            object.name.name
+                        ),
+                    ));
+                }
+            },
+        };
+        let change = Change::Comment { object: object.id, column, text: comment.text.clone() };
+        self.database.coordinator.apply(vec![change]).await
+    }
+}
+
+/// Where an object of that name is or would be: its schema, or the first of the search path that
+/// exists.
+pub(super) fn target_name(context: &PlanContext, name: &Name) -> Result<ObjectName> {
+    if let Some(database) = &name.database
+        && *database != context.database
+    {
+        let schema = name.schema.as_deref().unwrap_or_default();
+        return Err(Error::user(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!(
+                "cross-database references are not implemented: \"{database}.{schema}.{}\"",
+                name.name
+            ),
+        )
+        .hint("Connect to that database.")
+        .position(name.position));
+    }
+    let schemas = context.catalog.schemas(&context.database).unwrap_or_default();
+    let schema = match &name.schema {
+        Some(schema) if SYSTEM_SCHEMAS.contains(&schema.as_str()) => {
+            return Err(Error::user(
+                SqlState("42501"),
+                format!("permission denied to create \"{schema}.{}\"", name.name),
+            )
+            .detail("System catalog modifications are currently disallowed."));
+        }
+        Some(schema) if schemas.contains(schema) => schema.clone(),
+        Some(schema) => return Err(no_schema(schema).position(name.position)),
+        None => match context.search_path.iter().find(|schema| schemas.contains(schema)) {
+            Some(schema) => schema.clone(),
+            None => {
+                return Err(Error::user(
+                    SqlState::INVALID_SCHEMA_NAME,
+                    "no schema has been selected to create in",
+                )
+                .position(name.position));
+            }
+        },
+    };
+    Ok(ObjectName { database: context.database.clone(), schema, name: name.name.clone() })
+}
+
+/// The database that a schema's name means.
+pub(super) fn schema_database(
+    context: &PlanContext,
+    name: &crate::sql::statement::SchemaName,
+) -> Result<String> {
+    match &name.database {
+        Some(database) if *database != context.database => Err(Error::user(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!(
+                "cross-database references are not implemented: \"{database}.{}\"",
+                name.schema
+            ),
+        )
+        .hint("Connect to that database.")
+        .position(name.position)),
+        _ => Ok(context.database.clone()),
+    }
+}
+
+/// The kind of a catalog object as statements name it.
+pub(super) fn noun_of(object: &Object) -> Noun {
+    match object.kind {
+        ObjectKind::Source(_) => Noun::Source,
+        ObjectKind::Table(_) => Noun::Table,
+        ObjectKind::View(_) => Noun::View,
+        ObjectKind::MaterializedView(_) => Noun::MaterializedView,
+    }
+}
+
+/// SQLSTATE 42809: the object is of another kind than the statement says.
+pub(super) fn wrong_kind(object: &Object, wanted: Noun) -> Error {
+    let article = if wanted == Noun::Index { "an" } else { "a" };
+    Error::user(
+        SqlState::WRONG_OBJECT_TYPE,
+        format!("\"{}\" is not {article} {wanted}", object.name.name),
+    )
+    .hint(format!("It is a {}.", object.kind_noun()))
+}
+
+/// `MATERIALIZED VIEW`.
+pub(super) fn upper(kind: Noun) -> String {
+    kind.as_str().to_uppercase()
+}
+
+/// A query that a definition keeps: without parameters.
+fn plan_definition(context: &PlanContext, query: &ast::Query) -> Result<PlannedQuery> {
+    let planned = context.plan_query(query, &[])?;
+    if !planned.parameters.is_empty() {
+        return Err(Error::user(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
+    }
+    Ok(planned)
+}
+
+/// A materialized view's object and the query that it keeps.
+pub(super) fn materialized_view_object(
+    context: &PlanContext,
+    parsed: &Parsed,
+    create: &CreateMaterializedView,
+    name: ObjectName,
+) -> Result<(Object, PlannedQuery)> {
+    let planned = plan_definition(context, &create.query.ast)?;
+    let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
+    let schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
+    let object = Object {
+        id: ObjectId(0),
+        name,
+        kind: ObjectKind::MaterializedView(ViewObject {
+            query_sql: create.query.sql.clone(),
+            search_path: context.search_path.clone(),
+        }),
+        schema,
+        create_sql: parsed.sql.clone(),
+        depends_on: planned.depends_on.clone(),
+    };
+    Ok((object, planned))
+}
+
+/// A query's columns with `names` for the first of them; every name once.
+fn renamed(schema: &SchemaRef, names: &[&str], command: &str) -> Result<SchemaRef> {
+    if names.len() > schema.fields().len() {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            format!("{command} specifies more column names than columns"),
+        ));
+    }
+    let fields: Vec<FieldRef> = schema
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| match names.get(index) {
+            Some(name) => Arc::new(field.as_ref().clone().with_name(*name)),
+            None => field.clone(),
+        })
+        .collect();
+    for (index, field) in fields.iter().enumerate() {
+        if fields[..index].iter().any(|f| f.name() == field.name()) {
+            return Err(column_twice(field.name()));
+        }
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn column_twice(name: &str) -> Error {
+    Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
+        .hint("Give columns different names with AS.")
+}
+
+/// A new definition of a view keeps the columns that it has, and may add others.
+fn check_replacement(context: &PlanContext, old: &Object, new: &Object) -> Result<()> {
+    if !matches!(old.kind, ObjectKind::View(_)) {
+        return Err(wrong_kind(old, Noun::View));
+    }
+    let invalid = |message: String| Error::user(SqlState::INVALID_TABLE_DEFINITION, message);
+    if new.schema.fields().len() < old.schema.fields().len() {
+        return Err(invalid("cannot drop columns from view".to_owned()));
+    }
+    for (old, new) in old.schema.fields().iter().zip(new.schema.fields()) {
+        if old.name() != new.name() {
+            return Err(invalid(format!(
+                "cannot change name of view column \"{}\" to \"{}\"",
+                old.name(),
+                new.name()
+            )));
+        }
+        let (old_type, new_type) = (SqlType::of_field(old), SqlType::of_field(new));
+        if old_type != new_type {
+            let text = |t: Option<SqlType>| t.map_or_else(String::new, |t| t.to_string());
+            return Err(invalid(format!(
+                "cannot change data type of view column \"{}\" from {} to {}",
+                old.name(),
+                text(old_type),
+                text(new_type)
+            )));
+        }
+    }
+    // A dataflow was built from the old definition, and would go on with it.
+    let user = context.catalog.drop_order(old.id).into_iter().find_map(|id| {
+        let object = context.catalog.get(id)?;
+        matches!(object.kind, ObjectKind::MaterializedView(_)).then_some(object)
+    });
+    match user {
+        None => Ok(()),
+        Some(user) => Err(Error::unsupported(format!(
+            "replacing view \"{}\" while a materialized view depends on it",
+            old.name.name
+        ))
+        .detail(format!("materialized view {} depends on it", user.name.name))
+        .hint("Drop the materialized view first, and create it again afterwards.")),
+    }
+}
+
+/// The columns of CREATE TABLE.
+fn table_schema(context: &PlanContext, table: &str, columns: &[ColumnDef]) -> Result<SchemaRef> {
+    check_distinct(columns)?;
+    let plain: Vec<Field> = columns.iter().filter_map(|c| declared_field(c)).collect();
+    let plain = Schema::new(plain);
+    let mut fields = Vec::with_capacity(columns.len());
+    for column in columns {
+        if column.default.is_some() && column.generated.is_some() {
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                format!(
+                    "both default and generation expression specified for column \"{}\" of table \
+                     \"{table}\"",
+                    column.name
+                ),
+            )
+            .position(column.position));
+        }
+        fields.push(field_of(context, table, column, &plain)?);
+    }
+    for (column, field) in columns.iter().zip(&fields) {
+        let assigned = |expression: &Expression, inputs: &Schema| {
+            context.plan_assigned_expr(&expression.ast, inputs, Some(table), field)
+        };
+        if let Some(default) = &column.default {
+            assigned(default, &Schema::empty()).map_err(|error| {
+                if error.sqlstate() == SqlState::UNDEFINED_COLUMN {
+                    Error::user(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "cannot use column reference in DEFAULT expression",
+                    )
+                    .hint("Use GENERATED ALWAYS AS (...) for values computed from other columns.")
+                    .position(default.position)
+                } else {
+                    error
+                }
+            })?;
+        }
+        if let Some(generated) = &column.generated {
+            assigned(generated, &plain)?;
+        }
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn check_distinct(columns: &[ColumnDef]) -> Result<()> {
+    for (index, column) in columns.iter().enumerate() {
+        if columns[..index].iter().any(|c| c.name == column.name) {
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{}\" specified more than once", column.name),
+            )
+            .position(column.position));
+        }
+    }
+    Ok(())
+}
+
+/// The field of a column that is not generated.
+fn declared_field(column: &ColumnDef) -> Option<Field> {
+    match (&column.sql_type, &column.generated) {
+        (Some(sql_type), None) => Some(sql_type.to_field(&column.name, !column.not_null)),
+        _ => None,
+    }
+}
+
+/// A column's field; a generated one without a type has that of its expression.
+fn field_of(
+    context: &PlanContext,
+    relation: &str,
+    column: &ColumnDef,
+    inputs: &Schema,
+) -> Result<Field> {
+    if let Some(sql_type) = &column.sql_type {
+        return Ok(sql_type.to_field(&column.name, !column.not_null));
+    }
+    let Some(generated) = &column.generated else {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            format!("column \"{}\" has no type", column.name),
+        )
+        .position(column.position));
+    };
+    let expr = context.plan_expr(&generated.ast, inputs, Some(relation))?;
+    Ok(Field::new(&column.name, expr.data_type().clone(), !column.not_null))
+}
+
+fn table_object(
+    context: &PlanContext,
+    parsed: &Parsed,
+    create: &CreateTable,
+    name: ObjectName,
+    schema: SchemaRef,
+) -> Result<Object> {
+    let (schema, primary_key) = with_primary_key(&schema, create.primary_key.as_ref())?;
+    let width = schema.fields().len();
+    let sql = |expression: &Option<Expression>| expression.as_ref().map(|e| e.sql.clone());
+    let of_columns = |of: fn(&ColumnDef) -> &Option<Expression>| {
+        if create.query.is_some() {
+            vec![None; width]
+        } else {
+            create.columns.iter().map(|c| sql(of(c))).collect()
+        }
+    };
+    let on_conflict = table_conflict(create)?;
+    if on_conflict != TableConflict::Error && primary_key.is_empty() {
+        return Err(Error::user(
+            SqlState::INVALID_TABLE_DEFINITION,
+            "ON CONFLICT needs a PRIMARY KEY",
+        ));
+    }
+    if create.append_only && on_conflict == TableConflict::Update {
+        return Err(Error::user(
+            SqlState::INVALID_TABLE_DEFINITION,
+            "an APPEND ONLY table cannot replace rows",
+        )
+        .hint("Leave out APPEND ONLY, or use ON CONFLICT DO NOTHING."));
+    }
+    let table = TableObject {
+        primary_key,
+        defaults: of_columns(|c| &c.default),
+        generated: of_columns(|c| &c.generated),
+        on_conflict,
+        append_only: create.append_only,
+        watermark: create.watermark.as_ref().map(watermark_object),
+    };
+    let object = Object {
+        id: ObjectId(0),
+        name,
+        kind: ObjectKind::Table(table),
+        schema,
+        create_sql: parsed.sql.clone(),
+        depends_on: Vec::new(),
+    };
+    if let Some(watermark) = &create.watermark {
+        let (_, field) = watermark_column(&object.schema, watermark)?;
+        watermark_expr(context, &object, watermark, field)?;
+    }
+    Ok(object)
+}
+
+/// Key columns are NOT NULL and can be compared.
+fn with_primary_key(
+    schema: &SchemaRef,
+    key: Option<&PrimaryKey>,
+) -> Result<(SchemaRef, Vec<usize>)> {
+    let Some(key) = key else { return Ok((schema.clone(), Vec::new())) };
+    let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let mut indices = Vec::with_capacity(key.columns.len());
+    for name in &key.columns {
+        let index = fields.iter().position(|f| f.name() == name).ok_or_else(|| {
+            Error::user(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column \"{name}\" named in key does not exist"),
+            )
+            .position(key.position)
+        })?;
+        if let Some(json @ SqlType::Json) = SqlType::of_field(&fields[index]) {
+            return Err(Error::user(
+                SqlState::UNDEFINED_OBJECT,
+                format!("data type {json} cannot be compared, so it cannot be a key"),
+            )
+            .position(key.position));
+        }
+        fields[index] = fields[index].clone().with_nullable(false);
+        indices.push(index);
+    }
+    Ok((Arc::new(Schema::new(fields)), indices))
+}
+
+fn table_conflict(create: &CreateTable) -> Result<TableConflict> {
+    let mut conflict = match create.on_conflict {
+        None => TableConflict::Error,
+        Some(OnConflict::Update) => TableConflict::Update,
+        Some(OnConflict::Ignore) => TableConflict::Ignore,
+    };
+    for option in &create.options {
+        if option.name != "on_conflict" {
+            return Err(unknown_option(option));
+        }
+        conflict = match option.value.to_lowercase().as_str() {
+            "error" => TableConflict::Error,
+            "update" | "overwrite" => TableConflict::Update,
+            "nothing" | "ignore" => TableConflict::Ignore,
+            _ => {
+                return Err(Error::user(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("invalid value for parameter \"on_conflict\": \"{}\"", option.value),
+                )
+                .hint("Available values: error, update, nothing.")
+                .position(option.position));
+            }
+        };
+    }
+    Ok(conflict)
+}
+
+fn unknown_option(option: &WithOption) -> Error {
+    Error::user(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("unrecognized parameter \"{}\"", option.name),
+    )
+    .position(option.position)
+}
+
+fn refuse_options(options: &[WithOption]) -> Result<()> {
+    options.first().map_or(Ok(()), |option| Err(unknown_option(option)))
+}
+
+fn watermark_object(watermark: &Watermark) -> WatermarkObject {
+    WatermarkObject {
+        column: watermark.column.clone(),
+        expression_sql: watermark.expression.sql.clone(),
+    }
+}
+
+/// The time column of a watermark.
+fn watermark_column<'a>(schema: &'a Schema, watermark: &Watermark) -> Result<(usize, &'a Field)> {
+    let (index, field) = schema.column_with_name(&watermark.column).ok_or_else(|| {
+        Error::user(
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{}\" named in WATERMARK does not exist", watermark.column),
+        )
+        .position(watermark.position)
+    })?;
+    if !matches!(field.data_type(), DataType::Timestamp(_, _)) {
+        let sql_type = SqlType::of_field(field).map_or_else(String::new, |t| t.to_string());
+        return Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            format!("watermark column \"{}\" has type {sql_type}", watermark.column),
+        )
+        .hint("A watermark is for a column of type timestamp or timestamptz.")
+        .position(watermark.position));
+    }
+    Ok((index, field))
+}
+
+fn watermark_expr(
+    context: &PlanContext,
+    object: &Object,
+    watermark: &Watermark,
+    field: &Field,
+) -> Result<Expr> {
+    let nullable = field.clone().with_nullable(true);
+    let expression = &watermark.expression.ast;
+    context.plan_assigned_expr(expression, &object.schema, Some(&object.name.name), &nullable)
+}
+
+fn source_object(
+    context: &PlanContext,
+    parsed: &Parsed,
+    create: &CreateSource,
+    name: ObjectName,
+) -> Result<Object> {
+    if let Some(key) = &create.primary_key {
+        return Err(Error::unsupported("a PRIMARY KEY of a source")
+            .hint("Keep the newest row of each key with a materialized view.")
+            .position(key.position));
+    }
+    check_distinct(&create.columns)?;
+    for column in &create.columns {
+        if let Some(default) = &column.default {
+            return Err(Error::unsupported("DEFAULT in a source")
+                .hint("Use a generated column: c type AS (coalesce(d, ...)).")
+                .position(default.position));
+        }
+    }
+    let mut options = create.option_pairs();
+    let connector = match options.iter().position(|(name, _)| name == "connector") {
+        Some(index) => options.remove(index).1,
+        None => {
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "option \"connector\" is missing",
+            )
+            .hint("Add connector = '...' to the WITH clause; SHOW CONNECTORS lists them."));
+        }
+    };
+    let declared: Vec<Field> = create.columns.iter().filter_map(declared_field).collect();
+    let declared = (!declared.is_empty()).then(|| Arc::new(Schema::new(declared)));
+    let own_columns = declared.is_none();
+    let source = crate::connectors::open_source(&connector, &options, declared)?;
+    let physical_schema = source.schema();
+    let (fields, column_sql) =
+        source_fields(context, create, &physical_schema, own_columns, &name.name)?;
+    let definition = SourceObject {
+        connector,
+        options,
+        physical_schema,
+        column_sql,
+        watermark: create.watermark.as_ref().map(watermark_object),
+        bounded: source.bounded(),
+    };
+    let object = Object {
+        id: ObjectId(0),
+        name,
+        kind: ObjectKind::Source(definition),
+        schema: Arc::new(Schema::new(fields)),
+        create_sql: parsed.sql.clone(),
+        depends_on: Vec::new(),
+    };
+    Ok(object)
+}
+
+/// The visible columns of a source, and the SQL of those that are computed.
+fn source_fields(
+    context: &PlanContext,
+    create: &CreateSource,
+    physical: &SchemaRef,
+    own_columns: bool,
+    name: &str,
+) -> Result<(Vec<Field>, Vec<Option<String>>)> {
+    let mut fields = Vec::new();
+    let mut column_sql = Vec::new();
+    if own_columns {
+        fields.extend(physical.fields().iter().map(|f| f.as_ref().clone()));
+        column_sql.resize(fields.len(), None);
+    }
+    for column in &create.columns {
+        match &column.generated {
+            None => {
+                let (_, field) = physical.column_with_name(&column.name).ok_or_else(|| {
+                    Error::internal(format!("the connector lost column {}", column.name))
+                })?;
+                fields.push(field.clone());
+                column_sql.push(None);
+            }
+            Some(generated) => {
+                if own_columns && physical.column_with_name(&column.name).is_some() {
+                    return Err(column_twice(&column.name).position(column.position));
+                }
+                let field = field_of(context, name, column, physical)?;
+                context.plan_assigned_expr(&generated.ast, physical, Some(name), &field)?;
+                fields.push(field);
+                column_sql.push(Some(generated.sql.clone()));
+            }
+        }
+    }
+    Ok((fields, column_sql))
+}
+
+/// A source's columns over the connector's; `None` when they are the same.
+pub(super) fn source_columns(
+    context: &PlanContext,
+    object: &Object,
+    source: &SourceObject,
+) -> Result<Option<Arc<Vec<Expr>>>> {
+    let physical = &source.physical_schema;
+    let same = source.column_sql.iter().all(Option::is_none)
+        && object.schema.fields().len() == physical.fields().len()
+        && object.schema.fields().iter().zip(physical.fields()).all(|(a, b)| a.name() == b.name());
+    if same {
+        return Ok(None);
+    }
+    let mut columns = Vec::with_capacity(source.column_sql.len());
+    for (field, sql) in object.schema.fields().iter().zip(&source.column_sql) {
+        columns.push(match sql {
+            Some(sql) => {
+                let expression = crate::sql::parse::parse_expression(sql)?;
+                let table = Some(object.name.name.as_str());
+                context.plan_assigned_expr(&expression, physical, table, field)?
+            }
+            None => {
+                let (index, physical) =
+                    physical.column_with_name(field.name()).ok_or_else(|| {
+                        Error::internal(format!("the connector lost column {}", field.name()))
+                    })?;
+                let data_type = physical.data_type().clone();
+                Expr::column(field.name(), index, data_type, physical.is_nullable())
+            }
+        });
+    }
+    Ok(Some(Arc::new(columns)))
+}
+
+/// A source's connector, with the options and columns of its definition.
+pub(super) fn open_connector(source: &SourceObject) -> Result<Arc<dyn Source>> {
+    crate::connectors::open_source(
+        &source.connector,
+        &source.options,
+        Some(source.physical_schema.clone()),
+    )
+}

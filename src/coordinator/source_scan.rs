@@ -1,0 +1,253 @@
+//! A bounded source as a table of the batch engine.
+//!
+//! 1. The splits are dealt out to a few readers, each on a blocking thread of its own.
+//! 2. A reader asks the connector for the columns only that the query wants, or that the wanted
+//!    columns are computed from, and hands batches over through a bounded queue: it never works
+//!    far ahead of the query.
+//! 3. When the query ends early the queue closes, and so does the thread.
+//!
+//! Records that could not be read are counted, and told as one warning per reader at its end.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr as LogicalExpr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use tokio::sync::mpsc;
+
+use crate::catalog::object::{Object, ObjectKind};
+use crate::connectors::{MalformedRecord, Read, ReadRange, Source, SplitId};
+use crate::coordinator::command::{Notice, SessionShared};
+use crate::coordinator::query::unbounded;
+use crate::plan::expr::Expr;
+use crate::sql::bind::PlanContext;
+use crate::types::error::{Error, Result};
+
+/// Threads that read one source for one query.
+const READERS_MAX: usize = 4;
+/// Rows asked of a split at a time.
+const BATCH_ROWS: usize = 8192;
+/// Batches between a reader and the query.
+const QUEUE_BATCHES: usize = 4;
+
+/// One bounded source for one query.
+pub(super) struct SourceTable {
+    name: String,
+    source: Arc<dyn Source>,
+    schema: SchemaRef,
+    /// The columns over the connector's; `None`: column for column.
+    columns: Option<Arc<Vec<Expr>>>,
+    session: Arc<SessionShared>,
+}
+
+impl fmt::Debug for SourceTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceTable").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl SourceTable {
+    /// Opens a source for reading.
+    ///
+    /// # Errors
+    /// SQLSTATE 55000 when it has no end.
+    pub fn open(
+        context: &PlanContext,
+        object: &Object,
+        session: Arc<SessionShared>,
+    ) -> Result<SourceTable> {
+        let ObjectKind::Source(definition) = &object.kind else {
+            return Err(Error::internal(format!("{} is not a source", object.name.name)));
+        };
+        if !definition.bounded {
+            return Err(unbounded(object, definition));
+        }
+        let source = crate::coordinator::ddl::open_connector(definition)?;
+        Ok(SourceTable {
+            name: object.name.name.clone(),
+            source,
+            schema: object.schema.clone(),
+            columns: crate::coordinator::ddl::source_columns(context, object, definition)?,
+            session,
+        })
+    }
+}
+
+#[async_trait]
+impl TableProvider for SourceTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[LogicalExpr],
+        limit: Option<usize>,
+    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+        let wanted: Vec<usize> = match projection {
+            Some(columns) => columns.clone(),
+            None => (0..self.schema.fields().len()).collect(),
+        };
+        let schema = Arc::new(self.schema.project(&wanted)?);
+        let splits = self.source.splits().map_err(external)?;
+        let readers = splits.len().clamp(1, READERS_MAX);
+        let (physical, outputs) = match &self.columns {
+            // Computed columns may use any of the connector's.
+            Some(columns) => (
+                (0..self.source.schema().fields().len()).collect(),
+                Some(wanted.iter().map(|column| columns[*column].clone()).collect::<Vec<_>>()),
+            ),
+            None => (wanted, None),
+        };
+        let outputs = outputs.map(Arc::new);
+        let partitions = (0..readers)
+            .map(|reader| {
+                let share = splits.iter().skip(reader).step_by(readers).cloned().collect();
+                Arc::new(Share {
+                    name: self.name.clone(),
+                    source: self.source.clone(),
+                    splits: share,
+                    physical: physical.clone(),
+                    outputs: outputs.clone(),
+                    schema: schema.clone(),
+                    session: self.session.clone(),
+                }) as Arc<dyn PartitionStream>
+            })
+            .collect();
+        let scan = StreamingTableExec::try_new(schema, partitions, None, [], false, limit)?;
+        Ok(Arc::new(scan))
+    }
+}
+
+/// What one reader reads.
+#[derive(Clone)]
+struct Share {
+    name: String,
+    source: Arc<dyn Source>,
+    splits: Vec<SplitId>,
+    /// Columns of the connector.
+    physical: Vec<usize>,
+    /// Columns to compute from these; `None`: they are the result.
+    outputs: Option<Arc<Vec<Expr>>>,
+    schema: SchemaRef,
+    session: Arc<SessionShared>,
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} splits)", self.name, self.splits.len())
+    }
+}
+
+impl PartitionStream for Share {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
+        let share = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut malformed = Malformed::default();
+            if let Err(error) = share.read_splits(&sender, &mut malformed) {
+                // Nobody listens any more when the query has ended first.
+                let _ = sender.blocking_send(Err(external(error)));
+            }
+            malformed.tell(&share);
+        });
+        let rows = futures::stream::unfold(receiver, |mut receiver| async move {
+            let batch = receiver.recv().await?;
+            Some((batch, receiver))
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
+    }
+}
+
+type BatchSender = mpsc::Sender<datafusion::common::Result<RecordBatch>>;
+
+impl Share {
+    /// Reads until the end, or until nobody wants more.
+    fn read_splits(&self, sender: &BatchSender, malformed: &mut Malformed) -> Result<()> {
+        for split in &self.splits {
+            let range = ReadRange { columns: self.physical.clone(), ..ReadRange::default() };
+            let mut reader = self.source.open(split, range)?;
+            loop {
+                match reader.read(BATCH_ROWS)? {
+                    Read::Rows(read) => {
+                        malformed.add(read.malformed);
+                        let batch = self.output(&read.rows)?;
+                        if batch.num_rows() > 0 && sender.blocking_send(Ok(batch)).is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Read::Idle(pause) => {
+                        if sender.is_closed() {
+                            return Ok(());
+                        }
+                        std::thread::sleep(pause);
+                    }
+                    Read::End => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn output(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let columns: Vec<ArrayRef> = match &self.outputs {
+            None => rows.columns().to_vec(),
+            Some(outputs) => outputs.iter().map(|e| e.evaluate(rows)).collect::<Result<_>>()?,
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+}
+
+/// Records that one reader could not read.
+#[derive(Default)]
+struct Malformed {
+    count: u64,
+    first: Option<MalformedRecord>,
+}
+
+impl Malformed {
+    fn add(&mut self, records: Vec<MalformedRecord>) {
+        self.count += records.len() as u64;
+        if self.first.is_none() {
+            self.first = records.into_iter().next();
+        }
+    }
+
+    /// Tells the client, if there is something to tell.
+    fn tell(self, share: &Share) {
+        let Some(first) = self.first else { return };
+        let (noun, verb) = if self.count == 1 { ("record", "was") } else { ("records", "were") };
+        let mut notice = Notice::warning(
+            "01000",
+            format!(
+                "{} {noun} of source \"{}\" could not be read and {verb} left out",
+                self.count, share.name
+            ),
+        );
+        notice.detail = Some(format!("The first: {}: {}.", first.place, first.message));
+        share.session.notify(notice);
+    }
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

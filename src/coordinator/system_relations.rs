@@ -1,0 +1,158 @@
+//! The system relations as one statement sees them: the facts behind them, taken at its start.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::catalog::snapshot::Catalog;
+use crate::catalog::system_views::{
+    self, ErrorFact, SessionFact, SettingFact, SourceFact, SystemFacts,
+};
+use crate::coordinator::command::{Connection, SessionShared};
+use crate::coordinator::execute::micros;
+use crate::coordinator::running::Running;
+use crate::coordinator::settings::{SettingKind, find};
+use crate::sql::query::PlannedQuery;
+use crate::types::error::{Error, Result};
+
+/// Facts for the system relations that one query names.
+#[derive(Default)]
+pub(super) struct SystemContents {
+    catalog: Arc<Catalog>,
+    database: String,
+    user: String,
+    settings: Vec<SettingFact>,
+    sessions: Vec<SessionFact>,
+    sources: Vec<SourceFact>,
+    errors: Vec<ErrorFact>,
+}
+
+impl SystemContents {
+    pub fn rows(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>> {
+        let relation = system_views::find(schema, name)
+            .ok_or_else(|| Error::internal(format!("{schema}.{name} is not a system relation")))?;
+        relation.rows(&SystemFacts {
+            catalog: &self.catalog,
+            database: &self.database,
+            user: &self.user,
+            settings: &self.settings,
+            sessions: &self.sessions,
+            sources: &self.sources,
+            errors: &self.errors,
+        })
+    }
+}
+
+impl Connection {
+    /// What the system relations of a query need; nothing for a query without any.
+    pub(super) async fn system_contents(
+        &self,
+        running: &Running,
+        catalog: &Arc<Catalog>,
+        planned: &PlannedQuery,
+    ) -> Result<SystemContents> {
+        let named = system_relations(&planned.logical)?;
+        if named.is_empty() {
+            return Ok(SystemContents::default());
+        }
+        let names = |name: &str| named.iter().any(|n| n == name);
+        let coordinator = &self.database.coordinator;
+        let mut contents = SystemContents {
+            catalog: catalog.clone(),
+            database: self.session.database.clone(),
+            user: self.session.user.clone(),
+            ..SystemContents::default()
+        };
+        if names("settings") || names("pg_settings") {
+            contents.settings = setting_facts(&self.session);
+        }
+        if names("pg_stat_activity") {
+            contents.sessions = self.database.sessions().iter().map(|s| session_fact(s)).collect();
+        }
+        if names("sources") {
+            let sources = running.wait(coordinator.sources()).await?;
+            contents.sources = sources
+                .into_iter()
+                .map(|s| SourceFact {
+                    object: s.object,
+                    rows: s.rows,
+                    malformed: s.malformed,
+                    finished: s.finished,
+                })
+                .collect();
+        }
+        if names("errors") {
+            let errors = running.wait(coordinator.errors()).await?;
+            contents.errors = errors
+                .into_iter()
+                .map(|e| ErrorFact {
+                    time_us: e.time.0,
+                    object: e.object,
+                    place: e.place,
+                    sqlstate: e.sqlstate,
+                    message: e.message,
+                    row: e.row,
+                    weight: e.weight,
+                })
+                .collect();
+        }
+        Ok(contents)
+    }
+}
+
+/// Names of the system relations in a plan, without their schemas.
+fn system_relations(plan: &LogicalPlan) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(schema) = scan.table_name.schema()
+            && system_views::SYSTEM_SCHEMAS.contains(&schema)
+        {
+            names.push(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(names)
+}
+
+fn setting_facts(session: &SessionShared) -> Vec<SettingFact> {
+    let settings = session.settings();
+    settings
+        .all()
+        .into_iter()
+        .map(|(name, value)| {
+            let spec = find(&name);
+            SettingFact {
+                default: spec.map_or_else(String::new, |s| s.default.to_owned()),
+                kind: match spec.map(|s| s.kind) {
+                    Some(SettingKind::Boolean | SettingKind::AlwaysOn) => "bool",
+                    Some(SettingKind::Integer { .. } | SettingKind::Duration) => "integer",
+                    Some(SettingKind::Choice(_)) => "enum",
+                    _ => "string",
+                },
+                doc: spec.map_or("A setting of the client's own.", |s| s.doc),
+                settable: spec.is_none_or(|s| s.kind != SettingKind::ReadOnly),
+                name,
+                value,
+            }
+        })
+        .collect()
+}
+
+fn session_fact(session: &SessionShared) -> SessionFact {
+    let activity = session.activity().clone();
+    let application_name =
+        session.settings().get("application_name").unwrap_or_default().to_owned();
+    SessionFact {
+        process_id: session.process_id,
+        database: session.database.clone(),
+        user: session.user.clone(),
+        application_name,
+        connected_at_us: micros(session.connected_at),
+        query_started_at_us: activity.started_at.map(micros),
+        state: activity.state,
+        query: activity.query,
+    }
+}

@@ -1,0 +1,387 @@
+//! Transaction blocks: many statements, one epoch.
+//!
+//! Reads. The first read of a block takes the content of every table and materialized view of
+//! the database at the newest epoch; later reads see that epoch.
+//!
+//! Writes are collected and committed together, as one epoch:
+//! 1. A write statement locks its table and the tables that its rows are computed from, before it
+//!    reads them; the locks are held until the block ends.
+//! 2. What it changes is added to the block's pending changes of the table.
+//! 3. Reads of a table with pending changes see them, laid over the content under the lock.
+//!    A materialized view over such a table is computed as a plain view over it.
+//! 4. COMMIT locks what the block has only read, checks that it is still as it was read, and
+//!    writes the pending changes. (At `read committed` nothing is checked.)
+//!
+//! A statement that fails fails the block: all that is left is ROLLBACK, or going back to a
+//! savepoint, which is a length of each pending list.
+//!
+//! A single write outside a block is a block of its own that ends with the statement.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use chrono::{DateTime, Utc};
+
+use crate::catalog::object::ObjectKind;
+use crate::catalog::snapshot::Catalog;
+use crate::coordinator::event_loop::{Coordinator, ReadView, TableWrite, WriteChange, WriteLock};
+use crate::coordinator::rows::{overlay, same_content};
+use crate::coordinator::running::Running;
+use crate::coordinator::settings::Settings;
+use crate::types::change::ChangeBatch;
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+
+/// Content of objects as one statement sees it.
+pub(super) type Contents = HashMap<ObjectId, Vec<RecordBatch>>;
+
+/// An open transaction block.
+pub(super) struct Block {
+    /// Made for several statements of one message, or for one write: ends without COMMIT.
+    pub implicit: bool,
+    /// What `now()` says in all its statements.
+    pub started_at: DateTime<Utc>,
+    /// A query or write has run: the isolation level stands.
+    pub begun: bool,
+    failed: bool,
+    /// The version that all its statements see.
+    catalog: Option<Arc<Catalog>>,
+    /// What its reads see of objects that it has not locked.
+    view: Option<Arc<ReadView>>,
+    /// Tables that its reads outside of locks depend on.
+    seen: BTreeSet<ObjectId>,
+    lock: Option<WriteLock>,
+    /// Content of the locked tables when they were locked: nobody else changes it.
+    locked: HashMap<ObjectId, Vec<RecordBatch>>,
+    /// Changes by this block, of locked tables, oldest first.
+    pending: BTreeMap<ObjectId, Vec<ChangeBatch>>,
+    savepoints: Vec<Savepoint>,
+    /// What ROLLBACK goes back to.
+    settings_before: Settings,
+}
+
+/// A place in a block to go back to.
+struct Savepoint {
+    name: String,
+    /// Lengths of the pending lists.
+    lengths: BTreeMap<ObjectId, usize>,
+    settings: Settings,
+}
+
+impl Block {
+    pub fn new(implicit: bool, started_at: DateTime<Utc>, settings: &Settings) -> Block {
+        Block {
+            implicit,
+            started_at,
+            begun: false,
+            failed: false,
+            catalog: None,
+            view: None,
+            seen: BTreeSet::new(),
+            lock: None,
+            locked: HashMap::new(),
+            pending: BTreeMap::new(),
+            savepoints: Vec::new(),
+            settings_before: settings.clone(),
+        }
+    }
+
+    pub fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The settings to go back to when it rolls back.
+    pub fn settings_before(&self) -> &Settings {
+        &self.settings_before
+    }
+
+    /// The catalog version of the block: the newest at its first statement.
+    pub fn catalog(&mut self, coordinator: &Coordinator) -> Arc<Catalog> {
+        self.catalog.get_or_insert_with(|| coordinator.catalog()).clone()
+    }
+
+    /// Whether it has written nothing.
+    pub fn is_read_only(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Materialized views that do not show the block's own changes: to be computed in the query.
+    pub fn stale_views(&self, catalog: &Catalog) -> Vec<ObjectId> {
+        if self.pending.is_empty() {
+            return Vec::new();
+        }
+        catalog
+            .objects()
+            .filter(|o| matches!(o.kind, ObjectKind::MaterializedView(_)))
+            .map(|o| o.id)
+            .filter(|id| {
+                base_tables(catalog, &[*id]).iter().any(|table| self.pending.contains_key(table))
+            })
+            .collect()
+    }
+
+    /// What a query sees of `objects` (tables and materialized views).
+    pub async fn read(
+        &mut self,
+        coordinator: &Coordinator,
+        running: &Running,
+        objects: &[ObjectId],
+    ) -> Result<Contents> {
+        let catalog = self.catalog(coordinator);
+        let unlocked: Vec<ObjectId> =
+            objects.iter().copied().filter(|id| !self.locked.contains_key(id)).collect();
+        let mut contents = self.locked_contents(&catalog, objects)?;
+        if unlocked.is_empty() {
+            return Ok(contents);
+        }
+        let view = self.view(coordinator, running, &catalog, &unlocked).await?;
+        for id in &unlocked {
+            let content = view.contents.get(id).ok_or_else(|| not_in_view(&catalog, *id))?;
+            contents.insert(*id, content.clone());
+        }
+        self.seen.extend(base_tables(&catalog, &unlocked));
+        Ok(contents)
+    }
+
+    /// The block's epoch, of every object of its database if that is possible.
+    async fn view(
+        &mut self,
+        coordinator: &Coordinator,
+        running: &Running,
+        catalog: &Catalog,
+        wanted: &[ObjectId],
+    ) -> Result<Arc<ReadView>> {
+        if let Some(view) = &self.view {
+            return Ok(view.clone());
+        }
+        let database = wanted.first().and_then(|id| catalog.get(*id)).map(|o| &o.name.database);
+        let all: Vec<ObjectId> = catalog
+            .objects()
+            .filter(|o| Some(&o.name.database) == database && is_stored(&o.kind))
+            .map(|o| o.id)
+            .collect();
+        let view = match running.wait(coordinator.read(all)).await {
+            Ok(view) => view,
+            Err(error) if error.sqlstate() == SqlState::QUERY_CANCELED => return Err(error),
+            // One object that cannot be read must not keep the block from reading the others.
+            Err(_) => running.wait(coordinator.read(wanted.to_vec())).await?,
+        };
+        let view = Arc::new(view);
+        self.view = Some(view.clone());
+        Ok(view)
+    }
+
+    /// What a write of `target` sees of `objects`, now and until the block ends: it and the
+    /// tables behind them are locked.
+    pub async fn read_for_write(
+        &mut self,
+        coordinator: &Coordinator,
+        running: &Running,
+        target: ObjectId,
+        objects: &[ObjectId],
+        strict: bool,
+    ) -> Result<Contents> {
+        let catalog = self.catalog(coordinator);
+        let mut tables = base_tables(&catalog, objects);
+        tables.insert(target);
+        self.lock(coordinator, running, &catalog, tables, strict).await?;
+        let views: Vec<ObjectId> =
+            objects.iter().copied().filter(|id| !self.locked.contains_key(id)).collect();
+        let mut wanted = objects.to_vec();
+        wanted.push(target);
+        let mut contents = self.locked_contents(&catalog, &wanted)?;
+        if !views.is_empty() {
+            contents.extend(running.wait(coordinator.read(views)).await?.contents);
+        }
+        Ok(contents)
+    }
+
+    /// Content of those of `objects` that are locked, with the block's changes.
+    fn locked_contents(&self, catalog: &Catalog, objects: &[ObjectId]) -> Result<Contents> {
+        let mut contents = Contents::new();
+        for id in objects {
+            let (Some(base), Some(object)) = (self.locked.get(id), catalog.get(*id)) else {
+                continue;
+            };
+            let pending = self.pending.get(id).map_or(&[][..], Vec::as_slice);
+            contents.insert(*id, overlay(base, &object.schema, pending)?);
+        }
+        Ok(contents)
+    }
+
+    /// Locks those of `tables` that are not locked yet, and reads them.
+    async fn lock(
+        &mut self,
+        coordinator: &Coordinator,
+        running: &Running,
+        catalog: &Catalog,
+        tables: BTreeSet<ObjectId>,
+        strict: bool,
+    ) -> Result<()> {
+        let new: Vec<ObjectId> =
+            tables.into_iter().filter(|id| !self.locked.contains_key(id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        // A lock covers the tables it was made for, so more tables take a new one. Between the
+        // two others may write: what was locked before is compared with what it was then.
+        self.lock = None;
+        let mut all: Vec<ObjectId> = self.locked.keys().copied().chain(new.clone()).collect();
+        all.sort_unstable();
+        self.lock = Some(running.wait(coordinator.lock_tables(all.clone())).await?);
+        let mut view = running.wait(coordinator.read(all)).await?;
+        for (id, before) in &self.locked {
+            check_unchanged(catalog, *id, before, &view)?;
+        }
+        if strict && let Some(seen) = &self.view {
+            for id in new.iter().filter(|id| self.seen.contains(id)) {
+                if let Some(before) = seen.contents.get(id) {
+                    check_unchanged(catalog, *id, before, &view)?;
+                }
+            }
+        }
+        for id in new {
+            let content = view.contents.remove(&id).unwrap_or_default();
+            self.locked.insert(id, content);
+        }
+        Ok(())
+    }
+
+    /// Adds changes of a locked table.
+    pub fn add(&mut self, table: ObjectId, changes: ChangeBatch) {
+        assert!(self.locked.contains_key(&table), "a table is locked before it is changed");
+        if !changes.is_empty() {
+            self.pending.entry(table).or_default().push(changes);
+        }
+    }
+
+    /// Makes the changes, as one epoch.
+    ///
+    /// # Errors
+    /// When something that the block has read has changed (40001), or on a unique violation.
+    pub async fn commit(
+        mut self,
+        coordinator: &Coordinator,
+        running: &Running,
+        strict: bool,
+    ) -> Result<()> {
+        assert!(!self.failed, "a failed block is rolled back");
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let catalog = self.catalog(coordinator);
+        if strict {
+            let seen = self.seen.clone();
+            self.lock(coordinator, running, &catalog, seen, true).await?;
+        }
+        let mut writes = Vec::with_capacity(pending.len());
+        for (table, changes) in pending {
+            let Some(object) = catalog.get(table) else { continue };
+            let changes = ChangeBatch::concat(&object.schema, &changes)?.consolidate()?;
+            if !changes.is_empty() {
+                writes.push(TableWrite { table, change: WriteChange::Changes(changes) });
+            }
+        }
+        if !writes.is_empty() {
+            // Not cancelled any more: nobody could say afterwards whether it was done.
+            coordinator.write(self.lock.as_ref(), writes).await?;
+        }
+        Ok(())
+    }
+
+    pub fn savepoint(&mut self, name: &str, settings: &Settings) {
+        let lengths = self.pending.iter().map(|(id, changes)| (*id, changes.len())).collect();
+        self.savepoints.push(Savepoint {
+            name: name.to_owned(),
+            lengths,
+            settings: settings.clone(),
+        });
+    }
+
+    /// Forgets the savepoint and those after it.
+    pub fn release(&mut self, name: &str) -> Result<()> {
+        let index = self.find_savepoint(name)?;
+        self.savepoints.truncate(index);
+        Ok(())
+    }
+
+    /// Takes back everything since the savepoint, which stays. Returns the settings of then.
+    pub fn rollback_to(&mut self, name: &str) -> Result<Settings> {
+        let index = self.find_savepoint(name)?;
+        self.savepoints.truncate(index + 1);
+        let savepoint = &self.savepoints[index];
+        for (id, changes) in &mut self.pending {
+            changes.truncate(savepoint.lengths.get(id).copied().unwrap_or(0));
+        }
+        self.pending.retain(|_, changes| !changes.is_empty());
+        self.failed = false;
+        Ok(savepoint.settings.clone())
+    }
+
+    fn find_savepoint(&self, name: &str) -> Result<usize> {
+        self.savepoints.iter().rposition(|s| s.name == name).ok_or_else(|| {
+            Error::user(SqlState("3B001"), format!("savepoint \"{name}\" does not exist"))
+        })
+    }
+}
+
+/// Whether the data plane keeps the object's rows.
+fn is_stored(kind: &ObjectKind) -> bool {
+    matches!(kind, ObjectKind::Table(_) | ObjectKind::MaterializedView(_))
+}
+
+/// The tables among `objects` and behind them.
+pub(super) fn base_tables(catalog: &Catalog, objects: &[ObjectId]) -> BTreeSet<ObjectId> {
+    let mut tables = BTreeSet::new();
+    let mut visited = BTreeSet::new();
+    let mut open = objects.to_vec();
+    while let Some(id) = open.pop() {
+        let Some(object) = catalog.get(id) else { continue };
+        if !visited.insert(id) {
+            continue;
+        }
+        if matches!(object.kind, ObjectKind::Table(_)) {
+            tables.insert(id);
+        }
+        open.extend(&object.depends_on);
+    }
+    tables
+}
+
+fn check_unchanged(
+    catalog: &Catalog,
+    id: ObjectId,
+    before: &[RecordBatch],
+    now: &ReadView,
+) -> Result<()> {
+    let Some(object) = catalog.get(id) else { return Ok(()) };
+    let now = now.contents.get(&id).map_or(&[][..], Vec::as_slice);
+    if same_content(before, now, &object.schema)? {
+        return Ok(());
+    }
+    Err(Error::user(
+        SqlState::SERIALIZATION_FAILURE,
+        "could not serialize access due to concurrent update",
+    )
+    .detail(format!(
+        "Table \"{}\" was changed after this transaction had read it.",
+        object.name.name
+    ))
+    .hint("Run the transaction again, or use BEGIN ISOLATION LEVEL READ COMMITTED.")
+    .retryable())
+}
+
+fn not_in_view(catalog: &Catalog, id: ObjectId) -> Error {
+    let name = catalog.get(id).map_or_else(|| id.to_string(), |o| o.name.name.clone());
+    Error::user(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("\"{name}\" cannot be read at the epoch of this transaction"),
+    )
+    .hint("End the transaction block and read it in a new one.")
+}
