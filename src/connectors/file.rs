@@ -399,15 +399,15 @@ fn check_columns(
         .detail(format!("Its columns are: {list}."))
         .hint("Check the column names, and csv.delimiter and csv.header for a csv file."));
     }
-    let required = schema.fields().iter().zip(matched);
-    for (field, _) in required.filter(|(field, found)| !field.is_nullable() && found.is_none()) {
-        return Err(Error::user(
+    let mut fields = schema.fields().iter().zip(matched);
+    match fields.find(|(field, found)| !field.is_nullable() && found.is_none()) {
+        None => Ok(()),
+        Some((field, _)) => Err(Error::user(
             SqlState::UNDEFINED_COLUMN,
             format!("file \"{path}\" has no column \"{}\", which is NOT NULL", field.name()),
         )
-        .detail(format!("Its columns are: {list}.")));
+        .detail(format!("Its columns are: {list}."))),
     }
-    Ok(())
 }
 
 #[cfg(test)]
