@@ -71,7 +71,7 @@ pub enum ExactSum {
 pub struct FloatSum {
     term: Term,
     /// Sums that do not fit a window, by the index in the group's first word.
-    wide: Vec<Box<Wide>>,
+    wide: Vec<Wide>,
     /// Unused places of `wide`.
     free: Vec<usize>,
     /// Values of escaped groups when the epoch began, as in [`ExactSum::Pair`].
@@ -163,14 +163,14 @@ impl FloatSum {
 
     /// Moves the group's sum to a wide sum.
     fn escape(&mut self, words: &mut [u64; 3]) {
-        let mut wide = Box::new(Wide::default());
+        let mut wide = Wide::default();
         if words[2] != EMPTY {
             wide.add_term(sum_of(&[words[0], words[1]]), exponent_of(words));
         }
         *words = [self.keep(wide) as u64, 0, ESCAPED];
     }
 
-    fn keep(&mut self, wide: Box<Wide>) -> usize {
+    fn keep(&mut self, wide: Wide) -> usize {
         match self.free.pop() {
             Some(index) => {
                 self.wide[index] = wide;
@@ -346,7 +346,7 @@ impl Accumulator for FloatSum {
     }
 
     fn load(&mut self, words: &mut [u64], saved: &[u8]) -> Result<()> {
-        words[0] = self.keep(Box::new(Wide::from_bytes(saved)?)) as u64;
+        words[0] = self.keep(Wide::from_bytes(saved)?) as u64;
         Ok(())
     }
 

@@ -91,13 +91,13 @@ fn aggregate(spec: &AggregateSpec, input: &SchemaRef) -> Box<dyn Operator> {
 fn check_aggregate(columns: &str, keys: &str, calls: &[&str], script: &str, expect: Expect) {
     let input = schema(columns);
     let retractable = spec(&input, keys, calls, false);
-    check(|| aggregate(&retractable, &input), &[input.clone()], script, expect);
+    check(|| aggregate(&retractable, &input), std::slice::from_ref(&input), script, expect);
     // The same with cheap accumulators, where nothing is deleted.
     if !script.lines().any(|line| line.trim().starts_with(['-'])) {
         let append_only = spec(&input, keys, calls, true);
         assert_eq!(
-            run(|| aggregate(&append_only, &input), &[input.clone()], script),
-            run(|| aggregate(&retractable, &input), &[input.clone()], script),
+            run(|| aggregate(&append_only, &input), std::slice::from_ref(&input), script),
+            run(|| aggregate(&retractable, &input), std::slice::from_ref(&input), script),
         );
     }
 }
