@@ -134,16 +134,58 @@ pub enum AggregateFunction {
     Avg,
     Min,
     Max,
+    BoolAnd,
+    BoolOr,
+    BitAnd,
+    BitOr,
+    BitXor,
+    VarSamp,
+    VarPop,
+    StddevSamp,
+    StddevPop,
+    CovarSamp,
+    CovarPop,
+    Corr,
+    RegrSlope,
+    RegrIntercept,
+    RegrCount,
+    RegrR2,
+    RegrAvgx,
+    RegrAvgy,
+    RegrSxx,
+    RegrSyy,
+    RegrSxy,
 }
 
 impl AggregateFunction {
     /// Every function.
-    pub const ALL: [AggregateFunction; 5] = [
+    pub const ALL: [AggregateFunction; 26] = [
         AggregateFunction::Count,
         AggregateFunction::Sum,
         AggregateFunction::Avg,
         AggregateFunction::Min,
         AggregateFunction::Max,
+        AggregateFunction::BoolAnd,
+        AggregateFunction::BoolOr,
+        AggregateFunction::BitAnd,
+        AggregateFunction::BitOr,
+        AggregateFunction::BitXor,
+        AggregateFunction::VarSamp,
+        AggregateFunction::VarPop,
+        AggregateFunction::StddevSamp,
+        AggregateFunction::StddevPop,
+        AggregateFunction::CovarSamp,
+        AggregateFunction::CovarPop,
+        AggregateFunction::Corr,
+        AggregateFunction::RegrSlope,
+        AggregateFunction::RegrIntercept,
+        AggregateFunction::RegrCount,
+        AggregateFunction::RegrR2,
+        AggregateFunction::RegrAvgx,
+        AggregateFunction::RegrAvgy,
+        AggregateFunction::RegrSxx,
+        AggregateFunction::RegrSyy,
+        AggregateFunction::RegrSxy,
     ];
 
     /// Its name in SQL.
@@ -154,11 +196,40 @@ impl AggregateFunction {
             AggregateFunction::Avg => "avg",
             AggregateFunction::Min => "min",
             AggregateFunction::Max => "max",
+            AggregateFunction::BoolAnd => "bool_and",
+            AggregateFunction::BoolOr => "bool_or",
+            AggregateFunction::BitAnd => "bit_and",
+            AggregateFunction::BitOr => "bit_or",
+            AggregateFunction::BitXor => "bit_xor",
+            AggregateFunction::VarSamp => "var_samp",
+            AggregateFunction::VarPop => "var_pop",
+            AggregateFunction::StddevSamp => "stddev_samp",
+            AggregateFunction::StddevPop => "stddev_pop",
+            AggregateFunction::CovarSamp => "covar_samp",
+            AggregateFunction::CovarPop => "covar_pop",
+            AggregateFunction::Corr => "corr",
+            AggregateFunction::RegrSlope => "regr_slope",
+            AggregateFunction::RegrIntercept => "regr_intercept",
+            AggregateFunction::RegrCount => "regr_count",
+            AggregateFunction::RegrR2 => "regr_r2",
+            AggregateFunction::RegrAvgx => "regr_avgx",
+            AggregateFunction::RegrAvgy => "regr_avgy",
+            AggregateFunction::RegrSxx => "regr_sxx",
+            AggregateFunction::RegrSyy => "regr_syy",
+            AggregateFunction::RegrSxy => "regr_sxy",
         }
     }
 
     /// The function of this name, folded to lower case.
     pub fn from_name(name: &str) -> Option<AggregateFunction> {
+        let name = match name {
+            "every" => "bool_and",
+            "var" | "var_sample" | "variance" => "var_samp",
+            "var_population" => "var_pop",
+            "stddev" => "stddev_samp",
+            "covar" => "covar_samp",
+            name => name,
+        };
         AggregateFunction::ALL.into_iter().find(|function| function.name() == name)
     }
 }

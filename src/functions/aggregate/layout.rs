@@ -7,8 +7,10 @@
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 
+use crate::functions::aggregate::bits::{BitCounts, BitFold, BitXor};
+use crate::functions::aggregate::boolean::CountTrue;
 use crate::functions::aggregate::count::CountRows;
-use crate::functions::aggregate::exact_float::FloatSum;
+use crate::functions::aggregate::exact_float::{FloatSum, Term};
 use crate::functions::aggregate::min_max::{ByteExtreme, LastingExtreme, WordExtreme};
 use crate::functions::aggregate::sum::{IntegerSum, WideSum};
 use crate::functions::aggregate::{Accumulator, Rows, Slots};
@@ -81,7 +83,19 @@ pub enum Kind {
     IntegerSum,
     /// Exact within 256 bits, for decimals of many digits.
     WideSum,
-    FloatSum,
+    FloatSum(Term),
+    /// Rows whose argument is true.
+    TrueCount,
+    /// For each of `width` bits, the values that have it.
+    BitCounts {
+        width: usize,
+    },
+    /// The bits that any value (or complement) has; of input that never deletes.
+    BitFold {
+        complement: bool,
+    },
+    /// The bits that an odd number of values have.
+    BitXor,
     /// The smallest or largest value.
     Extreme {
         largest: bool,
@@ -95,7 +109,11 @@ impl Kind {
             Kind::Count => Box::new(CountRows),
             Kind::IntegerSum => Box::new(IntegerSum),
             Kind::WideSum => Box::new(WideSum),
-            Kind::FloatSum => Box::new(FloatSum::default()),
+            Kind::FloatSum(term) => Box::new(FloatSum::new(*term)),
+            Kind::TrueCount => Box::new(CountTrue),
+            Kind::BitCounts { width } => Box::new(BitCounts { width: *width }),
+            Kind::BitFold { complement } => Box::new(BitFold { complement: *complement }),
+            Kind::BitXor => Box::new(BitXor),
             Kind::Extreme { largest, append_only } => {
                 let data_type = &input.arguments[0].data_type;
                 match (shape_of(data_type), append_only) {

@@ -293,7 +293,7 @@ impl<V: Value> ExtremeSet<V> {
         ExtremeSet::Heaps(Box::new(Heaps { values, deleted: BinaryHeap::new(), review_at }))
     }
 
-    fn to_sorted_blocks(&mut self) -> &mut SortedSet<V> {
+    fn make_sorted_blocks(&mut self) -> &mut SortedSet<V> {
         let entries = match self {
             ExtremeSet::Sorted(_) => vec![],
             ExtremeSet::Few(values) => sum_up(std::mem::take(values)),
@@ -365,7 +365,7 @@ impl<V: Value> ValueSet for ExtremeSet<V> {
                 }
             }
             ExtremeSet::Heaps(_) if count > HEAP_COPIES_MAX => {
-                self.to_sorted_blocks().insert(value, count);
+                self.make_sorted_blocks().insert(value, count);
             }
             ExtremeSet::Heaps(heaps) => {
                 for _ in 1..count {
@@ -390,7 +390,7 @@ impl<V: Value> ValueSet for ExtremeSet<V> {
                 }
             }
             ExtremeSet::Heaps(_) if count > HEAP_COPIES_MAX => {
-                return self.to_sorted_blocks().delete(value, count);
+                return self.make_sorted_blocks().delete(value, count);
             }
             ExtremeSet::Heaps(heaps) => {
                 for _ in 1..count {
