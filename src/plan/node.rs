@@ -155,11 +155,20 @@ pub enum AggregateFunction {
     RegrSxx,
     RegrSyy,
     RegrSxy,
+    Median,
+    PercentileCont,
+    PercentileDisc,
+    Mode,
+    FirstValue,
+    LastValue,
+    AnyValue,
+    ArrayAgg,
+    StringAgg,
 }
 
 impl AggregateFunction {
     /// Every function.
-    pub const ALL: [AggregateFunction; 26] = [
+    pub const ALL: [AggregateFunction; 35] = [
         AggregateFunction::Count,
         AggregateFunction::Sum,
         AggregateFunction::Avg,
@@ -186,6 +195,15 @@ impl AggregateFunction {
         AggregateFunction::RegrSxx,
         AggregateFunction::RegrSyy,
         AggregateFunction::RegrSxy,
+        AggregateFunction::Median,
+        AggregateFunction::PercentileCont,
+        AggregateFunction::PercentileDisc,
+        AggregateFunction::Mode,
+        AggregateFunction::FirstValue,
+        AggregateFunction::LastValue,
+        AggregateFunction::AnyValue,
+        AggregateFunction::ArrayAgg,
+        AggregateFunction::StringAgg,
     ];
 
     /// Its name in SQL.
@@ -217,6 +235,15 @@ impl AggregateFunction {
             AggregateFunction::RegrSxx => "regr_sxx",
             AggregateFunction::RegrSyy => "regr_syy",
             AggregateFunction::RegrSxy => "regr_sxy",
+            AggregateFunction::Median => "median",
+            AggregateFunction::PercentileCont => "percentile_cont",
+            AggregateFunction::PercentileDisc => "percentile_disc",
+            AggregateFunction::Mode => "mode",
+            AggregateFunction::FirstValue => "first_value",
+            AggregateFunction::LastValue => "last_value",
+            AggregateFunction::AnyValue => "any_value",
+            AggregateFunction::ArrayAgg => "array_agg",
+            AggregateFunction::StringAgg => "string_agg",
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `moments.rs` | `var_*`, `stddev_*`, `covar_*`, `corr`, `regr_*` |
 //! | `boolean.rs` | `bool_and`, `bool_or` |
 //! | `bits.rs` | `bit_and`, `bit_or`, `bit_xor` |
+//! | `ordered.rs` | `median`, `percentile_*`, `mode`, `first_value`, `last_value`, `any_value`, `array_agg`, `string_agg` |
 //! | `multiset.rs` | the values of a group: extreme, or in order |
 //!
 //! A group's row is a fixed number of words, a few for each accumulator; a group that was just
@@ -38,6 +39,7 @@ pub mod layout;
 pub mod min_max;
 pub mod moments;
 pub mod multiset;
+pub mod ordered;
 pub mod sum;
 
 /// How an aggregate function copes with deletions.
@@ -88,6 +90,15 @@ pub const AGGREGATES: &[AggregateInfo] = &[
     moments::REGR_SXX,
     moments::REGR_SYY,
     moments::REGR_SXY,
+    ordered::MEDIAN,
+    ordered::PERCENTILE_CONT,
+    ordered::PERCENTILE_DISC,
+    ordered::MODE,
+    ordered::FIRST_VALUE,
+    ordered::LAST_VALUE,
+    ordered::ANY_VALUE,
+    ordered::ARRAY_AGG,
+    ordered::STRING_AGG,
 ];
 
 /// Rows to be folded in: of one batch, filtered already.

@@ -6,7 +6,10 @@ use arrow::datatypes::Schema;
 use crate::functions::aggregate::bits::BitFunction;
 use crate::functions::aggregate::layout::{Argument, Call, Layout};
 use crate::functions::aggregate::moments::Statistic;
-use crate::functions::aggregate::{Evaluate, avg, bits, boolean, count, min_max, moments, sum};
+use crate::functions::aggregate::ordered::OrderedFunction;
+use crate::functions::aggregate::{
+    Evaluate, avg, bits, boolean, count, min_max, moments, ordered, sum,
+};
 use crate::plan::node::{AggregateCall, AggregateFunction};
 use crate::types::error::Result;
 
@@ -51,6 +54,21 @@ pub(super) fn plan(
         AggregateFunction::RegrSyy => moments::moments(layout, &call, Statistic::RegrSyy),
         AggregateFunction::RegrSxy => moments::moments(layout, &call, Statistic::RegrSxy),
         AggregateFunction::RegrCount => count::regr_count(layout, &call),
+        AggregateFunction::Median => ordered::ordered(layout, &call, OrderedFunction::Median),
+        AggregateFunction::PercentileCont => {
+            ordered::ordered(layout, &call, OrderedFunction::PercentileCont)
+        }
+        AggregateFunction::PercentileDisc => {
+            ordered::ordered(layout, &call, OrderedFunction::PercentileDisc)
+        }
+        AggregateFunction::Mode => ordered::ordered(layout, &call, OrderedFunction::Mode),
+        AggregateFunction::FirstValue => {
+            ordered::ordered(layout, &call, OrderedFunction::FirstValue)
+        }
+        AggregateFunction::LastValue => ordered::ordered(layout, &call, OrderedFunction::LastValue),
+        AggregateFunction::ArrayAgg => ordered::ordered(layout, &call, OrderedFunction::ArrayAgg),
+        AggregateFunction::StringAgg => ordered::ordered(layout, &call, OrderedFunction::StringAgg),
+        AggregateFunction::AnyValue => ordered::any_value(layout, &call),
     }
 }
 
