@@ -3,6 +3,8 @@
 //!
 //! `SLT=join cargo test --test sql_tests` runs the files with `join` in their path only.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure")]
+
 mod command_line;
 
 use std::ops::ControlFlow;

@@ -183,7 +183,8 @@ impl Fixture {
     }
 
     pub fn plan(&self, sql: &str) -> Result<PlannedQuery> {
-        self.context(sql).plan_query(&parse_query(sql)?, &[])
+        let query = parse_query(sql)?;
+        self.context(sql).plan_query(&query, &[])
     }
 
     /// Plans, binds `parameters` (as text) and runs.

@@ -36,7 +36,7 @@ fn try_report(f: &Fixture, sql: &str, parameters: &[&str]) -> Result<String> {
         let text = show(planned, batches, false);
         text.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_owned())
     };
-    let returned = |returning: &Option<PlannedQuery>, id, rows: &RecordBatch| {
+    let returned = |returning: &Option<PlannedQuery>, id, rows: &RecordBatch| -> Result<String> {
         let Some(returning) = returning else { return Ok(String::new()) };
         let batches = f.run_planned(returning, &[(id, rows.clone())])?;
         Ok(format!("\nRETURNING {}", show(returning, &batches, false)))
