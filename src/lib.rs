@@ -15,7 +15,7 @@
 //! | 9 | `bench` |
 //! | 10 | `cli`, `main` |
 
-// Tests may wait and measure; what they test may not.
+// Tests may wait and time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod types;

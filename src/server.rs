@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::config::ServerConfig;
 use crate::coordinator::command::Database;
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
-use crate::frontend::pgwire;
+use crate::frontend::pgwire as postgres_wire;
 use crate::observe::clock::Clock;
 use crate::observe::process;
 use crate::types::error::{Error, Result};
@@ -76,7 +76,7 @@ impl Server {
 
         let clients_shutdown = CancellationToken::new();
         let database = Database::new(coordinator.clone(), clock.clone());
-        let clients = tokio::spawn(pgwire::serve(
+        let clients = tokio::spawn(postgres_wire::serve(
             postgres,
             database.clone(),
             clock.clone(),

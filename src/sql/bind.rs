@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::object::{Object, ViewObject};
 use crate::catalog::snapshot::{Catalog, DEFAULT_SCHEMA};
+use crate::functions::scalar::cast::CastSettings;
 use crate::plan::expr::Expr;
 use crate::sql::coerce;
 use crate::sql::errors::locate;
@@ -33,6 +34,7 @@ use crate::sql::schema::{canonical_field, visible_schema};
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
+use crate::types::text::zone::Zone;
 
 /// Everything planning may look at: one catalog version and the session's settings.
 #[derive(Clone)]
@@ -94,9 +96,14 @@ impl PlanContext {
         self.finish(planned)
     }
 
+    pub(super) fn cast_settings(&self) -> Result<CastSettings> {
+        let zone = Zone::parse(&self.time_zone)?;
+        Ok(CastSettings { zone, now_us: self.now.timestamp_micros() })
+    }
+
     /// Steps 4 and 5.
     pub(super) fn finish(&self, resolved: ResolvedQuery) -> Result<PlannedQuery, DataFusionError> {
-        let plan = coerce::coerce_plan(resolved.plan, &self.time_zone)?;
+        let plan = coerce::coerce_plan(resolved.plan, &self.cast_settings().map_err(external)?)?;
         let plan = with_canonical_output(plan)?;
         let schema = visible_schema(plan.schema()).map_err(external)?;
         let objects = scanned_objects(&plan)?;
@@ -229,7 +236,8 @@ impl PlanContext {
         schema: &DFSchema,
         expr: &ast::Expr,
     ) -> Result<Expr> {
-        let typed = coerce::coerce_expr(logical, schema, &self.time_zone)
+        let settings = self.cast_settings()?;
+        let typed = coerce::coerce_expr(logical, schema, &settings)
             .and_then(|typed| coerce::bind_now(typed, self.now))
             .map_err(|error| locate(error, &self.sql, expr))?;
         expressions::compile(&typed, schema)

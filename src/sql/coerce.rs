@@ -22,28 +22,32 @@ use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
+use crate::functions::scalar::cast::{
+    CastKind, CastSettings, cannot_cast, cast_function, cast_kind,
+};
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::sql::functions::OPTIONS;
 use crate::sql::operators::{is_plain_text, is_quoted_literal};
+use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::SqlType;
 
 /// Steps 1 to 4 for every expression of a plan.
-pub fn coerce_plan(plan: LogicalPlan, time_zone: &str) -> Result<LogicalPlan> {
+pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
-    map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, time_zone))
+    map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))
 }
 
 /// Steps 1 to 4 for one scalar expression.
-pub fn coerce_expr(expr: Expr, schema: &DFSchema, time_zone: &str) -> Result<Expr> {
+pub fn coerce_expr(expr: Expr, schema: &DFSchema, settings: &CastSettings) -> Result<Expr> {
     let expr = expr.transform_up(|e| before_analysis(e, schema))?.data;
     let schema_ref = Arc::new(schema.clone());
     let context = SimplifyContext::builder().with_schema(schema_ref).build();
     let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
-    Ok(expr.transform_up(|e| after_analysis(e, schema, time_zone))?.data)
+    Ok(expr.transform_up(|e| after_analysis(e, schema, settings))?.data)
 }
 
 /// Rewrites every expression of a plan and of its subqueries, inputs first; the names of columns
@@ -164,8 +168,13 @@ fn unify(exprs: Vec<&mut Expr>, schema: &DFSchema) {
 }
 
 /// Step 4.
-fn after_analysis(expr: Expr, schema: &DFSchema, _time_zone: &str) -> Result<Transformed<Expr>> {
+fn after_analysis(
+    expr: Expr,
+    schema: &DFSchema,
+    settings: &CastSettings,
+) -> Result<Transformed<Expr>> {
     Ok(match expr {
+        Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
         Expr::Negative(inner) => {
             let zero = match inner.get_type(schema)? {
                 DataType::Int16 => ScalarValue::Int16(Some(0)),
@@ -179,6 +188,48 @@ fn after_analysis(expr: Expr, schema: &DFSchema, _time_zone: &str) -> Result<Tra
         }
         other => Transformed::no(other),
     })
+}
+
+/// A cast with Postgres's meaning. Those between spellings of one type stay Arrow's.
+fn postgres_cast(
+    cast: Cast,
+    schema: &DFSchema,
+    settings: &CastSettings,
+) -> Result<Transformed<Expr>> {
+    let (_, from_field) = cast.expr.to_field(schema)?;
+    let Some(to) =
+        SqlType::of_field(&cast.field).filter(|t| t.to_arrow() == *cast.field.data_type())
+    else {
+        return Ok(Transformed::no(Expr::Cast(cast)));
+    };
+    let from = if from_field.data_type().is_null() {
+        None
+    } else {
+        let Some(from) = SqlType::of_field(&from_field) else {
+            return Ok(Transformed::no(Expr::Cast(cast)));
+        };
+        Some(from)
+    };
+    let marked = matches!(to, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
+    let kind = match &from {
+        // NULL takes any type; what the Arrow type does not tell needs the function's field.
+        None if marked => CastKind::Function,
+        None => CastKind::Arrow,
+        Some(from) => cast_kind(from, &to),
+    };
+    match (kind, from) {
+        (CastKind::Nothing, _) if from_field.data_type() == cast.field.data_type() => {
+            Ok(Transformed::yes(*cast.expr))
+        }
+        (CastKind::Nothing | CastKind::Arrow, _) => Ok(Transformed::no(Expr::Cast(cast))),
+        (CastKind::Function, from) => {
+            let function = cast_function(from, to, *settings);
+            let call = ScalarFunction::new_udf(function, vec![*cast.expr]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        (CastKind::Missing, Some(from)) => Err(external(cannot_cast(&from, &to))),
+        (CastKind::Missing, None) => Ok(Transformed::no(Expr::Cast(cast))),
+    }
 }
 
 /// A cast that has nothing to do with SQL's: between spellings of one type.

@@ -16,6 +16,11 @@
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
+//! | `errors.rs` | DataFusion's complaints in the words and codes of Postgres |
+//! | `coerce.rs`, `assign.rs` | types that meet, and values on their way into a column |
+//! | `expressions.rs` | a typed expression as a `plan::Expr` |
+//! | `optimize.rs` | the optimizer rules that we use, in order, with reasons |
+//! | `lower.rs` | a logical plan as a `plan::Node` |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
 //! | `statement.rs` | the statements, one variant each |
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |

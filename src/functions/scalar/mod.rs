@@ -3,9 +3,11 @@
 //! | file | owns |
 //! |---|---|
 //! | `arithmetic.rs` | `+ - * / %` on integers and floats, with errors instead of wrap-around |
+//! | `cast.rs`, `cast/` | casts that Postgres and Arrow do differently |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
 
 pub mod arithmetic;
+pub mod cast;
 pub mod session;
 
 use std::sync::Arc;
