@@ -28,6 +28,9 @@ use crate::web::api::{self, Health, Phase};
 /// Often enough to see a leak, seldom enough to cost nothing.
 const MEMORY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Beyond `shutdown_timeout`, for what ends by itself.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
 /// A running server.
 pub struct Server {
     config: ServerConfig,
@@ -139,7 +142,7 @@ impl Server {
         let timeout = self.config.shutdown_timeout;
         self.clients_shutdown.cancel();
         let clients = self.clients.abort_handle();
-        if tokio::time::timeout(timeout, self.clients).await.is_err() {
+        if tokio::time::timeout(timeout + STOP_GRACE, self.clients).await.is_err() {
             warn!(timeout_ms = timeout.as_millis(), "clients did not leave in time");
             clients.abort();
         }

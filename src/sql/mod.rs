@@ -5,6 +5,12 @@
 //! | `types.rs` | names of types and identifiers, as Postgres reads them |
 //! | `rewrite.rs` | Postgres's meaning of a syntax tree in the words that DataFusion plans |
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
+//! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
+//! | `coerce.rs` | types and meaning of expressions, after names are resolved |
+//! | `expressions.rs` | logical expressions to compiled ones, and to text |
+//! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
+//! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
+//! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
 //! | `functions.rs` | which functions and operators a query may name |
 //! | `operators.rs` | operators as Postgres resolves them |
