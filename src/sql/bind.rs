@@ -158,11 +158,11 @@ impl PlanContext {
     fn infer_arrays(
         &self,
         query: &ast::Query,
-        known: &mut Vec<Option<SqlType>>,
+        known: &mut [Option<SqlType>],
         extra: &[Arc<Object>],
     ) {
         let Some((probe, arrays)) = array_parameters(query) else { return };
-        let mut items = known.clone();
+        let mut items = known.to_vec();
         for index in &arrays {
             items[*index] = None;
         }
@@ -334,11 +334,7 @@ fn infer_parameters(
 }
 
 /// A parameter among expressions that share a type has the type of the others.
-fn infer_from_siblings(
-    expr: &LogicalExpr,
-    schema: &DFSchema,
-    known: &mut Vec<Option<SqlType>>,
-) {
+fn infer_from_siblings(expr: &LogicalExpr, schema: &DFSchema, known: &mut Vec<Option<SqlType>>) {
     let siblings: Vec<&LogicalExpr> = match expr {
         LogicalExpr::ScalarFunction(call) if coerce::UNIFYING.contains(&call.func.name()) => {
             call.args.iter().collect()

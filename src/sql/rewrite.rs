@@ -278,8 +278,10 @@ pub fn array_parameters(query: &Query) -> Option<(Query, Vec<usize>)> {
                 && let Ok(Some(index)) = parameter_index(right)
             {
                 self.arrays.push(index);
-                let (left, right) =
-                    (std::mem::replace(&mut **left, null()), std::mem::replace(&mut **right, null()));
+                let (left, right) = (
+                    std::mem::replace(&mut **left, null()),
+                    std::mem::replace(&mut **right, null()),
+                );
                 *expr = binary(left, compare_op.clone(), right);
             }
             ControlFlow::Continue(())

@@ -33,15 +33,19 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-fn reader(schema: SchemaRef, format: CopyFormat) -> CopyReader {
+fn new_reader(schema: SchemaRef, format: CopyFormat) -> Result<CopyReader> {
     let dates = DateContext { zone: Zone::UTC, order: DateOrder::Mdy, now_us: 0 };
     let context = Context { dates, interval: IntervalStyle::Postgres };
-    CopyReader::new(schema, format, context).expect("types that SQL has")
+    CopyReader::new(schema, format, context)
+}
+
+fn reader(schema: SchemaRef, format: CopyFormat) -> CopyReader {
+    new_reader(schema, format).expect("types that SQL has")
 }
 
 /// Reads data that comes in pieces of `piece` bytes.
 fn read(format: CopyFormat, data: &[u8], piece: usize) -> Result<Vec<RecordBatch>> {
-    let mut reader = reader(schema(), format);
+    let mut reader = new_reader(schema(), format)?;
     let mut batches = Vec::new();
     for piece in data.chunks(piece) {
         reader.push(piece, &mut batches)?;
