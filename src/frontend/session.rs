@@ -517,10 +517,8 @@ impl Session {
         for (place, sql_type) in types.iter().enumerate() {
             let value =
                 decode_parameter(parameters[place].as_deref(), formats[place], sql_type, &context);
-            values.push(value.map_err(|error| {
-                let told = error.body().detail.as_ref().map(|detail| format!("{detail} "));
-                error.detail(format!("{}In parameter ${}.", told.unwrap_or_default(), place + 1))
-            })?);
+            let number = place + 1;
+            values.push(value.map_err(|error| error.at(format!("portal parameter ${number}")))?);
         }
         Ok(values)
     }
@@ -582,6 +580,9 @@ impl Session {
     ) -> Result<(), Stop> {
         if let PortalState::Ready = portal.state {
             self.start_portal(portal).await?;
+            if let PortalState::Done = portal.state {
+                return Ok(());
+            }
         }
         match &mut portal.state {
             PortalState::Ready => {}
@@ -611,8 +612,8 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a portal's statement. Rows are left for the caller; anything else is answered, and the
-    /// portal stays `Ready` for the moment, which is `Done` for whoever comes next.
+    /// Runs a portal's statement. Rows are left for the caller, with the portal `Open`; anything
+    /// else is answered, and the portal is `Done`.
     async fn start_portal(&mut self, portal: &mut Portal) -> Result<(), Stop> {
         let statement = portal.statement.clone();
         let ending = match &statement.prepared {
@@ -875,6 +876,7 @@ fn error_response(severity: &str, error: &Error) -> Answer {
     ];
     fields.extend(body.detail.clone().map(|detail| (b'D', detail)));
     fields.extend(body.hint.clone().map(|hint| (b'H', hint)));
+    fields.extend(body.place.clone().map(|place| (b'W', place)));
     fields.extend(body.position.map(|position| (b'P', position.to_string())));
     // A zero byte would end a field early and make the rest unreadable.
     for (_, field) in &mut fields {
