@@ -178,11 +178,12 @@ impl PlanContext {
             .zip(schema.columns())
             .map(|(column, input)| (*column, LogicalExpr::Column(input)))
             .collect();
+        let settings = self.cast_settings()?;
         let columns = self
             .row_values(object, &schema, given)?
             .into_iter()
             .map(|value| {
-                let value = coerce::coerce_expr(value, &schema, &self.time_zone);
+                let value = coerce::coerce_expr(value, &schema, &settings);
                 let value = value.and_then(|v| coerce::bind_now(v, self.now));
                 compile(&value.map_err(Error::from)?, &schema)
             })

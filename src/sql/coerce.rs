@@ -17,33 +17,37 @@ use datafusion::logical_expr::expr::{Between, InList, Placeholder, ScalarFunctio
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, Projection, Union};
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
+use crate::functions::scalar::cast::{
+    CastKind, CastSettings, cannot_cast, cast_function, cast_kind,
+};
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::sql::functions::OPTIONS;
-use crate::sql::operators::{is_plain_text, is_quoted_literal};
+use crate::sql::operators::{comparable, is_plain_text, is_quoted_literal, no_operator};
+use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::SqlType;
 
 /// Steps 1 to 4 for every expression of a plan.
-pub fn coerce_plan(plan: LogicalPlan, time_zone: &str) -> Result<LogicalPlan> {
+pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
-    map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, time_zone))
+    map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))
 }
 
 /// Steps 1 to 4 for one scalar expression.
-pub fn coerce_expr(expr: Expr, schema: &DFSchema, time_zone: &str) -> Result<Expr> {
+pub fn coerce_expr(expr: Expr, schema: &DFSchema, settings: &CastSettings) -> Result<Expr> {
     let expr = expr.transform_up(|e| before_analysis(e, schema))?.data;
     let schema_ref = Arc::new(schema.clone());
     let context = SimplifyContext::builder().with_schema(schema_ref).build();
     let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
-    Ok(expr.transform_up(|e| after_analysis(e, schema, time_zone))?.data)
+    Ok(expr.transform_up(|e| after_analysis(e, schema, settings))?.data)
 }
 
 /// Rewrites every expression of a plan and of its subqueries, inputs first; the names of columns
@@ -53,6 +57,10 @@ fn map_plan_expressions(
     rewrite: &impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
+        let node = match node {
+            LogicalPlan::Union(union) => LogicalPlan::Union(unify_union(union)?),
+            other => other,
+        };
         let mut schema = merge_schema(&node.inputs());
         if let LogicalPlan::TableScan(scan) = &node {
             let table = DFSchema::try_from_qualified_schema(
@@ -91,6 +99,7 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::InList(InList { expr, list, negated }) => {
             let list = like_other(list, &expr, schema);
+            check_comparable("=", &expr, &list, schema)?;
             Transformed::yes(Expr::InList(InList { expr, list, negated }))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
@@ -98,6 +107,8 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let (Some(low), Some(high)) = (ends.next(), ends.next()) else {
                 return Err(DataFusionError::Internal("a range has two ends".to_owned()));
             };
+            check_comparable(">=", &expr, [&low], schema)?;
+            check_comparable("<=", &expr, [&high], schema)?;
             let (low, high) = (Box::new(low), Box::new(high));
             Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
         }
@@ -107,24 +118,67 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                     let taken =
                         std::mem::replace(&mut **when, Expr::Literal(ScalarValue::Null, None));
                     **when = one_like_other(taken, operand, schema);
+                    check_comparable("=", operand, [&**when], schema)?;
+                }
+            } else {
+                for (when, _) in &case.when_then_expr {
+                    check_boolean("CASE/WHEN", when, schema)?;
                 }
             }
             let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
-            unify(results.chain(case.else_expr.as_deref_mut()).collect(), schema);
+            unify("CASE", results.chain(case.else_expr.as_deref_mut()).collect(), schema)?;
             Transformed::yes(Expr::Case(case))
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args })
             if UNIFYING.contains(&func.name()) =>
         {
-            unify(args.iter_mut().collect(), schema);
+            unify(&func.name().to_uppercase(), args.iter_mut().collect(), schema)?;
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+        }
+        Expr::AggregateFunction(call) => {
+            if let Some(filter) = &call.params.filter {
+                check_boolean("FILTER", filter, schema)?;
+            }
+            Transformed::no(Expr::AggregateFunction(call))
         }
         other => Transformed::no(other),
     })
 }
 
+/// SQLSTATE 42804 for a condition that is none.
+fn check_boolean(clause: &str, condition: &Expr, schema: &DFSchema) -> Result<()> {
+    let Ok((_, field)) = condition.to_field(schema) else { return Ok(()) };
+    let sql_type = SqlType::of_field(&field);
+    if field.data_type().is_null() || sql_type == Some(SqlType::Boolean) {
+        return Ok(());
+    }
+    let name = sql_type.map_or_else(|| field.data_type().to_string(), |t| t.to_string());
+    Err(external(Error::user(
+        SqlState::DATATYPE_MISMATCH,
+        format!("argument of {clause} must be type boolean, not type {name}"),
+    )))
+}
+
+/// SQLSTATE 42883 for values of types that are not compared with each other.
+fn check_comparable<'a>(
+    op: &str,
+    expr: &Expr,
+    others: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Result<()> {
+    let Ok((_, field)) = expr.to_field(schema) else { return Ok(()) };
+    for other in others {
+        if let Ok((_, other)) = other.to_field(schema)
+            && !comparable(&field, &other)
+        {
+            return Err(no_operator(op, &field, &other));
+        }
+    }
+    Ok(())
+}
+
 /// Functions whose arguments share one type.
-const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "nvl"];
+pub const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "nvl"];
 
 /// Quoted literals in `list` cast to the type of `other`.
 fn like_other(list: Vec<Expr>, other: &Expr, schema: &DFSchema) -> Vec<Expr> {
@@ -149,23 +203,93 @@ fn typed_literal(item: Expr, field: &FieldRef) -> Expr {
 }
 
 /// Casts quoted literals to the type of the first expression that is none.
-fn unify(exprs: Vec<&mut Expr>, schema: &DFSchema) {
-    let typed = exprs.iter().find_map(|expr| {
+///
+/// # Errors
+/// SQLSTATE 42804 when the others have no type in common.
+fn unify(construct: &str, exprs: Vec<&mut Expr>, schema: &DFSchema) -> Result<()> {
+    let typed = |expr: &Expr| {
         let (_, field) = expr.to_field(schema).ok()?;
         (!is_quoted_literal(expr) && !field.data_type().is_null()).then_some(field)
-    });
-    let Some(field) = typed.filter(|field| !is_plain_text(field)) else { return };
+    };
+    let Some(first) = exprs.iter().find_map(|expr| typed(expr)) else { return Ok(()) };
     for expr in exprs {
-        if is_quoted_literal(expr) {
-            let item = std::mem::replace(expr, Expr::Literal(ScalarValue::Null, None));
-            *expr = typed_literal(item, &field);
+        match typed(expr) {
+            Some(field) => check_unifiable(construct, &first, &field)?,
+            None if is_quoted_literal(expr) && !is_plain_text(&first) => {
+                let item = std::mem::replace(expr, Expr::Literal(ScalarValue::Null, None));
+                *expr = typed_literal(item, &first);
+            }
+            None => {}
         }
     }
+    Ok(())
+}
+
+/// SQLSTATE 42804 for types that Postgres finds no common one of.
+fn check_unifiable(construct: &str, first: &Field, other: &Field) -> Result<()> {
+    if comparable(first, other) || first.data_type() == other.data_type() {
+        return Ok(());
+    }
+    let name = |field: &Field| {
+        SqlType::of_field(field).map_or_else(|| field.data_type().to_string(), |t| t.to_string())
+    };
+    Err(external(Error::user(
+        SqlState::DATATYPE_MISMATCH,
+        format!("{construct} types {} and {} cannot be matched", name(first), name(other)),
+    )))
+}
+
+/// Step 1 for UNION: its columns have one type each. A quoted literal in a select list takes the
+/// other side's.
+fn unify_union(union: Union) -> Result<Union> {
+    let mut inputs: Vec<Arc<LogicalPlan>> = union.inputs;
+    for column in 0..union.schema.fields().len() {
+        let is_literal = |plan: &LogicalPlan| match plan {
+            LogicalPlan::Projection(p) => {
+                is_quoted_literal(&p.expr[column].clone().unalias_nested().data)
+            }
+            _ => false,
+        };
+        let field_of = |plan: &LogicalPlan| plan.schema().field(column).clone();
+        let Some(first) = inputs
+            .iter()
+            .filter(|plan| !is_literal(plan) && !field_of(plan).data_type().is_null())
+            .map(|plan| field_of(plan))
+            .next()
+        else {
+            continue;
+        };
+        for input in &mut inputs {
+            let field = field_of(input);
+            if field.data_type().is_null() || comparable(&first, &field) {
+                continue;
+            }
+            let LogicalPlan::Projection(projection) = input.as_ref() else {
+                check_unifiable("UNION", &first, &field)?;
+                continue;
+            };
+            if !is_literal(input) {
+                check_unifiable("UNION", &first, &field)?;
+                continue;
+            }
+            let mut exprs = projection.expr.clone();
+            let literal = exprs[column].clone().unalias_nested().data;
+            exprs[column] = typed_literal(literal, &first).alias(field.name());
+            let retyped = Projection::try_new(exprs, projection.input.clone())?;
+            *input = Arc::new(LogicalPlan::Projection(retyped));
+        }
+    }
+    Ok(Union { inputs, schema: union.schema })
 }
 
 /// Step 4.
-fn after_analysis(expr: Expr, schema: &DFSchema, _time_zone: &str) -> Result<Transformed<Expr>> {
+fn after_analysis(
+    expr: Expr,
+    schema: &DFSchema,
+    settings: &CastSettings,
+) -> Result<Transformed<Expr>> {
     Ok(match expr {
+        Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
         Expr::Negative(inner) => {
             let zero = match inner.get_type(schema)? {
                 DataType::Int16 => ScalarValue::Int16(Some(0)),
@@ -179,6 +303,48 @@ fn after_analysis(expr: Expr, schema: &DFSchema, _time_zone: &str) -> Result<Tra
         }
         other => Transformed::no(other),
     })
+}
+
+/// A cast with Postgres's meaning. Those between spellings of one type stay Arrow's.
+fn postgres_cast(
+    cast: Cast,
+    schema: &DFSchema,
+    settings: &CastSettings,
+) -> Result<Transformed<Expr>> {
+    let (_, from_field) = cast.expr.to_field(schema)?;
+    let Some(to) =
+        SqlType::of_field(&cast.field).filter(|t| t.to_arrow() == *cast.field.data_type())
+    else {
+        return Ok(Transformed::no(Expr::Cast(cast)));
+    };
+    let from = if from_field.data_type().is_null() {
+        None
+    } else {
+        let Some(from) = SqlType::of_field(&from_field) else {
+            return Ok(Transformed::no(Expr::Cast(cast)));
+        };
+        Some(from)
+    };
+    let marked = matches!(to, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
+    let kind = match &from {
+        // NULL takes any type; what the Arrow type does not tell needs the function's field.
+        None if marked => CastKind::Function,
+        None => CastKind::Arrow,
+        Some(from) => cast_kind(from, &to),
+    };
+    match (kind, from) {
+        (CastKind::Nothing, _) if from_field.data_type() == cast.field.data_type() => {
+            Ok(Transformed::yes(*cast.expr))
+        }
+        (CastKind::Nothing | CastKind::Arrow, _) => Ok(Transformed::no(Expr::Cast(cast))),
+        (CastKind::Function, from) => {
+            let function = cast_function(from, to, *settings);
+            let call = ScalarFunction::new_udf(function, vec![*cast.expr]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        (CastKind::Missing, Some(from)) => Err(external(cannot_cast(&from, &to))),
+        (CastKind::Missing, None) => Ok(Transformed::no(Expr::Cast(cast))),
+    }
 }
 
 /// A cast that has nothing to do with SQL's: between spellings of one type.

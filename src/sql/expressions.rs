@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Expr as LogicalExpr, ExprSchemable, Operator, lit
 use datafusion::physical_expr::create_physical_expr;
 
 use crate::functions::scalar::arithmetic::{Arithmetic, ArithmeticOp};
+use crate::functions::scalar::cast::PostgresCast;
 use crate::plan::expr::Expr;
 use crate::sql::schema::visible_name;
 use crate::types::error::{Error, Result, SqlState};
@@ -86,18 +87,20 @@ pub fn ordered_condition(condition: LogicalExpr) -> LogicalExpr {
         .unwrap_or(condition)
 }
 
-/// Whether the expression can fail for some values: divisions, casts and functions. Overflow of
-/// `+ - *` is left out; guarding every sum would cost more than it helps.
+/// Whether the expression can fail for some values: divisions, functions, and casts that are no
+/// plain widening. Overflow of `+ - *` is left out; guarding every sum would cost more than it
+/// helps.
 pub fn may_fail(expr: &LogicalExpr) -> bool {
     expr.exists(|e| {
         Ok(match e {
-            LogicalExpr::Cast(_) => true,
             LogicalExpr::ScalarFunction(call) => {
-                match call.func.inner().downcast_ref::<Arithmetic>() {
-                    Some(arithmetic) => {
-                        matches!(arithmetic.op(), ArithmeticOp::Divide | ArithmeticOp::Modulo)
-                    }
-                    None => true,
+                let function = call.func.inner();
+                if let Some(arithmetic) = function.downcast_ref::<Arithmetic>() {
+                    matches!(arithmetic.op(), ArithmeticOp::Divide | ArithmeticOp::Modulo)
+                } else if let Some(cast) = function.downcast_ref::<PostgresCast>() {
+                    cast.may_fail()
+                } else {
+                    true
                 }
             }
             LogicalExpr::BinaryExpr(binary) => {
@@ -280,6 +283,12 @@ fn write_call(out: &mut String, call: &ScalarFunction, outer: u8) {
             _ => precedence(Operator::Multiply),
         };
         write_infix(out, left, arithmetic.op().symbol(), binds, right, outer);
+        return;
+    }
+    if let (Some(cast), [argument]) =
+        (call.func.inner().downcast_ref::<PostgresCast>(), call.args.as_slice())
+    {
+        write_cast(out, argument, Some(cast.target().clone()), "");
         return;
     }
     out.push_str(call.func.name());

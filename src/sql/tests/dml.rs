@@ -36,7 +36,7 @@ fn try_report(f: &Fixture, sql: &str, parameters: &[&str]) -> Result<String> {
         let text = show(planned, batches, false);
         text.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_owned())
     };
-    let returned = |returning: &Option<PlannedQuery>, id, rows: &RecordBatch| {
+    let returned = |returning: &Option<PlannedQuery>, id, rows: &RecordBatch| -> Result<String> {
         let Some(returning) = returning else { return Ok(String::new()) };
         let batches = f.run_planned(returning, &[(id, rows.clone())])?;
         Ok(format!("\nRETURNING {}", show(returning, &batches, false)))
@@ -187,7 +187,7 @@ fn update_gives_old_and_new_rows() {
     check_with(
         "UPDATE u AS x SET (t_id, f) = ($1, '3') WHERE x.id = $2 RETURNING id, f * 2 AS double",
         &["8", "1"],
-        "1|1|1.50|1|8|3.00\nRETURNING id integer, double numeric(12,2)\n1|6.00",
+        "1|1|1.50|1|8|3.00\nRETURNING id integer, double numeric(21,2)\n1|6.00",
     );
     // Two rows of u meet row 1 of t; it changes once.
     check(

@@ -22,7 +22,7 @@ const FIRST_UNLISTED_US: i64 = 4_070_908_800 * US_PER_SECOND;
 const OFFSET_SECONDS_MAX: i32 = 7 * 86_400;
 
 /// A time zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Zone {
     /// Seconds east of UTC.
     Fixed(i32),
