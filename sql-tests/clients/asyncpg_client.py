@@ -30,7 +30,7 @@ ROW = dict(
     n=decimal.Decimal("-0.00010"),
     t="héllo \\ \n",
     y=b"\x00\xff",
-    d=dt.date(1, 1, 1),
+    d=dt.date(1, 1, 2),
     tm=dt.time(0, 0, 0, 1),
     ts=dt.datetime(1969, 12, 31, 23, 59, 59, 999999),
     tz=dt.datetime(2262, 4, 12, 1, 2, 3, 4, UTC),
@@ -197,12 +197,12 @@ async def subscribe(conn):
     await conn.execute("INSERT INTO asyncpg_live VALUES (1)")
     writer = await asyncpg.connect()
     async with conn.transaction():
-        # One row at a time: the portal is suspended after each.
-        cursor = await conn.cursor("SUBSCRIBE (SELECT a FROM asyncpg_live)")
-        seen = [await cursor.fetchrow()]
+        # The driver hands rows out when a query has ended; a cursor ends with what is there.
+        await conn.execute("DECLARE live CURSOR FOR SUBSCRIBE (SELECT a FROM asyncpg_live)")
+        seen = await conn.fetch("FETCH 10 live")
         for n in (2, 3):
             await writer.execute("INSERT INTO asyncpg_live VALUES ($1)", n)
-            seen.append(await cursor.fetchrow())
+            seen += await conn.fetch("FETCH 10 live")
         equal([row["a"] for row in seen], [1, 2, 3])
     await writer.close()
     equal(await conn.fetchval("SELECT 3"), 3)
