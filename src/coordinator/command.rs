@@ -434,6 +434,11 @@ impl Connection {
         self.session.settings().get(name).ok().map(str::to_owned)
     }
 
+    /// The columns of an open cursor (DECLARE), which is a portal to the protocol.
+    pub fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.get(name).map(|cursor| cursor.schema.clone())
+    }
+
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle { cancel: self.session.cancel.clone() }
     }

@@ -24,6 +24,8 @@ use crate::types::sql_type::SqlType;
 const BATCH_ROWS_MAX: usize = 8192;
 /// Bytes of a batch's text after which it goes, however few its rows are.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Characters of a value that an error shows.
+const SHOWN_CHARS_MAX: usize = 100;
 /// Bytes of the longest line; what is longer is more likely an open quote.
 const LINE_BYTES_MAX: usize = 256 << 20;
 
@@ -131,8 +133,8 @@ impl CopyReader {
     /// Takes the next piece of data; batches that are full go to `batches`.
     ///
     /// # Errors
-    /// SQLSTATE 22P04 for lines that are no rows, and those of the columns' types, with the line
-    /// as detail.
+    /// SQLSTATE 22P04 for lines that are no rows, and those of the columns' types, with their
+    /// place.
     pub fn push(&mut self, data: &[u8], batches: &mut Vec<RecordBatch>) -> Result<()> {
         if self.ended {
             return Ok(());
@@ -415,7 +417,8 @@ impl CopyReader {
         for (place, texts) in self.columns.iter().enumerate() {
             let builder = &mut self.builders[place];
             if let Err((row, error)) = builder.append_texts(texts.iter(), &self.context) {
-                return Err(self.at_line(error, self.row_lines[row], Some(place)));
+                let value = texts.iter().nth(row).flatten();
+                return Err(self.at_line(error, self.row_lines[row], Some((place, value))));
             }
             let array = builder.finish();
             let field = self.schema.field(place);
@@ -429,7 +432,7 @@ impl CopyReader {
                         field.name()
                     ),
                 );
-                return Err(self.at_line(error, self.row_lines[row], Some(place)));
+                return Err(self.at_line(error, self.row_lines[row], Some((place, None))));
             }
             // The table may keep text in another layout than the one it is read into.
             arrays.push(if array.data_type() == field.data_type() {
@@ -446,16 +449,20 @@ impl CopyReader {
     }
 
     /// Says where in the data the error is.
-    fn at_line(&self, error: Error, line: u64, column: Option<usize>) -> Error {
+    fn at_line(&self, error: Error, line: u64, field: Option<(usize, Option<&str>)>) -> Error {
         let mut place = format!("COPY data, line {line}");
-        if let Some(column) = column {
-            place.push_str(&format!(", column \"{}\"", self.schema.field(column).name()));
+        if let Some((column, value)) = field {
+            place.push_str(&format!(", column {}: ", self.schema.field(column).name()));
+            match value {
+                None => place.push_str("null input"),
+                Some(value) => {
+                    let shown: String = value.chars().take(SHOWN_CHARS_MAX).collect();
+                    let more = if shown.len() < value.len() { "..." } else { "" };
+                    place.push_str(&format!("\"{shown}{more}\""));
+                }
+            }
         }
-        let detail = match &error.body().detail {
-            Some(detail) => format!("{detail} ({place})"),
-            None => format!("{place}."),
-        };
-        error.detail(detail)
+        error.at(place)
     }
 
     /// How many columns a line has.

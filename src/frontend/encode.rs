@@ -194,6 +194,13 @@ impl BatchEncoder {
         Ok(self.left.start - start)
     }
 
+    /// Passes over up to `rows_max` rows; returns how many.
+    pub fn skip(&mut self, rows_max: usize) -> usize {
+        let skipped = rows_max.min(self.left.len());
+        self.left.start += skipped;
+        skipped
+    }
+
     /// The next row that has not been taken yet.
     pub(super) fn take_row(&mut self) -> Option<usize> {
         self.left.next()

@@ -53,7 +53,8 @@ const DEFAULT_DATABASE: &str = "millstream";
 /// Who can be cancelled: process id to secret and handle. An entry leaves with its session.
 type Cancels = Arc<Mutex<HashMap<i32, (u32, CancelHandle)>>>;
 
-/// Serves SQL clients until `shutdown`, then waits up to `shutdown_timeout` for what they run.
+/// Serves SQL clients until `shutdown`. What they run then has until shortly before
+/// `shutdown_timeout` to end; after that everything is cut.
 ///
 /// # Errors
 /// When the listener is broken.
@@ -99,7 +100,8 @@ pub async fn serve(
             log_panic(ended);
         }
     };
-    if tokio::time::timeout(shutdown_timeout, wait_for_all(&mut clients)).await.is_err() {
+    let patience = shutdown_timeout.saturating_sub(FAREWELL_TIMEOUT);
+    if tokio::time::timeout(patience, wait_for_all(&mut clients)).await.is_err() {
         tracing::info!(clients = clients.len(), "statements that still run are cut off");
         stopping.now.cancel();
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, wait_for_all(&mut clients)).await;

@@ -318,6 +318,9 @@ impl Session {
         if let Some(ending) = self.deallocate(statement.sql())? {
             return Ok(ending);
         }
+        if let Some(ending) = self.move_portal(statement.sql()).await? {
+            return Ok(ending);
+        }
         let prepare = self.connection.prepare(statement, &[]);
         let prepared = watched(&mut self.socket, &self.stopping.now, prepare).await??;
         if !prepared.parameters.is_empty() {
@@ -517,10 +520,8 @@ impl Session {
         for (place, sql_type) in types.iter().enumerate() {
             let value =
                 decode_parameter(parameters[place].as_deref(), formats[place], sql_type, &context);
-            values.push(value.map_err(|error| {
-                let told = error.body().detail.as_ref().map(|detail| format!("{detail} "));
-                error.detail(format!("{}In parameter ${}.", told.unwrap_or_default(), place + 1))
-            })?);
+            let number = place + 1;
+            values.push(value.map_err(|error| error.at(format!("portal parameter ${number}")))?);
         }
         Ok(values)
     }
@@ -534,6 +535,14 @@ impl Session {
     }
 
     fn describe_portal(&mut self, name: &str) -> Result<()> {
+        // A cursor that was declared in SQL is a portal too.
+        if !self.portals.contains_key(name)
+            && let Some(schema) = self.connection.cursor_columns(name)
+        {
+            let formats = vec![Format::Text; schema.fields().len()];
+            let description = describe(&schema, &formats)?;
+            return self.socket.put(&Answer::RowDescription(description));
+        }
         let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
         let (statement, formats) = (portal.statement.clone(), portal.formats.clone());
         self.put_description(&statement, &formats)
@@ -582,6 +591,9 @@ impl Session {
     ) -> Result<(), Stop> {
         if let PortalState::Ready = portal.state {
             self.start_portal(portal).await?;
+            if let PortalState::Done = portal.state {
+                return Ok(());
+            }
         }
         match &mut portal.state {
             PortalState::Ready => {}
@@ -611,8 +623,8 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a portal's statement. Rows are left for the caller; anything else is answered, and the
-    /// portal stays `Ready` for the moment, which is `Done` for whoever comes next.
+    /// Runs a portal's statement. Rows are left for the caller, with the portal `Open`; anything
+    /// else is answered, and the portal is `Done`.
     async fn start_portal(&mut self, portal: &mut Portal) -> Result<(), Stop> {
         let statement = portal.statement.clone();
         let ending = match &statement.prepared {
@@ -654,6 +666,38 @@ impl Session {
                 Ok(self.statements.remove(&name).map(|_| Ending::Tag("DEALLOCATE".to_owned())))
             }
         }
+    }
+
+    /// MOVE in a portal that was opened with a Bind message, which the connection does not know; any
+    /// other is left to it.
+    async fn move_portal(&mut self, sql: &str) -> Result<Option<Ending>, Stop> {
+        let Some((rows_max, name)) = moved(sql) else { return Ok(None) };
+        let Some(mut portal) = self.portals.remove(&name) else { return Ok(None) };
+        if let PortalState::Ready = portal.state {
+            self.start_portal(&mut portal).await?;
+        }
+        let mut skipped = 0;
+        while let PortalState::Open(cursor) = &mut portal.state
+            && skipped < rows_max
+        {
+            if let Some(batch) = &mut cursor.current {
+                skipped += batch.skip(rows_max - skipped);
+                if batch.is_done() {
+                    cursor.current = None;
+                }
+                continue;
+            }
+            let stopping = self.stopping.now.clone();
+            match self.next_batch(&mut cursor.rows, &stopping).await? {
+                Some(batch) => {
+                    let batch = BatchEncoder::new(&batch, &cursor.formats, cursor.style)?;
+                    cursor.current = Some(batch);
+                }
+                None => portal.state = PortalState::Exhausted(std::mem::take(&mut cursor.tag)),
+            }
+        }
+        self.portals.insert(name, portal);
+        Ok(Some(Ending::Tag(format!("MOVE {skipped}"))))
     }
 
     /// Takes COPY data from the client into a table; returns the number of rows.
@@ -875,6 +919,7 @@ fn error_response(severity: &str, error: &Error) -> Answer {
     ];
     fields.extend(body.detail.clone().map(|detail| (b'D', detail)));
     fields.extend(body.hint.clone().map(|hint| (b'H', hint)));
+    fields.extend(body.place.clone().map(|place| (b'W', place)));
     fields.extend(body.position.map(|position| (b'P', position.to_string())));
     // A zero byte would end a field early and make the rest unreadable.
     for (_, field) in &mut fields {
@@ -968,6 +1013,28 @@ fn deallocated(sql: &str) -> Option<Option<String>> {
     })
 }
 
+/// How far forward a MOVE goes, and in which portal; `None` for any other statement.
+fn moved(sql: &str) -> Option<(usize, String)> {
+    let mut words: Vec<&str> = sql.trim().trim_end_matches(';').split_whitespace().collect();
+    let name = words.pop()?.trim_matches('"').to_owned();
+    let words: Vec<String> = words.iter().map(|word| word.to_ascii_lowercase()).collect();
+    let (verb, rest) = words.split_first()?;
+    if verb != "move" {
+        return None;
+    }
+    let meaning: Vec<&str> = rest
+        .iter()
+        .map(String::as_str)
+        .filter(|word| !["forward", "from", "in"].contains(word))
+        .collect();
+    match meaning.as_slice() {
+        [] | ["next"] => Some((1, name)),
+        ["all"] => Some((usize::MAX, name)),
+        [count] => Some((count.parse().ok()?, name)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -985,6 +1052,21 @@ mod tests {
         ] {
             let found = deallocated(sql);
             assert_eq!(found.as_ref().map(Option::as_deref), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn move_is_recognised() {
+        for (sql, expected) in [
+            ("MOVE FORWARD 10 __asyncpg_1__", Some((10, "__asyncpg_1__"))),
+            ("move all in c", Some((usize::MAX, "c"))),
+            ("MOVE \"C\";", Some((1, "C"))),
+            ("MOVE BACKWARD 1 c", None),
+            ("FETCH 1 c", None),
+            ("", None),
+        ] {
+            let found = moved(sql);
+            assert_eq!(found.as_ref().map(|(n, name)| (*n, name.as_str())), expected, "{sql}");
         }
     }
 

@@ -115,6 +115,8 @@ pub struct ErrorBody {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where in other data than the statement: `COPY data, line 3, column a: "x"`.
+    pub place: Option<String>,
     /// 1-based character position in the statement's text.
     pub position: Option<usize>,
     /// Whether the same statement may succeed when sent again.
@@ -132,6 +134,7 @@ impl Error {
             message: message.into(),
             detail: None,
             hint: None,
+            place: None,
             position: None,
             retryable: kind == ErrorKind::External,
         }))
@@ -181,6 +184,13 @@ impl Error {
     #[must_use]
     pub fn without_position(mut self) -> Error {
         self.0.position = None;
+        self
+    }
+
+    /// Says where in data other than the statement the mistake is.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Error {
+        self.0.place = Some(place.into());
         self
     }
 

@@ -126,68 +126,62 @@ fn csv_lines() {
 
 #[test]
 fn lines_that_are_no_rows() {
-    for (format, data, sqlstate, message, detail) in [
-        (
-            text_format(),
-            "1\tx\n2\n",
-            "22P04",
-            "missing data for column \"b\"",
-            "COPY data, line 2.",
-        ),
+    for (format, data, sqlstate, message, place) in [
+        (text_format(), "1\tx\n2\n", "22P04", "missing data for column \"b\"", "COPY data, line 2"),
         (
             text_format(),
             "1\tx\ty\n",
             "22P04",
             "extra data after last expected column",
-            "COPY data, line 1.",
+            "COPY data, line 1",
         ),
         (
             text_format(),
             "1\tx\n\nq\ty\n",
             "22P04",
             "missing data for column \"b\"",
-            "COPY data, line 2.",
+            "COPY data, line 2",
         ),
         (
             text_format(),
             "1\tx\nq\ty\n",
             "22P02",
             "invalid input syntax for type integer: \"q\"",
-            "COPY data, line 2, column \"a\".",
+            "COPY data, line 2, column a: \"q\"",
         ),
         (
             text_format(),
             "1\tx\n2\ty\rz\n",
             "22P04",
             "literal carriage return found in data",
-            "COPY data, line 2.",
+            "COPY data, line 2",
         ),
         (
             text_format(),
             "1\t\\xff\n",
             "22021",
             "invalid byte sequence for encoding \"UTF8\": 0xff",
-            "COPY data, line 1.",
+            "COPY data, line 1",
         ),
         (
             csv_format(),
             "1,\"a\nb\"\n2,\"x",
             "22P04",
             "unterminated CSV quoted field",
-            "COPY data, line 3.",
+            "COPY data, line 3",
         ),
         (
             csv_format(),
             "1,\"a\nb\"\nx,y",
             "22P02",
             "invalid input syntax for type integer: \"x\"",
-            "COPY data, line 3, column \"a\".",
+            "COPY data, line 3, column a: \"x\"",
         ),
     ] {
         for piece in 1..=data.len() {
             let error = read(format.clone(), data.as_bytes(), piece).expect_err(data);
             assert_eq!((error.sqlstate().0, error.message()), (sqlstate, message), "{data:?}");
-            assert_eq!(error.body().detail.as_deref(), Some(detail));
+            assert_eq!(error.body().place.as_deref(), Some(place));
         }
     }
     let error = read(text_format(), b"1\t\xff\n", 100).expect_err("no text");
@@ -205,7 +199,7 @@ fn null_where_none_may_be() {
     reader.push(b"1\n\n", &mut batches).expect("lines");
     let error = reader.finish().expect_err("NULL");
     assert_eq!(error.sqlstate().0, "23502");
-    assert_eq!(error.body().detail.as_deref(), Some("COPY data, line 2, column \"a\"."));
+    assert_eq!(error.body().place.as_deref(), Some("COPY data, line 2, column a: null input"));
 }
 
 #[test]
