@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may wait and time")]
 
 mod command_line;
+mod oracle;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::DataType;
-use datafusion::common::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
-use crate::types::error::{Error, Result, SqlState};
+use crate::types::error::{Error, Result};
 
 /// An expression over the columns of one input schema. Cheap to clone.
 #[derive(Clone)]
@@ -105,37 +104,5 @@ impl fmt::Display for Expr {
 impl fmt::Debug for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.physical, f)
-    }
-}
-
-impl From<DataFusionError> for Error {
-    /// Planning errors are the user's, resource errors the world's, the rest ours.
-    fn from(error: DataFusionError) -> Error {
-        match error {
-            DataFusionError::ArrowError(arrow, _) => Error::from(*arrow),
-            DataFusionError::External(source) => match source.downcast::<Error>() {
-                Ok(ours) => *ours,
-                Err(other) => Error::external(SqlState::IO_ERROR, other.to_string()),
-            },
-            DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-                Error::from(*inner)
-            }
-            DataFusionError::Shared(inner) => match Arc::try_unwrap(inner) {
-                Ok(inner) => Error::from(inner),
-                Err(inner) => Error::user(SqlState::DATA_EXCEPTION, inner.to_string()),
-            },
-            DataFusionError::NotImplemented(text) => {
-                Error::user(SqlState::FEATURE_NOT_SUPPORTED, text)
-            }
-            DataFusionError::Plan(text) => Error::user(SqlState::SYNTAX_ERROR, text),
-            DataFusionError::SchemaError(source, _) => {
-                Error::user(SqlState::UNDEFINED_COLUMN, source.to_string())
-            }
-            DataFusionError::Execution(text) => Error::user(SqlState::DATA_EXCEPTION, text),
-            DataFusionError::ResourcesExhausted(text) => {
-                Error::external(SqlState::OUT_OF_MEMORY, text)
-            }
-            other => Error::internal(other.to_string()),
-        }
     }
 }

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `node.rs` | `Plan`, `Node`, `Edge`: a dataflow as a tree, the same nouns as `dataflow/operators/` |
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
+//! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `explain.rs` | a plan as text, golden-tested |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
 //! edge, never a node; a plan never names a connector object, only its options.
 
+mod errors;
 pub mod explain;
 pub mod expr;
 pub mod node;

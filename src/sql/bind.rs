@@ -15,7 +15,10 @@ use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError};
 use datafusion::logical_expr::expr::Placeholder;
-use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
+};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 
@@ -26,10 +29,11 @@ use crate::plan::expr::Expr;
 use crate::sql::coerce;
 use crate::sql::errors::locate;
 use crate::sql::expressions;
+use crate::sql::operators::is_quoted_literal;
 use crate::sql::parse::parse_query;
 use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{CatalogSource, Resolver, external, resolve};
-use crate::sql::rewrite::{name_parts, rewrite_query};
+use crate::sql::rewrite::{array_parameters, name_parts, rewrite_query};
 use crate::sql::schema::{canonical_field, visible_schema};
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
@@ -120,6 +124,7 @@ impl PlanContext {
         let mut known = declared;
         let mut first_error = None;
         if !known.iter().all(Option::is_some) {
+            self.infer_arrays(query, &mut known, extra);
             match self.plan_typed(query, &known, extra) {
                 Ok((plan, _)) => infer_parameters(&plan, &mut known)?,
                 // An expression that is nothing without the type of a parameter.
@@ -146,6 +151,30 @@ impl PlanContext {
         }
         Err(first_error
             .unwrap_or_else(|| DataFusionError::Internal("a query was planned and not".to_owned())))
+    }
+
+    /// Types of parameters that are arrays after ANY or ALL. What is wrong with the query is found
+    /// when it is planned as it is.
+    fn infer_arrays(
+        &self,
+        query: &ast::Query,
+        known: &mut Vec<Option<SqlType>>,
+        extra: &[Arc<Object>],
+    ) {
+        let Some((probe, arrays)) = array_parameters(query) else { return };
+        let mut items = known.clone();
+        for index in &arrays {
+            items[*index] = None;
+        }
+        let Ok((plan, _)) = self.plan_typed(&probe, &items, extra) else { return };
+        if infer_parameters(&plan, &mut items).is_err() {
+            return;
+        }
+        for index in arrays {
+            if let (slot @ None, Some(item)) = (&mut known[index], &items[index]) {
+                *slot = Some(SqlType::Array(Box::new(item.clone())));
+            }
+        }
     }
 
     /// One run of DataFusion's SQL planner.
@@ -290,25 +319,67 @@ fn infer_parameters(
     known: &mut Vec<Option<SqlType>>,
 ) -> Result<(), DataFusionError> {
     plan.apply_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let LogicalExpr::Placeholder(Placeholder { id, field: Some(field) }) = expr
-                    && let Some(index) = parameter_index(id)
-                    && !field.data_type().is_null()
-                {
-                    if known.len() <= index {
-                        known.resize(index + 1, None);
-                    }
-                    let wanted = canonical_field(field).and_then(|f| SqlType::of_field(&f));
-                    if let (slot @ None, Some(wanted)) = (&mut known[index], wanted) {
-                        *slot = Some(wanted);
-                    }
+                infer_from_siblings(expr, &schema, known);
+                if let LogicalExpr::Placeholder(Placeholder { id, field: Some(field) }) = expr {
+                    learn(id, field, known);
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
     Ok(())
+}
+
+/// A parameter among expressions that share a type has the type of the others.
+fn infer_from_siblings(
+    expr: &LogicalExpr,
+    schema: &DFSchema,
+    known: &mut Vec<Option<SqlType>>,
+) {
+    let siblings: Vec<&LogicalExpr> = match expr {
+        LogicalExpr::ScalarFunction(call) if coerce::UNIFYING.contains(&call.func.name()) => {
+            call.args.iter().collect()
+        }
+        LogicalExpr::Case(case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| &**then);
+            results.chain(case.else_expr.as_deref()).collect()
+        }
+        _ => return,
+    };
+    let typed = siblings.iter().find_map(|sibling| {
+        let (_, field) = sibling.to_field(schema).ok()?;
+        let untyped = field.data_type().is_null() || is_quoted_literal(sibling);
+        (!untyped && parameter_of(sibling).is_none()).then_some(field)
+    });
+    let Some(field) = typed else { return };
+    for id in siblings.into_iter().filter_map(parameter_of) {
+        learn(id, &field, known);
+    }
+}
+
+/// The name of a parameter, when the expression is one.
+fn parameter_of(expr: &LogicalExpr) -> Option<&str> {
+    match expr {
+        LogicalExpr::Placeholder(Placeholder { id, .. }) => Some(id),
+        _ => None,
+    }
+}
+
+fn learn(id: &str, field: &Field, known: &mut Vec<Option<SqlType>>) {
+    let Some(index) = parameter_index(id) else { return };
+    if field.data_type().is_null() {
+        return;
+    }
+    if known.len() <= index {
+        known.resize(index + 1, None);
+    }
+    let wanted = canonical_field(field).and_then(|f| SqlType::of_field(&f));
+    if let (slot @ None, Some(wanted)) = (&mut known[index], wanted) {
+        *slot = Some(wanted);
+    }
 }
 
 fn parameter_index(id: &str) -> Option<usize> {

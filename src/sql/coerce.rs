@@ -17,7 +17,7 @@ use datafusion::logical_expr::expr::{Between, InList, Placeholder, ScalarFunctio
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, Projection, Union};
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
@@ -27,7 +27,7 @@ use crate::functions::scalar::cast::{
 };
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::sql::functions::OPTIONS;
-use crate::sql::operators::{is_plain_text, is_quoted_literal};
+use crate::sql::operators::{comparable, is_plain_text, is_quoted_literal, no_operator};
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::types::error::{Error, SqlState};
@@ -57,6 +57,10 @@ fn map_plan_expressions(
     rewrite: &impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
+        let node = match node {
+            LogicalPlan::Union(union) => LogicalPlan::Union(unify_union(union)?),
+            other => other,
+        };
         let mut schema = merge_schema(&node.inputs());
         if let LogicalPlan::TableScan(scan) = &node {
             let table = DFSchema::try_from_qualified_schema(
@@ -95,6 +99,7 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::InList(InList { expr, list, negated }) => {
             let list = like_other(list, &expr, schema);
+            check_comparable("=", &expr, &list, schema)?;
             Transformed::yes(Expr::InList(InList { expr, list, negated }))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
@@ -102,6 +107,8 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let (Some(low), Some(high)) = (ends.next(), ends.next()) else {
                 return Err(DataFusionError::Internal("a range has two ends".to_owned()));
             };
+            check_comparable(">=", &expr, [&low], schema)?;
+            check_comparable("<=", &expr, [&high], schema)?;
             let (low, high) = (Box::new(low), Box::new(high));
             Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
         }
@@ -111,24 +118,67 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                     let taken =
                         std::mem::replace(&mut **when, Expr::Literal(ScalarValue::Null, None));
                     **when = one_like_other(taken, operand, schema);
+                    check_comparable("=", operand, [&**when], schema)?;
+                }
+            } else {
+                for (when, _) in &case.when_then_expr {
+                    check_boolean("CASE/WHEN", when, schema)?;
                 }
             }
             let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
-            unify(results.chain(case.else_expr.as_deref_mut()).collect(), schema);
+            unify("CASE", results.chain(case.else_expr.as_deref_mut()).collect(), schema)?;
             Transformed::yes(Expr::Case(case))
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args })
             if UNIFYING.contains(&func.name()) =>
         {
-            unify(args.iter_mut().collect(), schema);
+            unify(&func.name().to_uppercase(), args.iter_mut().collect(), schema)?;
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+        }
+        Expr::AggregateFunction(call) => {
+            if let Some(filter) = &call.params.filter {
+                check_boolean("FILTER", filter, schema)?;
+            }
+            Transformed::no(Expr::AggregateFunction(call))
         }
         other => Transformed::no(other),
     })
 }
 
+/// SQLSTATE 42804 for a condition that is none.
+fn check_boolean(clause: &str, condition: &Expr, schema: &DFSchema) -> Result<()> {
+    let Ok((_, field)) = condition.to_field(schema) else { return Ok(()) };
+    let sql_type = SqlType::of_field(&field);
+    if field.data_type().is_null() || sql_type == Some(SqlType::Boolean) {
+        return Ok(());
+    }
+    let name = sql_type.map_or_else(|| field.data_type().to_string(), |t| t.to_string());
+    Err(external(Error::user(
+        SqlState::DATATYPE_MISMATCH,
+        format!("argument of {clause} must be type boolean, not type {name}"),
+    )))
+}
+
+/// SQLSTATE 42883 for values of types that are not compared with each other.
+fn check_comparable<'a>(
+    op: &str,
+    expr: &Expr,
+    others: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Result<()> {
+    let Ok((_, field)) = expr.to_field(schema) else { return Ok(()) };
+    for other in others {
+        if let Ok((_, other)) = other.to_field(schema)
+            && !comparable(&field, &other)
+        {
+            return Err(no_operator(op, &field, &other));
+        }
+    }
+    Ok(())
+}
+
 /// Functions whose arguments share one type.
-const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "nvl"];
+pub const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "nvl"];
 
 /// Quoted literals in `list` cast to the type of `other`.
 fn like_other(list: Vec<Expr>, other: &Expr, schema: &DFSchema) -> Vec<Expr> {
@@ -153,18 +203,83 @@ fn typed_literal(item: Expr, field: &FieldRef) -> Expr {
 }
 
 /// Casts quoted literals to the type of the first expression that is none.
-fn unify(exprs: Vec<&mut Expr>, schema: &DFSchema) {
-    let typed = exprs.iter().find_map(|expr| {
+///
+/// # Errors
+/// SQLSTATE 42804 when the others have no type in common.
+fn unify(construct: &str, exprs: Vec<&mut Expr>, schema: &DFSchema) -> Result<()> {
+    let typed = |expr: &Expr| {
         let (_, field) = expr.to_field(schema).ok()?;
         (!is_quoted_literal(expr) && !field.data_type().is_null()).then_some(field)
-    });
-    let Some(field) = typed.filter(|field| !is_plain_text(field)) else { return };
+    };
+    let Some(first) = exprs.iter().find_map(|expr| typed(expr)) else { return Ok(()) };
     for expr in exprs {
-        if is_quoted_literal(expr) {
-            let item = std::mem::replace(expr, Expr::Literal(ScalarValue::Null, None));
-            *expr = typed_literal(item, &field);
+        match typed(expr) {
+            Some(field) => check_unifiable(construct, &first, &field)?,
+            None if is_quoted_literal(expr) && !is_plain_text(&first) => {
+                let item = std::mem::replace(expr, Expr::Literal(ScalarValue::Null, None));
+                *expr = typed_literal(item, &first);
+            }
+            None => {}
         }
     }
+    Ok(())
+}
+
+/// SQLSTATE 42804 for types that Postgres finds no common one of.
+fn check_unifiable(construct: &str, first: &Field, other: &Field) -> Result<()> {
+    if comparable(first, other) || first.data_type() == other.data_type() {
+        return Ok(());
+    }
+    let name = |field: &Field| {
+        SqlType::of_field(field).map_or_else(|| field.data_type().to_string(), |t| t.to_string())
+    };
+    Err(external(Error::user(
+        SqlState::DATATYPE_MISMATCH,
+        format!("{construct} types {} and {} cannot be matched", name(first), name(other)),
+    )))
+}
+
+/// Step 1 for UNION: its columns have one type each. A quoted literal in a select list takes the
+/// other side's.
+fn unify_union(union: Union) -> Result<Union> {
+    let mut inputs: Vec<Arc<LogicalPlan>> = union.inputs;
+    for column in 0..union.schema.fields().len() {
+        let is_literal = |plan: &LogicalPlan| match plan {
+            LogicalPlan::Projection(p) => {
+                is_quoted_literal(&p.expr[column].clone().unalias_nested().data)
+            }
+            _ => false,
+        };
+        let field_of = |plan: &LogicalPlan| plan.schema().field(column).clone();
+        let Some(first) = inputs
+            .iter()
+            .filter(|plan| !is_literal(plan) && !field_of(plan).data_type().is_null())
+            .map(|plan| field_of(plan))
+            .next()
+        else {
+            continue;
+        };
+        for input in &mut inputs {
+            let field = field_of(input);
+            if field.data_type().is_null() || comparable(&first, &field) {
+                continue;
+            }
+            let LogicalPlan::Projection(projection) = input.as_ref() else {
+                check_unifiable("UNION", &first, &field)?;
+                continue;
+            };
+            if !is_literal(input) {
+                check_unifiable("UNION", &first, &field)?;
+                continue;
+            }
+            let mut exprs = projection.expr.clone();
+            let literal = exprs[column].clone().unalias_nested().data;
+            exprs[column] = typed_literal(literal, &first).alias(field.name());
+            let retyped = Projection::try_new(exprs, projection.input.clone())?;
+            *input = Arc::new(LogicalPlan::Projection(retyped));
+        }
+    }
+    Ok(Union { inputs, schema: union.schema })
 }
 
 /// Step 4.

@@ -32,6 +32,17 @@ pub struct Functions {
     pub expr_planners: Vec<Arc<dyn ExprPlanner>>,
 }
 
+impl Functions {
+    /// Whether any kind of function has that name, or DataFusion's planner knows it as syntax.
+    pub fn is_known(&self, name: &str) -> bool {
+        self.scalar.contains_key(name)
+            || self.higher_order.contains_key(name)
+            || self.aggregate.contains_key(name)
+            || self.window.contains_key(name)
+            || matches!(name, "unnest" | "unnest_outer" | "make_map" | "map" | "grouping")
+    }
+}
+
 /// The lists, the same for every session.
 pub static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(PostgresOperators)];

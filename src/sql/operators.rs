@@ -43,7 +43,7 @@ impl ExprPlanner for PostgresOperators {
             return plan_arithmetic(op, raw, left.data_type(), right.data_type());
         }
         if is_comparison(&raw.op) && !comparable(&left, &right) {
-            return Err(no_operator(&raw.op, &left, &right));
+            return Err(no_operator(&raw.op.to_string(), &left, &right));
         }
         Ok(PlannerResult::Original(raw))
     }
@@ -168,7 +168,7 @@ fn call(op: ArithmeticOp, left: Expr, right: Expr) -> Expr {
 }
 
 /// Step 4: which types Postgres compares with each other.
-fn comparable(left: &Field, right: &Field) -> bool {
+pub fn comparable(left: &Field, right: &Field) -> bool {
     let class = |field: &Field| match SqlType::of_field(field) {
         Some(
             SqlType::Int2
@@ -198,7 +198,7 @@ fn comparable(left: &Field, right: &Field) -> bool {
 }
 
 /// `operator does not exist: integer = text`.
-fn no_operator(op: &BinaryOperator, left: &Field, right: &Field) -> DataFusionError {
+pub fn no_operator(op: &str, left: &Field, right: &Field) -> DataFusionError {
     let name = |field: &Field| {
         SqlType::of_field(field).map_or_else(|| field.data_type().to_string(), |t| t.to_string())
     };

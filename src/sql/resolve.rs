@@ -26,6 +26,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
 use crate::catalog::system_views::{self, SystemRelation};
 use crate::functions::scalar::session::constant_function;
+use crate::functions::scalar::unknown::unknown_function;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
 use crate::types::error::{Error, Result, SqlState};
@@ -324,7 +325,9 @@ impl ContextProvider for Resolver<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        session_function(self.context, name).or_else(|| FUNCTIONS.scalar.get(name).cloned())
+        session_function(self.context, name)
+            .or_else(|| FUNCTIONS.scalar.get(name).cloned())
+            .or_else(|| (!FUNCTIONS.is_known(name)).then(|| unknown_function(name)))
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {

@@ -16,7 +16,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
+    Select, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef,
+    TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -25,8 +26,13 @@ use crate::sql::parse::types::length_chars_max;
 use crate::sql::schema::repeated_name;
 use crate::sql::types::{sql_type_of, type_name};
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
 
+/// Functions of numbers, which Postgres takes to be double precision when nothing says otherwise.
+const NUMERIC_FUNCTIONS: [&str; 20] = [
+    "abs", "acos", "asin", "atan", "cbrt", "ceil", "ceiling", "cos", "degrees", "exp", "floor",
+    "ln", "log", "power", "radians", "round", "sin", "sqrt", "tan", "trunc",
+];
 /// As many as the protocol can number.
 const PARAMETERS_MAX: usize = 65_535;
 
@@ -79,18 +85,27 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         wrap_values(&mut query.body);
+        flow(reject_bag_operations(&query.body))
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        name_function_column(factor);
         ControlFlow::Continue(())
     }
 
     // Names come from the tree as the user wrote it, so before the walk goes down.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        flow(name_columns(select))
+        flow(reject_windows(select.selection.as_ref(), "WHERE").and_then(|()| {
+            reject_windows(select.having.as_ref(), "HAVING")?;
+            name_columns(select)
+        }))
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 wrap_integer(expr);
+                spread_series(expr);
             }
         }
         ControlFlow::Continue(())
@@ -168,6 +183,29 @@ impl Rewriter {
         Ok(known == sql_type)
     }
 
+    /// A parameter that is the argument of a numeric function is a number, as Postgres resolves it.
+    fn take_function_types(&mut self, function: &Function) -> Result<()> {
+        let FunctionArguments::List(list) = &function.args else { return Ok(()) };
+        let name = function.name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default();
+        if !NUMERIC_FUNCTIONS.contains(&name.as_str()) {
+            return Ok(());
+        }
+        // Digits are counted for numeric only.
+        let counts_digits = list.args.len() == 2 && matches!(name.as_str(), "round" | "trunc");
+        let number = if counts_digits {
+            SqlType::Numeric(NUMERIC_DEFAULT.0, NUMERIC_DEFAULT.1)
+        } else {
+            SqlType::Float8
+        };
+        for (index, arg) in list.args.iter().enumerate() {
+            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
+                let digits = counts_digits && index == 1;
+                self.take_parameter_type(expr, if digits { &SqlType::Int4 } else { &number })?;
+            }
+        }
+        Ok(())
+    }
+
     fn rewrite_before(&mut self, expr: &mut Expr) -> Result<()> {
         match expr {
             Expr::Value(_) => {
@@ -206,6 +244,7 @@ impl Rewriter {
                     *expr = row_in_list(inner, list, *negated)?;
                 }
             }
+            Expr::Function(function) => self.take_function_types(function)?,
             Expr::Collate { expr: inner, collation } => {
                 let name = collation.0.last().map(ToString::to_string).unwrap_or_default();
                 let name = name.trim_matches('"').to_lowercase();
@@ -222,6 +261,34 @@ impl Rewriter {
         }
         Ok(())
     }
+}
+
+/// For `x = ANY($1)`: the query with `x = $1` in its place, which tells the type of the array's
+/// items, and the parameters that are such arrays. `None` when there are none.
+pub fn array_parameters(query: &Query) -> Option<(Query, Vec<usize>)> {
+    struct Prober {
+        arrays: Vec<usize>,
+    }
+    impl VisitorMut for Prober {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::AnyOp { left, compare_op, right, .. }
+            | Expr::AllOp { left, compare_op, right } = expr
+                && let Ok(Some(index)) = parameter_index(right)
+            {
+                self.arrays.push(index);
+                let (left, right) =
+                    (std::mem::replace(&mut **left, null()), std::mem::replace(&mut **right, null()));
+                *expr = binary(left, compare_op.clone(), right);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut probe = query.clone();
+    let mut prober = Prober { arrays: vec![] };
+    let _ = VisitMut::visit(&mut probe, &mut prober);
+    (!prober.arrays.is_empty()).then_some((probe, prober.arrays))
 }
 
 /// The zero-based index of a parameter, when the expression is one.
@@ -287,9 +354,32 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             let values = std::mem::take(values);
             *expr = call("struct", values);
         }
+        Expr::Interval(interval) => {
+            if let Some(text) = interval_text(interval) {
+                let text = Expr::Value(ValueWithSpan {
+                    value: Value::SingleQuotedString(text),
+                    span: Span::empty(),
+                });
+                *expr = cast(text, DataType::Interval { fields: None, precision: None });
+            }
+        }
         _ => {}
     }
     Ok(())
+}
+
+/// The text of an interval literal, its unit included, for Postgres's own reading of it.
+fn interval_text(interval: &ast::Interval) -> Option<String> {
+    let text = match interval.value.as_ref() {
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => text,
+        Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => text,
+        _ => return None,
+    };
+    Some(match (&interval.leading_field, &interval.last_field) {
+        // '5' MINUTE; for '1:30' HOUR TO MINUTE the text says enough.
+        (Some(unit), None) if text.trim().parse::<f64>().is_ok() => format!("{text} {unit}"),
+        _ => text.clone(),
+    })
 }
 
 /// Functions whose arguments decide the result's type together.
@@ -313,6 +403,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
             }
         }
     }
+    check_count(&name, function)?;
     let no_arguments = match &function.args {
         FunctionArguments::None => true,
         FunctionArguments::List(list) => list.args.is_empty(),
@@ -337,6 +428,23 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         }
         _ => return Ok(None),
     }))
+}
+
+/// DataFusion takes `count()` and `count(a, b)`; Postgres does not.
+fn check_count(name: &str, function: &Function) -> Result<()> {
+    let FunctionArguments::List(list) = &function.args else { return Ok(()) };
+    match list.args.len() {
+        1 => Ok(()),
+        _ if name != "count" => Ok(()),
+        0 => Err(Error::user(
+            SqlState::WRONG_OBJECT_TYPE,
+            "count(*) must be used to call a parameterless aggregate function",
+        )),
+        arguments => Err(Error::user(
+            SqlState::UNDEFINED_FUNCTION,
+            format!("function count with {arguments} arguments does not exist"),
+        )),
+    }
 }
 
 /// `OPERATOR(pg_catalog.~)` is `~`.
@@ -493,6 +601,79 @@ fn make_decimal(expr: &mut Expr) {
     }
 }
 
+/// DataFusion plans EXCEPT ALL and INTERSECT ALL as joins, which do not count duplicates.
+fn reject_bag_operations(body: &SetExpr) -> Result<()> {
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
+    if *op != SetOperator::Union && *set_quantifier == SetQuantifier::All {
+        return Err(Error::unsupported(format!("{op} ALL"))
+            .hint(format!("Use {op}, or number duplicates with row_number().")));
+    }
+    reject_bag_operations(left)?;
+    reject_bag_operations(right)
+}
+
+/// SQLSTATE 42P20 for a window function in a clause that is computed before windows are.
+fn reject_windows(condition: Option<&Expr>, clause: &str) -> Result<()> {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = bool;
+
+        // A subquery has clauses of its own.
+        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<bool> {
+            ControlFlow::Break(false)
+        }
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<bool> {
+            match expr {
+                Expr::Function(function) if function.over.is_some() => ControlFlow::Break(true),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    match condition.map(|condition| condition.visit(&mut Finder)) {
+        Some(ControlFlow::Break(true)) => Err(Error::user(
+            SqlState::WINDOWING_ERROR,
+            format!("window functions are not allowed in {clause}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `SELECT generate_series(1, 3)` gives three rows, where DataFusion gives one with an array.
+fn spread_series(expr: &mut Expr) {
+    let Expr::Function(function) = expr else { return };
+    let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold);
+    if name.as_deref() == Some("generate_series") {
+        let series = std::mem::replace(expr, null());
+        *expr = call("unnest", vec![series]);
+    }
+}
+
+/// In Postgres the one column of a function in FROM is called as the function, or as its alias.
+fn name_function_column(factor: &mut TableFactor) {
+    let (alias, name) = match factor {
+        TableFactor::Table { name, alias, args: Some(_), .. } => {
+            let name = name.0.last().and_then(|part| part.as_ident()).map(fold);
+            (alias, name.filter(|name| name == "generate_series"))
+        }
+        TableFactor::UNNEST { alias, array_exprs, .. } if array_exprs.len() == 1 => {
+            (alias, Some("unnest".to_owned()))
+        }
+        _ => return,
+    };
+    let Some(name) = name else { return };
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', name),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        let name = alias.name.clone();
+        alias.columns.push(TableAliasColumnDef { name, data_type: None });
+    }
+}
+
 fn wrap_values(body: &mut SetExpr) {
     match body {
         SetExpr::Values(values) => {
@@ -517,9 +698,9 @@ fn name_columns(select: &mut Select) -> Result<()> {
         .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(_, _)));
     let mut seen: Vec<String> = vec![];
     for item in &mut select.projection {
-        let (name, explicit) = match item {
-            SelectItem::UnnamedExpr(expr) => (column_name(expr), false),
-            SelectItem::ExprWithAlias { alias, .. } => (fold(alias), true),
+        let name = match item {
+            SelectItem::UnnamedExpr(expr) => column_name(expr),
+            SelectItem::ExprWithAlias { alias, .. } => fold(alias),
             SelectItem::ExprWithAliases { .. } => {
                 return Err(Error::unsupported("several aliases for one column"));
             }
@@ -528,7 +709,11 @@ fn name_columns(select: &mut Select) -> Result<()> {
         let count = seen.iter().filter(|other| **other == name).count();
         seen.push(name.clone());
         // What `*` expands to is not known yet: a column named beside it may repeat one.
-        let repeated = count > 0 || (wildcard && !explicit);
+        let column = matches!(
+            item,
+            SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+        );
+        let repeated = count > 0 || (wildcard && column);
         let unique = if repeated { repeated_name(&name, count + 1) } else { name };
         match item {
             // Columns keep their qualifier as long as nothing repeats.

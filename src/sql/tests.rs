@@ -15,6 +15,7 @@ use crate::catalog::object::{
     Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
+use crate::functions::scalar::cast::{CastSettings, cast_array};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::{parse, parse_query};
@@ -24,6 +25,7 @@ use crate::sql::types::sql_type_of;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
+use crate::types::text::zone::Zone;
 
 mod batch;
 mod dml;
@@ -202,8 +204,10 @@ pub fn values_of(types: &[SqlType], texts: &[&str]) -> Vec<ArrayRef> {
         .iter()
         .zip(types)
         .map(|(text, sql_type)| {
-            let text = StringArray::from(vec![(*text != "NULL").then_some(*text)]);
-            arrow::compute::cast(&text, &sql_type.to_arrow()).expect("a parameter's text")
+            let text: ArrayRef =
+                Arc::new(StringArray::from(vec![(*text != "NULL").then_some(*text)]));
+            let settings = CastSettings { zone: Zone::UTC, now_us: 0 };
+            cast_array(&text, &SqlType::Text, sql_type, &settings).expect("a parameter's text")
         })
         .collect()
 }
@@ -223,22 +227,13 @@ fn rows_of(schema: &Schema, text: &str) -> RecordBatch {
         .map(|(index, field)| {
             let values = lines.iter().map(|line| Some(line[index]).filter(|v| *v != "NULL"));
             let text = StringArray::from_iter(values);
-            match SqlType::of_field(field) {
-                Some(SqlType::Uuid) => uuids(&text),
-                _ => arrow::compute::cast(&text, field.data_type()).expect("a value's text"),
-            }
+            let text: ArrayRef = Arc::new(text);
+            let settings = CastSettings { zone: Zone::UTC, now_us: 0 };
+            let sql_type = SqlType::of_field(field).expect("a SQL type");
+            cast_array(&text, &SqlType::Text, &sql_type, &settings).expect("a value's text")
         })
         .collect();
     RecordBatch::try_new(Arc::new(schema.clone()), columns).expect("rows that fit")
-}
-
-fn uuids(text: &StringArray) -> ArrayRef {
-    let bytes =
-        text.iter().map(|t| t.map(|t| *uuid::Uuid::parse_str(t).expect("a uuid").as_bytes()));
-    Arc::new(
-        arrow::array::FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes, 16)
-            .expect("16 bytes each"),
-    )
 }
 
 /// A header of names and types, then rows, `|` between values, sorted unless `ordered`.

@@ -37,6 +37,8 @@ impl SqlState {
     pub const CHARACTER_NOT_IN_REPERTOIRE: SqlState = SqlState("22021");
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
     pub const ARRAY_SUBSCRIPT_ERROR: SqlState = SqlState("2202E");
+    pub const INVALID_ROW_COUNT_IN_LIMIT: SqlState = SqlState("2201W");
+    pub const INVALID_ROW_COUNT_IN_OFFSET: SqlState = SqlState("2201X");
     pub const INVALID_TEXT_REPRESENTATION: SqlState = SqlState("22P02");
     pub const INVALID_BINARY_REPRESENTATION: SqlState = SqlState("22P03");
     pub const BAD_COPY_FILE_FORMAT: SqlState = SqlState("22P04");

@@ -5,10 +5,12 @@
 //! | `arithmetic.rs` | `+ - * / %` on integers and floats, with errors instead of wrap-around |
 //! | `cast.rs`, `cast/` | casts that Postgres and Arrow do differently |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
+//! | `unknown.rs` | stands for a function that does not exist, until the error can tell its types |
 
 pub mod arithmetic;
 pub mod cast;
 pub mod session;
+pub mod unknown;
 
 use std::sync::Arc;
 

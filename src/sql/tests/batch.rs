@@ -40,7 +40,7 @@ fn explore() {
             continue;
         }
         let (sql, params) = match sql.split_once(" -- ") {
-            Some((s, p)) => (s.trim(), p.split(',').collect()),
+            Some((s, p)) => (s.trim(), p.split(if p.contains('|') { '|' } else { ',' }).collect()),
             None => (sql, vec![]),
         };
         println!("=== {sql}\n{}", report(sql, &params));
