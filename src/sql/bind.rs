@@ -334,11 +334,7 @@ fn infer_parameters(
 }
 
 /// A parameter among expressions that share a type has the type of the others.
-fn infer_from_siblings(
-    expr: &LogicalExpr,
-    schema: &DFSchema,
-    known: &mut Vec<Option<SqlType>>,
-) {
+fn infer_from_siblings(expr: &LogicalExpr, schema: &DFSchema, known: &mut Vec<Option<SqlType>>) {
     let siblings: Vec<&LogicalExpr> = match expr {
         LogicalExpr::ScalarFunction(call) if coerce::UNIFYING.contains(&call.func.name()) => {
             call.args.iter().collect()
