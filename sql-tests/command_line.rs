@@ -102,7 +102,7 @@ fn run_prints_results_and_stops_at_the_first_error() {
          3\tthree\n\
          \\.\n\
          SELECT * FROM t ORDER BY a;\n\
-         SELECT 1,\n  nope FROM t;\n\
+         SELECT 1\n  FROM nope;\n\
          SELECT 'not reached';\n",
     );
     let data_dir = folder.path().join("data");
@@ -114,9 +114,9 @@ fn run_prints_results_and_stops_at_the_first_error() {
          3 | three\n(3 rows)\n\n"
     );
     let stderr = text(&output.stderr);
-    let expected = format!("{file}:8:3: ERROR:  42703: column \"nope\" does not exist\n");
+    let expected = format!("{file}:8:8: ERROR:  42P01: relation \"nope\" does not exist\n");
     assert!(stderr.starts_with(&expected), "{stderr}");
-    assert!(stderr.contains("LINE 2:   nope FROM t\n          ^\n"), "{stderr}");
+    assert!(stderr.contains("LINE 2:   FROM nope\n               ^\n"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));
 
     let good = write(folder.path(), "b.sql", "SELECT 1 AS x");
@@ -140,7 +140,7 @@ fn a_server_answers_the_shell_and_http_and_stops_on_signals() {
     );
     assert_eq!(output.status.code(), Some(0));
 
-    let output = run(millstream(&["repl", &served.url]), "SELECT 1;\nSELECT;;\nSELECT * FROM no");
+    let output = run(millstream(&["repl", &served.url]), "SELECT 1;\n;;\nSELECT * FROM no");
     assert_eq!(output.status.code(), Some(1));
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("<stdin>:3:15: ERROR:  42P01: "), "{stderr}");

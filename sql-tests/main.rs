@@ -3,7 +3,10 @@
 //!
 //! `SLT=join cargo test --test sql_tests` runs the files with `join` in their path only.
 
+#![allow(clippy::disallowed_methods, reason = "tests may wait and time")]
+
 mod command_line;
+mod oracle;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

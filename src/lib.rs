@@ -15,6 +15,9 @@
 //! | 9 | `bench` |
 //! | 10 | `cli`, `main` |
 
+// Tests may wait and time.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod types;
 
 pub mod config;

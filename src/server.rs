@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::config::ServerConfig;
 use crate::coordinator::command::Database;
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
-use crate::frontend::pgwire;
+use crate::frontend::pgwire as postgres_wire;
 use crate::observe::clock::Clock;
 use crate::observe::process;
 use crate::types::error::{Error, Result};
@@ -27,6 +27,9 @@ use crate::web::api::{self, Health, Phase};
 
 /// Often enough to see a leak, seldom enough to cost nothing.
 const MEMORY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Beyond `shutdown_timeout`, for what ends by itself.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// A running server.
 pub struct Server {
@@ -73,7 +76,7 @@ impl Server {
 
         let clients_shutdown = CancellationToken::new();
         let database = Database::new(coordinator.clone(), clock.clone());
-        let clients = tokio::spawn(pgwire::serve(
+        let clients = tokio::spawn(postgres_wire::serve(
             postgres,
             database.clone(),
             clock.clone(),
@@ -139,7 +142,7 @@ impl Server {
         let timeout = self.config.shutdown_timeout;
         self.clients_shutdown.cancel();
         let clients = self.clients.abort_handle();
-        if tokio::time::timeout(timeout, self.clients).await.is_err() {
+        if tokio::time::timeout(timeout + STOP_GRACE, self.clients).await.is_err() {
             warn!(timeout_ms = timeout.as_millis(), "clients did not leave in time");
             clients.abort();
         }

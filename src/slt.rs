@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::config::ServerConfig;
@@ -27,6 +28,9 @@ use crate::types::error::{Error, Result, SqlState};
 const FILE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Files that run at the same time.
 const FILES_AT_ONCE: usize = 4;
+/// How often a database in use is tried to be dropped, and how long is waited in between.
+const DROP_ATTEMPTS: u32 = 250;
+const DROP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// One way to run all files; every way must give the same rows.
 #[derive(Clone, Copy, Debug)]
@@ -217,8 +221,9 @@ async fn run_in_new_database(
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let database = format!("slt_{}_{number}", std::process::id());
-    let mut admin = Session::connect(server).await.map_err(|error| error.to_string())?;
-    admin.must(&format!("CREATE DATABASE {database}")).await?;
+    let admin = Session::connect(server).await.map_err(|error| error.to_string())?;
+    let create = admin.must(&format!("CREATE DATABASE {database}")).await;
+    create.map_err(|error| format!("CREATE DATABASE {database}: {error}"))?;
 
     let mut config = server.clone();
     config.dbname(&database);
@@ -235,7 +240,7 @@ async fn run_in_new_database(
     drop(runner);
     outcome.map_err(|error| error.display(false).to_string())?;
     // A database of a failed file stays, for whoever looks into it.
-    admin.must(&format!("DROP DATABASE {database}")).await
+    admin.drop_database(&database).await
 }
 
 /// The nearest folder `data` beside a file or above it.
@@ -254,7 +259,9 @@ pub fn features(text: &str) -> Vec<&str> {
 
 /// One connection of a file.
 struct Session {
-    client: Client,
+    /// `None` once it is closed.
+    client: Option<Client>,
+    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
 }
 
 /// An error as the files check it.
@@ -271,6 +278,12 @@ impl std::fmt::Display for TestError {
 }
 
 impl std::error::Error for TestError {}
+
+impl TestError {
+    fn is_in_use(&self) -> bool {
+        self.sqlstate.as_deref() == Some(SqlState::OBJECT_IN_USE.0)
+    }
+}
 
 impl From<tokio_postgres::Error> for TestError {
     fn from(error: tokio_postgres::Error) -> TestError {
@@ -292,15 +305,30 @@ impl Session {
     async fn connect(config: &Config) -> Result<Session, TestError> {
         let (client, connection) = config.connect(NoTls).await?;
         // It ends when the client is dropped; its error is the client's error too.
-        tokio::spawn(connection);
-        Ok(Session { client })
+        let connection = tokio::spawn(connection);
+        Ok(Session { client: Some(client), connection })
     }
 
-    async fn must(&mut self, sql: &str) -> Result<(), String> {
-        self.client
-            .batch_execute(sql)
-            .await
-            .map_err(|error| format!("{sql}: {}", TestError::from(error)))
+    fn client(&self) -> Result<&Client, TestError> {
+        let closed = || TestError { text: "the connection is closed".to_owned(), sqlstate: None };
+        self.client.as_ref().ok_or_else(closed)
+    }
+
+    async fn must(&self, sql: &str) -> Result<(), TestError> {
+        Ok(self.client()?.batch_execute(sql).await?)
+    }
+
+    /// Waits for the sessions that were just closed: the server may not have noticed yet.
+    async fn drop_database(&self, database: &str) -> Result<(), String> {
+        let sql = format!("DROP DATABASE {database}");
+        let mut attempts_left = DROP_ATTEMPTS;
+        loop {
+            match self.must(&sql).await {
+                Err(error) if error.is_in_use() && attempts_left > 0 => attempts_left -= 1,
+                outcome => return outcome.map_err(|error| format!("{sql}: {error}")),
+            }
+            tokio::time::sleep(DROP_INTERVAL).await;
+        }
     }
 }
 
@@ -313,7 +341,7 @@ impl AsyncDB for Session {
         let mut column_count = None;
         let mut rows = Vec::new();
         let mut affected_count = 0;
-        for message in self.client.simple_query(sql).await? {
+        for message in self.client()?.simple_query(sql).await? {
             match message {
                 SimpleQueryMessage::RowDescription(columns) => column_count = Some(columns.len()),
                 SimpleQueryMessage::Row(row) => {
@@ -329,7 +357,11 @@ impl AsyncDB for Session {
         })
     }
 
-    async fn shutdown(&mut self) {}
+    async fn shutdown(&mut self) {
+        self.client = None;
+        // How it ended is nobody's concern any more.
+        let _ = (&mut self.connection).await;
+    }
 
     fn engine_name(&self) -> &str {
         "millstream"

@@ -149,7 +149,20 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     ("pgwire", &["src/frontend/"]),
     ("sqlparser", &["src/sql/"]),
-    ("datafusion", &["src/sql/", "src/plan/expr.rs", "src/functions/", "src/coordinator/query.rs"]),
+    (
+        "datafusion",
+        &[
+            "src/sql/",
+            "src/plan/expr.rs",
+            "src/functions/",
+            // Batch execution, and the syntax trees that statements carry.
+            "src/coordinator/query.rs",
+            "src/coordinator/source_scan.rs",
+            "src/coordinator/system_relations.rs",
+            "src/coordinator/copy.rs",
+            "src/coordinator/ddl.rs",
+        ],
+    ),
     ("object_store", &["src/storage/"]),
     ("axum", &["src/web/"]),
     ("rustyline", &["src/frontend/repl"]),

@@ -1,2 +1,2 @@
 -- Selection: the bids on certain auctions.
-SELECT auction, price FROM bid WHERE mod(auction, 123) = 0
+SELECT auction, price FROM bid WHERE auction % 123 = 0

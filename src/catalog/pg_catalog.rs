@@ -33,7 +33,7 @@ pub fn relation_oid(id: ObjectId) -> i64 {
 /// The object with this relation id.
 pub fn object_of_oid(oid: i64) -> Option<ObjectId> {
     let offset = oid.checked_sub(FIRST_USER_OID).filter(|o| *o >= 0)?;
-    (offset % OIDS_PER_OBJECT == 0).then(|| ObjectId((offset / OIDS_PER_OBJECT) as u64))
+    (offset % OIDS_PER_OBJECT == 0).then_some(ObjectId((offset / OIDS_PER_OBJECT) as u64))
 }
 
 /// The object whose primary key's index has this id.

@@ -231,7 +231,7 @@ impl Catalog {
             }
             Change::ReplaceView(object) => {
                 let old = self.objects.get(&object.id);
-                if !old.is_some_and(|old| old.name == object.name) {
+                if old.is_none_or(|old| old.name != object.name) {
                     return Err(Error::internal(format!(
                         "replaced view {} is not in the catalog",
                         object.name.name

@@ -293,6 +293,7 @@ fn file_error(doing: &str, path: &str, error: &std::io::Error) -> Error {
 }
 
 /// Whether a file was changed so lately that it may not be complete.
+#[expect(clippy::disallowed_methods, reason = "compared with the file system's clock")]
 fn may_be_growing(path: &str) -> bool {
     let changed = std::fs::metadata(path).and_then(|found| found.modified());
     changed.is_ok_and(|changed| {
@@ -399,15 +400,15 @@ fn check_columns(
         .detail(format!("Its columns are: {list}."))
         .hint("Check the column names, and csv.delimiter and csv.header for a csv file."));
     }
-    let required = schema.fields().iter().zip(matched);
-    for (field, _) in required.filter(|(field, found)| !field.is_nullable() && found.is_none()) {
-        return Err(Error::user(
+    let mut fields = schema.fields().iter().zip(matched);
+    match fields.find(|(field, found)| !field.is_nullable() && found.is_none()) {
+        None => Ok(()),
+        Some((field, _)) => Err(Error::user(
             SqlState::UNDEFINED_COLUMN,
             format!("file \"{path}\" has no column \"{}\", which is NOT NULL", field.name()),
         )
-        .detail(format!("Its columns are: {list}.")));
+        .detail(format!("Its columns are: {list}."))),
     }
-    Ok(())
 }
 
 #[cfg(test)]

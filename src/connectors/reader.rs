@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::connectors::{Offset, Read, ReadRange, Source, SourceRows, SplitId, SplitReader};
 use crate::types::error::{Error, Result};
@@ -87,10 +87,7 @@ impl SourceReader {
 
     /// The next item, if there is one now.
     pub fn try_next(&self) -> Option<ReaderItem> {
-        match self.items.try_recv() {
-            Ok(item) => Some(item),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.items.try_recv().ok()
     }
 
     pub fn is_empty(&self) -> bool {

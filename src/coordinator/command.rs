@@ -133,7 +133,7 @@ pub struct Notice {
 
 impl Notice {
     /// Something the user may want to know: `severity` NOTICE.
-    pub(super) fn notice(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+    pub(super) fn note(sqlstate: &'static str, message: impl Into<String>) -> Notice {
         Notice { severity: "NOTICE", sqlstate, message: message.into(), detail: None, hint: None }
     }
 

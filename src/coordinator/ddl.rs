@@ -88,7 +88,7 @@ impl Connection {
         let name_of = target_name(context, name)?;
         let Some(existing) = context.catalog.lookup(&name_of) else { return Ok(Some(name_of)) };
         if if_not_exists {
-            self.session.notify(Notice::notice(
+            self.session.notify(Notice::note(
                 SqlState::DUPLICATE_TABLE.0,
                 format!("relation \"{}\" already exists, skipping", name_of.name),
             ));
@@ -335,7 +335,7 @@ impl Connection {
         if !may {
             return Err(Error::user(sqlstate, message));
         }
-        self.session.notify(Notice::notice(sqlstate.0, format!("{message}, skipping")));
+        self.session.notify(Notice::note(sqlstate.0, format!("{message}, skipping")));
         Ok(())
     }
 
@@ -564,7 +564,7 @@ fn check_replacement(context: &PlanContext, old: &Object, new: &Object) -> Resul
 /// The columns of CREATE TABLE.
 fn table_schema(context: &PlanContext, table: &str, columns: &[ColumnDef]) -> Result<SchemaRef> {
     check_distinct(columns)?;
-    let plain: Vec<Field> = columns.iter().filter_map(|c| declared_field(c)).collect();
+    let plain: Vec<Field> = columns.iter().filter_map(declared_field).collect();
     let plain = Schema::new(plain);
     let mut fields = Vec::with_capacity(columns.len());
     for column in columns {

@@ -40,7 +40,7 @@ impl Connection {
         if !may {
             return Err(Error::user(sqlstate, message));
         }
-        self.session.notify(Notice::notice("00000", format!("{message}, skipping")));
+        self.session.notify(Notice::note("00000", format!("{message}, skipping")));
         Ok(())
     }
 
@@ -151,10 +151,10 @@ impl Connection {
             .collect();
         let notice = match &lines[..] {
             [] => return,
-            [one] => Notice::notice("00000", one.clone()),
+            [one] => Notice::note("00000", one.clone()),
             _ => {
                 let message = format!("drop cascades to {} other objects", lines.len());
-                let mut notice = Notice::notice("00000", message);
+                let mut notice = Notice::note("00000", message);
                 notice.detail = Some(lines.join("\n"));
                 notice
             }

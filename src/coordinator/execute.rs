@@ -259,7 +259,7 @@ impl Connection {
             let planned = &prepared.plan;
             let again = if matches!(planned.plan, StatementPlan::None)
                 || planned.basis == PlanBasis::of(&context)
-                    && !self.transaction.as_ref().is_some_and(|b| !b.is_read_only())
+                    && self.transaction.as_ref().is_none_or(|b| b.is_read_only())
             {
                 None
             } else {

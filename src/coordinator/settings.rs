@@ -290,7 +290,7 @@ impl Settings {
 
     /// The schemas of `search_path`, in order; `$user` is replaced.
     pub fn search_path(&self, user: &str) -> Vec<String> {
-        let names = self.get("search_path").ok().and_then(|v| split_names(v)).unwrap_or_default();
+        let names = self.get("search_path").ok().and_then(split_names).unwrap_or_default();
         names
             .into_iter()
             .map(|name| if name == "$user" { user.to_owned() } else { name })

@@ -22,8 +22,8 @@ pub struct Table {
 }
 
 enum Rows {
-    Keyed(KeyedTable),
-    Bag(MultiTable),
+    Keyed(Box<KeyedTable>),
+    Bag(Box<MultiTable>),
 }
 
 /// What a write did to the table.
@@ -41,9 +41,9 @@ impl Table {
     /// For a key column whose type has no equality.
     pub fn new(schema: SchemaRef, key: Vec<usize>) -> Result<Table> {
         let rows = if key.is_empty() {
-            Rows::Bag(MultiTable::bag(schema.clone())?)
+            Rows::Bag(Box::new(MultiTable::bag(schema.clone())?))
         } else {
-            Rows::Keyed(KeyedTable::new(schema.clone(), key)?)
+            Rows::Keyed(Box::new(KeyedTable::new(schema.clone(), key)?))
         };
         Ok(Table { schema, rows })
     }

@@ -7,9 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 
-use crate::coordinator::command::{
-    ConnectOptions, Connection, CopyIn, Database, Response, TransactionStatus,
-};
+use crate::coordinator::command::{ConnectOptions, Connection, Database, Response};
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
 use crate::observe::clock::Clock;
 use crate::types::error::{Error, Result};

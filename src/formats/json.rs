@@ -567,7 +567,6 @@ fn braced_elements<'a>(text: &'a [u8], elements: &mut Vec<Option<Cow<'a, [u8]>>>
 }
 
 /// The first element of a list and how many bytes it takes; the outer `None` when it is broken.
-#[expect(clippy::type_complexity, reason = "an element that is NULL, or its text")]
 fn braced_element(text: &[u8]) -> Option<(Option<Cow<'_, [u8]>>, usize)> {
     match text.first()? {
         b'"' => {

@@ -100,7 +100,7 @@ fn primitives<T: ArrowPrimitiveType>(
     let mut values = Vec::with_capacity(cells.len());
     let mut nulls = NullBufferBuilder::new(cells.len());
     for (index, cell) in cells.values.iter().enumerate() {
-        match cell.map(|text| parse(text)) {
+        match cell.map(&parse) {
             Some(Ok(value)) => {
                 values.push(value);
                 nulls.append_non_null();

@@ -70,7 +70,7 @@ const HISTORY_LINES_MAX: usize = 10_000;
 /// When the server cannot be reached or goes away.
 pub async fn interact(options: ShellOptions) -> Result<bool> {
     let session = Session::connect(options.target.clone(), Output::stdout()).await?;
-    let mut shell = Shell { session, options, names: Rc::default() };
+    let mut shell = Shell { session, options, names: Rc::default(), demo: None };
     let outcome = if std::io::stdin().is_terminal() {
         shell.interact().await.map(|()| true)
     } else {
@@ -121,6 +121,8 @@ struct Shell {
     options: ShellOptions,
     /// What Tab completes; shared with the editor.
     names: Names,
+    /// The demo that was started last.
+    demo: Option<demo::RunningDemo>,
 }
 
 /// Whether the shell goes on.

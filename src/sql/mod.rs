@@ -5,11 +5,22 @@
 //! | `types.rs` | names of types and identifiers, as Postgres reads them |
 //! | `rewrite.rs` | Postgres's meaning of a syntax tree in the words that DataFusion plans |
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
+//! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
+//! | `coerce.rs` | types and meaning of expressions, after names are resolved |
+//! | `expressions.rs` | logical expressions to compiled ones, and to text |
+//! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
+//! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
+//! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
 //! | `functions.rs` | which functions and operators a query may name |
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
+//! | `errors.rs` | DataFusion's complaints in the words and codes of Postgres |
+//! | `coerce.rs`, `assign.rs` | types that meet, and values on their way into a column |
+//! | `expressions.rs` | a typed expression as a `plan::Expr` |
+//! | `optimize.rs` | the optimizer rules that we use, in order, with reasons |
+//! | `lower.rs` | a logical plan as a `plan::Node` |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
 //! | `statement.rs` | the statements, one variant each |
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BinaryViewArray, BooleanArray,
     FixedSizeBinaryArray, GenericByteArray, LargeBinaryArray, LargeStringArray, PrimitiveArray,
-    StringArray, StringViewArray, new_null_array,
+    StringArray, StringViewArray, StructArray, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{
     ByteArrayType, DataType, Date32Type, Date64Type, Decimal128Type, DurationMicrosecondType,
-    DurationMillisecondType, DurationNanosecondType, DurationSecondType, Float32Type, Float64Type,
-    GenericBinaryType, GenericStringType, Int8Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType,
+    DurationMillisecondType, DurationNanosecondType, DurationSecondType, FieldRef, Fields,
+    Float32Type, Float64Type, GenericBinaryType, GenericStringType, Int8Type, Int16Type, Int32Type,
+    Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType,
     Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
@@ -398,6 +399,8 @@ pub struct BytesCodec {
     data_type: DataType,
     /// For types that are not text or binary, with the row that stands for NULL.
     converter: Option<(RowConverter, Vec<u8>)>,
+    /// The row format has a column for each field of the struct, not one for the struct.
+    by_field: bool,
 }
 
 impl BytesCodec {
@@ -426,7 +429,28 @@ impl BytesCodec {
             let null = null.row(0).data().to_vec();
             Some((converter, null))
         };
-        Ok(BytesCodec { data_type: data_type.clone(), converter })
+        Ok(BytesCodec { data_type: data_type.clone(), converter, by_field: false })
+    }
+
+    /// For structs of these fields, ordered by field after field in these directions.
+    ///
+    /// # Errors
+    /// For a type that Arrow's row format does not know.
+    pub fn of_struct(fields: &Fields, options: &[SortOptions]) -> Result<BytesCodec> {
+        assert_eq!(fields.len(), options.len(), "a direction for each field");
+        let sort = |(field, options): (&FieldRef, &SortOptions)| {
+            SortField::new_with_options(field.data_type().clone(), *options)
+        };
+        let sort: Vec<SortField> = fields.iter().zip(options).map(sort).collect();
+        if !RowConverter::supports_fields(&sort) {
+            return Err(Error::unsupported("ordering by these types"));
+        }
+        let converter = RowConverter::new(sort)?;
+        let nulls: Vec<ArrayRef> =
+            fields.iter().map(|f| new_null_array(f.data_type(), 1)).collect();
+        let null = converter.convert_columns(&nulls)?.row(0).data().to_vec();
+        let data_type = DataType::Struct(fields.clone());
+        Ok(BytesCodec { data_type, converter: Some((converter, null)), by_field: true })
     }
 
     /// The column's values as bytes.
@@ -436,6 +460,10 @@ impl BytesCodec {
     pub fn encode(&self, column: &ArrayRef) -> Result<BytesColumn> {
         assert_eq!(column.data_type(), &self.data_type, "a codec is for one type");
         if let Some((converter, _)) = &self.converter {
+            if self.by_field {
+                let rows = converter.convert_columns(column.as_struct().columns())?;
+                return Ok(BytesColumn::Rows(rows));
+            }
             return Ok(BytesColumn::Rows(converter.convert_columns(std::slice::from_ref(column))?));
         }
         Ok(match &self.data_type {
@@ -460,7 +488,11 @@ impl BytesCodec {
         if let Some((converter, null)) = &self.converter {
             let parser = converter.parser();
             let rows = values.map(|value| parser.parse(value.unwrap_or(null)));
-            let column = converter.convert_rows(rows)?.remove(0);
+            let mut columns = converter.convert_rows(rows)?;
+            if let (true, DataType::Struct(fields)) = (self.by_field, &self.data_type) {
+                return Ok(Arc::new(StructArray::try_new(fields.clone(), columns, None)?));
+            }
+            let column = columns.remove(0);
             // Row format gives back dictionaries as plain values.
             if column.data_type() != &self.data_type {
                 return Ok(arrow::compute::cast(&column, &self.data_type)?);

@@ -331,8 +331,8 @@ impl Join {
         }
         let Some(residual) = &self.residual else { return Ok(Some(pairs)) };
         let length = pairs.ids.len();
-        let mut columns: Vec<ArrayRef> =
-            vec![Arc::new(NullArray::new(length)); residual.schema.fields().len()];
+        let nothing: ArrayRef = Arc::new(NullArray::new(length));
+        let mut columns = vec![nothing; residual.schema.fields().len()];
         for (column, values) in
             residual.used.iter().zip(self.pair_columns(port, rows, &pairs, &residual.used)?)
         {

@@ -193,7 +193,8 @@ impl Completer for EditorHelper {
         let start = before
             .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
             .map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
-        Ok((start, candidates(&before[start..], &self.names.borrow())))
+        let qualified = before[..start].ends_with('.');
+        Ok((start, candidates(&before[start..], &self.names.borrow(), qualified)))
     }
 }
 
@@ -201,8 +202,9 @@ fn pair(text: &str) -> Pair {
     Pair { display: text.to_owned(), replacement: text.to_owned() }
 }
 
-/// What a word may become, names first. Keywords follow the case in which the word was begun.
-fn candidates(word: &str, names: &[String]) -> Vec<Pair> {
+/// What a word may become, names first. Keywords follow the case in which the word was begun;
+/// behind a dot there are none.
+fn candidates(word: &str, names: &[String], qualified: bool) -> Vec<Pair> {
     if word.is_empty() {
         return Vec::new();
     }
@@ -211,7 +213,7 @@ fn candidates(word: &str, names: &[String]) -> Vec<Pair> {
     let lower = word.starts_with(|c: char| c.is_lowercase());
     let keywords = KEYWORDS
         .iter()
-        .filter(|keyword| begins(keyword))
+        .filter(|keyword| !qualified && begins(keyword))
         .map(|keyword| if lower { pair(&keyword.to_lowercase()) } else { pair(keyword) });
     names.iter().filter(|name| begins(name)).map(|name| pair(name)).chain(keywords).collect()
 }
@@ -234,10 +236,11 @@ mod tests {
     fn words_are_completed_in_their_case_and_names_first() {
         let names = ["delays".to_owned(), "Dest".to_owned(), "n".to_owned()];
         let found = |word: &str| -> Vec<String> {
-            candidates(word, &names).into_iter().map(|pair| pair.replacement).collect()
+            candidates(word, &names, false).into_iter().map(|pair| pair.replacement).collect()
         };
         assert_eq!(found("de"), ["delays", "Dest", "default", "delete", "desc", "describe"]);
         assert_eq!(found("SEL"), ["SELECT"]);
+        assert_eq!(candidates("de", &names, true).len(), 2);
         assert_eq!(found("é"), Vec::<String>::new());
         assert_eq!(found(""), Vec::<String>::new());
     }

@@ -24,7 +24,7 @@ pub fn avg(layout: &mut Layout, call: &Call) -> Result<Box<dyn Evaluate>> {
     let input = layout.input(call, &call.arguments);
     let (kind, scale) = sum_kind(&argument.data_type).ok_or_else(|| call.unsupported())?;
     let result = SumResult::new(call)?;
-    if kind == Kind::FloatSum && !result.is_float() {
+    if matches!(kind, Kind::FloatSum(_)) && !result.is_float() {
         return Err(call.unsupported());
     }
     let count = layout.count(input)?;
@@ -35,7 +35,7 @@ pub fn avg(layout: &mut Layout, call: &Call) -> Result<Box<dyn Evaluate>> {
         return Err(call.unsupported());
     }
     let sum = match kind {
-        Kind::FloatSum => Sum::Float { index },
+        Kind::FloatSum(_) => Sum::Float { index },
         Kind::WideSum => Sum::Whole { wide: true },
         _ => Sum::Whole { wide: false },
     };

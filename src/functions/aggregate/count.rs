@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, Int64Array};
 use arrow::buffer::NullBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 
 use crate::functions::aggregate::layout::{Call, Layout, Placed};
 use crate::functions::aggregate::{
@@ -24,8 +26,32 @@ pub fn count(layout: &mut Layout, call: &Call) -> Result<Box<dyn Evaluate>> {
     Ok(Box::new(CountValue { count: layout.count(input)? }))
 }
 
+/// `regr_count`: rows in which both arguments are not NULL.
+pub fn regr_count(layout: &mut Layout, call: &Call) -> Result<Box<dyn Evaluate>> {
+    if call.arguments.len() != 2 {
+        return Err(call.unsupported());
+    }
+    let input = layout.input(call, &call.arguments);
+    Ok(Box::new(RegrCountValue {
+        count: CountValue { count: layout.count(input)? },
+        return_type: call.return_type.clone(),
+    }))
+}
+
 struct CountValue {
     count: usize,
+}
+
+struct RegrCountValue {
+    count: CountValue,
+    return_type: DataType,
+}
+
+impl Evaluate for RegrCountValue {
+    fn evaluate(&self, rows: &ChangedRows<'_>, placed: &[Placed]) -> Result<Evaluated> {
+        let counts = self.count.evaluate(rows, placed)?;
+        Ok(Evaluated::all(cast(&counts.values, &self.return_type)?))
+    }
 }
 
 impl Evaluate for CountValue {

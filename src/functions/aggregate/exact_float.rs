@@ -18,7 +18,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array};
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::buffer::NullBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
 
 use crate::functions::aggregate::{Accumulator, ChangedRows, Rows, Slots, sum_of, words_of};
 use crate::types::error::{Error, Result};
@@ -39,15 +41,41 @@ const WINDOW_BITS: u32 = 125;
 /// Limbs of 64 bits that hold 2^63 times 2^63 times the largest float, with sign.
 const WIDE_LIMBS: usize = 37;
 
+/// What is summed of a row; a row with a NULL argument is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Term {
+    /// The first argument.
+    #[default]
+    First,
+    /// The second argument.
+    Second,
+    /// The first argument squared.
+    FirstSquared,
+    /// The second argument squared.
+    SecondSquared,
+    /// Both arguments multiplied.
+    Product,
+}
+
+/// A sum before it is rounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ExactSum {
+    /// `sum * 2^exponent`, with at most 126 bits.
+    Window { sum: i128, exponent: i32 },
+    /// The nearest float, and the float nearest to what it lacks.
+    Pair(f64, f64),
+}
+
 /// The sum of all floats of each group.
 #[derive(Default)]
 pub struct FloatSum {
+    term: Term,
     /// Sums that do not fit a window, by the index in the group's first word.
-    wide: Vec<Box<Wide>>,
+    wide: Vec<Wide>,
     /// Unused places of `wide`.
     free: Vec<usize>,
-    /// Values of escaped groups when the epoch began.
-    remembered: HashMap<u32, f64>,
+    /// Values of escaped groups when the epoch began, as in [`ExactSum::Pair`].
+    remembered: HashMap<u32, (f64, f64)>,
 }
 
 /// The integer and the exponent of a finite float that is not 0.
@@ -95,6 +123,10 @@ fn scale(sum: i128, exponent: i32) -> f64 {
 }
 
 impl FloatSum {
+    pub fn new(term: Term) -> FloatSum {
+        FloatSum { term, ..FloatSum::default() }
+    }
+
     #[inline]
     fn add(&mut self, words: &mut [u64; 3], value: f64, weight: i64) {
         if value == 0.0 {
@@ -131,14 +163,14 @@ impl FloatSum {
 
     /// Moves the group's sum to a wide sum.
     fn escape(&mut self, words: &mut [u64; 3]) {
-        let mut wide = Box::new(Wide::default());
+        let mut wide = Wide::default();
         if words[2] != EMPTY {
             wide.add_term(sum_of(&[words[0], words[1]]), exponent_of(words));
         }
         *words = [self.keep(wide) as u64, 0, ESCAPED];
     }
 
-    fn keep(&mut self, wide: Box<Wide>) -> usize {
+    fn keep(&mut self, wide: Wide) -> usize {
         match self.free.pop() {
             Some(index) => {
                 self.wide[index] = wide;
@@ -151,11 +183,36 @@ impl FloatSum {
         }
     }
 
+    /// Adds a product of floats without rounding it.
+    fn add_product(&mut self, words: &mut [u64; 3], x: f64, y: f64, weight: i64) {
+        let product = x * y;
+        self.add(words, product, weight);
+        if product.is_finite() {
+            // What the product lost; exact unless it is below the smallest float.
+            self.add(words, x.mul_add(y, -product), weight);
+        }
+    }
+
     fn value(&self, words: &[u64; 3]) -> f64 {
         match words[2] {
             EMPTY => 0.0,
             ESCAPED => self.wide[words[0] as usize].value(),
             _ => scale(sum_of(&[words[0], words[1]]), exponent_of(words)),
+        }
+    }
+
+    /// The words of a changed row, or the remembered value when they say no more.
+    fn at<'a>(
+        &self,
+        rows: &ChangedRows<'a>,
+        row: usize,
+        offset: usize,
+    ) -> Result<&'a [u64; 3], (f64, f64)> {
+        let words = rows.array::<3>(row, offset);
+        match rows.group(row) {
+            // The wide sum may have gone on since the row was as it was.
+            (group, true) if words[2] == ESCAPED => Err(self.remembered[&group]),
+            _ => Ok(words),
         }
     }
 
@@ -190,21 +247,28 @@ impl Accumulator for FloatSum {
     }
 
     fn fold(&mut self, slots: &mut Slots<'_>, rows: &Rows<'_>) -> Result<()> {
-        let column = &rows.arguments[0];
-        match column.data_type() {
-            DataType::Float64 => {
-                let values = column.as_primitive::<Float64Type>().values();
-                rows.for_each(column.nulls(), |group, row, weight| {
-                    self.add(slots.array(group), values[row], weight);
+        let mut nulls = None;
+        for argument in rows.arguments {
+            nulls = NullBuffer::union(nulls.as_ref(), argument.nulls());
+        }
+        let floats = |argument: usize| cast(&rows.arguments[argument], &DataType::Float64);
+        let last = rows.arguments.len() - 1;
+        let (x, y) = match self.term {
+            Term::First | Term::FirstSquared => (floats(0)?, None),
+            Term::Second | Term::SecondSquared => (floats(last)?, None),
+            Term::Product => (floats(0)?, Some(floats(last)?)),
+        };
+        let x = x.as_primitive::<Float64Type>().values();
+        match self.term {
+            Term::First | Term::Second => rows.for_each(nulls.as_ref(), |group, row, weight| {
+                self.add(slots.array(group), x[row], weight);
+            }),
+            Term::FirstSquared | Term::SecondSquared | Term::Product => {
+                let y = y.as_ref().map_or(x, |y| y.as_primitive::<Float64Type>().values());
+                rows.for_each(nulls.as_ref(), |group, row, weight| {
+                    self.add_product(slots.array(group), x[row], y[row], weight);
                 });
             }
-            DataType::Float32 => {
-                let values = column.as_primitive::<Float32Type>().values();
-                rows.for_each(column.nulls(), |group, row, weight| {
-                    self.add(slots.array(group), f64::from(values[row]), weight);
-                });
-            }
-            other => return Err(Error::internal(format!("a float sum over {other}"))),
         }
         Ok(())
     }
@@ -214,7 +278,8 @@ impl Accumulator for FloatSum {
             for group in groups {
                 let words = slots.array::<3>(*group);
                 if words[2] == ESCAPED {
-                    self.remembered.insert(*group, self.value(words));
+                    let pair = self.wide[words[0] as usize].pair();
+                    self.remembered.insert(*group, pair);
                 }
             }
         }
@@ -239,15 +304,26 @@ impl Accumulator for FloatSum {
     }
 
     fn values(&self, rows: &ChangedRows<'_>, offset: usize) -> Result<ArrayRef> {
-        let value = |row| {
-            let words = rows.array::<3>(row, offset);
-            match rows.group(row) {
-                // The wide sum may have gone on since the row was as it was.
-                (group, true) if words[2] == ESCAPED => self.remembered[&group],
-                _ => self.value(words),
-            }
+        let value = |row| match self.at(rows, row, offset) {
+            Ok(words) => self.value(words),
+            Err((value, _)) => value,
         };
         Ok(Arc::new(Float64Array::from_iter_values((0..rows.len()).map(value))))
+    }
+
+    fn exact_sums(&self, rows: &ChangedRows<'_>, offset: usize) -> Result<Vec<ExactSum>> {
+        let sum = |row| match self.at(rows, row, offset) {
+            Err((value, rest)) => ExactSum::Pair(value, rest),
+            Ok(words) if words[2] == ESCAPED => {
+                let (value, rest) = self.wide[words[0] as usize].pair();
+                ExactSum::Pair(value, rest)
+            }
+            Ok(words) => {
+                let (sum, exponent) = trim((sum_of(&[words[0], words[1]]), exponent_of(words)));
+                ExactSum::Window { sum, exponent }
+            }
+        };
+        Ok((0..rows.len()).map(sum).collect())
     }
 
     fn forget_remembered(&mut self) {
@@ -270,14 +346,14 @@ impl Accumulator for FloatSum {
     }
 
     fn load(&mut self, words: &mut [u64], saved: &[u8]) -> Result<()> {
-        words[0] = self.keep(Box::new(Wide::from_bytes(saved)?)) as u64;
+        words[0] = self.keep(Wide::from_bytes(saved)?) as u64;
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
         self.wide.len() * size_of::<Wide>()
             + self.wide.capacity() * size_of::<usize>()
-            + self.remembered.capacity() * size_of::<(u32, f64)>()
+            + self.remembered.capacity() * size_of::<(u32, (f64, f64))>()
     }
 }
 
@@ -372,6 +448,17 @@ impl Wide {
         }
         let value = scale(bits as i128, lowest as i32 + EXPONENT_MIN);
         if negative { -value } else { value }
+    }
+
+    /// The nearest float, and the float nearest to the rest.
+    fn pair(&self) -> (f64, f64) {
+        let value = self.value();
+        if !value.is_finite() {
+            return (value, 0.0);
+        }
+        let mut rest = self.clone();
+        rest.add(value, -1);
+        (value, rest.value())
     }
 
     /// The three words of a window, when the sum fits one.

@@ -7,9 +7,12 @@
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 
+use crate::functions::aggregate::bits::{BitCounts, BitFold, BitXor};
+use crate::functions::aggregate::boolean::CountTrue;
 use crate::functions::aggregate::count::CountRows;
-use crate::functions::aggregate::exact_float::FloatSum;
+use crate::functions::aggregate::exact_float::{FloatSum, Term};
 use crate::functions::aggregate::min_max::{ByteExtreme, LastingExtreme, WordExtreme};
+use crate::functions::aggregate::ordered::{OrderedFunction, OrderedRows, OrderedSpec};
 use crate::functions::aggregate::sum::{IntegerSum, WideSum};
 use crate::functions::aggregate::{Accumulator, Rows, Slots};
 use crate::types::error::{Error, Result};
@@ -68,8 +71,10 @@ pub struct Input {
     /// Arguments, then ORDER BY columns.
     pub arguments: Vec<Argument>,
     pub filter: Option<usize>,
-    /// Equal arguments of a group are folded once. Rows with a NULL argument are left out.
+    /// Equal arguments of a group are folded once.
     pub distinct: bool,
+    /// DISTINCT rows with a NULL argument are left out.
+    pub skips_nulls: bool,
 }
 
 /// Every kind of accumulator. Two calls that need the same kind over the same input share it.
@@ -81,7 +86,29 @@ pub enum Kind {
     IntegerSum,
     /// Exact within 256 bits, for decimals of many digits.
     WideSum,
-    FloatSum,
+    FloatSum(Term),
+    /// Rows whose argument is true.
+    TrueCount,
+    /// For each of `width` bits, the values that have it.
+    BitCounts {
+        width: usize,
+    },
+    /// The bits that any value (or complement) has; of input that never deletes.
+    BitFold {
+        complement: bool,
+    },
+    /// The bits that an odd number of values have.
+    BitXor,
+    /// All rows in order.
+    Ordered {
+        function: OrderedFunction,
+        /// Columns of the input to order by.
+        order_columns: Vec<usize>,
+        directions: Vec<SortOptions>,
+        return_type: DataType,
+        /// Rows whose value is NULL are kept.
+        keeps_nulls: bool,
+    },
     /// The smallest or largest value.
     Extreme {
         largest: bool,
@@ -95,7 +122,21 @@ impl Kind {
             Kind::Count => Box::new(CountRows),
             Kind::IntegerSum => Box::new(IntegerSum),
             Kind::WideSum => Box::new(WideSum),
-            Kind::FloatSum => Box::new(FloatSum::default()),
+            Kind::FloatSum(term) => Box::new(FloatSum::new(*term)),
+            Kind::TrueCount => Box::new(CountTrue),
+            Kind::BitCounts { width } => Box::new(BitCounts { width: *width }),
+            Kind::BitFold { complement } => Box::new(BitFold { complement: *complement }),
+            Kind::BitXor => Box::new(BitXor),
+            Kind::Ordered { function, order_columns, directions, return_type, keeps_nulls } => {
+                let spec = OrderedSpec {
+                    function: *function,
+                    order_columns,
+                    directions,
+                    return_type,
+                    keeps_nulls: *keeps_nulls,
+                };
+                Box::new(OrderedRows::new(input, &spec)?)
+            }
             Kind::Extreme { largest, append_only } => {
                 let data_type = &input.arguments[0].data_type;
                 match (shape_of(data_type), append_only) {
@@ -144,15 +185,30 @@ impl Default for Layout {
 impl Layout {
     /// The input of these arguments under the call's FILTER and DISTINCT.
     pub fn input(&mut self, call: &Call, arguments: &[Argument]) -> usize {
-        let input =
-            Input { arguments: arguments.to_vec(), filter: call.filter, distinct: call.distinct };
+        let input = Input {
+            arguments: arguments.to_vec(),
+            filter: call.filter,
+            distinct: call.distinct,
+            skips_nulls: true,
+        };
         self.intern_input(input)
     }
 
     /// The same for functions to which DISTINCT makes no difference.
     pub fn input_with_duplicates(&mut self, call: &Call, arguments: &[Argument]) -> usize {
-        let input = Input { arguments: arguments.to_vec(), filter: call.filter, distinct: false };
+        let input = Input {
+            arguments: arguments.to_vec(),
+            filter: call.filter,
+            distinct: false,
+            skips_nulls: true,
+        };
         self.intern_input(input)
+    }
+
+    /// The input of a function that sees NULLs as values, also under DISTINCT.
+    pub fn ordered_input(&mut self, call: &Call, arguments: Vec<Argument>) -> usize {
+        let (filter, distinct) = (call.filter, call.distinct);
+        self.intern_input(Input { arguments, filter, distinct, skips_nulls: false })
     }
 
     fn intern_input(&mut self, input: Input) -> usize {
@@ -185,7 +241,7 @@ impl Layout {
 
     /// The word that counts the input's rows without NULLs.
     pub fn count(&mut self, input: usize) -> Result<usize> {
-        let Input { arguments, filter, distinct } = &self.inputs[input];
+        let Input { arguments, filter, distinct, .. } = &self.inputs[input];
         if filter.is_none() && !distinct && arguments.iter().all(|a| !a.nullable) {
             return Ok(ROW_COUNT);
         }

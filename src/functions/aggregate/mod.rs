@@ -8,6 +8,10 @@
 //! | `exact_float.rs` | the exact sum of floats |
 //! | `avg.rs` | `avg` |
 //! | `min_max.rs` | `min`, `max` |
+//! | `moments.rs` | `var_*`, `stddev_*`, `covar_*`, `corr`, `regr_*` |
+//! | `boolean.rs` | `bool_and`, `bool_or` |
+//! | `bits.rs` | `bit_and`, `bit_or`, `bit_xor` |
+//! | `ordered.rs` | `median`, `percentile_*`, `mode`, `first_value`, `last_value`, `any_value`, `array_agg`, `string_agg` |
 //! | `multiset.rs` | the values of a group: extreme, or in order |
 //!
 //! A group's row is a fixed number of words, a few for each accumulator; a group that was just
@@ -27,11 +31,15 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use crate::types::error::{Error, Result};
 
 pub mod avg;
+pub mod bits;
+pub mod boolean;
 pub mod count;
 pub mod exact_float;
 pub mod layout;
 pub mod min_max;
+pub mod moments;
 pub mod multiset;
+pub mod ordered;
 pub mod sum;
 
 /// How an aggregate function copes with deletions.
@@ -55,8 +63,43 @@ pub struct AggregateInfo {
 }
 
 /// Every aggregate function.
-pub const AGGREGATES: &[AggregateInfo] =
-    &[count::COUNT, sum::SUM, avg::AVG, min_max::MIN, min_max::MAX];
+pub const AGGREGATES: &[AggregateInfo] = &[
+    count::COUNT,
+    sum::SUM,
+    avg::AVG,
+    min_max::MIN,
+    min_max::MAX,
+    boolean::BOOL_AND,
+    boolean::BOOL_OR,
+    bits::BIT_AND,
+    bits::BIT_OR,
+    bits::BIT_XOR,
+    moments::VAR_SAMP,
+    moments::VAR_POP,
+    moments::STDDEV_SAMP,
+    moments::STDDEV_POP,
+    moments::COVAR_SAMP,
+    moments::COVAR_POP,
+    moments::CORR,
+    moments::REGR_SLOPE,
+    moments::REGR_INTERCEPT,
+    moments::REGR_COUNT,
+    moments::REGR_R2,
+    moments::REGR_AVGX,
+    moments::REGR_AVGY,
+    moments::REGR_SXX,
+    moments::REGR_SYY,
+    moments::REGR_SXY,
+    ordered::MEDIAN,
+    ordered::PERCENTILE_CONT,
+    ordered::PERCENTILE_DISC,
+    ordered::MODE,
+    ordered::FIRST_VALUE,
+    ordered::LAST_VALUE,
+    ordered::ANY_VALUE,
+    ordered::ARRAY_AGG,
+    ordered::STRING_AGG,
+];
 
 /// Rows to be folded in: of one batch, filtered already.
 #[derive(Clone, Copy)]
@@ -196,6 +239,15 @@ pub trait Accumulator {
     /// Its value by row, where that is not in the words; NULLs are the caller's to set.
     fn values(&self, _rows: &ChangedRows<'_>, _offset: usize) -> Result<ArrayRef> {
         Err(Error::internal("an accumulator was asked for values that stand in the words"))
+    }
+
+    /// Its sum by row before rounding; only of sums of floats.
+    fn exact_sums(
+        &self,
+        _rows: &ChangedRows<'_>,
+        _offset: usize,
+    ) -> Result<Vec<exact_float::ExactSum>> {
+        Err(Error::internal("an accumulator was asked for a sum that it does not keep"))
     }
 
     /// Forgets what `remember` kept.

@@ -25,7 +25,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray};
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 
 use crate::functions::aggregate::Rows;
 use crate::types::error::{Error, Result};
@@ -90,6 +91,15 @@ impl ValueCodec {
             _ => None,
         };
         Ok(ValueCodec { data_type: data_type.clone(), descending, bytes })
+    }
+
+    /// For structs of these fields, ordered by field after field in these directions.
+    ///
+    /// # Errors
+    /// For a type that has no order.
+    pub fn of_struct(fields: &Fields, options: &[SortOptions]) -> Result<ValueCodec> {
+        let bytes = Some(BytesCodec::of_struct(fields, options)?);
+        Ok(ValueCodec { data_type: DataType::Struct(fields.clone()), descending: false, bytes })
     }
 
     pub fn data_type(&self) -> &DataType {
@@ -293,7 +303,7 @@ impl<V: Value> ExtremeSet<V> {
         ExtremeSet::Heaps(Box::new(Heaps { values, deleted: BinaryHeap::new(), review_at }))
     }
 
-    fn to_sorted_blocks(&mut self) -> &mut SortedSet<V> {
+    fn make_sorted_blocks(&mut self) -> &mut SortedSet<V> {
         let entries = match self {
             ExtremeSet::Sorted(_) => vec![],
             ExtremeSet::Few(values) => sum_up(std::mem::take(values)),
@@ -365,7 +375,7 @@ impl<V: Value> ValueSet for ExtremeSet<V> {
                 }
             }
             ExtremeSet::Heaps(_) if count > HEAP_COPIES_MAX => {
-                self.to_sorted_blocks().insert(value, count);
+                self.make_sorted_blocks().insert(value, count);
             }
             ExtremeSet::Heaps(heaps) => {
                 for _ in 1..count {
@@ -390,7 +400,7 @@ impl<V: Value> ValueSet for ExtremeSet<V> {
                 }
             }
             ExtremeSet::Heaps(_) if count > HEAP_COPIES_MAX => {
-                return self.to_sorted_blocks().delete(value, count);
+                return self.make_sorted_blocks().delete(value, count);
             }
             ExtremeSet::Heaps(heaps) => {
                 for _ in 1..count {

@@ -14,6 +14,7 @@ use arrow::datatypes::{
     Int32Type, Int64Type, TimeUnit, UInt8Type, UInt16Type, UInt32Type, UInt64Type, i256,
 };
 
+use crate::functions::aggregate::exact_float::Term;
 use crate::functions::aggregate::layout::{Call, Kind, Layout, Placed};
 use crate::functions::aggregate::{
     Accumulator, AggregateInfo, ChangedRows, Evaluate, Evaluated, Retraction, Rows, Slots, sum_of,
@@ -42,7 +43,7 @@ pub fn sum(layout: &mut Layout, call: &Call) -> Result<Box<dyn Evaluate>> {
     let index = layout.accumulator(input, kind.clone())?;
     let offset = layout.accumulators[index].offset;
     Ok(match kind {
-        Kind::FloatSum => Box::new(FloatSumValue { index, offset, count, result }),
+        Kind::FloatSum(_) => Box::new(FloatSumValue { index, offset, count, result }),
         Kind::WideSum => Box::new(WholeSumValue { wide: true, offset, count, scale, result }),
         _ => Box::new(WholeSumValue { wide: false, offset, count, scale, result }),
     })
@@ -64,7 +65,7 @@ pub(super) fn sum_kind(data_type: &DataType) -> Option<(Kind, i8)> {
             (Kind::IntegerSum, *scale)
         }
         DataType::Decimal128(_, scale) => (Kind::WideSum, *scale),
-        DataType::Float32 | DataType::Float64 => (Kind::FloatSum, 0),
+        DataType::Float32 | DataType::Float64 => (Kind::FloatSum(Term::First), 0),
         _ => return None,
     })
 }

@@ -100,6 +100,34 @@ fn statements_inside_statements_have_texts_of_their_own() {
     assert_eq!(inner.position_of(span), Some(1));
 }
 
+/// What the catalog stores is the user's text, whatever the parser read instead.
+#[test]
+fn texts_are_cut_from_the_users() {
+    let sql = "CREATE MATERIALIZED VIEW v AS\n  SELECT 'é', * -- all\n  \
+               FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), 1)) /* é */ EMIT CHANGES";
+    let parsed = parse(sql).expect("a view").pop().expect("one");
+    let Statement::CreateMaterializedView(view) = parsed.statement else { panic!("{parsed:?}") };
+    let query = "SELECT 'é', * -- all\n  FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), 1))";
+    assert_eq!((view.query.sql.as_str(), view.query.position), (query, 33));
+    assert_eq!(parse_query(&view.query.sql).expect("a query"), moved(&view.query.ast));
+
+    let sql = "CREATE TABLE é (a int DEFAULT  1 /* b */ + 2 NOT NULL, b AS a  * 2,\n\
+               WATERMARK FOR a AS a - INTERVAL '1' DAY)";
+    let parsed = parse(sql).expect("a table").pop().expect("one");
+    let Statement::CreateTable(table) = parsed.statement else { panic!("{parsed:?}") };
+    let default = table.columns[0].default.as_ref().expect("a default");
+    assert_eq!((default.sql.as_str(), default.position), ("1 /* b */ + 2", 32));
+    let generated = table.columns[1].generated.as_ref().expect("an expression");
+    assert_eq!((generated.sql.as_str(), generated.position), ("a  * 2", 61));
+    let watermark = table.watermark.expect("a watermark").expression;
+    assert_eq!((watermark.sql.as_str(), watermark.position), ("a - INTERVAL '1' DAY", 88));
+}
+
+/// The query as parsing its printed form gives it: spans do not count when trees are compared.
+fn moved(query: &ast::Query) -> Box<ast::Query> {
+    parse_query(&query.to_string()).expect("a query")
+}
+
 #[test]
 fn spans_lead_to_positions() {
     let parsed = parse("SELECT 'é',\n  a.b\nFROM t").expect("a query").pop().expect("one");

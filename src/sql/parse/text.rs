@@ -209,7 +209,7 @@ fn tokenize(text: &SqlText) -> Result<Vec<TokenWithSpan>> {
     }
 }
 
-/// Reads `0x1F`, `0o17` and `0b11` as Postgres does, and refuses `12ab`, which sqlparser takes for
+/// Reads `0x1F`, `0o17`, `0b11` and `1_000` as Postgres does, and refuses `12ab`, which sqlparser takes for
 /// a number and an alias, and `""`.
 fn spelled(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
@@ -242,6 +242,10 @@ fn spelled(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSp
                 .position(text.position(token.span.start)));
             }
             (Token::Number(_, true), _) => return Err(junk(text, token.span)),
+            (Token::Number(digits, false), _) if digits.contains('_') => {
+                let number = Token::Number(digits.replace('_', ""), false);
+                kept.push(TokenWithSpan { token: number, span: token.span });
+            }
             _ => kept.push(token),
         }
     }

@@ -254,3 +254,97 @@ fn undefined(name: &str) -> Error {
 fn invalid(message: &str) -> Error {
     Error::user(SqlState::INVALID_PARAMETER_VALUE, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse::parse;
+    use crate::sql::statement::Statement;
+
+    fn column(type_name: &str) -> Result<(String, Option<u64>)> {
+        let sql = format!("CREATE TABLE t (a {type_name})");
+        let statement = parse(&sql)?.pop().expect("a statement").statement;
+        let Statement::CreateTable(table) = statement else { panic!("{sql}") };
+        let column = &table.columns[0];
+        let sql_type = column.sql_type.as_ref().expect("a type");
+        let shown = match sql_type {
+            SqlType::Record(fields) => fields
+                .iter()
+                .map(|(name, field)| format!("{name} {field}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            other => other.to_string(),
+        };
+        Ok((shown, column.length_chars_max))
+    }
+
+    #[test]
+    fn names_of_postgres_flink_and_risingwave() {
+        let rows = [
+            ("bool", "boolean"),
+            ("boolean", "boolean"),
+            ("tinyint", "smallint"),
+            ("int2", "smallint"),
+            ("int", "integer"),
+            ("INTEGER", "integer"),
+            ("int4", "integer"),
+            ("int8", "bigint"),
+            ("bigint", "bigint"),
+            ("pg_catalog.int8", "bigint"),
+            ("real", "real"),
+            ("float4", "real"),
+            ("float(24)", "real"),
+            ("float(25)", "double precision"),
+            ("float", "double precision"),
+            ("double", "double precision"),
+            ("double precision", "double precision"),
+            ("numeric", "numeric"),
+            ("decimal(38)", "numeric(38,0)"),
+            ("dec(10, 2)", "numeric(10,2)"),
+            ("text", "text"),
+            ("STRING", "text"),
+            ("name", "text"),
+            ("bytea", "bytea"),
+            ("BYTES", "bytea"),
+            ("varbinary(10)", "bytea"),
+            ("date", "date"),
+            ("time(3)", "time without time zone"),
+            ("timestamp", "timestamp without time zone"),
+            ("timestamp(6) without time zone", "timestamp without time zone"),
+            ("timestamp with time zone", "timestamp with time zone"),
+            ("timestamptz(3)", "timestamp with time zone"),
+            ("TIMESTAMP_LTZ(3)", "timestamp with time zone"),
+            ("TIMESTAMP(3) WITH LOCAL TIME ZONE", "timestamp with time zone"),
+            ("interval", "interval"),
+            ("interval day to second", "interval"),
+            ("uuid", "uuid"),
+            ("json", "json"),
+            ("jsonb", "jsonb"),
+            ("int[]", "integer[]"),
+            ("int[3][]", "integer[][]"),
+            ("int ARRAY[4]", "integer[]"),
+            ("ARRAY<ARRAY<text>>", "text[][]"),
+            ("STRUCT<x int, \"Y\" ARRAY<STRUCT<z int>>>", "x integer, Y record[]"),
+            ("ROW<x int, y ROW<z int>>", "x integer, y record"),
+            ("ROW(x int, y ROW(z int) ARRAY)", "x integer, y record[]"),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(column(name).expect(name), (expected.to_owned(), None), "{name}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_texts_are_kept() {
+        let rows = [
+            ("varchar(10)", Some(10)),
+            ("character varying(7)", Some(7)),
+            ("char(3)", Some(3)),
+            ("char", Some(1)),
+            ("character", Some(1)),
+            ("varchar", None),
+        ];
+        for (name, length) in rows {
+            assert_eq!(column(name).expect(name), ("text".to_owned(), length), "{name}");
+        }
+    }
+}

@@ -292,7 +292,7 @@ impl Aggregate {
             let counts = take(counts, &mine, None)?;
             let counts = counts.as_primitive_opt::<Int64Type>();
             let counts = counts.ok_or_else(|| damaged("counts of another type"))?;
-            distinct.pairs.load(&pair, &[counts.clone()])?;
+            distinct.pairs.load(&pair, std::slice::from_ref(counts))?;
         }
         Ok(())
     }

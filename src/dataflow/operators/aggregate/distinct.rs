@@ -4,7 +4,7 @@
 //! 2. `end_epoch` gives each pair that appeared (+1) or disappeared (-1) as a row for the
 //!    accumulators, and forgets pairs whose count is 0.
 //!
-//! Rows with a NULL argument are left out.
+//! Rows with a NULL argument are left out, except for functions that take NULL as a value.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub(super) struct DistinctRows {
     /// Keys: group id, then the arguments. The row count is all that is kept of a pair.
     pub(super) pairs: GroupTable,
     pub(super) argument_types: Vec<DataType>,
+    skips_nulls: bool,
     /// The pairs of the batch at hand.
     ids: Vec<u32>,
 }
@@ -36,13 +37,13 @@ impl DistinctRows {
         let key_types: Vec<DataType> =
             [DataType::UInt32].into_iter().chain(argument_types.iter().cloned()).collect();
         let pairs = GroupTable::new(&key_types, 1)?;
-        Ok(DistinctRows { pairs, argument_types, ids: Vec::new() })
+        Ok(DistinctRows { pairs, argument_types, skips_nulls: input.skips_nulls, ids: Vec::new() })
     }
 
     /// Counts rows.
     pub(super) fn fold(&mut self, rows: &Rows<'_>) -> Result<()> {
         let mut nulls = None;
-        for argument in rows.arguments {
+        for argument in rows.arguments.iter().filter(|_| self.skips_nulls) {
             nulls = NullBuffer::union(nulls.as_ref(), argument.logical_nulls().as_ref());
         }
         let groups: ArrayRef = Arc::new(UInt32Array::from(rows.groups.to_vec()));

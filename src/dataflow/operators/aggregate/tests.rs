@@ -63,7 +63,10 @@ fn return_type(function: AggregateFunction, argument: Option<DataType>) -> DataT
         (F::Sum, Some(_)) => T::Int64,
         (F::Avg, Some(T::Decimal128(p, s))) => T::Decimal128(38.min(p + 4), 38.min(s + 4)),
         (F::Avg, Some(_)) => T::Float64,
-        (F::Min | F::Max, Some(argument)) => argument,
+        (F::BoolAnd | F::BoolOr, _) => T::Boolean,
+        (F::Min | F::Max | F::BitAnd | F::BitOr | F::BitXor, Some(argument)) => argument,
+        (F::RegrCount, _) => T::UInt64,
+        (_, Some(argument)) if argument.is_numeric() => T::Float64,
         (function, argument) => panic!("{function:?} over {argument:?}"),
     }
 }
@@ -88,13 +91,13 @@ fn aggregate(spec: &AggregateSpec, input: &SchemaRef) -> Box<dyn Operator> {
 fn check_aggregate(columns: &str, keys: &str, calls: &[&str], script: &str, expect: Expect) {
     let input = schema(columns);
     let retractable = spec(&input, keys, calls, false);
-    check(|| aggregate(&retractable, &input), &[input.clone()], script, expect);
+    check(|| aggregate(&retractable, &input), std::slice::from_ref(&input), script, expect);
     // The same with cheap accumulators, where nothing is deleted.
     if !script.lines().any(|line| line.trim().starts_with(['-'])) {
         let append_only = spec(&input, keys, calls, true);
         assert_eq!(
-            run(|| aggregate(&append_only, &input), &[input.clone()], script),
-            run(|| aggregate(&retractable, &input), &[input.clone()], script),
+            run(|| aggregate(&append_only, &input), std::slice::from_ref(&input), script),
+            run(|| aggregate(&retractable, &input), std::slice::from_ref(&input), script),
         );
     }
 }
@@ -397,6 +400,59 @@ fn floats_come_back_exactly() {
             epoch 4
             - 1 -inf -inf -inf 1e300 8.5
             + 1 0.30000000000000004 0.15000000000000002 0.1 0.2 1.5
+        "#]],
+    );
+}
+
+#[test]
+fn moments_lose_no_digits_to_what_was_there_before() {
+    check_aggregate(
+        "k bigint, y double, x double",
+        "k",
+        &[
+            "var_pop(y)",
+            "var_samp(y)",
+            "stddev(y)",
+            "corr(y,x)",
+            "regr_slope(y,x)",
+            "regr_count(y,x)",
+        ],
+        "
+        batch 0
+          + 1 0.1 1
+          + 1 0.1 2
+          + 1 0.1 .
+        epoch 1
+        batch 0
+          + 1 1e200 5
+          + 1 NaN 6
+        epoch 2
+        recover
+        batch 0
+          - 1 1e200 5
+          - 1 NaN 6
+          + 1 . 3
+        epoch 3
+        batch 0
+          - 1 0.1 1
+          - 1 0.1 2
+          - 1 0.1 .
+          + 1 1000000001 10
+          + 1 1000000003 20
+        epoch 4
+        ",
+        expect![[r#"
+            epoch 1
+            + 1 0.0 0.0 0.0 . 0.0 2
+            epoch 2
+            - 1 0.0 0.0 0.0 . 0.0 2
+            + 1 NaN NaN NaN NaN NaN 4
+            epoch 3
+            + 1 0.0 0.0 0.0 . 0.0 2
+            - 1 NaN NaN NaN NaN NaN 4
+            epoch 4
+            - 1 0.0 0.0 0.0 . 0.0 2
+            + 1 1.0 2.0 1.4142135623730951 1.0 0.2 2
         "#]],
     );
 }

@@ -1,0 +1,305 @@
+//! The central oracle: incremental = batch, at every epoch.
+//!
+//! A case makes tables and a few materialized views of the list below, then changes the tables at
+//! random: inserts, updates, deletes, blocks of several statements. After every commit each view
+//! must hold exactly the rows that its query gives when it is run as a batch. The number of
+//! workers is 1, 2 and 3 in turn.
+//!
+//! A failure prints its seed; `MILLSTREAM_SEED=n cargo test --test sql_tests oracle` replays that
+//! case alone. `MILLSTREAM_EPOCHS=n` sets how many epochs are tried (default [`EPOCHS`]).
+
+use std::time::Duration;
+
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::StreamExt;
+use millstream::coordinator::command::{ConnectOptions, Connection, Database, Prepared, Response};
+use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use millstream::observe::clock::Clock;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, IteratorRandom};
+use rand::{Rng, SeedableRng};
+
+/// Epochs tried by a plain `cargo test`.
+const EPOCHS: u64 = 10_000;
+/// Commits of one case.
+const EPOCHS_PER_CASE: u64 = 100;
+/// Views of one case.
+const VIEWS_PER_CASE: usize = 4;
+
+const TABLES: &[&str] = &[
+    "CREATE TABLE t (id int PRIMARY KEY, k int, v int, s text, d numeric(10,2))",
+    "CREATE TABLE u (k int, w bigint, s text)",
+];
+
+/// What is kept as a view. Every operator stands in several, alone and over others.
+const QUERIES: &[&str] = &[
+    "SELECT * FROM t WHERE v > 2",
+    "SELECT id, v * 2 + k AS x, upper(s) AS s FROM t WHERE k IS NOT NULL AND s <> 'b'",
+    "SELECT id, CASE WHEN v > 3 THEN 'high' WHEN v IS NULL THEN 'none' ELSE s END AS c FROM t",
+    "SELECT k, count(*) AS n, count(v) AS nv, sum(v) AS sv, min(v) AS lo, max(v) AS hi FROM t \
+     GROUP BY k",
+    "SELECT s, sum(d) AS sd, avg(v) AS av, min(s) AS ls, max(d) AS hd FROM t GROUP BY s",
+    "SELECT count(*) AS n, sum(w) AS sw, min(s) AS ls, avg(w) AS aw FROM u",
+    "SELECT k, count(DISTINCT v) AS dv, sum(DISTINCT v) AS sdv, count(DISTINCT s) AS ds FROM t \
+     GROUP BY k",
+    "SELECT k, count(*) FILTER (WHERE v > 2) AS n, sum(v) FILTER (WHERE s = 'a') AS sa FROM t \
+     GROUP BY k",
+    "SELECT k, sum(v) AS sv FROM t GROUP BY k HAVING count(*) > 1",
+    "SELECT s, k % 2 AS odd, count(*) AS n FROM t GROUP BY s, k % 2",
+    "SELECT DISTINCT k, s FROM u",
+    "SELECT t.id, t.v, u.w FROM t JOIN u ON t.k = u.k",
+    "SELECT t.id, u.w, u.s AS us FROM t JOIN u ON t.k = u.k AND t.s = u.s",
+    "SELECT t.id, u.w FROM t JOIN u ON t.k = u.k AND t.v < u.w",
+    "SELECT t.id, t.s, u.w FROM t LEFT JOIN u ON t.k = u.k",
+    "SELECT t.id, u.w, u.s AS us FROM t RIGHT JOIN u ON t.k = u.k AND t.v > 1",
+    "SELECT t.id, u.w FROM t FULL JOIN u ON t.k = u.k",
+    "SELECT a.id AS a, b.id AS b FROM t a JOIN t b ON a.k = b.k AND a.id < b.id",
+    "SELECT t.id, u.w FROM t CROSS JOIN u WHERE t.v + u.w = 7",
+    "SELECT id, v FROM t WHERE k IN (SELECT k FROM u WHERE w > 2)",
+    "SELECT id, v FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k AND u.w > t.v)",
+    "SELECT id, v FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.k = t.k)",
+    "SELECT k, s FROM t UNION ALL SELECT k, s FROM u",
+    "SELECT k, s FROM t UNION SELECT k, s FROM u",
+    "SELECT u.s, count(*) AS n, sum(t.v) AS sv, max(u.w) AS hw FROM t JOIN u USING (k) GROUP BY u.s",
+    "SELECT x.k, x.n, u.w FROM (SELECT k, count(*) AS n FROM t GROUP BY k) x \
+     LEFT JOIN u ON x.k = u.k AND u.w > x.n",
+    "WITH c AS (SELECT k, sum(v) AS sv FROM t GROUP BY k) \
+     SELECT a.k, a.sv, b.sv AS other FROM c a JOIN c b ON a.sv = b.sv",
+    "SELECT n, count(*) AS groups FROM (SELECT k, count(*) AS n FROM t GROUP BY k) x GROUP BY n",
+    "SELECT t.id, (SELECT max(w) FROM u WHERE u.k = t.k) AS hw FROM t",
+];
+
+/// Views over a view `{}` with columns `a` (int) and `b` (bigint).
+const QUERIES_OVER_VIEW: &[&str] = &[
+    "SELECT a, count(*) AS n, sum(b) AS sb FROM {} GROUP BY a",
+    "SELECT x.a, x.b, t.id FROM {} x JOIN t ON x.a = t.k",
+    "SELECT b, max(a) AS ha FROM {} WHERE a IS NOT NULL GROUP BY b",
+];
+const VIEW_BELOW: &[&str] = &[
+    "SELECT k AS a, sum(v) AS b FROM t GROUP BY k",
+    "SELECT t.k AS a, u.w AS b FROM t LEFT JOIN u ON t.k = u.k",
+    "SELECT k AS a, w AS b FROM u WHERE w <> 3",
+];
+
+struct Case {
+    random: StdRng,
+    connection: Connection,
+    /// Name, query, and both as prepared statements.
+    views: Vec<(String, String, Prepared, Prepared)>,
+    /// Everything that was run, for a failure.
+    log: Vec<String>,
+}
+
+#[test]
+fn views_equal_their_queries_at_every_epoch() {
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let replay = std::env::var("MILLSTREAM_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let epochs = std::env::var("MILLSTREAM_EPOCHS")
+        .map_or(EPOCHS, |epochs| epochs.parse().expect("a number"));
+    let seeds = match replay {
+        Some(seed) => seed..seed + 1,
+        None => 0..epochs.div_ceil(EPOCHS_PER_CASE),
+    };
+    for seed in seeds {
+        runtime.block_on(run_case(seed));
+    }
+}
+
+async fn run_case(seed: u64) {
+    let config = CoordinatorConfig {
+        workers: 1 + (seed % 3) as usize,
+        epoch_interval_max: Duration::from_millis(2),
+        lock_timeout: Duration::from_secs(5),
+    };
+    let clock = Clock::system();
+    let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");
+    let database = Database::new(coordinator.clone(), clock);
+    let connection = database
+        .connect(ConnectOptions {
+            database: "millstream".into(),
+            user: "oracle".into(),
+            settings: vec![],
+        })
+        .await
+        .expect("the default database exists");
+    let random = StdRng::seed_from_u64(seed);
+    let mut case = Case { random, connection, views: Vec::new(), log: Vec::new() };
+    case.set_up(seed).await;
+    for epoch in 0..EPOCHS_PER_CASE {
+        case.change().await;
+        case.compare(seed, epoch).await;
+    }
+    coordinator.stop();
+}
+
+impl Case {
+    async fn run(&mut self, sql: &str) {
+        self.log.push(sql.to_owned());
+        let statements = self.connection.parse(sql).expect(sql);
+        for statement in &statements {
+            let prepared = self.connection.prepare(statement, &[]).await.expect(sql);
+            match self.connection.execute(&prepared, &[]).await.expect(sql) {
+                Response::Rows { mut rows, .. } => {
+                    while let Some(batch) = rows.next().await {
+                        batch.expect(sql);
+                    }
+                }
+                _ => {}
+            }
+            self.connection.sync().await.expect(sql);
+        }
+    }
+
+    async fn prepare(&mut self, sql: &str) -> Prepared {
+        let statement = self.connection.parse(sql).expect(sql).remove(0);
+        self.connection.prepare(&statement, &[]).await.expect(sql)
+    }
+
+    async fn set_up(&mut self, seed: u64) {
+        for table in TABLES {
+            self.run(table).await;
+        }
+        // Half of the views are made over rows that are there already.
+        for _ in 0..self.random.random_range(0..6) {
+            self.change().await;
+        }
+        let mut queries: Vec<String> = (0..VIEWS_PER_CASE)
+            .map(|turn| QUERIES[(seed as usize * VIEWS_PER_CASE + turn) % QUERIES.len()].to_owned())
+            .collect();
+        let below = VIEW_BELOW.choose(&mut self.random).expect("not empty");
+        queries.push((*below).to_owned());
+        let over = QUERIES_OVER_VIEW.choose(&mut self.random).expect("not empty");
+        queries.push(over.replace("{}", &format!("v{VIEWS_PER_CASE}")));
+        for (number, query) in queries.into_iter().enumerate() {
+            if self.random.random_bool(0.5) {
+                self.change().await;
+            }
+            let name = format!("v{number}");
+            self.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await;
+            let view = self.prepare(&format!("SELECT * FROM {name}")).await;
+            let batch = self.prepare(&query).await;
+            self.views.push((name, query, view, batch));
+        }
+    }
+
+    fn small(&mut self) -> String {
+        match self.random.random_range(0..8) {
+            0 => "NULL".to_owned(),
+            n => (n - 1).to_string(),
+        }
+    }
+
+    fn text(&mut self) -> &'static str {
+        ["'a'", "'b'", "'c'", "''", "NULL"].iter().choose(&mut self.random).expect("not empty")
+    }
+
+    /// One commit: a statement, or a block of some.
+    async fn change(&mut self) {
+        if self.random.random_bool(0.25) {
+            let mut block = vec!["BEGIN".to_owned()];
+            for _ in 0..self.random.random_range(1..4) {
+                block.push(self.statement());
+            }
+            block.push("COMMIT".to_owned());
+            for statement in block {
+                self.log.push(statement.clone());
+                let parsed = self.connection.parse(&statement).expect("parses").remove(0);
+                let prepared = self.connection.prepare(&parsed, &[]).await.expect(&statement);
+                self.connection.execute(&prepared, &[]).await.map(drop).expect(&statement);
+            }
+            self.connection.sync().await.expect("commits");
+        } else {
+            let statement = self.statement();
+            self.run(&statement).await;
+        }
+    }
+
+    fn statement(&mut self) -> String {
+        match self.random.random_range(0..10) {
+            0..=3 => {
+                let rows: Vec<String> = (0..self.random.random_range(1..6))
+                    .map(|_| {
+                        let id = self.random.random_range(0..40);
+                        let (k, v, d) = (self.small(), self.small(), self.small());
+                        format!("({id}, {k}, {v}, {}, {d})", self.text())
+                    })
+                    .collect();
+                let conflict = match self.random.random_bool(0.5) {
+                    true => "DO NOTHING",
+                    false => "(id) DO UPDATE SET k = EXCLUDED.k, v = EXCLUDED.v, s = EXCLUDED.s",
+                };
+                match conflict {
+                    // Postgres refuses to update a row twice in one statement.
+                    "DO NOTHING" => {
+                        format!("INSERT INTO t VALUES {} ON CONFLICT DO NOTHING", rows.join(", "))
+                    }
+                    update => format!("INSERT INTO t VALUES {} ON CONFLICT {update}", rows[0]),
+                }
+            }
+            4..=5 => {
+                let rows: Vec<String> = (0..self.random.random_range(1..5))
+                    .map(|_| format!("({}, {}, {})", self.small(), self.small(), self.text()))
+                    .collect();
+                format!("INSERT INTO u VALUES {}", rows.join(", "))
+            }
+            6 => {
+                let (v, k) = (self.small(), self.small());
+                format!("UPDATE t SET v = {v}, s = {} WHERE k = {k}", self.text())
+            }
+            7 => {
+                let from = self.random.random_range(0..40);
+                format!("UPDATE t SET k = k + 1, d = d + 1.5 WHERE id BETWEEN {from} AND {}", from + 5)
+            }
+            8 => {
+                let from = self.random.random_range(0..40);
+                format!("DELETE FROM t WHERE id BETWEEN {from} AND {}", from + 3)
+            }
+            _ => match self.random.random_range(0..4) {
+                0 => format!("UPDATE u SET w = {} WHERE s = {}", self.small(), self.text()),
+                1 => format!("DELETE FROM u WHERE w = {} AND k IS NOT NULL", self.small()),
+                2 => "DELETE FROM u WHERE k IS NULL".to_owned(),
+                _ => format!("DELETE FROM u WHERE s = {}", self.text()),
+            },
+        }
+    }
+
+    async fn rows(&mut self, prepared: &Prepared) -> Vec<String> {
+        let sql = prepared.statement.sql().to_owned();
+        let response = self.connection.execute(prepared, &[]).await.expect(&sql);
+        let Response::Rows { mut rows, .. } = response else { panic!("{sql} has rows") };
+        let mut texts = Vec::new();
+        while let Some(batch) = rows.next().await {
+            let batch = batch.expect(&sql);
+            let options = FormatOptions::new().with_null("NULL");
+            let columns: Vec<ArrayFormatter<'_>> = batch
+                .columns()
+                .iter()
+                .map(|c| ArrayFormatter::try_new(c, &options).expect("printable"))
+                .collect();
+            for row in 0..batch.num_rows() {
+                let cells: Vec<String> = columns.iter().map(|c| c.value(row).to_string()).collect();
+                texts.push(cells.join(" | "));
+            }
+        }
+        drop(rows);
+        self.connection.sync().await.expect(&sql);
+        texts.sort_unstable();
+        texts
+    }
+
+    async fn compare(&mut self, seed: u64, epoch: u64) {
+        let views = std::mem::take(&mut self.views);
+        for (name, query, view, batch) in &views {
+            let incremental = self.rows(view).await;
+            let expected = self.rows(batch).await;
+            assert!(
+                incremental == expected,
+                "seed {seed}, commit {epoch}, {name}: {query}\nview:\n  {}\nbatch:\n  {}\nlog:\n{};",
+                incremental.join("\n  "),
+                expected.join("\n  "),
+                self.log.join(";\n"),
+            );
+        }
+        self.views = views;
+    }
+}
