@@ -15,6 +15,7 @@ use datafusion::physical_expr::create_physical_expr;
 
 use crate::functions::scalar::arithmetic::{Arithmetic, ArithmeticOp};
 use crate::functions::scalar::cast::PostgresCast;
+use crate::functions::scalar::datetime::TimeArithmetic;
 use crate::plan::expr::Expr;
 use crate::sql::schema::visible_name;
 use crate::types::error::{Error, Result, SqlState};
@@ -283,6 +284,12 @@ fn write_call(out: &mut String, call: &ScalarFunction, outer: u8) {
             _ => precedence(Operator::Multiply),
         };
         write_infix(out, left, arithmetic.op().symbol(), binds, right, outer);
+        return;
+    }
+    if let (Some(time), [left, right]) =
+        (call.func.inner().downcast_ref::<TimeArithmetic>(), call.args.as_slice())
+    {
+        write_infix(out, left, time.op().symbol(), precedence(Operator::Plus), right, outer);
         return;
     }
     if let (Some(cast), [argument]) =

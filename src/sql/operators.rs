@@ -2,7 +2,7 @@
 //!
 //! 1. A quoted literal has no type yet: it takes the other operand's.
 //! 2. Arithmetic on integers and floats raises errors (`functions::scalar::arithmetic`).
-//! 3. date + integer and date - date count days.
+//! 3. Dates and intervals have operators that DataFusion lacks (`functions::scalar::datetime`).
 //! 4. Operands that have no operator in common are an error (42883) where DataFusion would compare
 //!    them as text or as bytes.
 
@@ -16,6 +16,7 @@ use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type};
+use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::SqlType;
 
@@ -137,34 +138,30 @@ fn plan_arithmetic(
     left: &DataType,
     right: &DataType,
 ) -> Result<PlannerResult<RawBinaryExpr>> {
-    use ArithmeticOp::{Add, Subtract};
-    let is_integer = |t: &DataType| matches!(t, DataType::Int16 | DataType::Int32);
-    let planned = match (left, right) {
-        (DataType::Date32, DataType::Date32) if op == Subtract => {
-            let (left, right) = (days(raw.left), days(raw.right));
-            call(Subtract, left, right)
+    use ArithmeticOp::{Add, Divide, Multiply, Subtract};
+    use DataType::{Date32, Int16, Int32, Interval, Timestamp};
+    let is_number = |t: &DataType| t.is_numeric();
+    let (time_op, swapped) = match (op, left, right) {
+        (Subtract, Date32, Date32) => (TimeOp::DateDifference, false),
+        (Add, Date32, Int16 | Int32) => (TimeOp::DatePlus, false),
+        (Subtract, Date32, Int16 | Int32) => (TimeOp::DateMinus, false),
+        (Add, Int16 | Int32, Date32) => (TimeOp::DatePlus, true),
+        // Of two kinds, DataFusion casts first.
+        (Subtract, Timestamp(_, from), Timestamp(_, to)) if from.is_some() == to.is_some() => {
+            (TimeOp::TimestampDifference, false)
         }
-        (DataType::Date32, days_type) if matches!(op, Add | Subtract) && is_integer(days_type) => {
-            let moved = call(op, days(raw.left), raw.right);
-            Expr::Cast(Cast::new(Box::new(moved), DataType::Date32))
+        (Multiply, Interval(_), number) if is_number(number) => (TimeOp::IntervalMultiply, false),
+        (Multiply, number, Interval(_)) if is_number(number) => (TimeOp::IntervalMultiply, true),
+        (Divide, Interval(_), number) if is_number(number) => (TimeOp::IntervalDivide, false),
+        (op, left, right) if common_type(left, right).is_some() => {
+            let call = ScalarFunction::new_udf(arithmetic(op), vec![raw.left, raw.right]);
+            return Ok(PlannerResult::Planned(Expr::ScalarFunction(call)));
         }
-        (days_type, DataType::Date32) if op == Add && is_integer(days_type) => {
-            let moved = call(op, raw.left, days(raw.right));
-            Expr::Cast(Cast::new(Box::new(moved), DataType::Date32))
-        }
-        (left, right) if common_type(left, right).is_some() => call(op, raw.left, raw.right),
         _ => return Ok(PlannerResult::Original(raw)),
     };
-    Ok(PlannerResult::Planned(planned))
-}
-
-/// A date as its days since 1970.
-fn days(date: Expr) -> Expr {
-    Expr::Cast(Cast::new(Box::new(date), DataType::Int32))
-}
-
-fn call(op: ArithmeticOp, left: Expr, right: Expr) -> Expr {
-    Expr::ScalarFunction(ScalarFunction::new_udf(arithmetic(op), vec![left, right]))
+    let args = if swapped { vec![raw.right, raw.left] } else { vec![raw.left, raw.right] };
+    let call = ScalarFunction::new_udf(time_arithmetic(time_op), args);
+    Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
 }
 
 /// Step 4: which types Postgres compares with each other.

@@ -10,9 +10,10 @@ use std::sync::{Arc, LazyLock};
 use chrono::{DateTime, Utc};
 use datafusion::common::Result;
 use datafusion::common::alias::AliasGenerator;
+use datafusion::common::tree_node::Transformed;
 use datafusion::config::ConfigOptions;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::logical_expr::{Filter, LogicalPlan};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
@@ -34,13 +35,27 @@ use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
+use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
 
 /// Optimises a plan for one batch execution.
 pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
     static RULES: LazyLock<Optimizer> = LazyLock::new(Optimizer::new);
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(OPTIONS.clone()));
-    run(&RULES, plan, &SETTINGS)
+    order_conditions(run(&RULES, plan, &SETTINGS)?)
+}
+
+/// Conditions that may fail are looked at last (a dataflow's when they are compiled).
+fn order_conditions(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let ordered = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Filter(filter) => {
+            let predicate = ordered_condition(filter.predicate);
+            let filter = Filter::try_new(predicate, filter.input)?;
+            Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(ordered.data)
 }
 
 /// Optimises a plan for a dataflow that maintains its result.

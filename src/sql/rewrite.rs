@@ -330,6 +330,15 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             }
         }
         Expr::Array(array) => wrap_integers(&mut array.elem),
+        Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
+            if let Some(plain) = without_exponent(text) {
+                *text = plain;
+            } else if text.contains(['e', 'E']) {
+                let float = Value::SingleQuotedString(std::mem::take(text));
+                let float = Expr::Value(ValueWithSpan { value: float, span: Span::empty() });
+                *expr = cast(float, DataType::DoublePrecision);
+            }
+        }
         // A sign and parentheses belong to the literal: what is around decides.
         Expr::Nested(inner) if as_integer(inner).is_some() => {
             let inner = std::mem::replace(&mut **inner, null());
@@ -594,6 +603,32 @@ fn wrap_integer(expr: &mut Expr) {
     }
 }
 
+/// `1.5e3` as `1500.`: a numeric has no exponent. What is too long for a numeric stays, and is a
+/// float.
+fn without_exponent(text: &str) -> Option<String> {
+    let (mantissa, exponent) = text.split_once(['e', 'E'])?;
+    let exponent: i32 = exponent.parse().ok()?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    // Where the point stands among the digits.
+    let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
+    let length = i32::try_from(digits.len()).ok()?;
+    if !(-NUMERIC_DIGITS_MAX..=NUMERIC_DIGITS_MAX).contains(&point) || length > NUMERIC_DIGITS_MAX {
+        return None;
+    }
+    Some(if point <= 0 {
+        format!("0.{}{digits}", "0".repeat(point.unsigned_abs() as usize))
+    } else if point >= length {
+        format!("{digits}{}.", "0".repeat((point - length) as usize))
+    } else {
+        let (whole, fraction) = digits.split_at(point as usize);
+        format!("{whole}.{fraction}")
+    })
+}
+
+/// Digits that a numeric can have.
+const NUMERIC_DIGITS_MAX: i32 = 38;
+
 /// Adds the point that makes a number `numeric`.
 fn make_decimal(expr: &mut Expr) {
     match expr {
@@ -778,7 +813,9 @@ fn name_and_strength(expr: &Expr) -> Option<(String, u8)> {
         Expr::Tuple(_) | Expr::Struct { .. } => strong("row"),
         Expr::Extract { .. } => strong("extract"),
         Expr::Position { .. } => strong("position"),
-        Expr::Substring { .. } => strong("substring"),
+        Expr::Substring { shorthand, .. } => {
+            strong(if *shorthand { "substr" } else { "substring" })
+        }
         Expr::Overlay { .. } => strong("overlay"),
         Expr::Ceil { .. } => strong("ceil"),
         Expr::Floor { .. } => strong("floor"),
@@ -867,6 +904,20 @@ mod tests {
             "SELECT coalesce(x, 0::INT) AS \"coalesce\", round(x, 2) AS r, \
              99999999999999999999. AS n FROM t",
         );
+    }
+
+    #[test]
+    fn exponents_become_digits() {
+        for (text, expected) in [
+            ("1e3", Some("1000.")),
+            ("1.5e3", Some("1500.")),
+            ("12.345e1", Some("123.45")),
+            ("1.5E-3", Some("0.0015")),
+            ("1e100", None),
+            ("15", None),
+        ] {
+            assert_eq!(without_exponent(text).as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -42,8 +42,13 @@ pub fn canonical_type(data_type: &DataType) -> Option<DataType> {
         | DataType::Float64
         | DataType::Utf8
         | DataType::Binary
-        | DataType::Date32
-        | DataType::Decimal128(_, _) => data_type.clone(),
+        | DataType::Date32 => data_type.clone(),
+        // Digits before the point cannot be left out in SQL.
+        DataType::Decimal128(p, s) if *s < 0 => DataType::Decimal128(
+            p.saturating_add(s.unsigned_abs()).min(DECIMAL128_MAX_PRECISION),
+            0,
+        ),
+        DataType::Decimal128(_, _) => data_type.clone(),
         DataType::FixedSizeBinary(16) => data_type.clone(),
         DataType::Null | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::Int8 | DataType::UInt8 => DataType::Int16,

@@ -265,6 +265,19 @@ pub fn show(planned: &PlannedQuery, batches: &[RecordBatch], ordered: bool) -> S
     lines.join("\n")
 }
 
+/// Runs every query of a golden file and writes the file that would be right.
+pub fn run_golden(text: &str, report: impl Fn(&str) -> String) -> String {
+    let mut out = String::new();
+    for block in text.split("\n\n").map(str::trim).filter(|block| !block.is_empty()) {
+        let query = block.split_once("\n----").map_or(block, |(query, _)| query);
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out += &format!("{query}\n----\n{}\n", report(query));
+    }
+    out
+}
+
 /// `SQLSTATE position: message (detail) hint`, with a caret under the place.
 pub fn show_error(sql: &str, error: &Error) -> String {
     let body = error.body();
@@ -277,7 +290,7 @@ pub fn show_error(sql: &str, error: &Error) -> String {
     }
     if let Some(position) = body.position {
         let rest: String = sql.chars().skip(position - 1).take(12).collect();
-        text += &format!("\nAT: {rest}");
+        text += &format!("\nAT: {}", rest.trim_end());
     }
     text
 }

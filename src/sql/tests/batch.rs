@@ -1,4 +1,10 @@
-//! Batch execution against results worked out by hand.
+//! Batch execution against results worked out by hand, and what wrong queries are told.
+//!
+//! `queries.golden` and `errors.golden` hold blocks of a query (with `-- values` for its
+//! parameters), a line of dashes, and what comes out. `UPDATE_EXPECT=1` writes them anew; what
+//! changes must be checked by hand.
+
+use expect_test::expect_file;
 
 use super::*;
 
@@ -17,32 +23,33 @@ fn fixture() -> Fixture {
         "u",
         "id int not null, k smallint, f double precision",
         1,
-        "1 | 5 | 0.5\n2 | 6 | 1.5\n7 | 7 | 2.5",
+        "1 | 5 | 0.5
+         2 | 6 | 1.5
+         7 | 7 | 2.5",
     );
     f.view("v", "SELECT name, sum(qty) AS total FROM t GROUP BY name");
     f
 }
 
-fn report(sql: &str, params: &[&str]) -> String {
-    let f = fixture();
-    match f.run(sql, params) {
+fn report(query: &str) -> String {
+    let (sql, parameters) = match query.split_once("\n-- ") {
+        Some((sql, parameters)) => (sql, parameters.split('|').map(str::trim).collect()),
+        None => (query, vec![]),
+    };
+    match fixture().run(sql, &parameters) {
         Ok((planned, batches)) => show(&planned, &batches, sql.contains("ORDER BY")),
         Err(error) => show_error(sql, &error),
     }
 }
 
 #[test]
-fn explore() {
-    let text = std::fs::read_to_string("/tmp/q.sql").unwrap();
-    for sql in text.split(";\n") {
-        let sql = sql.trim();
-        if sql.is_empty() {
-            continue;
-        }
-        let (sql, params) = match sql.split_once(" -- ") {
-            Some((s, p)) => (s.trim(), p.split(if p.contains('|') { '|' } else { ',' }).collect()),
-            None => (sql, vec![]),
-        };
-        println!("=== {sql}\n{}", report(sql, &params));
-    }
+fn queries_give_what_postgres_gives() {
+    let text = run_golden(include_str!("queries.golden"), report);
+    expect_file!["./queries.golden"].assert_eq(&text);
+}
+
+#[test]
+fn wrong_queries_are_told_what_postgres_tells() {
+    let text = run_golden(include_str!("errors.golden"), report);
+    expect_file!["./errors.golden"].assert_eq(&text);
 }

@@ -1,4 +1,7 @@
-//! SQL text to the dataflow's plan, as EXPLAIN prints it.
+//! SQL text to the dataflow's plan, as EXPLAIN prints it (`plans.golden`).
+
+use expect_test::expect_file;
+
 use super::*;
 
 fn fixture() -> Fixture {
@@ -12,21 +15,23 @@ fn fixture() -> Fixture {
 }
 
 fn report(sql: &str) -> String {
-    let f = fixture();
-    match f.plan(sql).and_then(|planned| planned.lower()) {
-        Ok(plan) => plan.to_string(),
+    match fixture().plan(sql).and_then(|planned| planned.lower()) {
+        Ok(plan) => plan.to_string().trim_end().to_owned(),
         Err(error) => show_error(sql, &error),
     }
 }
 
 #[test]
-fn explore() {
-    let text = std::fs::read_to_string("/tmp/l.sql").unwrap();
-    for sql in text.split(";\n") {
-        let sql = sql.trim();
-        if sql.is_empty() {
-            continue;
-        }
-        println!("=== {sql}\n{}", report(sql));
+fn queries_become_dataflows() {
+    let text = run_golden(include_str!("plans.golden"), report);
+    expect_file!["./plans.golden"].assert_eq(&text);
+}
+
+#[test]
+fn the_result_has_the_planned_schema() {
+    for sql in ["SELECT id, id FROM t", "SELECT name AS x, count(*) FROM t GROUP BY name"] {
+        let planned = fixture().plan(sql).expect("plans");
+        let plan = planned.lower().expect("lowers");
+        assert_eq!(plan.root.schema(), planned.schema, "{sql}");
     }
 }
