@@ -151,7 +151,8 @@ impl Dialect for MillstreamDialect {
         POSTGRES.prec_value(precedence)
     }
 
-    /// Parses nothing; counts, watches the stack, and refuses reserved words, which sqlparser takes for columns.
+    /// Parses nothing; counts, watches the stack, and refuses reserved words, which sqlparser
+    /// takes for columns.
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         let left = self.steps_left.get();
         let stack = stacker::remaining_stack().unwrap_or(usize::MAX);

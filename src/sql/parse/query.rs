@@ -74,10 +74,10 @@ impl Problem {
                 Some(behind.unwrap_or_else(|| cursor.end_token()))
             }
         };
-        let error = match (self.error, found) {
-            (Some(error), Some(token)) => error.position(cursor.text.position(token.span.start)),
-            (Some(error), None) => error,
-            (None, token) => cursor.syntax_error_at(token.unwrap_or_else(|| cursor.peek())),
+        let token = found.unwrap_or_else(|| cursor.peek());
+        let error = match self.error {
+            Some(error) => error.position(cursor.text.position(token.span.start)),
+            None => cursor.syntax_error_at(token),
         };
         if self.hint.is_empty() { error } else { error.hint(self.hint) }
     }

@@ -209,8 +209,8 @@ fn tokenize(text: &SqlText) -> Result<Vec<TokenWithSpan>> {
     }
 }
 
-/// Reads `0x1F`, `0o17`, `0b11` and `1_000` as Postgres does, and refuses `12ab`, which sqlparser takes for
-/// a number and an alias, and `""`.
+/// Reads `0x1F`, `0o17`, `0b11` and `1_000` as Postgres does, and refuses `""` and `12ab`, which
+/// sqlparser takes for a name, and a number with an alias.
 fn spelled(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let mut kept: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
     for token in tokens {

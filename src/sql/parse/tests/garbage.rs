@@ -2,13 +2,14 @@
 //!
 //! `MILLSTREAM_SEED` replays one run, `MILLSTREAM_GARBAGE_TEXTS` sets its length.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::parse;
+use crate::observe::clock::Clock;
 
 /// Words that the grammar knows, and some that it does not.
 const WORDS: &str = "SELECT FROM WHERE WITH RECURSIVE AS ( ) [ ] { } < > >> >>> , . ; : :: := => \
@@ -48,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn parse_calmly(text: String) {
     let thread = std::thread::Builder::new().stack_size(2 << 20);
     let parsing = move || {
-        let begun = Instant::now();
+        let clock = Clock::system();
         if let Err(error) = parse(&text) {
             let position = error.body().position;
             let end = text.chars().count() + 1;
@@ -58,7 +59,7 @@ fn parse_calmly(text: String) {
             );
             assert!(!error.message().is_empty());
         }
-        let took = begun.elapsed();
+        let took = clock.elapsed();
         assert!(took < PATIENCE, "{took:?} for {text}");
     };
     thread.spawn(parsing).expect("a thread").join().expect("the parser does not panic");
