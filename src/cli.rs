@@ -235,9 +235,11 @@ fn history_file(fallback: &Path) -> PathBuf {
 }
 
 async fn serve(config: ServerConfig) -> Result<ExitCode> {
-    let mut server = Server::start(config).await?;
+    // Before anything starts: a signal that comes as soon as the server is ready must stop it
+    // cleanly, not kill it.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut server = Server::start(config).await?;
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,

@@ -118,13 +118,94 @@ fn write_rows(out: &mut String, batch: &RecordBatch) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scratch() {
-    let db = database();
-    let mut connection = connect(&db).await;
-    let script = std::fs::read_to_string("/tmp/scratch.sql").unwrap_or_default();
-    for line in script.lines() {
-        println!("> {line}");
-        print!("{}", run(&mut connection, line).await);
+/// What each line of `script` answers; of errors only the SQLSTATE.
+async fn answers(script: &str) -> Vec<String> {
+    let database = database();
+    let mut connection = connect(&database).await;
+    let mut answers = Vec::new();
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let out = run(&mut connection, line).await;
+        let parts: Vec<&str> = out
+            .lines()
+            .filter(|part| !part.starts_with("  detail"))
+            .map(|part| match part.split_once(": ") {
+                Some((state, _)) if state.len() == 5 => state,
+                _ => part,
+            })
+            .collect();
+        answers.push(parts.join("; "));
     }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_sees_its_own_writes_and_a_rollback_takes_them_back() {
+    let answers = answers(
+        "CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL)
+         INSERT INTO t VALUES (1, 10), (2, 20)
+         CREATE MATERIALIZED VIEW s AS SELECT count(*) AS n, sum(v) AS total FROM t
+         BEGIN
+         UPDATE t SET v = v + 1 WHERE id = 1
+         SELECT n, total FROM s
+         ROLLBACK
+         SELECT n, total FROM s
+         BEGIN
+         DELETE FROM t WHERE id = 2
+         COMMIT
+         SELECT n, total FROM s",
+    )
+    .await;
+    let expected = [
+        "CREATE TABLE",
+        "INSERT 0 2",
+        "CREATE MATERIALIZED VIEW",
+        "BEGIN",
+        "UPDATE 1",
+        "2 | 31; SELECT 1",
+        "ROLLBACK",
+        "2 | 30; SELECT 1",
+        "BEGIN",
+        "DELETE 1",
+        "COMMIT",
+        "1 | 10; SELECT 1",
+    ];
+    assert_eq!(answers, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_fails_its_block_and_never_the_connection() {
+    let answers = answers(
+        "CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL)
+         INSERT INTO t VALUES (1, 10) RETURNING id, v
+         INSERT INTO t VALUES (2, 20), (1, 5)
+         INSERT INTO t VALUES (3, NULL)
+         BEGIN
+         INSERT INTO t VALUES (4, 40)
+         SELECT 1 / (v - 10) FROM t WHERE id = 1
+         SELECT 1
+         COMMIT
+         SELECT id FROM t
+         INSERT INTO t VALUES (1, 11) ON CONFLICT (id) DO UPDATE SET v = EXCLUDED.v
+         SELECT id, v FROM t
+         SELECT * FROM nowhere
+         DROP TABLE t",
+    )
+    .await;
+    let expected = [
+        "CREATE TABLE",
+        "1 | 10; INSERT 0 1",
+        "23505",
+        "23502",
+        "BEGIN",
+        "INSERT 0 1",
+        "22012",
+        "25P02",
+        "ROLLBACK",
+        "1; SELECT 1",
+        "INSERT 0 1",
+        "1 | 11; SELECT 1",
+        "42P01",
+        "DROP TABLE",
+    ];
+    assert_eq!(answers, expected);
 }
