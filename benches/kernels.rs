@@ -7,12 +7,17 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use millstream::dataflow::exchange::split_by_hash;
 use millstream::dataflow::operator::{Operator, Output};
 use millstream::dataflow::operators::join::{Join, JoinSpec};
+use millstream::frontend::encode::{Format, Style, encode_batch};
 use millstream::plan::node::JoinKind;
 use millstream::state::keyed_table::{KeyedTable, OnConflict};
 use millstream::state::multi_table::{MultiTable, Walk};
@@ -238,9 +243,58 @@ fn settings() -> Criterion {
     Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3))
 }
 
+/// Rows of a result as DataRow messages: what a SELECT costs once its rows are there.
+fn row_encoding(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("row encoding on the wire");
+    group.throughput(Throughput::Elements(BATCH_ROWS as u64));
+    let rows = 0..BATCH_ROWS;
+    let numbers = || rows.clone().map(scatter);
+    let columns: [(&str, ArrayRef); 5] = [
+        ("bigint", Arc::new(Int64Array::from_iter_values(numbers()))),
+        ("double", Arc::new(Float64Array::from_iter_values(numbers().map(|n| n as f64 / 1e9)))),
+        (
+            "timestamp",
+            Arc::new(TimestampMicrosecondArray::from_iter_values(numbers().map(|n| n >> 12))),
+        ),
+        (
+            "numeric",
+            Arc::new(
+                Decimal128Array::from_iter_values(numbers().map(i128::from))
+                    .with_precision_and_scale(30, 4)
+                    .expect("19 digits fit"),
+            ),
+        ),
+        ("text", Arc::new(StringArray::from_iter_values(numbers().map(|n| format!("{n:020x}"))))),
+    ];
+    let one = |name: &str, column: &ArrayRef| {
+        let field = Field::new(name, column.data_type().clone(), false);
+        RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![column.clone()])
+            .expect("one column")
+    };
+    let mut batches: Vec<(&str, RecordBatch)> =
+        columns.iter().map(|(name, column)| (*name, one(name, column))).collect();
+    batches.push(("six columns, 160 bytes", wide(rows.clone(), scatter)));
+    for (name, batch) in &batches {
+        for format in [Format::Text, Format::Binary] {
+            let formats = vec![format; batch.num_columns()];
+            let id = BenchmarkId::new(format!("{format:?}"), name);
+            let mut out = BytesMut::new();
+            group.bench_with_input(id, batch, |bencher, batch| {
+                bencher.iter(|| {
+                    out.clear();
+                    encode_batch(black_box(batch), &formats, &Style::default(), &mut out)
+                        .expect("every type has both formats");
+                    black_box(out.len())
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = exchange_split, keyed_upsert, join_probe, join_operator, segments
+    targets = exchange_split, keyed_upsert, join_probe, join_operator, segments, row_encoding
 }
 criterion_main!(kernels);
