@@ -66,6 +66,18 @@ fn return_type(function: AggregateFunction, argument: Option<DataType>) -> DataT
         (F::BoolAnd | F::BoolOr, _) => T::Boolean,
         (F::Min | F::Max | F::BitAnd | F::BitOr | F::BitXor, Some(argument)) => argument,
         (F::RegrCount, _) => T::UInt64,
+        (F::ArrayAgg, Some(argument)) => T::new_list(argument, true),
+        (F::StringAgg, _) => T::LargeUtf8,
+        (
+            F::Median
+            | F::PercentileCont
+            | F::PercentileDisc
+            | F::Mode
+            | F::FirstValue
+            | F::LastValue
+            | F::AnyValue,
+            Some(argument),
+        ) => argument,
         (_, Some(argument)) if argument.is_numeric() => T::Float64,
         (function, argument) => panic!("{function:?} over {argument:?}"),
     }
@@ -453,6 +465,83 @@ fn moments_lose_no_digits_to_what_was_there_before() {
             epoch 4
             - 1 0.0 0.0 0.0 . 0.0 2
             + 1 1.0 2.0 1.4142135623730951 1.0 0.2 2
+        "#]],
+    );
+}
+
+#[test]
+fn ordered_functions_follow_their_rows() {
+    check_aggregate(
+        "k bigint, v bigint, s text, p double, z text",
+        "k",
+        &[
+            "median(v)",
+            "percentile_cont(v,p): Float64",
+            "percentile_disc(v,p)",
+            "mode(s)",
+            "first_value(s order by v desc)",
+            "last_value(s order by v desc)",
+            "array_agg(v order by s)",
+            "array_agg(distinct v)",
+            "string_agg(s,z order by v)",
+        ],
+        "
+        batch 0
+          + 1 1 c 0.25 -
+          + 1 2 a 0.25 -
+          + 1 4 b 0.25 -
+          + 1 10 a 0.25 -
+          + 2 . . 0.25 -
+        epoch 1
+        recover
+        batch 0
+          - 1 10 a 0.25 -
+          + 1 . z 0.25 -
+          +2 1 4 . 0.25 -
+        epoch 2
+        batch 0
+          - 1 1 c 0.25 -
+          - 1 2 a 0.25 -
+          - 1 4 b 0.25 -
+          - 1 . z 0.25 -
+          -2 1 4 . 0.25 -
+          - 2 . . 0.25 -
+        epoch 3
+        ",
+        expect![[r#"
+            epoch 1
+            + 1 3 1.75 1 a a c "[2, 10, 4, 1]" "[1, 2, 4, 10]" c-a-b-a
+            + 2 . . . . . . [] [] .
+            epoch 2
+            - 1 3 1.75 1 a a c "[2, 10, 4, 1]" "[1, 2, 4, 10]" c-a-b-a
+            + 1 4 2.0 2 a z c "[2, 4, 1, , 4, 4]" "[1, 2, 4, ]" c-a-b-z
+            epoch 3
+            - 1 4 2.0 2 a z c "[2, 4, 1, , 4, 4]" "[1, 2, 4, ]" c-a-b-z
+            - 2 . . . . . . [] [] .
+        "#]],
+    );
+}
+
+#[test]
+fn a_fraction_out_of_range_is_a_row_error() {
+    check_aggregate(
+        "k bigint, v bigint, p double",
+        "k",
+        &["percentile_disc(v,p)"],
+        "
+        batch 0
+          + 1 1 1.5
+        epoch 1
+        recover
+        batch 0
+          - 1 1 1.5
+        epoch 2
+        ",
+        expect![[r#"
+            epoch 1
+            error 22003 percentile value 1.5 is not between 0 and 1 in percentile_disc(v,p) for +1 (1)
+            epoch 2
+            error 22003 percentile value 1.5 is not between 0 and 1 in percentile_disc(v,p) for -1 (1)
         "#]],
     );
 }
