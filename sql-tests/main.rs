@@ -7,6 +7,7 @@
 
 mod clients;
 mod command_line;
+mod fairness;
 mod oracle;
 
 use std::ops::ControlFlow;

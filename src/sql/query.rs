@@ -19,6 +19,7 @@ use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -138,6 +139,7 @@ impl PlannedQuery {
         now: DateTime<Utc>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let physical = self.physical(contents, now).await?;
+        let physical = give_way(physical)?;
         let stream = execute_stream(physical, SESSION.task_ctx()).map_err(Error::from)?;
         let schema = self.schema.clone();
         Ok(stream.map(move |batch| conform(batch.map_err(Error::from)?, &schema)).boxed())
@@ -239,6 +241,20 @@ fn with_contents(
         })
         .map_err(Error::from)?;
     Ok((plan.data, rows))
+}
+
+/// A join may make many batches of one row without asking its inputs in between, where
+/// DataFusion gives way. It gives way by itself then, so that sockets, other statements and the
+/// cancelling of this one get their turn.
+fn give_way(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let given = plan.transform_up(|node| {
+        Ok(if node.children().len() > 1 {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
+        } else {
+            Transformed::no(node)
+        })
+    });
+    Ok(given.map_err(Error::from)?.data)
 }
 
 /// Below this many rows a second thread costs more than it brings.
