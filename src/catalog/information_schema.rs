@@ -9,6 +9,20 @@ use crate::catalog::pg_catalog::{
 use crate::catalog::system_views::{Row, SystemFacts, relations};
 use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
 
+/// The relations that [`rows`] may fill.
+pub(super) const FILLED: &[&str] = &[
+    "character_sets",
+    "columns",
+    "constraint_column_usage",
+    "enabled_roles",
+    "information_schema_catalog_name",
+    "key_column_usage",
+    "schemata",
+    "table_constraints",
+    "tables",
+    "views",
+];
+
 pub(super) fn rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
     match name {
         "character_sets" => vec![vec![

@@ -24,6 +24,7 @@ use crate::coordinator::command::{
 };
 use crate::coordinator::running::{Running, guard_rows};
 use crate::coordinator::show;
+use crate::coordinator::system_relations::SessionDoor;
 use crate::coordinator::transaction::Block;
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::{PlannedDelete, PlannedInsert, PlannedUpdate};
@@ -126,6 +127,10 @@ impl Connection {
             now,
             sql: parsed.sql.as_str().into(),
             settings: Arc::new(values),
+            session: Some(Arc::new(SessionDoor {
+                database: Arc::downgrade(&self.database),
+                session: self.session.clone(),
+            })),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The system relations as one statement sees them: the facts behind them, taken at its start.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -10,12 +10,47 @@ use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
     self, ErrorFact, SessionFact, SettingFact, SourceFact, SystemFacts,
 };
-use crate::coordinator::command::{Connection, SessionShared};
+use crate::coordinator::command::{Connection, DatabaseInner, SessionShared};
 use crate::coordinator::execute::micros;
 use crate::coordinator::running::Running;
 use crate::coordinator::settings::{SettingKind, find};
 use crate::sql::query::PlannedQuery;
+use crate::sql::system_functions::Session;
 use crate::types::error::{Error, Result};
+
+/// What functions may ask of their connection. Plans are kept by the connection, so the way back
+/// to the server is weak.
+pub(super) struct SessionDoor {
+    pub database: Weak<DatabaseInner>,
+    pub session: Arc<SessionShared>,
+}
+
+impl Session for SessionDoor {
+    fn process_id(&self) -> i32 {
+        self.session.process_id
+    }
+
+    fn connected_at_us(&self) -> i64 {
+        micros(self.session.connected_at)
+    }
+
+    fn setting(&self, name: &str) -> Result<String> {
+        self.session.settings().get(name).map(str::to_owned)
+    }
+
+    fn set_setting(&self, name: &str, value: &str, local: bool) -> Result<String> {
+        let mut settings = self.session.settings();
+        settings.set(name, value, local)?;
+        settings.get(name).map(str::to_owned)
+    }
+
+    fn cancel(&self, process_id: i32) -> bool {
+        let Some(database) = self.database.upgrade() else { return false };
+        let sessions = database.sessions();
+        let other = sessions.iter().find(|s| s.process_id == process_id);
+        other.inspect(|s| s.cancel.cancel()).is_some()
+    }
+}
 
 /// Facts for the system relations that one query names.
 #[derive(Default)]

@@ -12,6 +12,8 @@
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
+//! | `catalog_query.rs` | queries of the system catalog in words that can be planned |
+//! | `system_functions.rs` | functions that look at the catalog or the session |
 //! | `functions.rs` | which functions and operators a query may name |
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
@@ -27,6 +29,7 @@
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
 mod assign;
+mod catalog_query;
 pub mod bind;
 pub mod coerce;
 pub mod dml;
@@ -41,6 +44,7 @@ pub mod query;
 pub mod resolve;
 pub mod rewrite;
 pub mod schema;
+pub mod system_functions;
 
 mod extensions;
 pub mod statement;

@@ -29,6 +29,7 @@ use crate::functions::scalar::session::constant_function;
 use crate::functions::scalar::unknown::unknown_function;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
+use crate::sql::system_functions;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -263,7 +264,7 @@ fn session_function(context: &PlanContext, name: &str) -> Option<Arc<ScalarUDF>>
             let first = search_schemas(context).into_iter().find(|s| schemas.contains(s));
             ScalarValue::Utf8(first)
         }
-        _ => return None,
+        _ => return system_functions::find(context, name),
     };
     Some(constant_function(name, value))
 }

@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::length_chars_max;
 use crate::sql::schema::repeated_name;
@@ -49,6 +50,7 @@ pub struct Rewritten<T> {
 /// SQLSTATE 0A000 for clauses that no plan has.
 pub fn rewrite_query(query: &Query, declared: &[Option<SqlType>]) -> Result<Rewritten<Query>> {
     let mut tree = query.clone();
+    rewrite_catalog_query(&mut tree);
     let parameters = rewrite(&mut tree, declared)?;
     Ok(Rewritten { tree, parameters })
 }
@@ -56,6 +58,7 @@ pub fn rewrite_query(query: &Query, declared: &[Option<SqlType>]) -> Result<Rewr
 /// Rewrites a scalar expression.
 pub fn rewrite_expr(expr: &Expr, declared: &[Option<SqlType>]) -> Result<Rewritten<Expr>> {
     let mut tree = expr.clone();
+    rewrite_catalog_expr(&mut tree);
     let parameters = rewrite(&mut tree, declared)?;
     wrap_integer(&mut tree);
     Ok(Rewritten { tree, parameters })

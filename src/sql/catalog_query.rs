@@ -1,0 +1,481 @@
+//! Queries of the system catalog, as psql, drivers and BI tools write them, in words that can be
+//! planned. A query that names no system relation and casts to no `reg...` type stays as it is.
+//!
+//! 1. A SELECT that needs rows of a relation that never has any (`pg_policy`, `pg_trigger`, ...)
+//!    becomes one without rows: what it computes from them need not be planned.
+//! 2. `'t'::regclass` is a look-up of the number, `oid::regclass` of the name; so are `regtype`,
+//!    `regnamespace`, `regrole`; `regproc` is text.
+//! 3. `ARRAY(SELECT x FROM ...)` is the scalar subquery `(SELECT array_agg(x) FROM ...)`.
+//! 4. `x.tableoid` is the number of x's relation.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName,
+    OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit, VisitMut, Visitor,
+    VisitorMut,
+};
+
+use crate::catalog::pg_catalog::system_relation_oid;
+use crate::catalog::system_views::{SystemRelation, find};
+use crate::sql::parse::name::normalize;
+use crate::sql::rewrite::column_name;
+
+/// Functions that give a row when there are none.
+const AGGREGATES: [&str; 12] = [
+    "array_agg",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "count",
+    "every",
+    "json_agg",
+    "jsonb_agg",
+    "max",
+    "min",
+    "string_agg",
+    "sum",
+];
+
+/// Rewrites a query that looks at the system catalog; leaves every other one alone.
+pub fn rewrite_catalog_query(query: &mut Query) {
+    if query.visit(&mut CatalogFinder).is_break() {
+        // Nothing breaks this walk.
+        let _: ControlFlow<()> = VisitMut::visit(query, &mut CatalogRewriter { tables: vec![] });
+    }
+}
+
+/// The same for an expression of its own.
+pub fn rewrite_catalog_expr(expr: &mut Expr) {
+    if expr.visit(&mut CatalogFinder).is_break() {
+        let _: ControlFlow<()> = VisitMut::visit(expr, &mut CatalogRewriter { tables: vec![] });
+    }
+}
+
+/// Breaks at the first thing that is the catalog's.
+struct CatalogFinder;
+
+impl Visitor for CatalogFinder {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+        match system_relation(name) {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Cast { data_type, .. } if reg_type(data_type).is_some() => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// The system relation that a name means; without a schema, one of `pg_catalog`.
+fn system_relation(name: &ObjectName) -> Option<&'static SystemRelation> {
+    let parts: Vec<String> =
+        name.0.iter().map(|part| part.as_ident().map(normalize)).collect::<Option<_>>()?;
+    match &parts[..] {
+        [name] => find("pg_catalog", name),
+        [schema, name] | [_, schema, name] => find(schema, name),
+        _ => None,
+    }
+}
+
+fn last_name(name: &ObjectName) -> Option<String> {
+    name.0.last()?.as_ident().map(normalize)
+}
+
+/// `regclass`, `regtype`, ...
+fn reg_type(data_type: &DataType) -> Option<&'static str> {
+    let name = match data_type {
+        DataType::Regclass => "regclass".to_owned(),
+        DataType::Custom(name, arguments) if arguments.is_empty() => last_name(name)?,
+        _ => return None,
+    };
+    ["regclass", "regtype", "regnamespace", "regrole", "regproc", "regprocedure"]
+        .into_iter()
+        .find(|reg| *reg == name)
+}
+
+struct CatalogRewriter {
+    /// Aliases of the system relations in the queries around, innermost last.
+    tables: Vec<Vec<(String, &'static SystemRelation)>>,
+}
+
+impl VisitorMut for CatalogRewriter {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Select(select) = query.body.as_mut()
+            && let Some(columns) = columns_without_rows(select)
+        {
+            make_empty(select, columns);
+            query.order_by = None;
+            query.limit_clause = None;
+            query.fetch = None;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if let Some(columns) = columns_without_rows(select) {
+            make_empty(select, columns);
+        }
+        // Columns keep the names that they have as the user wrote them.
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) = item
+                && !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+            {
+                let alias = Ident::with_quote('"', column_name(expr));
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
+        }
+        self.tables.push(aliases(select));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _select: &mut Select) -> ControlFlow<()> {
+        self.tables.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr
+            && let Some(subquery) = array_subquery(function)
+        {
+            *expr = array_of(subquery.clone());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Cast { expr: inner, data_type, .. } => {
+                if let Some(reg) = reg_type(data_type) {
+                    *expr = reg_cast(reg, inner);
+                } else if is_oid(data_type)
+                    && let Some((function, argument)) = reg_out(inner)
+                {
+                    // A name that is wanted as its number after all.
+                    let text = cast(argument, DataType::Text);
+                    *expr = call(&function.replace("_out", "_in"), vec![text]);
+                }
+            }
+            Expr::Identifier(ident) if normalize(ident) == "tableoid" => {
+                if let Some([(_, relation)]) = self.tables.last().map(Vec::as_slice) {
+                    *expr = relation_number(relation);
+                }
+            }
+            Expr::CompoundIdentifier(parts) => {
+                if let [alias, column] = &parts[..]
+                    && normalize(column) == "tableoid"
+                {
+                    let alias = normalize(alias);
+                    let relation = self.tables.iter().rev().flatten().find(|(a, _)| *a == alias);
+                    if let Some((_, relation)) = relation {
+                        *expr = relation_number(relation);
+                    }
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_oid(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Custom(name, _) => last_name(name).is_some_and(|name| name == "oid"),
+        DataType::BigInt(_) | DataType::Int8(_) => true,
+        _ => false,
+    }
+}
+
+/// The function and argument of a look-up of a name.
+fn reg_out(expr: &Expr) -> Option<(String, Expr)> {
+    let Expr::Function(function) = expr else { return None };
+    let name = last_name(&function.name)?;
+    if !name.starts_with("_reg") || !name.ends_with("_out") {
+        return None;
+    }
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match &list.args[..] {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] => Some((name, argument.clone())),
+        _ => None,
+    }
+}
+
+/// A cast to a `reg...` type.
+fn reg_cast(reg: &'static str, inner: &Expr) -> Expr {
+    let literal = match inner {
+        Expr::Value(value) => Some(&value.value),
+        _ => None,
+    };
+    if reg.starts_with("regproc") {
+        // Functions have no numbers here; columns of that type hold their names.
+        return match literal {
+            Some(Value::SingleQuotedString(name)) => {
+                let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
+                value(Value::SingleQuotedString(name.to_owned()))
+            }
+            _ => call("_regproc_out", vec![inner.clone()]),
+        };
+    }
+    match literal {
+        Some(Value::SingleQuotedString(_)) => call(&format!("_{reg}_in"), vec![inner.clone()]),
+        // A parameter is of the type that its cast says.
+        Some(Value::Placeholder(_)) => {
+            call(&format!("_{reg}_in"), vec![cast(inner.clone(), DataType::Text)])
+        }
+        _ => call(&format!("_{reg}_out"), vec![inner.clone()]),
+    }
+}
+
+/// The query of `ARRAY(SELECT ...)`.
+fn array_subquery(function: &Function) -> Option<&Query> {
+    match &function.args {
+        FunctionArguments::Subquery(query) if last_name(&function.name)? == "array" => Some(query),
+        _ => None,
+    }
+}
+
+/// An array of the rows of a query of one column.
+fn array_of(mut query: Query) -> Expr {
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return Expr::Subquery(Box::new(query));
+    };
+    if columns_without_rows(select).is_some() {
+        return call("_empty_texts", vec![]);
+    }
+    if let Some((function, argument)) = from_function(select) {
+        return match function.as_str() {
+            "pg_options_to_table" => call("_pg_option_list", vec![argument]),
+            // Relations have no storage parameters here.
+            _ => call("_empty_texts", vec![]),
+        };
+    }
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        &mut select.projection[..]
+    else {
+        return Expr::Subquery(Box::new(query));
+    };
+    let order = match query.order_by.take().map(|order| order.kind) {
+        Some(OrderByKind::Expressions(mut keys)) => {
+            for key in &mut keys {
+                // ORDER BY 1: the only column.
+                if matches!(&key.expr, Expr::Value(v) if matches!(v.value, Value::Number(_, _))) {
+                    key.expr = item.clone();
+                }
+            }
+            vec![FunctionArgumentClause::OrderBy(keys)]
+        }
+        _ => vec![],
+    };
+    let mut aggregate = call("array_agg", vec![item.clone()]);
+    if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut aggregate {
+        list.clauses = order;
+    }
+    *item = aggregate;
+    Expr::Subquery(Box::new(query))
+}
+
+/// The table function that a SELECT reads, when that is all, and its argument.
+fn from_function(select: &Select) -> Option<(String, Expr)> {
+    let [table] = &select.from[..] else { return None };
+    let (name, argument) = match &table.relation {
+        TableFactor::Table { name, args: Some(args), .. } => (name, args.args.first()?),
+        TableFactor::Function { name, args, .. } => (name, args.first()?),
+        TableFactor::UNNEST { array_exprs, .. } => {
+            return Some(("unnest".to_owned(), array_exprs.first()?.clone()));
+        }
+        _ => return None,
+    };
+    let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument else { return None };
+    let name = last_name(name)?;
+    matches!(name.as_str(), "pg_options_to_table" | "unnest").then(|| (name, argument.clone()))
+}
+
+/// The column names of a SELECT that has no rows because a relation that it needs never has any.
+fn columns_without_rows(select: &Select) -> Option<Vec<String>> {
+    let mut needed = Vec::new();
+    for table in &select.from {
+        needed.push(&table.relation);
+        for join in &table.joins {
+            match &join.join_operator {
+                JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_) => {
+                    needed.push(&join.relation);
+                }
+                JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => {}
+                _ => return None,
+            }
+        }
+    }
+    let empty = needed.iter().any(|factor| match factor {
+        TableFactor::Table { name, args: None, .. } => {
+            system_relation(name).is_some_and(SystemRelation::always_empty)
+        }
+        _ => false,
+    });
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
+    if !empty || (!grouped && has_aggregate(select)) {
+        return None;
+    }
+    let mut columns = Vec::new();
+    for item in &select.projection {
+        match item {
+            SelectItem::UnnamedExpr(expr) => columns.push(column_name(expr)),
+            SelectItem::ExprWithAlias { alias, .. } => columns.push(normalize(alias)),
+            SelectItem::Wildcard(_) if needed.len() == 1 && select.from[0].joins.is_empty() => {
+                let TableFactor::Table { name, .. } = needed[0] else { return None };
+                let relation = system_relation(name)?;
+                columns.extend(relation.schema.fields().iter().map(|f| f.name().clone()));
+            }
+            _ => return None,
+        }
+    }
+    Some(columns)
+}
+
+/// Whether the SELECT gives a row also for none.
+fn has_aggregate(select: &Select) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+            match last_name(&function.name) {
+                Some(name) if AGGREGATES.contains(&name.as_str()) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    // Aggregates of subqueries count too: then the SELECT is merely planned as it is.
+    select.projection.visit(&mut Finder).is_break() || select.having.visit(&mut Finder).is_break()
+}
+
+/// The same columns, NULL, and no rows.
+fn make_empty(select: &mut Select, columns: Vec<String>) {
+    select.projection = columns
+        .into_iter()
+        .map(|name| SelectItem::ExprWithAlias {
+            expr: value(Value::Null),
+            alias: Ident::with_quote('"', name),
+        })
+        .collect();
+    select.distinct = None;
+    select.from = vec![];
+    select.selection = Some(value(Value::Boolean(false)));
+    select.group_by = GroupByExpr::Expressions(vec![], vec![]);
+    select.having = None;
+    select.named_window = vec![];
+    select.qualify = None;
+}
+
+/// The system relations of a SELECT, by the names that its expressions use.
+fn aliases(select: &Select) -> Vec<(String, &'static SystemRelation)> {
+    let factors = select
+        .from
+        .iter()
+        .flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)));
+    factors
+        .filter_map(|factor| match factor {
+            TableFactor::Table { name, alias, args: None, .. } => {
+                let relation = system_relation(name)?;
+                let alias = alias.as_ref().map(|a| normalize(&a.name));
+                Some((alias.unwrap_or_else(|| relation.name.to_owned()), relation))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn relation_number(relation: &SystemRelation) -> Expr {
+    let oid = system_relation_oid(relation.name, relation.index);
+    cast(value(Value::Number(oid.to_string(), false)), DataType::BigInt(None))
+}
+
+fn value(value: Value) -> Expr {
+    Expr::Value(value.with_empty_span())
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments
+        .into_iter()
+        .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
+        .collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(sql: &str) -> String {
+        let mut query = crate::sql::parse::parse_query(sql).expect("parses");
+        rewrite_catalog_query(&mut query);
+        query.to_string()
+    }
+
+    #[test]
+    fn queries_of_tables_stay_as_they_are() {
+        for sql in ["SELECT count(*) FROM t", "SELECT a::TEXT FROM public.pg_class_of_mine"] {
+            assert_eq!(rewritten(sql), sql);
+        }
+    }
+
+    #[test]
+    fn relations_without_rows_make_queries_without_rows() {
+        assert_eq!(
+            rewritten(
+                "SELECT p.polname, 'd' = any(p.polroles) AS x FROM pg_catalog.pg_policy p, \
+                 pg_class c ORDER BY 1"
+            ),
+            "SELECT NULL AS \"polname\", NULL AS \"x\" WHERE false"
+        );
+        // A row all the same.
+        assert!(rewritten("SELECT count(*) FROM pg_policy").contains("FROM pg_policy"));
+        // Needed only where it is there.
+        let sql = "SELECT c.oid FROM pg_class AS c LEFT JOIN pg_policy AS p ON p.polrelid = c.oid";
+        assert_eq!(rewritten(sql), sql);
+    }
+
+    #[test]
+    fn casts_to_object_names_are_look_ups() {
+        for (from, to) in [
+            ("'t'::regclass", "_regclass_in('t')"),
+            ("c.oid::pg_catalog.regclass", "_regclass_out(c.oid)"),
+            ("c.oid::regclass::oid", "_regclass_in(CAST(c.oid AS TEXT))"),
+            ("$1::regclass", "_regclass_in(CAST($1 AS TEXT))"),
+            ("'array_in'::regproc", "'array_in' = x"),
+        ] {
+            let sql = rewritten(&format!("SELECT 1 AS a FROM pg_class c WHERE {from} = x"));
+            assert!(sql.contains(to), "{sql}");
+        }
+        assert_eq!(
+            rewritten("SELECT conrelid::regclass FROM pg_constraint"),
+            "SELECT _regclass_out(conrelid) AS \"conrelid\" FROM pg_constraint"
+        );
+    }
+}
