@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float32Array, Float64Array, Int16Array, Int16Builder, Int32Array,
-    Int64Array, Int64Builder, IntervalMonthDayNanoArray, ListBuilder, RecordBatch,
-    RecordBatchOptions, StringArray, StringBuilder, TimestampMicrosecondArray,
+    Int64Array, IntervalMonthDayNanoArray, ListBuilder, RecordBatch, RecordBatchOptions,
+    StringArray, StringBuilder, TimestampMicrosecondArray, UInt32Array, UInt32Builder,
 };
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
@@ -152,8 +152,8 @@ fn column_type(name: &str) -> SqlType {
         "bool" => SqlType::Boolean,
         "int2" => SqlType::Int2,
         "int4" => SqlType::Int4,
-        // Object ids are unsigned in Postgres: an integer cannot hold them all.
-        "int8" | "oid" => SqlType::Int8,
+        "int8" => SqlType::Int8,
+        "oid" => SqlType::Oid,
         "float4" => SqlType::Float4,
         "float8" | "numeric" => SqlType::Float8,
         "text" => SqlType::Text,
@@ -313,6 +313,7 @@ fn build_column(field: &Field, cells: &[Option<&Cell>]) -> Result<ArrayRef> {
         SqlType::Int2 => Arc::new(Int16Array::from_iter(ints().map(|v| v.map(|v| v as i16)))),
         SqlType::Int4 => Arc::new(Int32Array::from_iter(ints().map(|v| v.map(|v| v as i32)))),
         SqlType::Int8 => Arc::new(Int64Array::from_iter(ints())),
+        SqlType::Oid => Arc::new(UInt32Array::from_iter(ints().map(|v| v.map(|v| v as u32)))),
         SqlType::Float4 => Arc::new(Float32Array::from_iter(floats().map(|v| v.map(|v| v as f32)))),
         SqlType::Float8 => Arc::new(Float64Array::from_iter(floats())),
         SqlType::Text => Arc::new(StringArray::from_iter(texts())),
@@ -343,10 +344,10 @@ fn build_lists(field: &Field, item: &SqlType, cells: &[Option<&Cell>]) -> Result
             }
             Arc::new(lists.finish())
         }
-        SqlType::Int8 => {
-            let mut lists = ListBuilder::new(Int64Builder::new()).with_field(item_field);
+        SqlType::Oid => {
+            let mut lists = ListBuilder::new(UInt32Builder::new()).with_field(item_field);
             for cell in cells {
-                lists.append_option(ints(cell).map(|v| v.into_iter().map(Some)));
+                lists.append_option(ints(cell).map(|v| v.into_iter().map(|v| Some(v as u32))));
             }
             Arc::new(lists.finish())
         }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use crate::types::error::{Error, Result, SqlState};
 
 /// What `server_version` says. Clients choose their catalog queries by it.
-pub const SERVER_VERSION: &str = "15.0";
+pub use crate::sql::system_functions::SERVER_VERSION;
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

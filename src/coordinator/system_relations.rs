@@ -1,10 +1,14 @@
 //! The system relations as one statement sees them: the facts behind them, taken at its start.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
@@ -49,6 +53,14 @@ impl Session for SessionDoor {
         let sessions = database.sessions();
         let other = sessions.iter().find(|s| s.process_id == process_id);
         other.inspect(|s| s.cancel.cancel()).is_some()
+    }
+
+    fn transaction_id(&self) -> i64 {
+        self.session.transaction_id.load(Ordering::Relaxed)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        tokio::time::sleep(duration).boxed()
     }
 }
 

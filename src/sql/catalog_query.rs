@@ -7,14 +7,19 @@
 //!    `regnamespace`, `regrole`; `regproc` is text.
 //! 3. `ARRAY(SELECT x FROM ...)` is the scalar subquery `(SELECT array_agg(x) FROM ...)`.
 //! 4. `x.tableoid` is the number of x's relation.
+//! 5. What would have to be of a kind that nobody can make here (domains, enums, composite types;
+//!    a column with a collation of its own) is nothing: a SELECT of it has no rows, a CASE branch
+//!    for it goes, and a subquery in it need not be planned.
+//! 6. A subquery for one value takes the greatest: the planner wants to be sure that there is one.
+//! 7. `(_pg_expandarray(x)).n` is a field of `unnest`.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName,
-    OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit, VisitMut, Visitor,
-    VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
+    Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor,
+    Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::catalog::pg_catalog::system_relation_oid;
@@ -40,7 +45,7 @@ const AGGREGATES: [&str; 12] = [
 
 /// Rewrites a query that looks at the system catalog; leaves every other one alone.
 pub fn rewrite_catalog_query(query: &mut Query) {
-    if query.visit(&mut CatalogFinder).is_break() {
+    if Visit::visit(query, &mut CatalogFinder).is_break() {
         // Nothing breaks this walk.
         let _: ControlFlow<()> = VisitMut::visit(query, &mut CatalogRewriter { tables: vec![] });
     }
@@ -48,7 +53,7 @@ pub fn rewrite_catalog_query(query: &mut Query) {
 
 /// The same for an expression of its own.
 pub fn rewrite_catalog_expr(expr: &mut Expr) {
-    if expr.visit(&mut CatalogFinder).is_break() {
+    if Visit::visit(expr, &mut CatalogFinder).is_break() {
         let _: ControlFlow<()> = VisitMut::visit(expr, &mut CatalogRewriter { tables: vec![] });
     }
 }
@@ -69,6 +74,11 @@ impl Visitor for CatalogFinder {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
             Expr::Cast { data_type, .. } if reg_type(data_type).is_some() => ControlFlow::Break(()),
+            Expr::Function(function)
+                if last_name(&function.name).is_some_and(|name| name == "_pg_expandarray") =>
+            {
+                ControlFlow::Break(())
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -144,10 +154,35 @@ impl VisitorMut for CatalogRewriter {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::Function(function) = expr
-            && let Some(subquery) = array_subquery(function)
-        {
-            *expr = array_of(subquery.clone());
+        match expr {
+            Expr::Function(function) => {
+                if let Some(subquery) = array_subquery(function) {
+                    *expr = array_of(subquery.clone());
+                }
+            }
+            Expr::Case { operand: None, conditions, else_result, .. } => {
+                let nothing: Vec<Expr> = conditions
+                    .extract_if(.., |branch| is_never(&branch.condition))
+                    .map(|branch| typed_null(&branch.result))
+                    .collect();
+                if conditions.is_empty() {
+                    let other = else_result.take().map(|e| *e);
+                    let null = nothing.into_iter().next();
+                    *expr = match (other, null) {
+                        (Some(other), _) if !is_null(&other) => other,
+                        (_, Some(null)) => null,
+                        (other, None) => other.unwrap_or_else(|| value(Value::Null)),
+                    };
+                }
+            }
+            Expr::Subquery(query) => {
+                if let Some(null) = subquery_for_nothing(query) {
+                    *expr = null;
+                } else {
+                    one_value(query);
+                }
+            }
+            _ => {}
         }
         ControlFlow::Continue(())
     }
@@ -163,6 +198,23 @@ impl VisitorMut for CatalogRewriter {
                     // A name that is wanted as its number after all.
                     let text = cast(argument, DataType::Text);
                     *expr = call(&function.replace("_out", "_in"), vec![text]);
+                }
+            }
+            Expr::Function(function)
+                if last_name(&function.name).is_some_and(|name| name == "_pg_expandarray") =>
+            {
+                function.name = ObjectName::from(vec![Ident::new("_pg_expandarray")]);
+                let rows = std::mem::replace(expr, value(Value::Null));
+                *expr = call("unnest", vec![rows]);
+            }
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                if let [AccessExpr::Dot(Expr::Identifier(field))] = access_chain.as_slice() {
+                    let name = value(Value::SingleQuotedString(normalize(field)));
+                    let mut root = root.as_ref();
+                    while let Expr::Nested(inner) = root {
+                        root = inner;
+                    }
+                    *expr = call("get_field", vec![root.clone(), name]);
                 }
             }
             Expr::Identifier(ident) if normalize(ident) == "tableoid" => {
@@ -184,6 +236,107 @@ impl VisitorMut for CatalogRewriter {
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The kinds of types that the catalog has none of.
+const MISSING_KINDS: [&str; 5] = ["c", "d", "e", "m", "r"];
+
+/// Whether a condition holds for nothing in the catalog, whatever is in it.
+fn is_never(condition: &Expr) -> bool {
+    let column = |expr: &Expr| match expr {
+        Expr::Identifier(ident) => Some(normalize(ident)),
+        Expr::CompoundIdentifier(parts) => parts.last().map(normalize),
+        _ => None,
+    };
+    match condition {
+        Expr::Nested(inner) => is_never(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            is_never(left) || is_never(right)
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Or, right } => is_never(left) && is_never(right),
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            let kind = match right.as_ref() {
+                Expr::Value(value) => match &value.value {
+                    Value::SingleQuotedString(kind) => kind.as_str(),
+                    _ => return false,
+                },
+                _ => return false,
+            };
+            column(left).is_some_and(|c| c == "typtype") && MISSING_KINDS.contains(&kind)
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => {
+            let own =
+                |expr| column(expr).is_some_and(|c| c == "attcollation" || c == "typcollation");
+            own(left) && own(right)
+        }
+        _ => false,
+    }
+}
+
+/// NULL in place of the value of a subquery that would have no rows.
+fn subquery_for_nothing(query: &Query) -> Option<Expr> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let nothing = select.selection.as_ref().is_some_and(is_never)
+        && matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty())
+        && !has_aggregate(select);
+    nothing.then(|| typed_null(&Expr::Subquery(Box::new(query.clone()))))
+}
+
+/// NULL of about the type that the expression has: what the catalog has is texts, numbers of
+/// objects and lists of them.
+fn typed_null(expr: &Expr) -> Expr {
+    let item = match expr {
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => select.projection.first(),
+            _ => None,
+        },
+        _ => return value(Value::Null),
+    };
+    let expr = match item {
+        Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => expr,
+        _ => return value(Value::Null),
+    };
+    let text = DataType::Text;
+    let oid = DataType::Custom(ObjectName::from(vec![Ident::new("oid")]), vec![]);
+    let list = |item| DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(item), None));
+    let name = column_name(expr);
+    cast(
+        value(Value::Null),
+        match expr {
+            Expr::Function(function) if name == "array_agg" => {
+                let texts = function.to_string().to_lowercase().contains("::text");
+                list(if texts { text } else { oid })
+            }
+            _ if name.ends_with("oid") => oid,
+            _ => text,
+        },
+    )
+}
+
+fn is_null(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if value.value == Value::Null)
+}
+
+/// The greatest of what a subquery selects, unless it is one row anyway.
+fn one_value(query: &mut Query) {
+    if query.limit_clause.is_some() || query.fetch.is_some() || query.with.is_some() {
+        return;
+    }
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let plain = select.distinct.is_none()
+        && select.having.is_none()
+        && !select.from.is_empty()
+        && matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
+    if !plain || has_aggregate(select) {
+        return;
+    }
+    if let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        &mut select.projection[..]
+    {
+        let selected = std::mem::replace(item, value(Value::Null));
+        *item = call("max", vec![selected]);
+        query.order_by = None;
     }
 }
 
@@ -320,6 +473,7 @@ fn columns_without_rows(select: &Select) -> Option<Vec<String>> {
         }
         _ => false,
     });
+    let empty = empty || select.selection.as_ref().is_some_and(is_never);
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
     if !empty || (!grouped && has_aggregate(select)) {
         return None;

@@ -29,8 +29,8 @@
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
 mod assign;
-mod catalog_query;
 pub mod bind;
+mod catalog_query;
 pub mod coerce;
 pub mod dml;
 pub mod errors;

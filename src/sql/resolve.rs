@@ -292,6 +292,9 @@ impl ContextProvider for Resolver<'_> {
         name: &str,
         args: Vec<Expr>,
     ) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        if name == "pg_get_keywords" {
+            return Ok(provider_as_source(Arc::new(system_functions::keywords()?)));
+        }
         let function = FUNCTIONS.table.get(&name.to_lowercase()).ok_or_else(|| {
             external(Error::user(
                 SqlState::UNDEFINED_FUNCTION,

@@ -22,6 +22,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
+use crate::sql::dml::build::query_of;
+use crate::sql::functions::FUNCTIONS;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::length_chars_max;
 use crate::sql::schema::repeated_name;
@@ -89,6 +91,11 @@ impl VisitorMut for Rewriter {
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         wrap_values(&mut query.body);
         flow(reject_bag_operations(&query.body))
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        select_function(factor);
+        ControlFlow::Continue(())
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -365,7 +372,8 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             }
         }
         Expr::Tuple(values) => {
-            let values = std::mem::take(values);
+            let mut values = std::mem::take(values);
+            wrap_integers(&mut values);
             *expr = call("struct", values);
         }
         Expr::Interval(interval) => {
@@ -408,7 +416,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     let [part] = function.name.0.as_slice() else { return Ok(None) };
     let Some(ident) = part.as_ident() else { return Ok(None) };
     let name = fold(ident);
-    if UNIFYING.contains(&name.as_str())
+    if (UNIFYING.contains(&name.as_str()) || name == "row")
         && let FunctionArguments::List(list) = &mut function.args
     {
         for arg in &mut list.args {
@@ -687,6 +695,57 @@ fn spread_series(expr: &mut Expr) {
         let series = std::mem::replace(expr, null());
         *expr = call("unnest", vec![series]);
     }
+}
+
+/// A function in FROM that gives one value is a table of one row; so is a series whose ends have
+/// to be computed, of many.
+fn select_function(factor: &mut TableFactor) {
+    let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } = factor
+    else {
+        return;
+    };
+    if let [first, _] = name.0.as_slice()
+        && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
+    {
+        name.0.remove(0);
+    }
+    let [part] = name.0.as_slice() else { return };
+    let Some(function) = part.as_ident().map(fold) else { return };
+    let computed = args.args.iter().any(|arg| {
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg else { return false };
+        let mut inner = expr;
+        while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner
+        {
+            inner = expr;
+        }
+        !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
+    });
+    let series = function == "generate_series" && computed;
+    let scalar =
+        FUNCTIONS.scalar.contains_key(&function) && !FUNCTIONS.table.contains_key(&function);
+    if !series && !scalar {
+        return;
+    }
+    let arguments: Option<Vec<Expr>> = args
+        .args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(arguments) = arguments else { return };
+    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', function.clone()),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    let subquery = Box::new(query_of(vec![call(&function, arguments)], vec![], None));
+    *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
 }
 
 /// In Postgres the one column of a function in FROM is called as the function, or as its alias.

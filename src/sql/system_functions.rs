@@ -1,16 +1,27 @@
 //! The functions of `pg_catalog` that look at the catalog or the session: what psql, drivers and
 //! BI tools call in their queries of the system relations.
 //!
+//! | file | owns |
+//! |---|---|
+//! | `facts.rs` | look-ups in the catalog, by object id and by name |
+//! | `names.rs` | names of types, relations and options as SQL writes them |
+//! | `special.rs` | `pg_sleep`, `pg_typeof`, lists of rows |
+//!
 //! One list: name, argument types, result, and how one row is computed. These run over a few
 //! rows of a catalog, so a value at a time is fast enough.
+
+mod facts;
+mod names;
+mod special;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListBuilder, StringArray,
-    StringBuilder, TimestampMicrosecondArray,
+    StringBuilder, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit};
 use datafusion::common::{DataFusionError, Result as PlanResult, ScalarValue};
@@ -18,19 +29,19 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
+use futures::future::BoxFuture;
 
-use crate::catalog::object::{Object, ObjectKind, ObjectName};
-use crate::catalog::pg_catalog::{
-    ROLE_OID, index_definition, object_of_constraint_oid, object_of_index_oid, object_of_oid,
-    primary_key_columns, primary_key_name, relation_oid, schema_oid, system_relation_oid,
-    type_fact, type_facts,
-};
-use crate::catalog::snapshot::Catalog;
-use crate::catalog::system_views::{self, SYSTEM_SCHEMAS};
+use self::facts::Facts;
+use self::names::{format_type, option_text, quote_ident, size_pretty, type_oid};
+pub use self::special::keywords;
+use crate::catalog::pg_catalog::ROLE_OID;
 use crate::sql::bind::PlanContext;
+use crate::sql::parse::name::quote_literal;
 use crate::sql::resolve::{external, search_schemas};
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+
+/// The Postgres version whose catalog and behaviour clients may expect.
+pub const SERVER_VERSION: &str = "15.0";
 
 /// What functions may ask and tell the connection that runs them.
 pub trait Session: Send + Sync {
@@ -53,16 +64,12 @@ pub trait Session: Send + Sync {
 
     /// Cancels what another connection runs; false when there is none of that process id.
     fn cancel(&self, process_id: i32) -> bool;
-}
 
-/// What one statement's functions look at.
-struct Facts {
-    catalog: Arc<Catalog>,
-    database: String,
-    /// Existing schemas of the search path.
-    search_path: Vec<String>,
-    user: String,
-    session: Option<Arc<dyn Session>>,
+    /// A number for the transaction that is under way.
+    fn transaction_id(&self) -> i64;
+
+    /// Ready after that time.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
 /// One value.
@@ -92,8 +99,9 @@ impl From<Option<i64>> for Out {
 enum Kind {
     Bool,
     Int4,
-    /// Object ids too.
+    /// Object ids as arguments too.
     Int8,
+    Oid,
     Text,
     Texts,
     Time,
@@ -105,6 +113,7 @@ impl Kind {
             Kind::Bool => DataType::Boolean,
             Kind::Int4 => DataType::Int32,
             Kind::Int8 => DataType::Int64,
+            Kind::Oid => DataType::UInt32,
             Kind::Text => DataType::Utf8,
             Kind::Texts => DataType::List(Arc::new(Field::new("item", DataType::Utf8, true))),
             Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
@@ -183,7 +192,7 @@ const fn volatile(
     Function { name, takes, gives, volatile: true, evaluate }
 }
 
-use Kind::{Bool, Int4, Int8, Text, Texts, Time};
+use Kind::{Bool, Int4, Int8, Oid, Text, Texts, Time};
 
 const NONE: &[&[Kind]] = &[&[]];
 const OID: &[&[Kind]] = &[&[Int8]];
@@ -226,7 +235,7 @@ const FUNCTIONS: &[Function] = &[
     function("pg_encoding_to_char", OID, Text, |_, args| {
         Ok(args.int(0).map(|e| if e == UTF8_ENCODING { "UTF8" } else { "" }.to_owned()).into())
     }),
-    function("pg_my_temp_schema", NONE, Int8, |_, _| Ok(Out::Int(0))),
+    function("pg_my_temp_schema", NONE, Oid, |_, _| Ok(Out::Int(0))),
     function("pg_is_other_temp_schema", OID, Bool, |_, _| Ok(Out::Bool(false))),
     function("current_schemas", &[&[Bool]], Texts, current_schemas),
     function("pg_get_userbyid", OID, Text, |f, args| {
@@ -234,6 +243,16 @@ const FUNCTIONS: &[Function] = &[
             |oid| if oid == ROLE_OID { f.user.clone() } else { format!("unknown (OID={oid})") };
         Ok(args.int(0).map(name).into())
     }),
+    // Transactions: everything that is visible is committed.
+    function("txid_current", NONE, Int8, transaction_id),
+    function("pg_current_xact_id", NONE, Int8, transaction_id),
+    function("txid_current_if_assigned", NONE, Int8, null),
+    function("pg_current_xact_id_if_assigned", NONE, Int8, null),
+    function("txid_status", &[&[Int8]], Text, |_, args| {
+        Ok(args.int(0).map(|_| "committed".to_owned()).into())
+    }),
+    function("pg_blocking_pids", &[&[Int4]], Texts, |_, _| Ok(Out::Texts(Vec::new()))),
+    function("pg_advisory_unlock_all", NONE, Text, |_, _| Ok(Out::Text(String::new()))),
     // Settings.
     function("current_setting", &[&[Text], &[Text, Bool]], Text, current_setting),
     volatile("set_config", &[&[Text, Text, Bool]], Text, set_config),
@@ -260,26 +279,26 @@ const FUNCTIONS: &[Function] = &[
     function("pg_statistics_obj_is_visible", OID, Bool, yes),
     // Names to object ids and back. The ones with an underscore stand for casts to the types
     // regclass, regtype, ..., which are numbers here.
-    function("to_regclass", &[&[Text]], Int8, |f, args| {
+    function("to_regclass", &[&[Text]], Oid, |f, args| {
         Ok(args.text(0).and_then(|name| f.relation_oid(name)).into())
     }),
-    function("to_regtype", &[&[Text]], Int8, |_, args| Ok(args.text(0).and_then(type_oid).into())),
-    function("to_regnamespace", &[&[Text]], Int8, |f, args| {
+    function("to_regtype", &[&[Text]], Oid, |_, args| Ok(args.text(0).and_then(type_oid).into())),
+    function("to_regnamespace", &[&[Text]], Oid, |f, args| {
         Ok(args.text(0).and_then(|name| f.schema_oid(name)).into())
     }),
-    function("to_regrole", &[&[Text]], Int8, |f, args| {
+    function("to_regrole", &[&[Text]], Oid, |f, args| {
         Ok(args.text(0).and_then(|name| (*name == f.user).then_some(ROLE_OID)).into())
     }),
-    function("_regclass_in", &[&[Text]], Int8, |f, args| {
+    function("_regclass_in", &[&[Text]], Oid, |f, args| {
         number_in(args, |n| f.relation_oid(n), SqlState::UNDEFINED_TABLE, "relation")
     }),
-    function("_regtype_in", &[&[Text]], Int8, |_, args| {
+    function("_regtype_in", &[&[Text]], Oid, |_, args| {
         number_in(args, type_oid, SqlState::UNDEFINED_OBJECT, "type")
     }),
-    function("_regnamespace_in", &[&[Text]], Int8, |f, args| {
+    function("_regnamespace_in", &[&[Text]], Oid, |f, args| {
         number_in(args, |n| f.schema_oid(n), SqlState::INVALID_SCHEMA_NAME, "schema")
     }),
-    function("_regrole_in", &[&[Text]], Int8, |f, args| {
+    function("_regrole_in", &[&[Text]], Oid, |f, args| {
         let role = |name: &str| (*name == f.user).then_some(ROLE_OID);
         number_in(args, role, SqlState::UNDEFINED_OBJECT, "role")
     }),
@@ -295,6 +314,14 @@ const FUNCTIONS: &[Function] = &[
     function("_regproc_out", OID_OR_TEXT, Text, |_, args| Ok(name_out(args, |_| None))),
     function("_regrole_out", OID_OR_TEXT, Text, |f, args| {
         Ok(name_out(args, |oid| (oid == ROLE_OID).then(|| f.user.clone())))
+    }),
+    // Quoting.
+    function("quote_ident", &[&[Text]], Text, |_, args| Ok(args.text(0).map(quote_ident).into())),
+    function("quote_literal", &[&[Text]], Text, |_, args| {
+        Ok(args.text(0).map(quote_literal).into())
+    }),
+    function("quote_nullable", &[&[Text]], Text, |_, args| {
+        Ok(Out::Text(args.text(0).map_or_else(|| "NULL".to_owned(), quote_literal)))
     }),
     // Definitions.
     function("format_type", &[&[Int8, Int4]], Text, |_, args| {
@@ -378,6 +405,9 @@ const FUNCTIONS: &[Function] = &[
 
 /// The function of that name, over the facts of one statement.
 pub fn find(context: &PlanContext, name: &str) -> Option<Arc<ScalarUDF>> {
+    if let Some(function) = special::find(context.session.as_ref(), name) {
+        return Some(function);
+    }
     let function = FUNCTIONS.iter().find(|f| f.name == name)?;
     let schemas = context.catalog.schemas(&context.database).unwrap_or_default();
     let facts = Facts {
@@ -482,6 +512,9 @@ fn build(kind: Kind, values: &[Out]) -> ArrayRef {
             Arc::new(Int32Array::from_iter(ints().map(|v| v.and_then(|v| i32::try_from(v).ok()))))
         }
         Kind::Int8 => Arc::new(Int64Array::from_iter(ints())),
+        Kind::Oid => {
+            Arc::new(UInt32Array::from_iter(ints().map(|v| v.and_then(|v| u32::try_from(v).ok()))))
+        }
         Kind::Time => Arc::new(TimestampMicrosecondArray::from_iter(ints()).with_timezone("UTC")),
         Kind::Text => Arc::new(StringArray::from_iter(values.iter().map(|v| match v {
             Out::Text(value) => Some(value.as_str()),
@@ -502,7 +535,7 @@ fn build(kind: Kind, values: &[Out]) -> ArrayRef {
 
 fn version() -> String {
     format!(
-        "PostgreSQL 15.0 (Millstream {}) on {}-{}",
+        "PostgreSQL {SERVER_VERSION} (Millstream {}) on {}-{}",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::ARCH,
         std::env::consts::OS
@@ -511,6 +544,10 @@ fn version() -> String {
 
 fn start_time(facts: &Facts, _args: &Args) -> Result<Out> {
     Ok(facts.session.as_ref().map_or(Out::Null, |s| Out::Time(s.connected_at_us())))
+}
+
+fn transaction_id(facts: &Facts, _args: &Args) -> Result<Out> {
+    Ok(facts.session.as_ref().map_or(Out::Null, |s| Out::Int(s.transaction_id())))
 }
 
 fn null(_facts: &Facts, _args: &Args) -> Result<Out> {
@@ -577,284 +614,14 @@ fn name_out(args: &Args, name: impl Fn(i64) -> Option<String>) -> Out {
     }
 }
 
-/// `name=value` as `name 'value'`.
-fn option_text(option: &str) -> String {
-    let (name, value) = option.split_once('=').unwrap_or((option, ""));
-    format!("{} '{}'", quote_name(name), value.replace('\'', "''"))
-}
-
-/// An identifier as it must be written so that it is read back as `name`.
-fn quote_name(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
-/// The type with this id as SQL writes it.
-fn format_type(oid: i64, modifier: i64) -> String {
-    if oid == 0 {
-        return "-".to_owned();
-    }
-    // A numeric's modifier holds precision and scale, as Postgres packs them.
-    if oid == 1700 && modifier >= 4 {
-        let packed = modifier - 4;
-        return format!("numeric({},{})", packed >> 16, packed & 0x7ff);
-    }
-    if let Some(name) = u32::try_from(oid).ok().and_then(own_type) {
-        return name;
-    }
-    match type_fact(oid) {
-        Some(fact) => match fact.name.strip_prefix('_') {
-            Some(element) => format!("{}[]", sql_name(element)),
-            None => sql_name(fact.name).to_owned(),
-        },
-        None => "???".to_owned(),
-    }
-}
-
-/// Types that columns can have; those that are read as text keep their own names.
-fn own_type(oid: u32) -> Option<String> {
-    let sql_type = SqlType::from_oid(oid)?;
-    (sql_type.oid() == oid).then(|| match sql_type {
-        SqlType::Numeric(p, s) if (p, s) == NUMERIC_DEFAULT => "numeric".to_owned(),
-        other => other.to_string(),
-    })
-}
-
-/// Internal type names that SQL writes otherwise.
-fn sql_name(internal: &str) -> &str {
-    match internal {
-        "bpchar" => "character",
-        "varchar" => "character varying",
-        "char" => "\"char\"",
-        "timetz" => "time with time zone",
-        "varbit" => "bit varying",
-        "any" => "\"any\"",
-        other => other,
-    }
-}
-
-/// The id of the type that a text names, as SQL or `pg_type` writes it.
-fn type_oid(text: &str) -> Option<i64> {
-    let text = text.trim().to_lowercase();
-    let text = text.strip_prefix("pg_catalog.").unwrap_or(&text);
-    let (element, is_array) = match text.strip_suffix("[]") {
-        Some(element) => (element.trim(), true),
-        None => (text, false),
-    };
-    let element = element.split('(').next().unwrap_or(element).trim();
-    let fact = type_facts().iter().find(|t| t.name == element.trim_matches('"')).or_else(|| {
-        type_facts().iter().find(|t| !t.name.starts_with('_') && format_type(t.oid, -1) == element)
-    })?;
-    if is_array { (fact.array() != 0).then_some(fact.array()) } else { Some(fact.oid) }
-}
-
-/// Bytes as Postgres prints sizes.
-fn size_pretty(bytes: i64) -> String {
-    const UNITS: [&str; 6] = ["bytes", "kB", "MB", "GB", "TB", "PB"];
-    let mut size = bytes;
-    for (index, unit) in UNITS.iter().enumerate() {
-        // From the second unit on, sizes are kept in halves, for rounding.
-        let limit = if index == 0 { 10 * 1024 } else { 20 * 1024 - 1 };
-        if size.abs() < limit || index == UNITS.len() - 1 {
-            let shown = if index == 0 { size } else { (size + size.signum()) / 2 };
-            return format!("{shown} {unit}");
-        }
-        size /= if index == 0 { 512 } else { 1024 };
-    }
-    format!("{bytes} bytes")
-}
-
-/// The parts of a name as SQL writes it, folded.
-fn name_parts(text: &str) -> Option<Vec<String>> {
-    let mut parts = Vec::new();
-    let mut rest = text.trim();
-    loop {
-        let (part, after) = match rest.strip_prefix('"') {
-            Some(quoted) => {
-                let end = quoted.find('"')?;
-                (quoted[..end].to_owned(), &quoted[end + 1..])
-            }
-            None => {
-                let end = rest.find('.').unwrap_or(rest.len());
-                (rest[..end].trim().to_lowercase(), &rest[end..])
-            }
-        };
-        parts.push(part);
-        if after.is_empty() {
-            return Some(parts);
-        }
-        rest = after.strip_prefix('.')?;
-    }
-}
-
-impl Facts {
-    fn lookup(&self, schema: &str, name: &str) -> Option<&Arc<Object>> {
-        self.catalog.lookup(&ObjectName {
-            database: self.database.clone(),
-            schema: schema.to_owned(),
-            name: name.to_owned(),
-        })
-    }
-
-    fn object(&self, oid: i64) -> Option<&Object> {
-        let object = self.catalog.get(object_of_oid(oid)?)?;
-        (object.name.database == self.database).then_some(object.as_ref())
-    }
-
-    fn relation_visible(&self, oid: i64) -> bool {
-        let object = self
-            .object(oid)
-            .or_else(|| self.catalog.get(object_of_index_oid(oid)?).map(AsRef::as_ref));
-        match object {
-            // The first relation of that name on the path hides the others.
-            Some(object) => {
-                let name = &object.name.name;
-                let first = self.search_path.iter().find_map(|schema| self.lookup(schema, name));
-                first.is_some_and(|first| first.id == object.id)
-            }
-            None => system_relation(oid).is_some_and(|r| r.schema_name == "pg_catalog"),
-        }
-    }
-
-    /// The id of the relation that a text names.
-    fn relation_oid(&self, text: &str) -> Option<i64> {
-        let in_schema = |schema: &str, name: &str| match system_views::find(schema, name) {
-            Some(relation) => Some(system_relation_oid(relation.name, relation.index)),
-            None => self.lookup(schema, name).map(|o| relation_oid(o.id)),
-        };
-        match &name_parts(text)?[..] {
-            [name] => in_schema("pg_catalog", name)
-                .or_else(|| self.search_path.iter().find_map(|schema| in_schema(schema, name))),
-            [schema, name] => in_schema(schema, name),
-            [database, schema, name] if *database == self.database => in_schema(schema, name),
-            _ => None,
-        }
-    }
-
-    /// A relation's name, with its schema when it would not be found without.
-    fn shown_name(&self, oid: i64) -> Option<String> {
-        if let Some(object) = self.object(oid) {
-            let name = quote_name(&object.name.name);
-            return Some(match self.relation_visible(oid) {
-                true => name,
-                false => format!("{}.{name}", quote_name(&object.name.schema)),
-            });
-        }
-        if let Some(object) = object_of_index_oid(oid).and_then(|id| self.catalog.get(id)) {
-            return Some(primary_key_name(object));
-        }
-        let relation = system_relation(oid)?;
-        Some(match relation.schema_name {
-            "pg_catalog" => relation.name.to_owned(),
-            schema => format!("{schema}.{}", relation.name),
-        })
-    }
-
-    fn schemas(&self) -> impl Iterator<Item = &str> {
-        let own = self.catalog.schemas(&self.database).unwrap_or_default();
-        SYSTEM_SCHEMAS.into_iter().chain(own.iter().map(String::as_str))
-    }
-
-    fn schema_oid(&self, name: &str) -> Option<i64> {
-        let parts = name_parts(name)?;
-        let [name] = &parts[..] else { return None };
-        self.schemas().find(|s| s == name).map(|s| schema_oid(&self.database, s))
-    }
-
-    fn schema_name(&self, oid: i64) -> Option<String> {
-        self.schemas().find(|s| schema_oid(&self.database, s) == oid).map(quote_name)
-    }
-
-    fn view_definition(&self, oid: i64) -> Option<String> {
-        match &self.object(oid)?.kind {
-            ObjectKind::View(view) | ObjectKind::MaterializedView(view) => {
-                Some(format!(" {};", view.query_sql.trim()))
-            }
-            ObjectKind::Source(_) | ObjectKind::Table(_) => None,
-        }
-    }
-
-    /// The statement that would make an index, or its n-th column.
-    fn index_definition(&self, oid: i64, column: i64) -> Option<String> {
-        let object = self.catalog.get(object_of_index_oid(oid)?)?;
-        if column == 0 {
-            return index_definition(object);
-        }
-        let place = usize::try_from(column).ok()?.checked_sub(1)?;
-        primary_key_columns(object).get(place).map(|name| quote_name(name))
-    }
-
-    fn constraint_definition(&self, oid: i64) -> Option<String> {
-        let object = self.catalog.get(object_of_constraint_oid(oid)?)?;
-        let columns: Vec<String> =
-            primary_key_columns(object).iter().map(|name| quote_name(name)).collect();
-        (!columns.is_empty()).then(|| format!("PRIMARY KEY ({})", columns.join(", ")))
-    }
-
-    fn comment(&self, oid: i64, column: Option<usize>) -> Option<String> {
-        let object = self.object(oid)?;
-        let mut comments = self.catalog.comments(object.id);
-        comments.find(|(of, _)| *of == column).map(|(_, text)| text.to_owned())
-    }
-}
-
-fn system_relation(oid: i64) -> Option<&'static system_views::SystemRelation> {
-    system_views::relations().iter().find(|r| system_relation_oid(r.name, r.index) == oid)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Expected texts are those of PostgreSQL 15.
-    #[test]
-    fn types_and_sizes_print_as_in_postgres() {
-        for (oid, modifier, expected) in [
-            (23, -1, "integer"),
-            (1700, -1, "numeric"),
-            (1700, 655_366, "numeric(10,2)"),
-            (1043, -1, "character varying"),
-            (1015, -1, "character varying[]"),
-            (1007, -1, "integer[]"),
-            (18, -1, "\"char\""),
-            (19, -1, "name"),
-            (1184, -1, "timestamp with time zone"),
-            (2205, -1, "regclass"),
-            (0, -1, "-"),
-            (999_999, -1, "???"),
-        ] {
-            assert_eq!(format_type(oid, modifier), expected);
-        }
-        for (name, oid) in [
-            ("integer", 23),
-            ("int4", 23),
-            ("pg_catalog.int4", 23),
-            ("int4[]", 1007),
-            ("double precision", 701),
-            ("timestamp with time zone", 1184),
-            ("hstore", 0),
-        ] {
-            assert_eq!(type_oid(name).unwrap_or(0), oid, "{name}");
-        }
-        for (bytes, expected) in [
-            (10_239, "10239 bytes"),
-            (10_240, "10 kB"),
-            (10_485_247, "10239 kB"),
-            (10_485_248, "10 MB"),
-            (1_048_576, "1024 kB"),
-            (-20_000, "-20 kB"),
-        ] {
-            assert_eq!(size_pretty(bytes), expected);
-        }
-    }
 
     #[test]
     fn every_name_is_there_once() {
         for (index, function) in FUNCTIONS.iter().enumerate() {
             assert!(FUNCTIONS[..index].iter().all(|f| f.name != function.name));
         }
-        assert_eq!(name_parts("Public.\"My T\""), Some(vec!["public".into(), "My T".into()]));
-        assert_eq!(name_parts("\"a"), None);
     }
 }
