@@ -335,7 +335,12 @@ fn attribute_rows(object: &Object) -> Vec<Row> {
         .map(|(index, field)| {
             let default = column_default(object, index);
             let generated = if default.is_some_and(|d| d.1) { "s" } else { "" };
-            attribute_row(oid, index, field, default.is_some(), generated)
+            let mut row = attribute_row(oid, index, field, default.is_some(), generated);
+            if matches!(object.kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_)) {
+                // As in Postgres: what a query gives is not declared.
+                row.retain(|(name, _)| *name != "attnotnull");
+            }
+            row
         })
         .collect();
     for (place, column) in primary_key(object).iter().enumerate() {

@@ -307,7 +307,7 @@ impl Connection {
         let statement = &parsed.statement;
         self.check_read_only(statement)?;
         if !runs_in_block(statement) {
-            self.leave_implicit_block(statement).await?;
+            self.leave_block(running, statement).await?;
         }
         match (statement, plan) {
             (S::Query(_), StatementPlan::Query(query)) => {
@@ -422,8 +422,13 @@ impl Connection {
         ))
     }
 
-    /// Before a statement that must not stand in a block: an implicit one ends here.
-    async fn leave_implicit_block(&mut self, statement: &statement::Statement) -> Result<()> {
+    /// Before a statement that must not stand in a block: an implicit one ends here, an explicit one
+    /// if the setting says so.
+    async fn leave_block(
+        &mut self,
+        running: &Running,
+        statement: &statement::Statement,
+    ) -> Result<()> {
         match &self.transaction {
             None => Ok(()),
             Some(block) if block.implicit => {
@@ -431,11 +436,16 @@ impl Connection {
                 self.begin_implicit_block();
                 Ok(())
             }
+            Some(_) if self.session.settings().is_on("autocommit_before_ddl") => {
+                let modes = self.current_modes();
+                self.commit_on(running).await?;
+                self.begin(&modes)
+            }
             Some(_) => Err(Error::user(
                 SqlState::ACTIVE_SQL_TRANSACTION,
                 format!("{} cannot run inside a transaction block", statement.tag()),
             )
-            .hint("COMMIT first.")),
+            .hint("COMMIT first, or SET autocommit_before_ddl = on.")),
         }
     }
 

@@ -80,6 +80,12 @@ use SettingKind as K;
 pub const SETTINGS: &[SettingSpec] = &[
     reported("application_name", "", K::Text, "The client's name, as it wishes to be called."),
     setting(
+        "autocommit_before_ddl",
+        "off",
+        K::Boolean,
+        "CREATE, DROP and the like in a transaction block commit it, and begin another behind.",
+    ),
+    setting(
         "bytea_output",
         "hex",
         K::Choice(&["escape", "hex"]),

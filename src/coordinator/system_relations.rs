@@ -19,6 +19,7 @@ use crate::coordinator::execute::micros;
 use crate::coordinator::running::Running;
 use crate::coordinator::settings::{SettingKind, find};
 use crate::sql::query::PlannedQuery;
+use crate::sql::resolve::SystemSource;
 use crate::sql::system_functions::Session;
 use crate::types::error::{Error, Result};
 
@@ -155,10 +156,9 @@ fn system_relations(plan: &LogicalPlan) -> Result<Vec<String>> {
     let mut names = Vec::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Some(schema) = scan.table_name.schema()
-            && system_views::SYSTEM_SCHEMAS.contains(&schema)
+            && let Some(source) = scan.source.downcast_ref::<SystemSource>()
         {
-            names.push(scan.table_name.table().to_owned());
+            names.push(source.relation.name.to_owned());
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

@@ -11,14 +11,18 @@
 //!    a column with a collation of its own) is nothing: a SELECT of it has no rows, a CASE branch
 //!    for it goes, and a subquery in it need not be planned.
 //! 6. A subquery for one value takes the greatest: the planner wants to be sure that there is one.
-//! 7. `(_pg_expandarray(x)).n` is a field of `unnest`.
+//!    A condition in it that is about the outer row only stands around it as a CASE.
+//! 7. EXISTS in a select list or ORDER BY is a count above 0, IN (SELECT ...) a look into the
+//!    array of its rows.
+//! 8. `(_pg_expandarray(x)).n` is a field of `unnest`.
 
 use std::ops::ControlFlow;
 
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor,
+    Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, UnaryOperator,
     Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
@@ -128,6 +132,11 @@ impl VisitorMut for CatalogRewriter {
             query.limit_clause = None;
             query.fetch = None;
         }
+        // Nothing ends these walks.
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            let _ = VisitMut::visit(&mut select.projection, &mut SubqueryValues);
+        }
+        let _ = VisitMut::visit(&mut query.order_by, &mut SubqueryValues);
         ControlFlow::Continue(())
     }
 
@@ -180,6 +189,10 @@ impl VisitorMut for CatalogRewriter {
                     *expr = null;
                 } else {
                     one_value(query);
+                    if let Some(condition) = take_outer_conditions(query) {
+                        let subquery = std::mem::replace(expr, value(Value::Null));
+                        *expr = when(condition, subquery);
+                    }
                 }
             }
             _ => {}
@@ -277,10 +290,7 @@ fn is_never(condition: &Expr) -> bool {
 /// NULL in place of the value of a subquery that would have no rows.
 fn subquery_for_nothing(query: &Query) -> Option<Expr> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let nothing = select.selection.as_ref().is_some_and(is_never)
-        && matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty())
-        && !has_aggregate(select);
-    nothing.then(|| typed_null(&Expr::Subquery(Box::new(query.clone()))))
+    columns_without_rows(select).is_some().then(|| typed_null(&Expr::Subquery(Box::new(query.clone()))))
 }
 
 /// NULL of about the type that the expression has: what the catalog has is texts, numbers of
@@ -316,6 +326,100 @@ fn typed_null(expr: &Expr) -> Expr {
 
 fn is_null(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value) if value.value == Value::Null)
+}
+
+/// Makes conditions about subqueries of values of subqueries.
+struct SubqueryValues;
+
+impl VisitorMut for SubqueryValues {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::InSubquery { expr: item, subquery, negated } = expr {
+            let array = array_of(subquery.as_ref().clone());
+            let found = call("array_has", vec![array, item.as_ref().clone()]);
+            *expr = match negated {
+                true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(found) },
+                false => found,
+            };
+            return ControlFlow::Continue(());
+        }
+        let Expr::Exists { subquery, negated } = expr else { return ControlFlow::Continue(()) };
+        let SetExpr::Select(select) = subquery.body.as_mut() else {
+            return ControlFlow::Continue(());
+        };
+        let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
+        if grouped || select.having.is_some() || subquery.limit_clause.is_some() {
+            return ControlFlow::Continue(());
+        }
+        select.distinct = None;
+        select.projection = vec![SelectItem::UnnamedExpr(call_star("count"))];
+        subquery.order_by = None;
+        let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+        let count = Expr::Subquery(subquery.clone());
+        let zero = value(Value::Number("0".to_owned(), false));
+        *expr = Expr::Nested(Box::new(Expr::BinaryOp {
+            left: Box::new(count),
+            op,
+            right: Box::new(zero),
+        }));
+        ControlFlow::Continue(())
+    }
+}
+
+/// The conditions of a subquery that name no column of its own, taken out of it.
+fn take_outer_conditions(query: &mut Query) -> Option<Expr> {
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let own: Vec<String> = select
+        .from
+        .iter()
+        .flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)))
+        .map(|factor| match factor {
+            TableFactor::Table { alias: Some(alias), .. }
+            | TableFactor::Derived { alias: Some(alias), .. } => Some(normalize(&alias.name)),
+            TableFactor::Table { name, .. } => last_name(name),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    let mut inner = Vec::new();
+    let mut outer = Vec::new();
+    conjuncts(select.selection.take(), &mut |condition| {
+        let is_outer = matches!(&condition, Expr::CompoundIdentifier(parts)
+            if parts.len() == 2 && !own.contains(&normalize(&parts[0])));
+        if is_outer { outer.push(condition) } else { inner.push(condition) }
+    });
+    let all = |conditions: Vec<Expr>| {
+        conditions.into_iter().reduce(|left, right| Expr::BinaryOp {
+            left: Box::new(left),
+            op: BinaryOperator::And,
+            right: Box::new(right),
+        })
+    };
+    select.selection = all(inner);
+    all(outer)
+}
+
+/// The conditions that AND joins, in order.
+fn conjuncts(condition: Option<Expr>, take: &mut impl FnMut(Expr)) {
+    match condition {
+        Some(Expr::BinaryOp { left, op: BinaryOperator::And, right }) => {
+            conjuncts(Some(*left), take);
+            conjuncts(Some(*right), take);
+        }
+        Some(condition) => take(condition),
+        None => {}
+    }
+}
+
+/// `CASE WHEN condition THEN result END`.
+fn when(condition: Expr, result: Expr) -> Expr {
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result }],
+        else_result: None,
+    }
 }
 
 /// The greatest of what a subquery selects, unless it is one row anyway.
@@ -496,20 +600,33 @@ fn columns_without_rows(select: &Select) -> Option<Vec<String>> {
 
 /// Whether the SELECT gives a row also for none.
 fn has_aggregate(select: &Select) -> bool {
-    struct Finder;
+    /// How many subqueries it is inside of: their aggregates are theirs.
+    struct Finder(usize);
     impl Visitor for Finder {
         type Break = ();
+
+        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            self.0 += 1;
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            self.0 -= 1;
+            ControlFlow::Continue(())
+        }
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
             match last_name(&function.name) {
-                Some(name) if AGGREGATES.contains(&name.as_str()) => ControlFlow::Break(()),
+                Some(name) if self.0 == 0 && AGGREGATES.contains(&name.as_str()) => {
+                    ControlFlow::Break(())
+                }
                 _ => ControlFlow::Continue(()),
             }
         }
     }
-    // Aggregates of subqueries count too: then the SELECT is merely planned as it is.
-    select.projection.visit(&mut Finder).is_break() || select.having.visit(&mut Finder).is_break()
+    Visit::visit(&select.projection, &mut Finder(0)).is_break()
+        || Visit::visit(&select.having, &mut Finder(0)).is_break()
 }
 
 /// The same columns, NULL, and no rows.
@@ -562,10 +679,15 @@ fn cast(expr: Expr, data_type: DataType) -> Expr {
 }
 
 fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let args = arguments
-        .into_iter()
-        .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
-        .collect();
+    call_with(name, arguments.into_iter().map(FunctionArgExpr::Expr).collect())
+}
+
+fn call_star(name: &str) -> Expr {
+    call_with(name, vec![FunctionArgExpr::Wildcard])
+}
+
+fn call_with(name: &str, arguments: Vec<FunctionArgExpr>) -> Expr {
+    let args = arguments.into_iter().map(FunctionArg::Unnamed).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,

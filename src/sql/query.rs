@@ -31,6 +31,7 @@ use crate::sql::functions::SESSION;
 use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
 use crate::sql::resolve::{CatalogSource, SystemSource};
+use crate::sql::schema::check_storable;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -124,6 +125,7 @@ impl PlannedQuery {
             let values = ParamValues::Map(self.values.as_ref().clone());
             plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
         }
+        check_storable(&self.schema)?;
         reject_ambiguous_subqueries(&plan)?;
         let plan = optimize_dataflow(plan).map_err(Error::from)?;
         lower(&plan, &self.schema)

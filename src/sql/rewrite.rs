@@ -361,6 +361,9 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
                 *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
             }
         }
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            rewrite_escape(pattern, escape_char)?;
+        }
         Expr::AtTimeZone { timestamp, time_zone } => {
             let timestamp = std::mem::replace(&mut **timestamp, null());
             let time_zone = std::mem::replace(&mut **time_zone, null());
@@ -390,6 +393,42 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
     Ok(())
 }
 
+/// A pattern with an escape character of its own as one that escapes by backslash.
+fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -> Result<()> {
+    let Some(Value::SingleQuotedString(escape)) = escape_char.as_ref().map(|e| &e.value) else {
+        return Ok(());
+    };
+    let mut chars = escape.chars();
+    let escape = match (chars.next(), chars.next()) {
+        (escape, None) if escape != Some('\\') => escape,
+        (_, None) => return Ok(()),
+        _ => {
+            return Err(Error::user(SqlState("22019"), "invalid escape string")
+                .hint("Escape string must be empty or one character."));
+        }
+    };
+    // Stands for the escape character itself while the others are exchanged.
+    const MARK: &str = "\u{1f}";
+    let replace = |text: Expr, from: &str, to: &str| {
+        let literal = |text: &str| {
+            let value = Value::SingleQuotedString(text.to_owned());
+            Expr::Value(ValueWithSpan { value, span: Span::empty() })
+        };
+        call("replace", vec![text, literal(from), literal(to)])
+    };
+    let mut text = std::mem::replace(pattern, null());
+    text = replace(text, "\\", "\\\\");
+    if let Some(escape) = escape {
+        let escape = escape.to_string();
+        text = replace(text, &escape.repeat(2), MARK);
+        text = replace(text, &escape, "\\");
+        text = replace(text, MARK, &escape);
+    }
+    *pattern = text;
+    *escape_char = None;
+    Ok(())
+}
+
 /// The text of an interval literal, its unit included, for Postgres's own reading of it.
 fn interval_text(interval: &ast::Interval) -> Option<String> {
     let text = match interval.value.as_ref() {
@@ -416,7 +455,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     let [part] = function.name.0.as_slice() else { return Ok(None) };
     let Some(ident) = part.as_ident() else { return Ok(None) };
     let name = fold(ident);
-    if (UNIFYING.contains(&name.as_str()) || name == "row")
+    if (UNIFYING.contains(&name.as_str()) || matches!(name.as_str(), "row" | "pg_typeof"))
         && let FunctionArguments::List(list) = &mut function.args
     {
         for arg in &mut list.args {
@@ -444,12 +483,31 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         "localtimestamp" if bare => cast(now(), DataType::Timestamp(None, ast::TimezoneInfo::None)),
         // The words that need no parentheses are functions with none.
         "current_user" | "current_role" | "session_user" | "user" if bare => call(&name, vec![]),
+        "generate_subscripts" if list_length(function) == 2 => {
+            let arguments = list_arguments(function);
+            let ends = vec![call("array_lower", arguments.clone()), call("array_upper", arguments)];
+            cast(call("unnest", vec![call("generate_series", ends)]), DataType::Int(None))
+        }
         "row" => {
             function.name = ObjectName::from(vec![Ident::new("struct")]);
             return Ok(None);
         }
         _ => return Ok(None),
     }))
+}
+
+/// The arguments of a call that are plain expressions.
+fn list_arguments(function: &Function) -> Vec<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return vec![] };
+    let plain = list.args.iter().filter_map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    plain.collect()
+}
+
+fn list_length(function: &Function) -> usize {
+    list_arguments(function).len()
 }
 
 /// DataFusion takes `count()` and `count(a, b)`; Postgres does not.

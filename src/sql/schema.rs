@@ -124,6 +124,26 @@ pub fn visible_schema(schema: &DFSchema) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
+/// Whether tables and maintained queries can have columns of these types.
+///
+/// # Errors
+/// SQLSTATE 0A000 for an oid, alone or in a list or row.
+pub fn check_storable(schema: &Schema) -> Result<()> {
+    fn has_oid(sql_type: &SqlType) -> bool {
+        match sql_type {
+            SqlType::Oid => true,
+            SqlType::Array(item) => has_oid(item),
+            SqlType::Record(fields) => fields.iter().any(|(_, field)| has_oid(field)),
+            _ => false,
+        }
+    }
+    match schema.fields().iter().find(|f| SqlType::of_field(f).is_some_and(|t| has_oid(&t))) {
+        Some(field) => Err(Error::unsupported(format!("column \"{}\" of type oid", field.name()))
+            .hint("Cast it to bigint.")),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -323,6 +323,13 @@ const FUNCTIONS: &[Function] = &[
     function("quote_nullable", &[&[Text]], Text, |_, args| {
         Ok(Out::Text(args.text(0).map_or_else(|| "NULL".to_owned(), quote_literal)))
     }),
+    function("parse_ident", &[&[Text], &[Text, Bool]], Texts, |_, args| {
+        let Some(text) = args.text(0) else { return Ok(Out::Null) };
+        names::name_parts(text).map(Out::Texts).ok_or_else(|| {
+            let message = format!("string is not a valid identifier: \"{text}\"");
+            Error::user(SqlState::INVALID_PARAMETER_VALUE, message)
+        })
+    }),
     // Definitions.
     function("format_type", &[&[Int8, Int4]], Text, |_, args| {
         Ok(args.int(0).map(|oid| format_type(oid, args.int(1).unwrap_or(-1))).into())
@@ -431,7 +438,14 @@ fn signature(function: &Function) -> Signature {
         .iter()
         .map(|kinds| match kinds {
             [] => TypeSignature::Nullary,
-            kinds => TypeSignature::Exact(kinds.iter().map(|k| k.data_type()).collect()),
+            // Literals as arguments are bigint.
+            kinds => TypeSignature::Exact(
+                kinds
+                    .iter()
+                    .map(|kind| if *kind == Int4 { Int8 } else { *kind })
+                    .map(Kind::data_type)
+                    .collect(),
+            ),
         })
         .collect();
     Signature::one_of(lists, volatility)
