@@ -15,6 +15,8 @@
 //! | `catalog_query.rs` | queries of the system catalog in words that can be planned |
 //! | `system_functions.rs` | functions that look at the catalog or the session |
 //! | `functions.rs` | which functions and operators a query may name |
+//! | `aggregates.rs` | our aggregate functions in batch execution |
+//! | `bags.rs` | EXCEPT ALL and INTERSECT ALL as counts of copies |
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
@@ -28,7 +30,9 @@
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
+pub mod aggregates;
 mod assign;
+mod bags;
 pub mod bind;
 mod catalog_query;
 pub mod coerce;
