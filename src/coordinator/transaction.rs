@@ -233,7 +233,7 @@ impl Block {
         self.lock = None;
         let mut all: Vec<ObjectId> = self.locked.keys().copied().chain(new.clone()).collect();
         all.sort_unstable();
-        self.lock = Some(running.wait(coordinator.lock_tables(all.clone())).await?);
+        self.lock = Some(running.wait_for_lock(coordinator.lock_tables(all.clone())).await?);
         let mut view = running.wait(coordinator.read(all)).await?;
         for (id, before) in &self.locked {
             check_unchanged(catalog, *id, before, &view)?;
