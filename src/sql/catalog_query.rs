@@ -20,10 +20,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, UnaryOperator,
-    Value, Visit, VisitMut, Visitor, VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
+    GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr,
+    TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::catalog::pg_catalog::system_relation_oid;
@@ -51,14 +51,14 @@ const AGGREGATES: [&str; 12] = [
 pub fn rewrite_catalog_query(query: &mut Query) {
     if Visit::visit(query, &mut CatalogFinder).is_break() {
         // Nothing breaks this walk.
-        let _: ControlFlow<()> = VisitMut::visit(query, &mut CatalogRewriter { tables: vec![] });
+        let _: ControlFlow<()> = VisitMut::visit(query, &mut CatalogRewriter::default());
     }
 }
 
 /// The same for an expression of its own.
 pub fn rewrite_catalog_expr(expr: &mut Expr) {
     if Visit::visit(expr, &mut CatalogFinder).is_break() {
-        let _: ControlFlow<()> = VisitMut::visit(expr, &mut CatalogRewriter { tables: vec![] });
+        let _: ControlFlow<()> = VisitMut::visit(expr, &mut CatalogRewriter::default());
     }
 }
 
@@ -115,7 +115,10 @@ fn reg_type(data_type: &DataType) -> Option<&'static str> {
         .find(|reg| *reg == name)
 }
 
+#[derive(Default)]
 struct CatalogRewriter {
+    /// How many queries we are inside of.
+    depth: usize,
     /// Aliases of the system relations in the queries around, innermost last.
     tables: Vec<Vec<(String, &'static SystemRelation)>>,
 }
@@ -124,6 +127,7 @@ impl VisitorMut for CatalogRewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
         if let SetExpr::Select(select) = query.body.as_mut()
             && let Some(columns) = columns_without_rows(select)
         {
@@ -157,8 +161,25 @@ impl VisitorMut for CatalogRewriter {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_select(&mut self, _select: &mut Select) -> ControlFlow<()> {
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         self.tables.pop();
+        if self.depth <= 1 {
+            // What a client sees of a regclass is its name.
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+                    && let Expr::Function(function) = &*expr
+                    && let Some(name) = last_name(&function.name)
+                    && let Some(reg) = name.strip_prefix("_reg").and_then(|n| n.strip_suffix("_in"))
+                {
+                    *expr = call(&format!("_reg{reg}_out"), vec![expr.clone()]);
+                }
+            }
+        }
         ControlFlow::Continue(())
     }
 
@@ -279,8 +300,17 @@ fn is_never(condition: &Expr) -> bool {
             column(left).is_some_and(|c| c == "typtype") && MISSING_KINDS.contains(&kind)
         }
         Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => {
-            let own =
-                |expr| column(expr).is_some_and(|c| c == "attcollation" || c == "typcollation");
+            let named = |expr: &Expr| {
+                column(expr).is_some_and(|c| c == "attcollation" || c == "typcollation")
+            };
+            let own = |expr: &Expr| match expr {
+                Expr::Subquery(query) => match query.body.as_ref() {
+                    SetExpr::Select(select) => matches!(&select.projection[..],
+                        [SelectItem::UnnamedExpr(item)] if named(item)),
+                    _ => false,
+                },
+                expr => named(expr),
+            };
             own(left) && own(right)
         }
         _ => false,
@@ -290,7 +320,9 @@ fn is_never(condition: &Expr) -> bool {
 /// NULL in place of the value of a subquery that would have no rows.
 fn subquery_for_nothing(query: &Query) -> Option<Expr> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    columns_without_rows(select).is_some().then(|| typed_null(&Expr::Subquery(Box::new(query.clone()))))
+    columns_without_rows(select)
+        .is_some()
+        .then(|| typed_null(&Expr::Subquery(Box::new(query.clone()))))
 }
 
 /// NULL of about the type that the expression has: what the catalog has is texts, numbers of
@@ -384,8 +416,9 @@ fn take_outer_conditions(query: &mut Query) -> Option<Expr> {
     let mut inner = Vec::new();
     let mut outer = Vec::new();
     conjuncts(select.selection.take(), &mut |condition| {
+        // `alias.column`, or with the schema in front of the relation.
         let is_outer = matches!(&condition, Expr::CompoundIdentifier(parts)
-            if parts.len() == 2 && !own.contains(&normalize(&parts[0])));
+            if parts.len() > 1 && !own.contains(&normalize(&parts[parts.len() - 2])));
         if is_outer { outer.push(condition) } else { inner.push(condition) }
     });
     let all = |conditions: Vec<Expr>| {
@@ -735,6 +768,54 @@ mod tests {
         // Needed only where it is there.
         let sql = "SELECT c.oid FROM pg_class AS c LEFT JOIN pg_policy AS p ON p.polrelid = c.oid";
         assert_eq!(rewritten(sql), sql);
+    }
+
+    #[test]
+    fn what_nobody_can_make_is_nothing() {
+        for (sql, expected) in [
+            (
+                "SELECT t.typname FROM pg_type AS t WHERE t.typtype = 'd' AND t.oid > 5",
+                "SELECT NULL AS \"typname\" WHERE false",
+            ),
+            (
+                "SELECT CASE WHEN typtype = 'c' THEN (SELECT array_agg(a.atttypid) FROM \
+                 pg_attribute AS a) ELSE NULL END AS x FROM pg_type",
+                "SELECT CAST(NULL AS oid[]) AS x FROM pg_type",
+            ),
+            (
+                "SELECT CASE WHEN typtype = 'b' THEN 1 ELSE 2 END AS x FROM pg_type",
+                "SELECT CASE WHEN typtype = 'b' THEN 1 ELSE 2 END AS x FROM pg_type",
+            ),
+            (
+                "SELECT (SELECT s.seqstart FROM pg_sequence AS s) AS x FROM pg_class",
+                "SELECT CAST(NULL AS TEXT) AS x FROM pg_class",
+            ),
+        ] {
+            assert_eq!(rewritten(sql), expected);
+        }
+    }
+
+    #[test]
+    fn subqueries_give_one_value() {
+        for (sql, expected) in [
+            (
+                "SELECT (SELECT d.adbin FROM pg_attrdef AS d WHERE d.adrelid = a.attrelid AND \
+                 a.atthasdef) AS x FROM pg_attribute AS a",
+                "SELECT CASE WHEN a.atthasdef THEN (SELECT max(d.adbin) AS \"max\" FROM \
+                 pg_attrdef AS d WHERE d.adrelid = a.attrelid) END AS x FROM pg_attribute AS a",
+            ),
+            (
+                "SELECT NOT EXISTS (SELECT 1 FROM pg_index) AS x FROM pg_class",
+                "SELECT ((SELECT count(*) AS \"count\" FROM pg_index) = 0) AS x FROM pg_class",
+            ),
+            (
+                "SELECT oid IN (SELECT indrelid FROM pg_index) AS x FROM pg_class",
+                "SELECT array_has((SELECT array_agg(indrelid) AS \"array_agg\" FROM pg_index), \
+                 oid) AS x FROM pg_class",
+            ),
+        ] {
+            assert_eq!(rewritten(sql), expected);
+        }
     }
 
     #[test]
