@@ -360,6 +360,17 @@ public class JdbcClient {
             }
         }
         c.rollback();
+        // Or row by row.
+        try (Statement s = c.createStatement(); Connection writer = connect()) {
+            s.setFetchSize(1);
+            ResultSet r = s.executeQuery("SUBSCRIBE (SELECT a FROM jdbc_live WHERE a > 2)");
+            for (int n = 3; n <= 5; n++) {
+                if (n > 3) execute(writer, "INSERT INTO jdbc_live VALUES (" + n + ")");
+                equal(r.next(), true);
+                equal(r.getInt("a"), n);
+            }
+        }
+        c.rollback();
         c.setAutoCommit(true);
         equal(value(c, "SELECT 3"), 3);
     }

@@ -230,6 +230,12 @@ async def subscribe(conn):
             await writer.execute("INSERT INTO asyncpg_live VALUES ($1)", n)
             seen += await conn.fetch("FETCH 10 live")
         equal([row["a"] for row in seen], [1, 2, 3])
+    # Or row by row.
+    async with conn.transaction():
+        cursor = await conn.cursor("SUBSCRIBE (SELECT a FROM asyncpg_live WHERE a > 2)")
+        equal((await cursor.fetchrow())["a"], 3)
+        await writer.execute("INSERT INTO asyncpg_live VALUES (4)")
+        equal((await cursor.fetchrow())["a"], 4)
     await writer.close()
     equal(await conn.fetchval("SELECT 3"), 3)
 

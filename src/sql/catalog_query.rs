@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function,
     FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
     GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr,
-    TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
+    SetOperator, TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::catalog::pg_catalog::system_relation_oid;
@@ -70,8 +70,8 @@ impl Visitor for CatalogFinder {
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
         match system_relation(name) {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
+            None if !is_settings_function(name) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
         }
     }
 
@@ -97,6 +97,11 @@ fn system_relation(name: &ObjectName) -> Option<&'static SystemRelation> {
         [schema, name] | [_, schema, name] => find(schema, name),
         _ => None,
     }
+}
+
+/// `pg_show_all_settings`, the function behind `pg_settings`.
+fn is_settings_function(name: &ObjectName) -> bool {
+    last_name(name).is_some_and(|name| name == "pg_show_all_settings")
 }
 
 fn last_name(name: &ObjectName) -> Option<String> {
@@ -128,6 +133,9 @@ impl VisitorMut for CatalogRewriter {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         self.depth += 1;
+        for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+            drop_empty_recursion(&mut cte.query);
+        }
         if let SetExpr::Select(select) = query.body.as_mut()
             && let Some(columns) = columns_without_rows(select)
         {
@@ -158,6 +166,16 @@ impl VisitorMut for CatalogRewriter {
             }
         }
         self.tables.push(aliases(select));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: args @ Some(_), .. } = factor
+            && is_settings_function(name)
+        {
+            *name = ObjectName::from(vec![Ident::new("pg_catalog"), Ident::new("pg_settings")]);
+            *args = None;
+        }
         ControlFlow::Continue(())
     }
 
@@ -273,8 +291,8 @@ impl VisitorMut for CatalogRewriter {
     }
 }
 
-/// The kinds of types that the catalog has none of.
-const MISSING_KINDS: [&str; 5] = ["c", "d", "e", "m", "r"];
+/// The kinds of types that the catalog has none of. (Of constraints it has primary keys only.)
+const MISSING_TYPE_KINDS: [&str; 5] = ["c", "d", "e", "m", "r"];
 
 /// Whether a condition holds for nothing in the catalog, whatever is in it.
 fn is_never(condition: &Expr) -> bool {
@@ -297,7 +315,11 @@ fn is_never(condition: &Expr) -> bool {
                 },
                 _ => return false,
             };
-            column(left).is_some_and(|c| c == "typtype") && MISSING_KINDS.contains(&kind)
+            match column(left).as_deref() {
+                Some("typtype") => MISSING_TYPE_KINDS.contains(&kind),
+                Some("contype") => kind != "p",
+                _ => false,
+            }
         }
         Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => {
             let named = |expr: &Expr| {
@@ -314,6 +336,20 @@ fn is_never(condition: &Expr) -> bool {
             own(left) && own(right)
         }
         _ => false,
+    }
+}
+
+/// What a recursive query adds in its steps is nothing, when they need rows that are never there.
+fn drop_empty_recursion(query: &mut Query) {
+    let SetExpr::SetOperation { op: SetOperator::Union, left, right, .. } = query.body.as_mut()
+    else {
+        return;
+    };
+    if let SetExpr::Select(step) = right.as_ref()
+        && columns_without_rows(step).is_some()
+    {
+        let first = left.as_ref().clone();
+        *query.body = first;
     }
 }
 
@@ -367,6 +403,13 @@ impl VisitorMut for SubqueryValues {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } = expr
+            && let Expr::Function(function) = right.as_ref()
+            && let Some(query) = array_subquery(function)
+        {
+            *expr = call("array_has", vec![array_of(query.clone()), left.as_ref().clone()]);
+            return ControlFlow::Continue(());
+        }
         if let Expr::InSubquery { expr: item, subquery, negated } = expr {
             let array = array_of(subquery.as_ref().clone());
             let found = call("array_has", vec![array, item.as_ref().clone()]);
@@ -380,6 +423,10 @@ impl VisitorMut for SubqueryValues {
         let SetExpr::Select(select) = subquery.body.as_mut() else {
             return ControlFlow::Continue(());
         };
+        if columns_without_rows(select).is_some() {
+            *expr = value(Value::Boolean(*negated));
+            return ControlFlow::Continue(());
+        }
         let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
         if grouped || select.having.is_some() || subquery.limit_clause.is_some() {
             return ControlFlow::Continue(());
@@ -457,6 +504,14 @@ fn when(condition: Expr, result: Expr) -> Expr {
 
 /// The greatest of what a subquery selects, unless it is one row anyway.
 fn one_value(query: &mut Query) {
+    if let SetExpr::Select(select) = query.body.as_ref()
+        && matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty())
+        && has_aggregate(select)
+    {
+        // One row: no LIMIT takes it away but 0, which nobody writes.
+        query.limit_clause = None;
+        return;
+    }
     if query.limit_clause.is_some() || query.fetch.is_some() || query.with.is_some() {
         return;
     }
