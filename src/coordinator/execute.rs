@@ -83,8 +83,12 @@ impl Connection {
         let context = self.plan_context(parsed);
         let plan = self.plan_statement(&context, parsed, declared)?;
         let mut parameters = plan.parameters();
-        if let statement::Statement::Execute(_) = parsed.statement {
-            // Arguments are expressions of their own, without parameters.
+        if matches!(
+            parsed.statement,
+            statement::Statement::Execute(_) | statement::Statement::Prepare(_)
+        ) {
+            // The arguments of EXECUTE are expressions of their own, without parameters; those of
+            // PREPARE are its statement's.
         } else if matches!(plan, StatementPlan::None) && parsed.parameter_count > 0 {
             return Err(Error::user(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1")
                 .hint("Parameters can stand in queries and in INSERT, UPDATE and DELETE."));
@@ -397,7 +401,13 @@ impl Connection {
 
     /// A read-only transaction refuses to write.
     fn check_read_only(&self, statement: &statement::Statement) -> Result<()> {
-        if !writes(statement) || !self.session.settings().is_on("transaction_read_only") {
+        // A statement that stands alone is a transaction with the session's defaults.
+        let setting = if self.transaction.as_ref().is_none_or(|block| block.implicit) {
+            "default_transaction_read_only"
+        } else {
+            "transaction_read_only"
+        };
+        if !writes(statement) || !self.session.settings().is_on(setting) {
             return Ok(());
         }
         Err(Error::user(
