@@ -5,8 +5,8 @@
 //! 2. A block without a mark that follows one, and looks like psql's output, is what the block
 //!    before it prints. Epochs differ from run to run and are not compared.
 //! 3. `-- meanwhile, in another session: ...` is run there at that place.
-//! 4. In tables and text, `SELECT ...` in backticks is run, too; ``gives `...` `` behind it is its
-//!    value.
+//! 4. In the tables of `types.md`, `SELECT ...` in backticks is run, too; ``gives `...` `` behind
+//!    it is its value.
 //!
 //! Without psql the test is skipped with the reason; where the variable CI is set it must be there.
 
@@ -28,15 +28,15 @@ struct Example {
     inline: bool,
 }
 
-/// The examples of a document.
-fn examples(text: &str) -> Vec<Example> {
+/// The examples of a document; `inline`: also those in its text.
+fn examples(text: &str, inline: bool) -> Vec<Example> {
     let mut found: Vec<Example> = Vec::new();
     let mut lines = text.lines().enumerate();
     // Whether a block without a mark would belong to the SQL before it.
     let mut after_sql = false;
     while let Some((number, line)) = lines.next() {
         let Some(mark) = line.trim_start().strip_prefix("```") else {
-            found.extend(inline_examples(number + 1, line));
+            found.extend(inline_examples(number + 1, line).into_iter().filter(|_| inline));
             after_sql &= line.trim().is_empty();
             continue;
         };
@@ -116,7 +116,7 @@ fn comparable(output: &str) -> Vec<String> {
 fn run(server: &PrivateServer, path: &Path, database: &str) -> Vec<String> {
     let name = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).expect("below the root").display();
     let text = std::fs::read_to_string(path).expect("readable");
-    let examples = examples(&text);
+    let examples = examples(&text, path.ends_with("types.md"));
     let address = server.server().postgres_address();
     let connection = format!("-h {} -p {} -U ann -d {database}", address.ip(), address.port());
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -198,7 +198,7 @@ fn blocks_and_their_output_are_found() {
         inline,
     };
     assert_eq!(
-        examples(text),
+        examples(text, true),
         [
             example(1, "SELECT 1;", Some("1"), true),
             example(2, "SELECT 2;", Some(" 2"), false),

@@ -109,11 +109,19 @@ impl Connection {
 fn system_relations(plan: &LogicalPlan) -> Result<Vec<String>> {
     let mut names = Vec::new();
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Some(schema) = scan.table_name.schema()
-            && system_views::SYSTEM_SCHEMAS.contains(&schema)
-        {
-            names.push(scan.table_name.table().to_owned());
+        if let LogicalPlan::TableScan(scan) = node {
+            let name = scan.table_name.table();
+            // A relation of the search path stands without its schema. An object of the user's
+            // with the same name costs a look, and no more.
+            let is_system = match scan.table_name.schema() {
+                Some(schema) => system_views::SYSTEM_SCHEMAS.contains(&schema),
+                None => system_views::SYSTEM_SCHEMAS
+                    .iter()
+                    .any(|schema| system_views::find(schema, name).is_some()),
+            };
+            if is_system {
+                names.push(name.to_owned());
+            }
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
