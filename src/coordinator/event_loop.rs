@@ -34,7 +34,7 @@ use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::Epoch;
+use crate::types::time::{Epoch, EventTime};
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -198,6 +198,8 @@ pub struct SourceStatus {
     /// Rows given to dataflows since the reading began.
     pub rows: u64,
     pub malformed: u64,
+    /// Since when it is read; `None` when nobody reads it.
+    pub started_at: Option<EventTime>,
     /// Everything there is has been read and is visible.
     pub finished: bool,
 }
@@ -1468,10 +1470,12 @@ impl State {
                 let RunningKind::Source { metrics, bounded } = &running.kind else { return None };
                 let read = self.running.values().any(|r| r.reads.contains(id));
                 let finished = metrics.workers_finished.load(Ordering::Relaxed) == workers;
+                let began = *metrics.began.lock().expect("nobody panics while holding it");
                 Some(SourceStatus {
                     object: *id,
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
+                    started_at: began.map(|at| self.clock.time_of(at)),
                     finished: finished || !bounded || !read,
                 })
             })

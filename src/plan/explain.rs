@@ -33,6 +33,10 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
         Node::Scan(n) => write_scan(f, n)?,
         Node::Constant(n) => write_constant(f, n)?,
         Node::Map(n) => write_map(f, n)?,
+        Node::Expand(n) => write!(f, "Expand to {} grouping sets", n.projections.len())?,
+        Node::Copies(n) => {
+            write!(f, "Copies: {}", n.input.input.schema().field(n.count).name())?;
+        }
         Node::Union(n) => write_union(f, n)?,
         Node::Aggregate(n) => write_aggregate(f, n)?,
         Node::Join(n) => write_join(f, n)?,
@@ -64,7 +68,12 @@ fn write_edge(f: &mut fmt::Formatter<'_>, edge: &Edge, level: usize) -> fmt::Res
 /// What an operator holds from one epoch to the next; `None`: nothing.
 fn kept(node: &Node) -> Option<String> {
     match node {
-        Node::Scan(_) | Node::Constant(_) | Node::Map(_) | Node::Union(_) => None,
+        Node::Scan(_)
+        | Node::Constant(_)
+        | Node::Map(_)
+        | Node::Expand(_)
+        | Node::Copies(_)
+        | Node::Union(_) => None,
         Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
         Node::Aggregate(_) => Some("one row per group".to_owned()),

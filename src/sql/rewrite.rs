@@ -16,8 +16,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef,
-    TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator,
+    Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -85,7 +85,7 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         wrap_values(&mut query.body);
-        flow(reject_bag_operations(&query.body))
+        ControlFlow::Continue(())
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -636,17 +636,6 @@ fn make_decimal(expr: &mut Expr) {
         Expr::UnaryOp { expr, .. } => make_decimal(expr),
         _ => {}
     }
-}
-
-/// DataFusion plans EXCEPT ALL and INTERSECT ALL as joins, which do not count duplicates.
-fn reject_bag_operations(body: &SetExpr) -> Result<()> {
-    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
-    if *op != SetOperator::Union && *set_quantifier == SetQuantifier::All {
-        return Err(Error::unsupported(format!("{op} ALL"))
-            .hint(format!("Use {op}, or number duplicates with row_number().")));
-    }
-    reject_bag_operations(left)?;
-    reject_bag_operations(right)
 }
 
 /// SQLSTATE 42P20 for a window function in a clause that is computed before windows are.
