@@ -19,7 +19,7 @@ use crate::types::error::{Error, Result};
 
 pub fn lower_aggregate(aggregate: &Aggregate) -> Result<Pipe> {
     let input = lower_node(&aggregate.input)?;
-    let mut columns = Columns { exprs: vec![], schema: input.schema().clone() };
+    let mut columns = Columns::new(input.schema().clone());
     let keys: Vec<usize> = aggregate
         .group_expr
         .iter()
@@ -75,15 +75,20 @@ fn make_aggregate(
     Node::Aggregate(node::Aggregate { input, keys, calls, append_only, schema })
 }
 
-/// The columns that an aggregate reads, each expression once.
-struct Columns {
+/// The columns that an operator reads, each expression once.
+pub struct Columns {
     exprs: Vec<Expr>,
     schema: DFSchemaRef,
 }
 
 impl Columns {
+    /// No columns yet, over an input of this schema.
+    pub fn new(schema: DFSchemaRef) -> Columns {
+        Columns { exprs: vec![], schema }
+    }
+
     /// The place of an expression's column.
-    fn add(&mut self, expr: &Expr) -> usize {
+    pub fn add(&mut self, expr: &Expr) -> usize {
         let expr = expr.clone().unalias_nested().data;
         if let Some(index) = self.exprs.iter().position(|e| *e == expr) {
             return index;
@@ -115,7 +120,7 @@ impl Columns {
     }
 
     /// The input, mapped to these columns.
-    fn map(self, input: Pipe) -> Result<Node> {
+    pub fn map(self, input: Pipe) -> Result<Node> {
         let fields = self
             .exprs
             .iter()
