@@ -184,6 +184,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/server.rs",
             "src/slt.rs",
             "src/bench.rs",
+            "src/bench/",
             "src/cli.rs",
         ],
     ),

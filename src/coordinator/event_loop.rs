@@ -33,7 +33,7 @@ use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::Epoch;
+use crate::types::time::{Epoch, EventTime};
 
 /// What the coordinator needs to know to start.
 #[derive(Clone, Debug)]
@@ -135,6 +135,8 @@ pub struct SourceStatus {
     /// Rows given to dataflows since the reading began.
     pub rows: u64,
     pub malformed: u64,
+    /// Since when it is read; `None` when nobody reads it.
+    pub started_at: Option<EventTime>,
     /// Everything there is has been read and is visible.
     pub finished: bool,
 }
@@ -1168,10 +1170,12 @@ impl State {
                 let RunningKind::Source { metrics, bounded } = &running.kind else { return None };
                 let read = self.running.values().any(|r| r.reads.contains(id));
                 let finished = metrics.workers_finished.load(Ordering::Relaxed) == workers;
+                let began = *metrics.began.lock().expect("nobody panics while holding it");
                 Some(SourceStatus {
                     object: *id,
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
+                    started_at: began.map(|at| self.clock.time_of(at)),
                     finished: finished || !bounded || !read,
                 })
             })

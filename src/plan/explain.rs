@@ -9,8 +9,8 @@ use std::fmt;
 use arrow::datatypes::SchemaRef;
 
 use crate::plan::node::{
-    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Plan, RankFunction, Recursive, Scan,
-    SortColumn, TopN, Union,
+    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Plan, RankFunction,
+    Recursive, Scan, SortColumn, TopN, Union,
 };
 
 /// Two spaces a level.
@@ -34,6 +34,10 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
         Node::Scan(n) => write_scan(f, n)?,
         Node::Constant(n) => write_constant(f, n)?,
         Node::Map(n) => write_map(f, n)?,
+        Node::Expand(n) => write!(f, "Expand to {} grouping sets", n.projections.len())?,
+        Node::Copies(n) => {
+            write!(f, "Copies: {}", n.input.input.schema().field(n.count).name())?;
+        }
         Node::Union(n) => write_union(f, n)?,
         Node::Aggregate(n) => write_aggregate(f, n)?,
         Node::Join(n) => write_join(f, n)?,
@@ -73,7 +77,13 @@ fn write_edge(f: &mut fmt::Formatter<'_>, edge: &Edge, level: usize) -> fmt::Res
 /// What an operator holds from one epoch to the next; `None`: nothing.
 fn kept(node: &Node) -> Option<String> {
     match node {
-        Node::Scan(_) | Node::Constant(_) | Node::Map(_) | Node::Union(_) | Node::Input(_) => None,
+        Node::Scan(_)
+        | Node::Constant(_)
+        | Node::Map(_)
+        | Node::Expand(_)
+        | Node::Copies(_)
+        | Node::Union(_)
+        | Node::Input(_) => None,
         Node::Recursive(n) if n.distinct => {
             Some("each derived row with the iterations that derive it".to_owned())
         }

@@ -53,6 +53,8 @@ pub enum Node {
     Scan(Scan),
     Constant(Constant),
     Map(Map),
+    Expand(Expand),
+    Copies(Copies),
     Union(Union),
     Aggregate(Aggregate),
     Join(Join),
@@ -90,6 +92,24 @@ pub struct Map {
     /// The output columns over the input's; `None` keeps them all.
     pub projection: Option<Vec<Expr>>,
     pub schema: SchemaRef,
+}
+
+/// Each row once for each list of columns (GROUPING SETS); stateless.
+#[derive(Clone, Debug)]
+pub struct Expand {
+    pub input: Edge,
+    /// The output columns over the input's, once for each copy.
+    pub projections: Vec<Vec<Expr>>,
+    pub schema: SchemaRef,
+}
+
+/// Each row as often as it says itself (EXCEPT ALL, INTERSECT ALL); stateless. The output has the
+/// input's columns.
+#[derive(Clone, Debug)]
+pub struct Copies {
+    pub input: Edge,
+    /// The column that counts, a bigint.
+    pub count: usize,
 }
 
 /// All rows of all inputs (UNION ALL); stateless. Inputs have the output's column types.
@@ -379,6 +399,8 @@ impl Node {
             Node::Scan(n) => n.schema.clone(),
             Node::Constant(n) => n.rows.schema(),
             Node::Map(n) => n.schema.clone(),
+            Node::Expand(n) => n.schema.clone(),
+            Node::Copies(n) => n.input.input.schema(),
             Node::Union(n) => n.schema.clone(),
             Node::Aggregate(n) => n.schema.clone(),
             Node::Join(n) => n.schema.clone(),
@@ -394,6 +416,8 @@ impl Node {
         match self {
             Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
             Node::Map(n) => vec![&n.input],
+            Node::Expand(n) => vec![&n.input],
+            Node::Copies(n) => vec![&n.input],
             Node::Union(n) => n.inputs.iter().collect(),
             Node::Aggregate(n) => vec![&n.input],
             Node::Join(n) => vec![&n.left, &n.right],
@@ -408,6 +432,8 @@ impl Node {
         match self {
             Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
             Node::Map(n) => vec![&mut n.input],
+            Node::Expand(n) => vec![&mut n.input],
+            Node::Copies(n) => vec![&mut n.input],
             Node::Union(n) => n.inputs.iter_mut().collect(),
             Node::Aggregate(n) => vec![&mut n.input],
             Node::Join(n) => vec![&mut n.left, &mut n.right],
@@ -423,6 +449,9 @@ impl Node {
             Node::Scan(n) => n.append_only,
             Node::Constant(_) => true,
             Node::Map(n) => n.input.input.append_only(),
+            Node::Expand(n) => n.input.input.append_only(),
+            // A row that comes several times is no plain insertion.
+            Node::Copies(_) => false,
             Node::Union(n) => n.inputs.iter().all(|e| e.input.append_only()),
             // A group's row changes whenever its aggregates do; DISTINCT over appends only adds.
             Node::Aggregate(n) => n.calls.is_empty() && n.input.input.append_only(),

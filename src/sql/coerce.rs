@@ -26,6 +26,7 @@ use crate::functions::scalar::cast::{
     CastKind, CastSettings, cannot_cast, cast_function, cast_kind,
 };
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
+use crate::sql::bags::count_copies;
 use crate::sql::functions::OPTIONS;
 use crate::sql::operators::{comparable, is_plain_text, is_quoted_literal, no_operator};
 use crate::sql::resolve::external;
@@ -35,6 +36,7 @@ use crate::types::sql_type::SqlType;
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
+    let plan = count_copies(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;

@@ -15,9 +15,11 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
 use datafusion::logical_expr::planner::{ExprPlanner, TypePlanner};
 use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUDF};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::sql::sqlparser::ast;
 
 use crate::functions::scalar;
+use crate::sql::aggregates;
 use crate::sql::operators::PostgresOperators;
 use crate::sql::types::sql_type_of;
 
@@ -67,6 +69,9 @@ pub static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     for function in SessionStateDefaults::default_aggregate_functions() {
         insert(&mut functions.aggregate, function.name(), function.aliases(), &function);
     }
+    for function in aggregates::all() {
+        insert(&mut functions.aggregate, function.name(), function.aliases(), &function);
+    }
     for function in SessionStateDefaults::default_window_functions() {
         insert(&mut functions.window, function.name(), function.aliases(), &function);
     }
@@ -102,10 +107,13 @@ pub static OPTIONS: LazyLock<ConfigOptions> = LazyLock::new(|| {
 /// are resolved before.
 pub static SESSION: LazyLock<SessionState> = LazyLock::new(|| {
     let config = SessionConfig::from(OPTIONS.clone());
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.insert(0, Arc::new(aggregates::OnePhase));
     SessionStateBuilder::new()
         .with_config(config)
+        .with_physical_optimizer_rules(rules)
         // Some rewrites need a function by name (DISTINCT ON is first_value).
-        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_aggregate_functions(FUNCTIONS.aggregate.values().cloned().collect())
         .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .build()

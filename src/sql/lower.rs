@@ -14,10 +14,11 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Distinct, EmptyRelation, Expr, LogicalPlan, SubqueryAlias, TableScan, Union, Values,
+    Distinct, EmptyRelation, Expr, LogicalPlan, SubqueryAlias, TableScan, Union, Unnest, Values,
 };
 
 use crate::catalog::object::{Object, ObjectKind};
+use crate::functions::scalar::copies::Copies;
 use crate::functions::scalar::session::NOW;
 use crate::plan::node::{self, Edge, Node, Plan};
 use crate::sql::expressions::compile;
@@ -99,8 +100,36 @@ fn lower_node(plan: &LogicalPlan) -> Result<Pipe> {
         LogicalPlan::Sort(n) if n.fetch.is_none() => lower_node(&n.input),
         LogicalPlan::Repartition(n) => lower_node(&n.input),
         LogicalPlan::Subquery(n) => lower_node(&n.subquery),
+        LogicalPlan::Unnest(n) if let Some(pipe) = lower_copies(n)? => Ok(pipe),
         other => Err(not_maintained(other)),
     }
+}
+
+/// UNNEST of the copies that EXCEPT ALL and INTERSECT ALL give (`sql::bags`): weights are
+/// multiplied. `None` for other arrays.
+fn lower_copies(unnest: &Unnest) -> Result<Option<Pipe>> {
+    let LogicalPlan::Projection(below) = &*unnest.input else { return Ok(None) };
+    let [(list, _)] = unnest.list_type_columns.as_slice() else { return Ok(None) };
+    let mut exprs: Vec<Expr> = below.expr.iter().map(|e| e.clone().unalias_nested().data).collect();
+    match &exprs[*list] {
+        Expr::ScalarFunction(call) if call.func.inner().is::<Copies>() => {
+            let [count] = call.args.as_slice() else {
+                return Err(Error::internal("copies have one count"));
+            };
+            exprs[*list] = count.clone();
+        }
+        _ => return Ok(None),
+    }
+    let exprs: Vec<Expr> =
+        unnest.dependency_indices.iter().map(|index| exprs[*index].clone()).collect();
+    let count = unnest
+        .dependency_indices
+        .iter()
+        .position(|index| index == list)
+        .ok_or_else(|| Error::internal("copies were counted for nobody"))?;
+    let input = lower_node(&below.input)?.project(&exprs, &unnest.schema)?.into_node()?;
+    let node = Node::Copies(node::Copies { input: Edge::local(input), count });
+    Ok(Some(Pipe::new(node, unnest.schema.clone())))
 }
 
 /// What a user would call the node, and what to do instead.

@@ -13,6 +13,8 @@
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
 //! | `functions.rs` | which functions and operators a query may name |
+//! | `aggregates.rs` | our aggregate functions in batch execution |
+//! | `bags.rs` | EXCEPT ALL and INTERSECT ALL as counts of copies |
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
@@ -26,7 +28,9 @@
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
+pub mod aggregates;
 mod assign;
+mod bags;
 pub mod bind;
 pub mod coerce;
 pub mod dml;

@@ -15,9 +15,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableAliasColumnDef,
-    TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
+    NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -85,7 +86,7 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         wrap_values(&mut query.body);
-        flow(reject_bag_operations(&query.body))
+        ControlFlow::Continue(())
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -106,6 +107,11 @@ impl VisitorMut for Rewriter {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 wrap_integer(expr);
                 spread_series(expr);
+            }
+        }
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                plain_frame(window);
             }
         }
         ControlFlow::Continue(())
@@ -357,6 +363,9 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = call("timezone", vec![time_zone, timestamp]);
         }
         Expr::Function(function) => {
+            if let Some(WindowType::WindowSpec(window)) = &mut function.over {
+                plain_frame(window);
+            }
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
@@ -377,6 +386,33 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
+fn plain_frame(window: &mut WindowSpec) {
+    let Some(frame) = &mut window.window_frame else { return };
+    for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
+        let (WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset))) =
+            bound
+        else {
+            continue;
+        };
+        if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = &mut **offset
+            && matches!(
+                **text,
+                Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. })
+            )
+        {
+            let value = std::mem::replace(text, Box::new(null()));
+            **offset = Expr::Interval(ast::Interval {
+                value,
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            });
+        }
+    }
 }
 
 /// The text of an interval literal, its unit included, for Postgres's own reading of it.
@@ -636,17 +672,6 @@ fn make_decimal(expr: &mut Expr) {
         Expr::UnaryOp { expr, .. } => make_decimal(expr),
         _ => {}
     }
-}
-
-/// DataFusion plans EXCEPT ALL and INTERSECT ALL as joins, which do not count duplicates.
-fn reject_bag_operations(body: &SetExpr) -> Result<()> {
-    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
-    if *op != SetOperator::Union && *set_quantifier == SetQuantifier::All {
-        return Err(Error::unsupported(format!("{op} ALL"))
-            .hint(format!("Use {op}, or number duplicates with row_number().")));
-    }
-    reject_bag_operations(left)?;
-    reject_bag_operations(right)
 }
 
 /// SQLSTATE 42P20 for a window function in a clause that is computed before windows are.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `source.rs` | takes rows from a source's reader; gives new views its past |
 //! | `map.rs` | filter and projection, fused |
+//! | `expand.rs` | each row once for each grouping set |
+//! | `copies.rs` | each row as often as a column says |
 //! | `union.rs` | all rows of all inputs |
 //! | `aggregate.rs` | one row per group |
 //! | `join.rs` | pairs of rows, and rows without a partner |
@@ -24,7 +26,9 @@ use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
 pub mod aggregate;
+pub mod copies;
 pub mod evaluate;
+pub mod expand;
 pub mod join;
 pub mod map;
 pub mod materialize;
@@ -43,6 +47,8 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
     let inputs: Vec<_> = node.inputs().iter().map(|edge| edge.input.schema()).collect();
     let operator: Box<dyn Operator> = match node {
         Node::Map(node) => Box::new(map::Map::new(node.into(), &inputs[0])),
+        Node::Expand(node) => Box::new(expand::Expand::new(node, &inputs[0])),
+        Node::Copies(node) => Box::new(copies::Copies::new(node)),
         Node::Union(node) => Box::new(union::Union::new(node.into())),
         Node::Aggregate(node) => {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)

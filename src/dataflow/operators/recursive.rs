@@ -378,8 +378,7 @@ fn add_links(node: &Node, worker: usize, links: &mut Vec<Link>) -> Result<()> {
             }
         }
     }
-    let chain_port =
-        chain_port.ok_or_else(|| Error::internal("a recursive step is a chain"))?;
+    let chain_port = chain_port.ok_or_else(|| Error::internal("a recursive step is a chain"))?;
     links.push(Link { operator: build(node, worker)?, chain_port, others });
     Ok(())
 }

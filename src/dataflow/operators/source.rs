@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::Schema;
 
-use crate::connectors::reader::{ReadJob, ReaderItem, SourceReader};
+use crate::connectors::reader::{Began, ReadJob, ReaderItem, SourceReader};
 use crate::connectors::{MalformedRecord, Offset, Source, SourceRows, SplitId};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::RowError;
@@ -46,6 +46,8 @@ pub struct WorkerSource {
     workers: usize,
     pub hub: Rc<RefCell<Hub>>,
     reader: Option<SourceReader>,
+    /// Since when there is a reader.
+    began: Option<Began>,
     /// The source's columns that are read, ascending.
     columns: Vec<usize>,
     /// How far each split has gone into closed and open epochs.
@@ -82,6 +84,7 @@ impl WorkerSource {
             workers,
             hub: Rc::default(),
             reader: None,
+            began: None,
             columns: Vec::new(),
             offsets: BTreeMap::new(),
             finished: false,
@@ -111,7 +114,10 @@ impl WorkerSource {
         self.columns = wanted;
         self.ready_told = false;
         if !self.finished {
-            self.reader = Some(self.start_reader(&self.columns, self.offsets.clone(), None)?);
+            let began = self.began.get_or_insert_with(|| Began::now(self.offsets.clone())).clone();
+            self.metrics.began_at(began.at);
+            self.reader =
+                Some(self.start_reader(&self.columns, self.offsets.clone(), None, began)?);
         }
         Ok(())
     }
@@ -123,7 +129,9 @@ impl WorkerSource {
                 self.metrics.workers_finished.fetch_sub(1, Ordering::Relaxed);
             }
             self.metrics.rows.store(0, Ordering::Relaxed);
+            self.metrics.ended();
             self.reader = None;
+            self.began = None;
             self.columns = Vec::new();
             self.offsets = BTreeMap::new();
             self.finished = false;
@@ -135,6 +143,7 @@ impl WorkerSource {
         columns: &[usize],
         from: BTreeMap<SplitId, Offset>,
         until: Option<BTreeMap<SplitId, Offset>>,
+        began: Began,
     ) -> Result<SourceReader> {
         SourceReader::start(ReadJob {
             source: self.source.clone(),
@@ -142,6 +151,7 @@ impl WorkerSource {
             worker: self.worker,
             workers: self.workers,
             from,
+            began,
             until,
             columns: physical_columns(&self.spec, columns),
             notify: self.notify.clone(),
@@ -159,7 +169,8 @@ impl WorkerSource {
         let mut columns = inbox.borrow().columns.clone();
         columns.sort_unstable();
         columns.dedup();
-        let reader = self.start_reader(&columns, BTreeMap::new(), Some(self.offsets.clone()))?;
+        let (from, until) = (BTreeMap::new(), Some(self.offsets.clone()));
+        let reader = self.start_reader(&columns, from, until, Began::now(BTreeMap::new()))?;
         Ok(Some(Backfill { spec: self.spec.clone(), reader, columns, inbox, done: false }))
     }
 

@@ -1,7 +1,7 @@
 //! `avg`: the sum over the count, from the accumulators that `sum` and `count` use.
 //!
-//! Of integers and floats it is a float; of decimals a decimal with more digits after the point,
-//! cut off there as in batch execution.
+//! Of floats it is a float; of integers and decimals a decimal with at least 16 digits after the
+//! point, rounded there.
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Float64Type, i256};
@@ -13,7 +13,7 @@ use crate::types::error::Result;
 
 pub const AVG: AggregateInfo = AggregateInfo {
     name: "avg",
-    signature: "avg(integer | double precision) -> double precision, avg(numeric) -> numeric",
+    signature: "avg(integer | numeric) -> numeric, avg(double precision) -> double precision",
     retraction: Retraction::Retractable,
     description: "The mean of the values that are not NULL; NULL when there are none.",
 };
@@ -79,7 +79,16 @@ impl Evaluate for AvgValue {
                 let value = |row| {
                     // A sum of 2^63 values of 38 digits times 10^4 fits 256 bits.
                     let sum = whole_sum(rows, row, self.offset, wide).wrapping_mul(factor);
-                    sum.wrapping_div(i256::from_i128(i128::from(count(row))))
+                    let count = i256::from_i128(i128::from(count(row)));
+                    let (quotient, rest) = (sum.wrapping_div(count), sum.wrapping_rem(count));
+                    // Half and more of the last digit rounds away from 0, as in Postgres.
+                    let rest = rest.wrapping_abs();
+                    if rest >= count.wrapping_sub(rest) {
+                        let away = if sum.is_negative() { i256::MINUS_ONE } else { i256::ONE };
+                        quotient.wrapping_add(away)
+                    } else {
+                        quotient
+                    }
                 };
                 self.result.whole(rows, self.count, self.result.scale(), value)
             }

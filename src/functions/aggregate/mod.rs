@@ -2,6 +2,8 @@
 //!
 //! | file | functions |
 //! |---|---|
+//! | `build.rs` | which file computes a function of some name |
+//! | `types.rs` | arguments and results: what Postgres gives |
 //! | `layout.rs` | which accumulators a list of calls needs, and where their words lie |
 //! | `count.rs` | `count` |
 //! | `sum.rs` | `sum` of integers, decimals, floats |
@@ -33,6 +35,7 @@ use crate::types::error::{Error, Result};
 pub mod avg;
 pub mod bits;
 pub mod boolean;
+pub mod build;
 pub mod count;
 pub mod exact_float;
 pub mod layout;
@@ -41,6 +44,7 @@ pub mod moments;
 pub mod multiset;
 pub mod ordered;
 pub mod sum;
+pub mod types;
 
 /// How an aggregate function copes with deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +223,7 @@ impl Evaluated {
 }
 
 /// Something that is kept per group and changes with every row.
-pub trait Accumulator {
+pub trait Accumulator: Send + Sync {
     /// Words that it needs in a group's row.
     fn width_words(&self) -> usize;
 
@@ -278,7 +282,7 @@ pub trait Accumulator {
 }
 
 /// Turns accumulators into the values of one call.
-pub trait Evaluate {
+pub trait Evaluate: Send + Sync {
     fn evaluate(
         &self,
         rows: &ChangedRows<'_>,

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `arithmetic.rs` | `+ - * / %` on integers and floats, with errors instead of wrap-around |
 //! | `cast.rs`, `cast/` | casts that Postgres and Arrow do differently |
+//! | `copies.rs` | how often EXCEPT ALL and INTERSECT ALL give a row |
 //! | `datetime.rs` | operators on dates, timestamps and intervals |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
 //! | `unknown.rs` | stands for a function that does not exist, until the error can tell its types |
 
 pub mod arithmetic;
 pub mod cast;
+pub mod copies;
 pub mod datetime;
 pub mod session;
 pub mod unknown;

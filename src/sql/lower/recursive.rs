@@ -15,7 +15,7 @@ use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, RecursiveQuery,
-    SubqueryAlias, TableScan,
+    SubqueryAlias, TableScan, TableScanBuilder,
 };
 
 use crate::plan::node::{self, Edge, Exchange, Node, RECURSIVE_REFERENCE};
@@ -39,15 +39,19 @@ pub fn lower_recursive(query: &RecursiveQuery) -> Result<Pipe> {
     }
     let step = with_iteration(&query.recursive_term, &query.name)?;
     let width = query.schema.fields().len();
-    let mut columns: Vec<Expr> =
-        step.schema().columns().into_iter().filter(|c| c.name != ITERATION).map(Expr::Column).collect();
+    let mut columns: Vec<Expr> = step
+        .schema()
+        .columns()
+        .into_iter()
+        .filter(|c| c.name != ITERATION)
+        .map(Expr::Column)
+        .collect();
     if columns.len() != width {
         return Err(Error::internal("a recursive step has the columns of its query"));
     }
     columns.push(iteration_column());
-    let step = LogicalPlan::Projection(
-        Projection::try_new(columns, Arc::new(step)).map_err(Error::from)?,
-    );
+    let step =
+        LogicalPlan::Projection(Projection::try_new(columns, Arc::new(step)).map_err(Error::from)?);
     let step = lower_node(&step)?.into_node_with(step_schema)?;
     let mut inputs = vec![Edge { input: Box::new(start), exchange: Exchange::Single }];
     let step = cut(step, &mut inputs);
@@ -154,20 +158,20 @@ fn scan_with_iteration(scan: &TableScan) -> Result<TableScan> {
     let width = table.schema().fields().len();
     let fields: Vec<FieldRef> =
         table.schema().fields().iter().cloned().chain([iteration]).collect();
-    let source =
-        provider_as_source(Arc::new(CteWorkTable::new(table.name(), Arc::new(Schema::new(fields)))));
+    let source = provider_as_source(Arc::new(CteWorkTable::new(
+        table.name(),
+        Arc::new(Schema::new(fields)),
+    )));
     let projection = scan.projection.clone().map(|mut columns| {
         columns.push(width);
         columns
     });
-    TableScan::try_new(
-        scan.table_name.clone(),
-        source,
-        projection,
-        scan.filters.clone(),
-        scan.fetch,
-    )
-    .map_err(Error::from)
+    TableScanBuilder::new(scan.table_name.clone(), source)
+        .with_projection(projection)
+        .with_filters(scan.filters.clone())
+        .with_fetch(scan.fetch)
+        .build()
+        .map_err(Error::from)
 }
 
 /// The reference stands on the side whose rows all come out, each by itself.
@@ -261,9 +265,5 @@ fn depends(node: &Node) -> bool {
 }
 
 fn placeholder() -> node::Input {
-    node::Input {
-        port: usize::MAX,
-        name: String::new(),
-        schema: Arc::new(Schema::empty()),
-    }
+    node::Input { port: usize::MAX, name: String::new(), schema: Arc::new(Schema::empty()) }
 }
