@@ -15,9 +15,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator,
-    Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
+    NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -116,6 +117,11 @@ impl VisitorMut for Rewriter {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 wrap_integer(expr);
                 spread_series(expr);
+            }
+        }
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                plain_frame(window);
             }
         }
         ControlFlow::Continue(())
@@ -370,6 +376,9 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = call("timezone", vec![time_zone, timestamp]);
         }
         Expr::Function(function) => {
+            if let Some(WindowType::WindowSpec(window)) = &mut function.over {
+                plain_frame(window);
+            }
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
@@ -427,6 +436,33 @@ fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -
     *pattern = text;
     *escape_char = None;
     Ok(())
+}
+
+/// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
+fn plain_frame(window: &mut WindowSpec) {
+    let Some(frame) = &mut window.window_frame else { return };
+    for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
+        let (WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset))) =
+            bound
+        else {
+            continue;
+        };
+        if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = &mut **offset
+            && matches!(
+                **text,
+                Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. })
+            )
+        {
+            let value = std::mem::replace(text, Box::new(null()));
+            **offset = Expr::Interval(ast::Interval {
+                value,
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            });
+        }
+    }
 }
 
 /// The text of an interval literal, its unit included, for Postgres's own reading of it.
