@@ -414,7 +414,13 @@ impl Connection {
 
     /// A read-only transaction refuses to write.
     fn check_read_only(&self, statement: &statement::Statement) -> Result<()> {
-        if !writes(statement) || !self.session.settings().is_on("transaction_read_only") {
+        // A statement that stands alone is a transaction with the session's defaults.
+        let setting = if self.transaction.as_ref().is_none_or(|block| block.implicit) {
+            "default_transaction_read_only"
+        } else {
+            "transaction_read_only"
+        };
+        if !writes(statement) || !self.session.settings().is_on(setting) {
             return Ok(());
         }
         Err(Error::user(

@@ -134,11 +134,14 @@ impl Connection {
         }
         if names("errors") {
             let errors = running.wait(coordinator.errors()).await?;
+            let database = &self.session.database;
             contents.errors = errors
                 .into_iter()
+                // A subscription is of no database.
+                .filter(|e| e.object.database == *database || e.object.database.is_empty())
                 .map(|e| ErrorFact {
                     time_us: e.time.0,
-                    object: e.object,
+                    object: e.object.name,
                     place: e.place,
                     sqlstate: e.sqlstate,
                     message: e.message,

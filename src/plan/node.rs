@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::plan::expr::Expr;
+use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
 
 /// What a dataflow computes and how its result is kept.
@@ -57,6 +58,10 @@ pub enum Node {
     Union(Union),
     Aggregate(Aggregate),
     Join(Join),
+    TopN(TopN),
+    Over(Over),
+    Recursive(Recursive),
+    Input(Input),
 }
 
 /// Reads the changes of a source, table or materialized view; first its content, then what
@@ -386,6 +391,76 @@ pub struct Join {
     pub schema: SchemaRef,
 }
 
+/// How rows of a partition are numbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankFunction {
+    /// One by one.
+    RowNumber,
+    /// Rows that sort alike share a number, and leave a gap behind them.
+    Rank,
+    /// Rows that sort alike share a number.
+    DenseRank,
+}
+
+/// The first rows of each partition in some order. Output columns: the input's, then the row's
+/// number if it is wanted.
+///
+/// Rows that sort alike stand in the order of their other columns.
+#[derive(Clone, Debug)]
+pub struct TopN {
+    pub input: Edge,
+    pub partition: Vec<usize>,
+    pub order_by: Vec<SortColumn>,
+    pub rank: RankFunction,
+    /// Rows of each partition that are passed over; 0 unless rows are numbered one by one.
+    pub offset: u64,
+    /// How many numbers show after those; `None`: all.
+    pub limit: Option<u64>,
+    /// A last column has the number.
+    pub numbered: bool,
+    pub schema: SchemaRef,
+}
+
+/// Window functions over partitions in order. Output columns: the input's, then one per call.
+///
+/// Rows that sort alike stand in the order of their other columns.
+#[derive(Clone, Debug)]
+pub struct Over {
+    pub input: Edge,
+    pub partition: Vec<usize>,
+    pub order_by: Vec<SortColumn>,
+    pub calls: Vec<WindowCall>,
+    pub schema: SchemaRef,
+}
+
+/// The port of a `Recursive` that brings the static term, and in its step stands for the recursive
+/// reference.
+pub const RECURSIVE_REFERENCE: usize = 0;
+
+/// WITH RECURSIVE: the static term, and what the step derives from rows that are there.
+#[derive(Clone, Debug)]
+pub struct Recursive {
+    /// The static term, then what the step reads beside the recursive reference. All on one worker.
+    pub inputs: Vec<Edge>,
+    /// What the step computes, over `Input`s: a chain of operators from the recursive reference.
+    /// Its rows have a last column, the iteration, that comes from the reference and stays.
+    pub step: Box<Node>,
+    /// UNION: a row that is there is not derived again. Otherwise UNION ALL.
+    pub distinct: bool,
+    /// The name of the recursive reference.
+    pub name: String,
+    pub schema: SchemaRef,
+}
+
+/// An input of the operator that this node is inside of (the step of a `Recursive`).
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub port: usize,
+    /// For EXPLAIN.
+    pub name: String,
+    pub schema: SchemaRef,
+}
+
 impl Node {
     /// The output columns.
     pub fn schema(&self) -> SchemaRef {
@@ -398,19 +473,42 @@ impl Node {
             Node::Union(n) => n.schema.clone(),
             Node::Aggregate(n) => n.schema.clone(),
             Node::Join(n) => n.schema.clone(),
+            Node::TopN(n) => n.schema.clone(),
+            Node::Over(n) => n.schema.clone(),
+            Node::Recursive(n) => n.schema.clone(),
+            Node::Input(n) => n.schema.clone(),
         }
     }
 
     /// The inputs, in port order.
     pub fn inputs(&self) -> Vec<&Edge> {
         match self {
-            Node::Scan(_) | Node::Constant(_) => vec![],
+            Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
             Node::Map(n) => vec![&n.input],
             Node::Expand(n) => vec![&n.input],
             Node::Copies(n) => vec![&n.input],
             Node::Union(n) => n.inputs.iter().collect(),
             Node::Aggregate(n) => vec![&n.input],
             Node::Join(n) => vec![&n.left, &n.right],
+            Node::TopN(n) => vec![&n.input],
+            Node::Over(n) => vec![&n.input],
+            Node::Recursive(n) => n.inputs.iter().collect(),
+        }
+    }
+
+    /// The inputs, in port order, to be changed.
+    pub fn inputs_mut(&mut self) -> Vec<&mut Edge> {
+        match self {
+            Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
+            Node::Map(n) => vec![&mut n.input],
+            Node::Expand(n) => vec![&mut n.input],
+            Node::Copies(n) => vec![&mut n.input],
+            Node::Union(n) => n.inputs.iter_mut().collect(),
+            Node::Aggregate(n) => vec![&mut n.input],
+            Node::Join(n) => vec![&mut n.left, &mut n.right],
+            Node::TopN(n) => vec![&mut n.input],
+            Node::Over(n) => vec![&mut n.input],
+            Node::Recursive(n) => n.inputs.iter_mut().collect(),
         }
     }
 
@@ -431,6 +529,10 @@ impl Node {
                     && n.left.input.append_only()
                     && n.right.input.append_only()
             }
+            // A new row pushes another one out, or changes what its neighbours see.
+            Node::TopN(_) | Node::Over(_) => false,
+            // A row may be derived in another iteration, which is a change inside of the step.
+            Node::Recursive(_) | Node::Input(_) => false,
         }
     }
 

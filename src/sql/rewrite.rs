@@ -15,9 +15,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator,
-    Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
+    NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -116,6 +117,11 @@ impl VisitorMut for Rewriter {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 wrap_integer(expr);
                 spread_series(expr);
+            }
+        }
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                plain_frame(window);
             }
         }
         ControlFlow::Continue(())
@@ -370,6 +376,9 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = call("timezone", vec![time_zone, timestamp]);
         }
         Expr::Function(function) => {
+            if let Some(WindowType::WindowSpec(window)) = &mut function.over {
+                plain_frame(window);
+            }
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
@@ -427,6 +436,33 @@ fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -
     *pattern = text;
     *escape_char = None;
     Ok(())
+}
+
+/// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
+fn plain_frame(window: &mut WindowSpec) {
+    let Some(frame) = &mut window.window_frame else { return };
+    for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
+        let (WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset))) =
+            bound
+        else {
+            continue;
+        };
+        if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = &mut **offset
+            && matches!(
+                **text,
+                Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. })
+            )
+        {
+            let value = std::mem::replace(text, Box::new(null()));
+            **offset = Expr::Interval(ast::Interval {
+                value,
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            });
+        }
+    }
 }
 
 /// The text of an interval literal, its unit included, for Postgres's own reading of it.
@@ -823,6 +859,10 @@ fn name_function_column(factor: &mut TableFactor) {
 fn wrap_values(body: &mut SetExpr) {
     match body {
         SetExpr::Values(values) => {
+            let width = values.rows.first().map_or(0, |row| row.content.len());
+            for column in 0..width {
+                type_column(values, column);
+            }
             values.rows.iter_mut().flat_map(|row| row.content.iter_mut()).for_each(wrap_integer);
         }
         SetExpr::SetOperation { left, right, .. } => {
@@ -830,6 +870,57 @@ fn wrap_values(body: &mut SetExpr) {
             wrap_values(right);
         }
         _ => {}
+    }
+}
+
+/// In a column of VALUES in which some value says its type, quoted literals take it; numbers
+/// beside a float are floats.
+fn type_column(values: &mut ast::Values, column: usize) {
+    let cells = || values.rows.iter().filter_map(|row| row.content.get(column));
+    let Some(data_type) = cells().find_map(said_type) else { return };
+    let is_float = matches!(sql_type_of(&data_type), Ok(SqlType::Float4 | SqlType::Float8));
+    for row in &mut values.rows {
+        let Some(cell) = row.content.get_mut(column) else { continue };
+        if is_quoted(cell) || is_float && is_number(cell) {
+            let expr = Box::new(std::mem::replace(cell, null()));
+            *cell = Expr::Cast {
+                kind: CastKind::DoubleColon,
+                expr,
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            };
+        }
+    }
+}
+
+/// The type that an expression has by its form.
+fn said_type(expr: &Expr) -> Option<DataType> {
+    match expr {
+        Expr::Cast { data_type, .. } => Some(data_type.clone()),
+        Expr::TypedString(typed) => Some(typed.data_type.clone()),
+        Expr::Interval(_) => Some(DataType::Interval { fields: None, precision: None }),
+        _ => None,
+    }
+}
+
+fn is_quoted(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(_)
+                | Value::EscapedStringLiteral(_)
+                | Value::DollarQuotedString(_),
+            ..
+        })
+    )
+}
+
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_number(expr),
+        _ => false,
     }
 }
 
