@@ -156,7 +156,7 @@ impl AggregateUDFImpl for OurAggregate {
         self: Arc<Self>,
         _beneficial_ordering: bool,
     ) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
-        Ok(None)
+        Ok(Some(self))
     }
 
     fn supports_within_group_clause(&self) -> bool {

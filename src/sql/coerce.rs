@@ -22,6 +22,7 @@ use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
+use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::cast::{
     CastKind, CastSettings, cannot_cast, cast_function, cast_kind,
 };
@@ -37,7 +38,7 @@ use crate::types::sql_type::SqlType;
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = count_copies(plan)?;
-    let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema))?;
+    let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
     map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))
@@ -45,7 +46,7 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
 
 /// Steps 1 to 4 for one scalar expression.
 pub fn coerce_expr(expr: Expr, schema: &DFSchema, settings: &CastSettings) -> Result<Expr> {
-    let expr = expr.transform_up(|e| before_analysis(e, schema))?.data;
+    let expr = expr.transform_up(|e| before_analysis(e, schema, settings))?.data;
     let schema_ref = Arc::new(schema.clone());
     let context = SimplifyContext::builder().with_schema(schema_ref).build();
     let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
@@ -83,10 +84,17 @@ fn map_plan_expressions(
 }
 
 /// Steps 1 and 2.
-fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn before_analysis(
+    expr: Expr,
+    schema: &DFSchema,
+    settings: &CastSettings,
+) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::ScalarFunction(call) if call.func.inner().is::<Now>() => {
             Transformed::yes(now_parameter())
+        }
+        Expr::ScalarFunction(call) if call.func.inner().is::<Family>() => {
+            Transformed::yes(resolve_call(call, schema, settings)?)
         }
         // The literal under the cast that `rewrite` put around it.
         Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int32 => {
@@ -145,6 +153,39 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+/// A call of one of our functions: which of that name, with its arguments cast to what it takes.
+fn resolve_call(call: ScalarFunction, schema: &DFSchema, settings: &CastSettings) -> Result<Expr> {
+    let Some(family) = call.func.inner().downcast_ref::<Family>() else {
+        return Ok(Expr::ScalarFunction(call));
+    };
+    let (mut given, mut literals) = (vec![], vec![]);
+    for arg in &call.args {
+        let literal = match arg {
+            Expr::Literal(value, _) => Some(value),
+            _ => None,
+        };
+        let (_, field) = arg.to_field(schema)?;
+        given.push(given_type(&field, literal));
+        literals.push(literal.cloned());
+    }
+    let (function, types) = family.call(&given, &literals, *settings).map_err(external)?;
+    let args = call
+        .args
+        .into_iter()
+        .zip(given.iter().zip(&types))
+        .map(|(arg, (given, wanted))| {
+            let fits = given.as_ref() == Some(wanted)
+                || given.is_none() && *wanted == SqlType::Text && is_quoted_literal(&arg);
+            if fits && !matches!(arg, Expr::Literal(ScalarValue::Int64(_), _)) {
+                return arg;
+            }
+            let field = Arc::new(wanted.to_field("", true));
+            Expr::Cast(Cast::new_from_field(Box::new(arg), field))
+        })
+        .collect();
+    Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, args)))
 }
 
 /// SQLSTATE 42804 for a condition that is none.
