@@ -8,6 +8,7 @@
 mod clients;
 mod command_line;
 mod fairness;
+mod functions;
 mod oracle;
 
 use std::ops::ControlFlow;

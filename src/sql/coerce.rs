@@ -27,13 +27,14 @@ use crate::functions::scalar::cast::{
     CastKind, CastSettings, cannot_cast, cast_function, cast_kind,
 };
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
+use crate::functions::scalar::string::FIT_LENGTH;
 use crate::sql::bags::count_copies;
-use crate::sql::functions::OPTIONS;
+use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::operators::{comparable, is_plain_text, is_quoted_literal, no_operator};
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::types::error::{Error, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{SqlType, length_chars_max};
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
@@ -418,6 +419,18 @@ pub fn now_value(now: DateTime<Utc>) -> ScalarValue {
 /// # Errors
 /// SQLSTATE 42804 where it wants an explicit cast.
 pub fn assign(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
+    let assigned = assign_type(expr, schema, column)?;
+    let Some(length) = length_chars_max(column) else { return Ok(assigned) };
+    let function = FUNCTIONS
+        .scalar
+        .get(FIT_LENGTH)
+        .ok_or_else(|| Error::internal("there is no function that checks lengths"))?;
+    let length = Expr::Literal(ScalarValue::Int64(Some(length)), None);
+    let call = ScalarFunction::new_udf(function.clone(), vec![assigned, length]);
+    Ok(Expr::ScalarFunction(call))
+}
+
+fn assign_type(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
     let (_, field) = expr.to_field(schema).map_err(Error::from)?;
     let from = canonical_field(&field).and_then(|f| SqlType::of_field(&f));
     let to = SqlType::of_field(column);

@@ -219,6 +219,21 @@ pub fn all() -> Vec<Overload> {
                 Ok(Some(IntervalMonthDayNano::new(0, 0, us * NS_PER_US)))
             })
         }),
+        function("+", &[Date, Interval], R::Is(Timestamp), |c| shifted_date(c, 0, 1, 1)),
+        function("+", &[Interval, Date], R::Is(Timestamp), |c| shifted_date(c, 1, 0, 1)),
+        function("-", &[Date, Interval], R::Is(Timestamp), |c| shifted_date(c, 0, 1, -1)),
+        function("+", &[Timestamp, Interval], R::Is(Timestamp), |c| shifted(c, 0, 1, 1)),
+        function("+", &[Interval, Timestamp], R::Is(Timestamp), |c| shifted(c, 1, 0, 1)),
+        function("-", &[Timestamp, Interval], R::Is(Timestamp), |c| shifted(c, 0, 1, -1)),
+        function("+", &[Timestamptz, Interval], R::Is(Timestamptz), |c| {
+            shifted_in_zone(c, 0, 1, 1)
+        }),
+        function("+", &[Interval, Timestamptz], R::Is(Timestamptz), |c| {
+            shifted_in_zone(c, 1, 0, 1)
+        }),
+        function("-", &[Timestamptz, Interval], R::Is(Timestamptz), |c| {
+            shifted_in_zone(c, 0, 1, -1)
+        }),
         function("clock_timestamp", &[], R::Is(Timestamptz), |c| {
             let now = chrono::Utc::now().timestamp_micros();
             c.to_values::<TimestampMicrosecondType>(|_| Ok(Some(now)))
@@ -710,6 +725,49 @@ fn justify_interval(interval: IntervalMonthDayNano) -> IntervalMonthDayNano {
         (days, ns) = (days + 1, ns - NS_PER_DAY);
     }
     IntervalMonthDayNano::new(months as i32, days as i32, ns)
+}
+
+/// The interval that is added, or taken away.
+fn step(call: &Call<'_>, index: usize, row: usize, sign: i32) -> Result<IntervalMonthDayNano> {
+    let interval = call.interval(index, row);
+    match sign {
+        1 => Ok(interval),
+        _ => Ok(IntervalMonthDayNano::new(
+            interval.months.checked_neg().ok_or_else(interval_out_of_range)?,
+            interval.days.checked_neg().ok_or_else(interval_out_of_range)?,
+            interval.nanoseconds.checked_neg().ok_or_else(interval_out_of_range)?,
+        )),
+    }
+}
+
+fn shifted_date(call: &Call<'_>, date: usize, by: usize, sign: i32) -> Result<ArrayRef> {
+    call.to_values::<TimestampMicrosecondType>(|row| {
+        let midnight = i64::from(call.date(date, row)).checked_mul(US_PER_DAY);
+        let midnight = midnight.ok_or_else(timestamp_out_of_range)?;
+        plus(midnight, step(call, by, row, sign)?).map(Some)
+    })
+}
+
+fn shifted(call: &Call<'_>, time: usize, by: usize, sign: i32) -> Result<ArrayRef> {
+    call.to_values::<TimestampMicrosecondType>(|row| {
+        plus(call.timestamp(time, row), step(call, by, row, sign)?).map(Some)
+    })
+}
+
+/// Months and days are those of clocks in the session's zone.
+fn shifted_in_zone(call: &Call<'_>, time: usize, by: usize, sign: i32) -> Result<ArrayRef> {
+    let zone = call.settings.zone;
+    call.to_values::<TimestampMicrosecondType>(|row| {
+        let (us, step) = (call.timestamp(time, row), step(call, by, row, sign)?);
+        let days = IntervalMonthDayNano::new(step.months, step.days, 0);
+        let moved = match step.months == 0 && step.days == 0 {
+            true => us,
+            false => {
+                zone.to_utc(plus(local_us(zone, us), days)?).ok_or_else(timestamp_out_of_range)?
+            }
+        };
+        moved.checked_add(step.nanoseconds / NS_PER_US).map(Some).ok_or_else(timestamp_out_of_range)
+    })
 }
 
 /// A time plus an interval: months first (the day is cut to the month), then days, then time.

@@ -719,10 +719,14 @@ impl ScalarUDFImpl for Resolved {
             });
         }
         let values = self.run(&columns, rows).map_err(external)?;
-        match constant {
-            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?)),
-            false => Ok(ColumnarValue::Array(values)),
-        }
+        Ok(match (constant, values.data_type()) {
+            (false, _) => ColumnarValue::Array(values),
+            // A list of one row, so that its items stay marked as documents or uuids.
+            (true, DataType::List(_)) => {
+                ColumnarValue::Scalar(ScalarValue::List(Arc::new(values.as_list().clone())))
+            }
+            (true, _) => ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?),
+        })
     }
 }
 

@@ -21,6 +21,10 @@ const BASE64_LINE: usize = 76;
 /// Bytes of a text that a function makes, at most.
 const TEXT_BYTES_MAX: usize = 1 << 28;
 
+/// `fit_length(text, n)`: what a column `varchar(n)` takes. Spaces beyond n characters are cut,
+/// anything else there is SQLSTATE 22001.
+pub const FIT_LENGTH: &str = "fit_length";
+
 /// All of them.
 pub fn all() -> Vec<Overload> {
     use T::{Any, Bytea, Int4, Int8, Text};
@@ -97,6 +101,21 @@ pub fn all() -> Vec<Overload> {
         function("^@", &[Text, Text], R::Is(T::Bool), starts_with),
         function("encode", &[Bytea, Text], text, encode),
         function("decode", &[Text, Text], R::Is(T::Bytea), decode),
+        function(FIT_LENGTH, &[Text, Int8], text, |c| {
+            c.to_text(|row, out| {
+                let (value, length) = (c.text(0).value(row), c.int8(1, row).max(0));
+                let kept = value.char_indices().nth(length as usize);
+                let (kept, rest) = value.split_at(kept.map_or(value.len(), |(at, _)| at));
+                if rest.contains(|c| c != ' ') {
+                    return Err(Error::user(
+                        SqlState::STRING_DATA_RIGHT_TRUNCATION,
+                        format!("value too long for type character varying({length})"),
+                    ));
+                }
+                out.push_str(kept);
+                Ok(true)
+            })
+        }),
         function("get_byte", &[Bytea, Int4], R::Is(Int4), |c| {
             c.to_values::<Int32Type>(|row| {
                 let (bytes, index) = (c.bytes(0, row), c.int4(1, row));
