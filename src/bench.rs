@@ -10,6 +10,9 @@
 //! it, their views keep one row, the greatest value of each output column, so that every value
 //! is computed and read, but not kept.
 
+mod latency;
+mod startup;
+
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,6 +24,9 @@ use crate::observe::clock::Clock;
 use crate::observe::process;
 use crate::slt::PrivateServer;
 use crate::types::error::{Error, Result, SqlState};
+
+pub use latency::{LatencyOptions, latency};
+pub use startup::{StartupOptions, startup};
 
 /// What to measure, and how.
 #[derive(Clone, Debug)]

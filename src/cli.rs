@@ -13,7 +13,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
-use crate::bench::{self, NexmarkOptions};
+use crate::bench::{self, LatencyOptions, NexmarkOptions, StartupOptions};
 use crate::config::{self, SETTINGS, ServerConfig};
 use crate::frontend::repl::{self, ShellOptions, Target};
 use crate::observe::log::{self, LogTarget};
@@ -87,6 +87,36 @@ enum Benchmark {
         #[arg(long, env = "MILLSTREAM_CHECKPOINT_INTERVAL", value_name = "DURATION")]
         checkpoint_interval: Option<String>,
         /// A line of JSON for each query
+        #[arg(long)]
+        json: bool,
+    },
+    /// From an event to its being visible in five views, in this process
+    Latency {
+        /// Bids per second
+        #[arg(long, default_value_t = 100_000)]
+        events_per_second: u64,
+        /// How long to measure
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Threads that maintain the views
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// A line of JSON for each view
+        #[arg(long)]
+        json: bool,
+    },
+    /// From nothing to the first answer, and what an idle server costs
+    Startup {
+        /// Starts to measure; the median counts
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Views that the idle server keeps
+        #[arg(long, default_value_t = 100)]
+        views: usize,
+        /// How long it idles
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// A line of JSON
         #[arg(long)]
         json: bool,
     },
@@ -258,17 +288,35 @@ async fn serve_and_interact(config: &ServerConfig, filter: &str) -> Result<ExitC
     // The terminal belongs to the shell.
     let log_file = config.data_dir.join("millstream.log");
     log::start(filter, LogTarget::File(&log_file))?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::start(config.clone()).await?;
     let target = Target::at(server.postgres_address());
-    let outcome = repl::interact(ShellOptions {
+    let options = ShellOptions {
         banner: repl::banner(&target, Some(server.http_address())),
         target,
         demo_dir: config.data_dir.join("demo"),
         history_file: history_file(&config.data_dir),
-    })
-    .await;
+    };
+    // On a thread of its own, which may wait for a key for ever.
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new().name("shell".to_owned()).spawn(move || {
+        // Nobody waits for the outcome when the server was told to stop.
+        let _ = done.send(runtime.block_on(repl::interact(options)));
+    })?;
+    let outcome = tokio::select! {
+        outcome = outcome => Some(outcome),
+        _ = terminate.recv() => None,
+    };
     server.stop().await;
-    outcome.map(exit_code)
+    match outcome {
+        Some(Ok(outcome)) => outcome.map(exit_code),
+        Some(Err(_)) => Err(Error::internal("the shell broke down")),
+        None => {
+            repl::restore_terminal();
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 async fn run_file(file: &Path, config: ServerConfig) -> Result<ExitCode> {
@@ -315,77 +363,29 @@ fn print_line(text: &str) {
 }
 
 async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
-    let Benchmark::Nexmark { queries, events, workers, checkpoint_interval, json } = benchmark;
-    let mut config = ServerConfig::default();
-    if let Some(workers) = workers {
-        config.set("workers", &workers)?;
-    }
-    if let Some(interval) = checkpoint_interval {
-        config::parse_duration(&interval)?;
-        warn!("this version keeps state in memory; no checkpoints are written");
-    }
-    bench::nexmark(NexmarkOptions { queries, events, json, config }).await?;
-    Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(std::iter::once("millstream").chain(line.split_whitespace()))
-    }
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn every_setting_is_a_flag_and_a_variable() {
-        let command = Arguments::command();
-        let serve = command.find_subcommand("serve").expect("there is serve");
-        for setting in SETTINGS {
-            let argument = serve.get_arguments().find(|a| a.get_id() == setting.name);
-            let argument = argument.unwrap_or_else(|| panic!("no flag for {}", setting.name));
-            let variable = format!("MILLSTREAM_{}", setting.name.to_uppercase());
-            assert_eq!(argument.get_env().and_then(|e| e.to_str()), Some(variable.as_str()));
+    let config = |workers: Option<String>| {
+        let mut config = ServerConfig::default();
+        if let Some(workers) = workers {
+            config.set("workers", &workers)?;
+        }
+        Ok::<_, Error>(config)
+    };
+    match benchmark {
+        Benchmark::Nexmark { queries, events, workers, checkpoint_interval, json } => {
+            if let Some(interval) = checkpoint_interval {
+                config::parse_duration(&interval)?;
+                warn!("this version keeps state in memory; no checkpoints are written");
+            }
+            let config = config(workers)?;
+            bench::nexmark(NexmarkOptions { queries, events, json, config }).await?;
+        }
+        Benchmark::Latency { events_per_second: events_per_s, seconds, workers, json } => {
+            let config = config(workers)?;
+            bench::latency(LatencyOptions { events_per_s, seconds, json, config }).await?;
+        }
+        Benchmark::Startup { runs, views, seconds, json } => {
+            bench::startup(StartupOptions { runs, views, seconds, json }).await?;
         }
     }
-
-    #[test]
-    fn flags_become_settings() {
-        let arguments =
-            parse("serve --workers 3 --memory-limit 4GiB --listen 127.0.0.1:0").unwrap();
-        let Some(Action::Serve(server)) = arguments.command else { panic!("serve") };
-        let config = server.config().unwrap();
-        assert_eq!(config.workers.get(), 3);
-        assert_eq!(config.memory_limit_bytes, 4 << 30);
-        assert_eq!(config.listen.port(), 0);
-        assert_eq!(config.http.port(), 7433);
-
-        let arguments = parse("--data-dir /tmp/x").unwrap();
-        assert!(arguments.command.is_none());
-        assert_eq!(arguments.server.config().unwrap().data_dir, Path::new("/tmp/x"));
-    }
-
-    #[test]
-    fn wrong_values_name_the_setting() {
-        let arguments = parse("serve --memory-limit much").unwrap();
-        let Some(Action::Serve(server)) = arguments.command else { panic!("serve") };
-        let error = server.config().unwrap_err();
-        assert_eq!(error.message(), "setting \"memory_limit\": \"much\" is not a size");
-        assert!(parse("serve --colour red").is_err());
-        assert!(parse("test").is_err());
-    }
-
-    #[test]
-    fn private_servers_take_free_ports() {
-        let arguments = parse("run a.sql --http 127.0.0.1:9").unwrap();
-        let Some(Action::Run { server, .. }) = arguments.command else { panic!("run") };
-        let config = server.private_config().unwrap();
-        assert_eq!((config.listen.port(), config.http.port()), (0, 9));
-    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -154,6 +154,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "src/sql/",
             "src/plan/expr.rs",
+            "src/plan/window.rs",
             "src/plan/errors.rs",
             "src/functions/",
             // Batch execution, and the syntax trees that statements carry.
@@ -183,6 +184,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/server.rs",
             "src/slt.rs",
             "src/bench.rs",
+            "src/bench/",
             "src/cli.rs",
         ],
     ),

@@ -150,6 +150,11 @@ impl Source for DatagenSource {
         let split =
             number.ok_or_else(|| Error::internal(format!("datagen has no split {:?}", split.0)))?;
         let from = range.from.as_ref().map(row_number).transpose()?.unwrap_or(0);
+        let rate = if range.until.is_none() { self.rate } else { None };
+        let paced_from = match &range.paced_since {
+            Some(since) => since.from.as_ref().map(row_number).transpose()?.unwrap_or(0),
+            None => from,
+        };
         let until = range.until.as_ref().map(row_number).transpose()?.unwrap_or(u64::MAX);
         Ok(Box::new(DatagenReader {
             schema: Arc::new(self.schema.project(&range.columns)?),
@@ -160,8 +165,8 @@ impl Source for DatagenSource {
             batch_rows_max: self.batch_rows_max,
             next: from,
             end: self.rows.min(until),
-            pacer: Pacer::new(self.rate),
-            paced_from: from,
+            pacer: Pacer::since(rate, range.paced_since.as_ref()),
+            paced_from,
             rows: Vec::new(),
         }))
     }

@@ -17,7 +17,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -64,6 +64,17 @@ pub struct ReadRange {
     pub until: Option<Offset>,
     /// Which columns of [`Source::schema`], in output order; others cost nothing.
     pub columns: Vec<usize>,
+    /// When a source gives so many rows per second: since when. `None`: since this opening.
+    /// Rows before `until` have been given before, and come at once.
+    pub paced_since: Option<PacedSince>,
+}
+
+/// The beginning of a paced reading that may have been opened several times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PacedSince {
+    pub started: Instant,
+    /// The place that was due then; `None`: the split's beginning.
+    pub from: Option<Offset>,
 }
 
 /// Reads one split in order.

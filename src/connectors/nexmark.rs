@@ -287,12 +287,17 @@ impl Source for NexmarkSource {
             .filter(|number| *number < config.splits)
             .ok_or_else(|| Error::internal(format!("nexmark has no split {:?}", split.0)))?;
         let from = range.from.as_ref().map(place).transpose()?.unwrap_or(0);
+        let rate = if range.until.is_none() { config.rate } else { None };
+        let paced_from = match &range.paced_since {
+            Some(since) => since.from.as_ref().map(place).transpose()?.unwrap_or(0),
+            None => from,
+        };
         let until = range.until.as_ref().map(place).transpose()?.unwrap_or(u64::MAX);
         let schema = Arc::new(self.schema.project(&range.columns)?);
         Ok(Box::new(NexmarkReader {
             walk: Walk::new(config, number, self.table.kind(), from, until),
-            pacer: Pacer::new(config.rate),
-            paced_from: from,
+            pacer: Pacer::since(rate, range.paced_since.as_ref()),
+            paced_from,
             columns: range.columns.iter().map(|c| self.columns[*c]).collect(),
             generator: self.generator.clone(),
             table: self.table,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::connectors::PacedSince;
+
 /// The shortest wait worth answering: a shorter one costs more than it is exact.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// The longest wait, so that whoever waits can stop in between.
@@ -17,8 +19,14 @@ pub struct Pacer {
 }
 
 impl Pacer {
+    #[cfg(test)]
     pub fn new(events_per_second: Option<f64>) -> Pacer {
         Pacer { events_per_second, started: None }
+    }
+
+    /// Of a reading that began at `since`, or begins now.
+    pub fn since(events_per_second: Option<f64>, since: Option<&PacedSince>) -> Pacer {
+        Pacer { events_per_second, started: since.map(|since| since.started) }
     }
 
     /// Events due since the first call; `None` without a limit.
@@ -72,5 +80,13 @@ mod tests {
         assert!((20..10_000).contains(&due), "{due}");
         assert_eq!(pacer.wait_for(0), WAIT_MIN);
         assert_eq!(Pacer::new(Some(0.001)).wait_for(5), WAIT_MAX);
+    }
+
+    #[test]
+    fn a_reading_taken_over_keeps_its_pace() {
+        let started = now() - Duration::from_secs(10);
+        let since = PacedSince { started, from: None };
+        let due = Pacer::since(Some(1_000.0), Some(&since)).due().expect("there is a rate");
+        assert!((10_000..1_000_000).contains(&due), "{due}");
     }
 }

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::connectors::{Offset, Read, ReadRange, Source, SourceRows, SplitId, SplitReader};
+use crate::connectors::{
+    Offset, PacedSince, Read, ReadRange, Source, SourceRows, SplitId, SplitReader,
+};
 use crate::types::error::{Error, Result};
 
 /// Rows asked of a split at a time: a batch is big enough for the kernels and small enough to be
@@ -56,12 +58,30 @@ pub struct ReadJob {
     pub workers: usize,
     /// Where to go on, per split.
     pub from: BTreeMap<SplitId, Offset>,
+    /// When the reading began, and where, per split; an earlier reader may have come further.
+    pub began: Began,
     /// Where to stop, per split; splits that are not named are not read. `None`: read on.
     pub until: Option<BTreeMap<SplitId, Offset>>,
     /// Columns of the connector's schema.
     pub columns: Vec<usize>,
     /// Called after each item.
     pub notify: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// The beginning of a reading. A reader that takes over from another keeps it, so that a source
+/// of so many rows per second keeps its pace.
+#[derive(Clone, Debug)]
+pub struct Began {
+    pub at: Instant,
+    pub places: BTreeMap<SplitId, Offset>,
+}
+
+impl Began {
+    /// A reading that begins now.
+    #[expect(clippy::disallowed_methods, reason = "pacing of reads is not data")]
+    pub fn now(places: BTreeMap<SplitId, Offset>) -> Began {
+        Began { at: Instant::now(), places }
+    }
 }
 
 /// The worker's end of the queue.
@@ -188,6 +208,10 @@ impl Reading {
                     from: offset.clone(),
                     until: self.job.until.as_ref().and_then(|u| u.get(split).cloned()),
                     columns: self.job.columns.clone(),
+                    paced_since: Some(PacedSince {
+                        started: self.job.began.at,
+                        from: self.job.began.places.get(split).cloned(),
+                    }),
                 };
                 match self.job.source.open(split, range) {
                     Ok(reader) => {

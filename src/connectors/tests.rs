@@ -190,6 +190,7 @@ pub fn check_ranges(source: &dyn Source, seed: u64) {
                 from: (a > 0).then(|| marks[a].0.clone()),
                 until: (b > 0).then(|| marks[b].0.clone()),
                 columns: columns.clone(),
+                paced_since: None,
             };
             let (first, last) =
                 (marks[a].1, if b > 0 { marks[b].1 } else { whole.rows.num_rows() });

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
@@ -90,6 +90,21 @@ pub struct SourceMetrics {
     pub malformed: AtomicU64,
     /// Workers whose share has ended for good.
     pub workers_finished: AtomicU64,
+    /// When the first worker began to read; `None` when nobody reads.
+    pub began: Mutex<Option<Instant>>,
+}
+
+impl SourceMetrics {
+    /// A worker has begun to read.
+    pub fn began_at(&self, at: Instant) {
+        let mut began = self.began.lock().expect("nobody panics while holding it");
+        *began = Some(began.map_or(at, |before| before.min(at)));
+    }
+
+    /// A worker has stopped reading, and every other one is about to.
+    pub fn ended(&self) {
+        *self.began.lock().expect("nobody panics while holding it") = None;
+    }
 }
 
 /// What a worker tells the coordinator.

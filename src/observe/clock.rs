@@ -50,6 +50,17 @@ impl Clock {
         }
     }
 
+    /// The time of day at `instant`, which is past. A test clock knows the present only.
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the machine's clock")]
+    pub fn time_of(&self, instant: Instant) -> EventTime {
+        match &self.0 {
+            Kind::System { .. } => {
+                EventTime(self.now().0 - micros(Instant::now().saturating_duration_since(instant)))
+            }
+            Kind::Test(_) => self.now(),
+        }
+    }
+
     /// Time since the clock was made: for measuring and waiting. Never goes back.
     pub fn elapsed(&self) -> Duration {
         match &self.0 {

@@ -415,6 +415,7 @@ fn an_unbounded_source_goes_on() {
         from: Some(Offset("4611686018427387904".to_owned())),
         until: Some(Offset("4611686018427388904".to_owned())),
         columns: vec![0, 1, 2, 5],
+        paced_since: None,
     };
     let split = SplitId("1".to_owned());
     let reading = read_range(source.as_ref(), &split, range, || 100).expect("readable");

@@ -181,50 +181,6 @@ pub fn all() -> Vec<Overload> {
                 })
             },
         ),
-        function("+", &[Date, Time], R::Is(Timestamp), |c| {
-            c.to_values::<TimestampMicrosecondType>(|row| {
-                Ok(i64::from(c.date(0, row))
-                    .checked_mul(US_PER_DAY)
-                    .and_then(|us| us.checked_add(c.time(1, row))))
-            })
-        }),
-        function("+", &[Time, Date], R::Is(Timestamp), |c| {
-            c.to_values::<TimestampMicrosecondType>(|row| {
-                Ok(i64::from(c.date(1, row))
-                    .checked_mul(US_PER_DAY)
-                    .and_then(|us| us.checked_add(c.time(0, row))))
-            })
-        }),
-        function("+", &[Time, Interval], R::Is(Time), |c| {
-            c.to_values::<Time64MicrosecondType>(|row| {
-                let us = c.interval(1, row).nanoseconds / NS_PER_US;
-                Ok(Some((c.time(0, row) + us % US_PER_DAY).rem_euclid(US_PER_DAY)))
-            })
-        }),
-        function("+", &[Interval, Time], R::Is(Time), |c| {
-            c.to_values::<Time64MicrosecondType>(|row| {
-                let us = c.interval(0, row).nanoseconds / NS_PER_US;
-                Ok(Some((c.time(1, row) + us % US_PER_DAY).rem_euclid(US_PER_DAY)))
-            })
-        }),
-        function("-", &[Time, Interval], R::Is(Time), |c| {
-            c.to_values::<Time64MicrosecondType>(|row| {
-                let us = c.interval(1, row).nanoseconds / NS_PER_US;
-                Ok(Some((c.time(0, row) - us % US_PER_DAY).rem_euclid(US_PER_DAY)))
-            })
-        }),
-        function("-", &[Time, Time], R::Is(Interval), |c| {
-            c.to_values::<IntervalMonthDayNanoType>(|row| {
-                let us = c.time(0, row) - c.time(1, row);
-                Ok(Some(IntervalMonthDayNano::new(0, 0, us * NS_PER_US)))
-            })
-        }),
-        function("+", &[Date, Interval], R::Is(Timestamp), |c| shifted_date(c, 0, 1, 1)),
-        function("+", &[Interval, Date], R::Is(Timestamp), |c| shifted_date(c, 1, 0, 1)),
-        function("-", &[Date, Interval], R::Is(Timestamp), |c| shifted_date(c, 0, 1, -1)),
-        function("+", &[Timestamp, Interval], R::Is(Timestamp), |c| shifted(c, 0, 1, 1)),
-        function("+", &[Interval, Timestamp], R::Is(Timestamp), |c| shifted(c, 1, 0, 1)),
-        function("-", &[Timestamp, Interval], R::Is(Timestamp), |c| shifted(c, 0, 1, -1)),
         function("+", &[Timestamptz, Interval], R::Is(Timestamptz), |c| {
             shifted_in_zone(c, 0, 1, 1)
         }),
@@ -738,20 +694,6 @@ fn step(call: &Call<'_>, index: usize, row: usize, sign: i32) -> Result<Interval
             interval.nanoseconds.checked_neg().ok_or_else(interval_out_of_range)?,
         )),
     }
-}
-
-fn shifted_date(call: &Call<'_>, date: usize, by: usize, sign: i32) -> Result<ArrayRef> {
-    call.to_values::<TimestampMicrosecondType>(|row| {
-        let midnight = i64::from(call.date(date, row)).checked_mul(US_PER_DAY);
-        let midnight = midnight.ok_or_else(timestamp_out_of_range)?;
-        plus(midnight, step(call, by, row, sign)?).map(Some)
-    })
-}
-
-fn shifted(call: &Call<'_>, time: usize, by: usize, sign: i32) -> Result<ArrayRef> {
-    call.to_values::<TimestampMicrosecondType>(|row| {
-        plus(call.timestamp(time, row), step(call, by, row, sign)?).map(Some)
-    })
 }
 
 /// Months and days are those of clocks in the session's zone.
