@@ -59,10 +59,7 @@ impl ExprPlanner for PostgresOperators {
         };
         if let Some(op) = arithmetic_op(&raw.op) {
             let of_family = |field: &Field| {
-                matches!(
-                    SqlType::of_field(field),
-                    Some(SqlType::Numeric(_, _) | SqlType::Interval)
-                )
+                matches!(SqlType::of_field(field), Some(SqlType::Numeric(_, _) | SqlType::Interval))
             };
             if (of_family(&left) || of_family(&right))
                 && let Some(planned) = plan_family(&raw, &left, &right)
