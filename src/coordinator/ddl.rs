@@ -30,6 +30,7 @@ use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
 use crate::sql::query::PlannedQuery;
+use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
     CreateTable, CreateView, Emit, Expression, Name, Noun, OnConflict, PrimaryKey, Statement,
@@ -157,6 +158,7 @@ impl Connection {
         let planned = plan_definition(context, &query.ast)?;
         let names: Vec<&str> = create.columns.iter().map(|c| c.name.as_str()).collect();
         let schema = renamed(&planned.schema, &names, "CREATE TABLE AS")?;
+        check_storable(&schema)?;
         let object = table_object(context, parsed, create, place.name, schema)?;
         let mut rows = RecordBatch::new_empty(object.schema.clone());
         if create.with_data {

@@ -22,6 +22,7 @@ use crate::connectors;
 use crate::coordinator::epoch::{Decision, Epochs, Moment};
 use crate::coordinator::errors::{ErrorLog, ErrorRecord};
 use crate::coordinator::locks::{LockId, Locks};
+use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
 use crate::dataflow::operators;
@@ -431,12 +432,7 @@ impl Coordinator {
         match tokio::time::timeout(self.config.lock_timeout, granted).await {
             Ok(Ok(())) => Ok(lock),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::user(
-                SqlState::LOCK_NOT_AVAILABLE,
-                "canceling statement due to lock timeout",
-            )
-            .hint("Another transaction writes the same table; try again when it has ended.")
-            .retryable()),
+            Err(_) => Err(lock_timed_out()),
         }
     }
 

@@ -252,7 +252,7 @@ impl Block {
         self.lock = None;
         let mut all: Vec<ObjectId> = self.locked.keys().copied().chain(new.clone()).collect();
         all.sort_unstable();
-        self.lock = Some(running.wait(coordinator.lock_tables(all.clone())).await?);
+        self.lock = Some(running.wait_for_lock(coordinator.lock_tables(all.clone())).await?);
         let mut now: HashMap<ObjectId, LockedTable> = HashMap::with_capacity(all.len());
         for (id, content) in running.wait(coordinator.pin(all)).await? {
             now.insert(id, LockedTable::of(content)?);

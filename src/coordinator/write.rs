@@ -84,14 +84,18 @@ impl Connection {
     ) -> Result<Done> {
         let coordinator = self.database.coordinator.clone();
         let (stored, sources) = split_objects(&context.catalog, &insert.rows.objects);
-        let (lock, stored) = if stored.is_empty() {
+        let (lock, stored) = if stored.is_empty() && running.limits_locks() {
+            // The line has no limit of its own.
+            let lock = coordinator.lock_tables(vec![insert.table.id]);
+            (Some(running.wait_for_lock(lock).await?), HashMap::new())
+        } else if stored.is_empty() {
             (None, HashMap::new())
         } else {
             // Rows computed from tables: nobody changes these until the rows are in.
             let mut tables = base_tables(&context.catalog, &stored);
             tables.insert(insert.table.id);
             let tables = tables.into_iter().collect();
-            let lock = running.wait(coordinator.lock_tables(tables)).await?;
+            let lock = running.wait_for_lock(coordinator.lock_tables(tables)).await?;
             let view = running.wait(coordinator.read(stored)).await?;
             (Some(lock), view.contents)
         };
@@ -258,7 +262,7 @@ impl Connection {
         if self.transaction.is_none() {
             let ids: Vec<ObjectId> = tables.iter().map(|t| t.id).collect();
             let coordinator = &self.database.coordinator;
-            let lock = running.wait(coordinator.lock_tables(ids.clone())).await?;
+            let lock = running.wait_for_lock(coordinator.lock_tables(ids.clone())).await?;
             let writes = ids
                 .into_iter()
                 .map(|table| TableWrite { table, change: WriteChange::Truncate })
@@ -346,7 +350,7 @@ impl Connection {
         query: &PlannedQuery,
         contents: &StatementContents,
     ) -> Result<RecordBatch> {
-        let mut rows = running.wait(query.execute(contents, context.now)).await?;
+        let mut rows = self.start_rows(running, context, query, contents).await?;
         let mut collected = RowCollector::default();
         while let Some(batch) = running.wait(async { rows.next().await.transpose() }).await? {
             collected.add(check_rows(table, batch)?)?;
@@ -377,7 +381,7 @@ impl Connection {
         };
         stored.insert(table.id, vec![done.rows]);
         let contents = self.contents_over(running, context, query, stored, sources).await?;
-        let rows = running.wait(query.execute(&contents, context.now)).await?;
+        let rows = self.start_rows(running, context, query, &contents).await?;
         let tag = format!("{command} {{}}");
         Ok(Response::Rows { schema: query.schema.clone(), rows, tag })
     }

@@ -23,7 +23,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
 use crate::functions::scalar::cast::{
-    CastKind, CastSettings, cannot_cast, cast_function, cast_kind,
+    CastKind, CastSettings, cannot_cast, cast_array, cast_function, cast_kind,
 };
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::sql::bags::count_copies;
@@ -411,6 +411,12 @@ fn postgres_cast(
         }
         (CastKind::Nothing | CastKind::Arrow, _) => Ok(Transformed::no(Expr::Cast(cast))),
         (CastKind::Function, from) => {
+            if let (Expr::Literal(text @ ScalarValue::Utf8(Some(_)), _), Some(from)) =
+                (cast.expr.as_ref(), &from)
+            {
+                // As in Postgres, a literal is read when the statement is: an error has its place.
+                cast_array(&text.to_array()?, from, &to, settings).map_err(external)?;
+            }
             let function = cast_function(from, to, *settings);
             let call = ScalarFunction::new_udf(function, vec![*cast.expr]);
             Ok(Transformed::yes(Expr::ScalarFunction(call)))

@@ -29,7 +29,7 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
-mod build;
+pub(super) mod build;
 
 /// Stands for `excluded` in the query of [`InsertConflict::Update`]: the new rows.
 pub const EXCLUDED: ObjectId = ObjectId(u64::MAX);

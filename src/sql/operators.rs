@@ -214,6 +214,7 @@ pub fn comparable(left: &Field, right: &Field) -> bool {
             SqlType::Int2
             | SqlType::Int4
             | SqlType::Int8
+            | SqlType::Oid
             | SqlType::Float4
             | SqlType::Float8
             | SqlType::Numeric(_, _),

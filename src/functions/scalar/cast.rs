@@ -113,7 +113,10 @@ fn precision_left(precision: u8, scale: i8) -> i32 {
 
 fn is_number(sql_type: &SqlType) -> bool {
     use SqlType as T;
-    matches!(sql_type, T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_, _))
+    matches!(
+        sql_type,
+        T::Int2 | T::Int4 | T::Int8 | T::Oid | T::Float4 | T::Float8 | T::Numeric(_, _)
+    )
 }
 
 /// SQLSTATE 42846.

@@ -113,7 +113,8 @@ fn type_syntax(sql_type: &SqlType) -> Option<DataType> {
         SqlType::Boolean => DataType::Boolean,
         SqlType::Int2 => DataType::SmallInt(None),
         SqlType::Int4 => DataType::Int(None),
-        SqlType::Int8 => DataType::BigInt(None),
+        // No column has the type oid.
+        SqlType::Int8 | SqlType::Oid => DataType::BigInt(None),
         SqlType::Float4 => DataType::Real,
         SqlType::Float8 => DataType::DoublePrecision,
         SqlType::Numeric(precision, scale) => DataType::Numeric(
