@@ -127,7 +127,11 @@ fn column_rows(facts: &SystemFacts) -> Vec<Row> {
             let mut row = place_of(object);
             let derived =
                 matches!(object.kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_));
-            row.extend(column_row(facts, index, &field.as_ref().clone().with_nullable(derived || field.is_nullable())));
+            row.extend(column_row(
+                facts,
+                index,
+                &field.as_ref().clone().with_nullable(derived || field.is_nullable()),
+            ));
             let updatable = matches!(object.kind, ObjectKind::Table(_));
             row.push(("is_updatable", yes_no(updatable).into()));
             match column_default(object, index) {

@@ -20,10 +20,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, UnaryOperator,
-    Value, Visit, VisitMut, Visitor, VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
+    GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr,
+    TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::catalog::pg_catalog::system_relation_oid;
@@ -290,7 +290,9 @@ fn is_never(condition: &Expr) -> bool {
 /// NULL in place of the value of a subquery that would have no rows.
 fn subquery_for_nothing(query: &Query) -> Option<Expr> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    columns_without_rows(select).is_some().then(|| typed_null(&Expr::Subquery(Box::new(query.clone()))))
+    columns_without_rows(select)
+        .is_some()
+        .then(|| typed_null(&Expr::Subquery(Box::new(query.clone()))))
 }
 
 /// NULL of about the type that the expression has: what the catalog has is texts, numbers of

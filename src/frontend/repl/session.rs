@@ -15,6 +15,7 @@ use crate::frontend::repl::client::{
 };
 use crate::frontend::repl::output::{Output, OutputError, Reader, ResultPrinter, write_stderr};
 use crate::frontend::repl::report::{self, Color};
+use crate::frontend::repl::script::line_and_column;
 use crate::observe::clock::Clock;
 
 /// How often the progress line and feeds are looked after.
