@@ -12,14 +12,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::WindowFunctionDefinition;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type};
 use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
+use crate::sql::aggregates;
 use crate::sql::functions::FUNCTIONS;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::SqlType;
@@ -79,6 +81,16 @@ impl ExprPlanner for PostgresOperators {
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         plan_call("extract", args)
+    }
+
+    fn plan_window(&self, raw: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        let mut raw = raw;
+        if let WindowFunctionDefinition::AggregateUDF(function) = &raw.func_def
+            && let Some(function) = aggregates::in_window(function.name())
+        {
+            raw.func_def = WindowFunctionDefinition::AggregateUDF(function);
+        }
+        Ok(PlannerResult::Original(raw))
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
