@@ -170,6 +170,7 @@ impl AggregateUDFImpl for OurAggregate {
         self: Arc<Self>,
         _beneficial_ordering: bool,
     ) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        // It does the same for input in order.
         Ok(Some(self))
     }
 

@@ -354,6 +354,14 @@ fn after_analysis(
 ) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
+        Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
+            let scale = rounded_type(&call, schema)?;
+            let call = Expr::ScalarFunction(call);
+            match scale {
+                Some(data_type) => Transformed::yes(plain_cast(call, data_type)),
+                None => Transformed::no(call),
+            }
+        }
         Expr::Negative(inner) => {
             let zero = match inner.get_type(schema)? {
                 DataType::Int16 => ScalarValue::Int16(Some(0)),
@@ -367,6 +375,49 @@ fn after_analysis(
         }
         other => Transformed::no(other),
     })
+}
+
+/// Functions that take digits from a number.
+const ROUNDING: [&str; 4] = ["round", "trunc", "ceil", "floor"];
+
+/// A numeric that was rounded prints as many digits as it was rounded to; `None` when they are
+/// not known, or it is no numeric.
+fn rounded_type(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<DataType>> {
+    let Some(number) = call.args.first() else { return Ok(None) };
+    let DataType::Decimal128(precision, scale) = number.get_type(schema)? else {
+        return Ok(None);
+    };
+    let result = Expr::ScalarFunction(call.clone()).get_type(schema)?;
+    let digits = match call.args.get(1).map(literal_integer) {
+        None => 0,
+        Some(Some(digits)) => digits.max(0),
+        Some(None) => return Ok(None),
+    };
+    let whole_digits = i64::from(precision) - i64::from(scale) + 1;
+    if !matches!(result, DataType::Decimal128(_, _)) || whole_digits + digits > 38 {
+        return Ok(None);
+    }
+    Ok(Some(DataType::Decimal128((whole_digits + digits).max(1) as u8, digits as i8)))
+}
+
+/// The value of an integer literal, also under casts and a minus.
+fn literal_integer(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(value), _) => *value,
+        Expr::Literal(ScalarValue::Int32(value), _) => value.map(i64::from),
+        Expr::Literal(ScalarValue::Int16(value), _) => value.map(i64::from),
+        Expr::Cast(cast) => literal_integer(&cast.expr),
+        Expr::Negative(inner) => literal_integer(inner).map(|value| -value),
+        Expr::ScalarFunction(call) => match call.args.as_slice() {
+            // What unary minus and casts have become.
+            [zero, value] if call.func.name() == "-" && literal_integer(zero) == Some(0) => {
+                literal_integer(value).map(|value| -value)
+            }
+            [value] if call.func.name() == "cast" => literal_integer(value),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// A cast with Postgres's meaning. Those between spellings of one type stay Arrow's.

@@ -60,10 +60,15 @@ impl ExprPlanner for PostgresOperators {
             return Ok(PlannerResult::Original(raw));
         };
         if let Some(op) = arithmetic_op(&raw.op) {
-            let of_family = |field: &Field| {
-                matches!(SqlType::of_field(field), Some(SqlType::Numeric(_, _) | SqlType::Interval))
+            let is = |field: &Field, wanted: fn(&SqlType) -> bool| {
+                SqlType::of_field(field).as_ref().is_some_and(wanted)
             };
-            if (of_family(&left) || of_family(&right))
+            let numeric = |field: &Field| is(field, |t| matches!(t, SqlType::Numeric(_, _)));
+            let zoned = |field: &Field| is(field, |t| *t == SqlType::Timestamptz);
+            let interval = |field: &Field| is(field, |t| *t == SqlType::Interval);
+            // A day later is by the clocks of the session's zone.
+            let moved = zoned(&left) && interval(&right) || interval(&left) && zoned(&right);
+            if (numeric(&left) || numeric(&right) || moved)
                 && let Some(planned) = plan_family(&raw, &left, &right)
             {
                 return Ok(PlannerResult::Planned(planned));
