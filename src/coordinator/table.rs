@@ -9,6 +9,7 @@ use arrow::compute;
 use arrow::datatypes::SchemaRef;
 
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
+use crate::coordinator::rows::{RowIndex, columns_at};
 use crate::state::keyed_table::{KeyedTable, OnConflict};
 use crate::state::multi_table::MultiTable;
 use crate::state::snapshot::Snapshot;
@@ -64,10 +65,12 @@ impl Table {
     pub fn lookup(&self, keys: &RecordBatch) -> Result<RecordBatch> {
         match &self.rows {
             Rows::Keyed(table) => {
-                // A key that is asked for twice has one row.
                 let found = table.find(keys)?.rows;
-                let once = ChangeBatch::inserts(found).consolidate()?;
-                Ok(once.rows().clone())
+                let key = columns_at(&found, table.key());
+                let firsts = RowIndex::new(&key, found.num_rows())?.lookup(&key, found.num_rows())?;
+                // A key that is asked for twice has one row.
+                let keep = firsts.iter().zip(0u32..).map(|(first, row)| Some(*first == Some(row)));
+                Ok(compute::filter_record_batch(&found, &BooleanArray::from_iter(keep))?)
             }
             Rows::Bag(_) => Ok(RecordBatch::new_empty(self.schema.clone())),
         }

@@ -517,7 +517,7 @@ fn assign_type(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::e
     let untyped = is_quoted_literal(&expr) || field.data_type().is_null();
     if !untyped && !from.as_ref().zip(to.as_ref()).is_some_and(|(from, to)| assignable(from, to)) {
         let name = |t: Option<SqlType>, f: &Field| {
-            t.map_or_else(|| f.data_type().to_string(), |t| t.to_string())
+            t.map_or_else(|| f.data_type().to_string(), |t| t.family_name())
         };
         return Err(Error::user(
             SqlState::DATATYPE_MISMATCH,
