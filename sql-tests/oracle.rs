@@ -96,6 +96,10 @@ const QUERIES: &[&str] = &[
     "SELECT id, sum(id) OVER (ORDER BY v GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW) AS two, \
      sum(v) OVER (PARTITION BY k) AS whole, count(*) OVER () AS n FROM t",
     "SELECT k, sum(w) OVER (PARTITION BY k) AS sw, w FROM u WHERE s IS NOT NULL",
+    "WITH RECURSIVE r(a, b) AS (SELECT k, v FROM t UNION SELECT r.a, t.v FROM r JOIN t \
+     ON r.b = t.k) SELECT a, b FROM r",
+    "WITH RECURSIVE r(a, b, n) AS (SELECT k, w::int, 0 FROM u UNION ALL SELECT r.a, t.v, r.n + 1 \
+     FROM r JOIN t ON r.b = t.k AND t.id > 20 WHERE r.n < 3) SELECT a, b, n FROM r",
     "SELECT s, n, lag(n) OVER (ORDER BY s) AS before FROM \
      (SELECT s, count(*) AS n FROM t GROUP BY s) x",
 ];

@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::plan::node::{
     Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Plan, RankFunction,
-    Recursive, Scan, SortColumn, TopN, Union,
+    Recursive, Scan, SortColumn, TopN, Union, Unnest, UnnestColumn,
 };
 
 /// Two spaces a level.
@@ -44,6 +44,7 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
         Node::TopN(n) => write_top_n(f, n)?,
         Node::Over(n) => write_over(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
+        Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
     }
     f.write_str(if node.append_only() { " | append-only" } else { " | retracts" })?;
@@ -83,6 +84,7 @@ fn kept(node: &Node) -> Option<String> {
         | Node::Expand(_)
         | Node::Copies(_)
         | Node::Union(_)
+        | Node::Unnest(_)
         | Node::Input(_) => None,
         Node::Recursive(n) if n.distinct => {
             Some("each derived row with the iterations that derive it".to_owned())
@@ -252,4 +254,17 @@ fn write_over(f: &mut fmt::Formatter<'_>, over: &Over) -> fmt::Result {
 fn write_recursive(f: &mut fmt::Formatter<'_>, recursive: &Recursive) -> fmt::Result {
     let union = if recursive.distinct { "union" } else { "union all" };
     write!(f, "Recursive {} {}: {union}", recursive.name, all_names(&recursive.schema))
+}
+
+fn write_unnest(f: &mut fmt::Formatter<'_>, unnest: &Unnest) -> fmt::Result {
+    let mut lists: Vec<usize> = Vec::new();
+    for column in &unnest.columns {
+        if let UnnestColumn::Elements(column) = column
+            && !lists.contains(column)
+        {
+            lists.push(*column);
+        }
+    }
+    write!(f, "Unnest {}", names(&unnest.input.input.schema(), &lists))?;
+    if unnest.keeps_empty { f.write_str(", or NULL") } else { Ok(()) }
 }

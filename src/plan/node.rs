@@ -61,6 +61,7 @@ pub enum Node {
     TopN(TopN),
     Over(Over),
     Recursive(Recursive),
+    Unnest(Unnest),
     Input(Input),
 }
 
@@ -364,6 +365,26 @@ pub struct Over {
     pub schema: SchemaRef,
 }
 
+/// Lists to rows: each row becomes as many as its longest list has elements; stateless.
+#[derive(Clone, Debug)]
+pub struct Unnest {
+    pub input: Edge,
+    /// What each output column is.
+    pub columns: Vec<UnnestColumn>,
+    /// A row without elements stays, once, with NULLs.
+    pub keeps_empty: bool,
+    pub schema: SchemaRef,
+}
+
+/// A column of an `Unnest`, over an input column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnnestColumn {
+    /// The value, for each of the rows.
+    Whole(usize),
+    /// The list's elements, one a row.
+    Elements(usize),
+}
+
 /// The port of a `Recursive` that brings the static term, and in its step stands for the recursive
 /// reference.
 pub const RECURSIVE_REFERENCE: usize = 0;
@@ -407,6 +428,7 @@ impl Node {
             Node::TopN(n) => n.schema.clone(),
             Node::Over(n) => n.schema.clone(),
             Node::Recursive(n) => n.schema.clone(),
+            Node::Unnest(n) => n.schema.clone(),
             Node::Input(n) => n.schema.clone(),
         }
     }
@@ -424,6 +446,7 @@ impl Node {
             Node::TopN(n) => vec![&n.input],
             Node::Over(n) => vec![&n.input],
             Node::Recursive(n) => n.inputs.iter().collect(),
+            Node::Unnest(n) => vec![&n.input],
         }
     }
 
@@ -440,6 +463,7 @@ impl Node {
             Node::TopN(n) => vec![&mut n.input],
             Node::Over(n) => vec![&mut n.input],
             Node::Recursive(n) => n.inputs.iter_mut().collect(),
+            Node::Unnest(n) => vec![&mut n.input],
         }
     }
 
@@ -460,6 +484,7 @@ impl Node {
                     && n.left.input.append_only()
                     && n.right.input.append_only()
             }
+            Node::Unnest(n) => n.input.input.append_only(),
             // A new row pushes another one out, or changes what its neighbours see.
             Node::TopN(_) | Node::Over(_) => false,
             // A row may be derived in another iteration, which is a change inside of the step.

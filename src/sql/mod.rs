@@ -9,6 +9,7 @@
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
+//! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
@@ -37,6 +38,7 @@ pub mod dml;
 pub mod errors;
 pub mod expressions;
 pub mod functions;
+pub mod lateral;
 pub mod lower;
 pub mod operators;
 pub mod optimize;

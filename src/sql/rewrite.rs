@@ -89,6 +89,12 @@ impl VisitorMut for Rewriter {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        unnest_series(factor);
+        number_elements(factor);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         name_function_column(factor);
         ControlFlow::Continue(())
@@ -708,6 +714,97 @@ fn spread_series(expr: &mut Expr) {
     if name.as_deref() == Some("generate_series") {
         let series = std::mem::replace(expr, null());
         *expr = call("unnest", vec![series]);
+    }
+}
+
+/// A series in FROM that is constant and has at most this many elements is an array, which can be
+/// maintained; a longer one is a table function, which needs no memory.
+const SERIES_ELEMENTS_MAX: i64 = 65_536;
+
+/// LATERAL functions, and series that depend on other tables, are unnested arrays.
+fn unnest_series(factor: &mut TableFactor) {
+    let (name, args, alias, with_ordinality) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
+            (name, &args.args, alias, *with_ordinality)
+        }
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+            (name, &*args, alias, *with_ordinality)
+        }
+        _ => return,
+    };
+    let name = name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
+    let plain: Option<Vec<Expr>> = args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(plain) = plain else { return };
+    let array_exprs = match name.as_str() {
+        "unnest" => plain,
+        "generate_series" => {
+            let constant = constant_series(&plain);
+            if !with_ordinality && constant.is_some_and(|elements| elements > SERIES_ELEMENTS_MAX) {
+                return;
+            }
+            vec![call("generate_series", plain)]
+        }
+        _ => return,
+    };
+    let alias = alias.take().or_else(|| {
+        let name = Ident::with_quote('"', name);
+        Some(TableAlias { explicit: true, name, columns: vec![], at: None })
+    });
+    *factor = TableFactor::UNNEST {
+        alias,
+        array_exprs,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality,
+    };
+}
+
+/// How many elements a series of integer literals has; `None`: its arguments are something else
+/// than literals, or columns.
+fn constant_series(args: &[Expr]) -> Option<i64> {
+    let literals: Option<Vec<i64>> =
+        args.iter().map(|arg| as_integer(arg)?.to_string().parse().ok()).collect();
+    match literals?.as_slice() {
+        [first, last] => Some(last.saturating_sub(*first).saturating_add(1)),
+        [first, last, step] if *step != 0 => Some(last.saturating_sub(*first) / step + 1),
+        _ => None,
+    }
+}
+
+/// WITH ORDINALITY is a further array, of the numbers of the longest one's elements.
+fn number_elements(factor: &mut TableFactor) {
+    let TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } = factor else { return };
+    if !std::mem::take(with_ordinality) || array_exprs.is_empty() {
+        return;
+    }
+    let columns = array_exprs.len();
+    let lengths: Vec<Expr> =
+        array_exprs.iter().map(|array| call("cardinality", vec![array.clone()])).collect();
+    let longest = match <[Expr; 1]>::try_from(lengths) {
+        Ok([length]) => length,
+        Err(lengths) => call("greatest", lengths),
+    };
+    let longest = cast(longest, DataType::BigInt(None));
+    let first = cast(integer(1), DataType::BigInt(None));
+    array_exprs.push(call("generate_series", vec![first, longest]));
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', "unnest"),
+        columns: vec![],
+        at: None,
+    });
+    let column = |name: Ident| TableAliasColumnDef { name, data_type: None };
+    if alias.columns.is_empty() && columns == 1 {
+        alias.columns.push(column(alias.name.clone()));
+    }
+    if alias.columns.len() == columns {
+        alias.columns.push(column(Ident::with_quote('"', "ordinality")));
     }
 }
 
