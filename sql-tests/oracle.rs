@@ -156,7 +156,7 @@ async fn run_case(seed: u64) {
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");
-    let database = Database::new(coordinator.clone(), clock);
+    let database = Database::new(coordinator.clone(), clock).expect("threads can be started");
     let connection = database
         .connect(ConnectOptions {
             database: "millstream".into(),

@@ -1,26 +1,28 @@
 //! The coordinator's thread: one closed `Event` enum, one match.
 //!
-//! Clients ask through [`Coordinator`]; workers tell through reports; both arrive in one queue
-//! and are handled one by one, so every decision has one place and one order. After each event
+//! Clients ask through [`Coordinator`]; workers tell through reports; both are handled one by one,
+//! so every decision has one place and one order. After each event
 //! [`State::pump`] does what has become possible: installs waiting dataflows at a quiet moment,
 //! closes the epoch, completes flushes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use tokio::sync::oneshot;
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::object::{Object, ObjectKind, ObjectName};
+use crate::catalog::pg_catalog::primary_key_name;
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors;
 use crate::coordinator::epoch::{Decision, Epochs, Moment};
 use crate::coordinator::errors::{ErrorLog, ErrorRecord};
 use crate::coordinator::locks::{LockId, Locks};
+use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
 use crate::dataflow::operators;
@@ -35,6 +37,17 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime};
 
+/// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
+/// more of them wait outside, in the order in which they came. Far more than there may be clients:
+/// the bound is for what one client can have under way by cancelling.
+const REQUESTS_MAX: usize = 10_000;
+/// Reports of workers that wait for the coordinator, which never waits for a worker; a worker that
+/// is ahead by more waits. Some epochs' worth for some hundreds of views.
+const REPORTS_MAX: usize = 16_384;
+
+/// Events handled before it is decided again what has become possible.
+const EVENTS_AT_ONCE: usize = 1024;
+
 /// What the coordinator needs to know to start.
 #[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
@@ -48,10 +61,10 @@ pub struct CoordinatorConfig {
 /// The way to the coordinator's thread. Cheap to clone; every method may be called from any task.
 #[derive(Clone)]
 pub struct Coordinator {
-    // Events in the queue are bounded by clients, each of which waits for its answer, and by the
-    // workers' protocol; a bounded queue could make a worker wait for the coordinator, which must
-    // not be.
-    events: Sender<Event>,
+    /// What clients ask. Everything but giving back (locks, subscriptions) takes one of
+    /// `places` until it is answered, which bounds the queue.
+    requests: Sender<Request>,
+    places: Arc<Semaphore>,
     catalog: Arc<RwLock<Arc<Catalog>>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     config: CoordinatorConfig,
@@ -61,7 +74,8 @@ pub struct Coordinator {
 pub enum Install {
     /// A view: nothing.
     Nothing,
-    Table,
+    /// A table, with its first rows.
+    Table(Option<RecordBatch>),
     Source(SourceSpec),
     /// A materialized view: the dataflow that maintains it.
     Dataflow(Plan),
@@ -73,6 +87,56 @@ pub struct ReadView {
     pub epoch: Epoch,
     /// Live rows of each object; a row of weight n stands n times.
     pub contents: HashMap<ObjectId, Vec<RecordBatch>>,
+}
+
+/// The content of one object at the epoch of a [`Coordinator::pin`], made into rows when they are
+/// asked for first. Until then it is a list of segments that others hold, too.
+pub enum Pinned {
+    /// Its parts: one of a table, one from each worker of a view.
+    Taken {
+        parts: Vec<Snapshot>,
+        /// How often the table had been written to; `None` for a view.
+        version: Option<u64>,
+    },
+    /// The workers have not computed the epoch yet.
+    Waiting(oneshot::Receiver<Result<RawView>>),
+    Rows(Vec<RecordBatch>),
+    Failed(Error),
+}
+
+impl Pinned {
+    /// Live rows; a row of weight n stands n times. May be dropped while it waits, and be asked
+    /// again.
+    ///
+    /// # Errors
+    /// When the object cannot be read.
+    pub async fn rows(&mut self) -> Result<&[RecordBatch]> {
+        if let Pinned::Waiting(answer) = self {
+            *self = match answer.await.unwrap_or_else(|_| Err(stopping())) {
+                Ok(view) => {
+                    let parts = view.parts.into_iter().map(|(_, part)| part).collect();
+                    Pinned::Taken { parts, version: None }
+                }
+                Err(error) => Pinned::Failed(error),
+            };
+        }
+        if let Pinned::Taken { parts, .. } = self {
+            let mut rows = Vec::new();
+            for part in parts {
+                for batch in part.batches() {
+                    rows.push(batch?);
+                }
+            }
+            *self = Pinned::Rows(rows);
+        }
+        match self {
+            Pinned::Rows(rows) => Ok(rows),
+            Pinned::Failed(error) => Err(error.clone()),
+            Pinned::Taken { .. } | Pinned::Waiting(_) => {
+                Err(Error::internal("what is pinned has become rows above"))
+            }
+        }
+    }
 }
 
 /// One table's part of a write.
@@ -118,13 +182,13 @@ pub struct WriteOutcome {
 /// The right to write some tables, held until dropped. Others who want them wait in line.
 pub struct WriteLock {
     id: LockId,
-    events: Sender<Event>,
+    requests: Sender<Request>,
 }
 
 impl Drop for WriteLock {
     fn drop(&mut self) {
         // The coordinator has gone only when the server stops.
-        let _ = self.events.send(Event::Client(Request::Unlock(self.id)));
+        let _ = self.requests.send(Request::Unlock(self.id));
     }
 }
 
@@ -143,18 +207,50 @@ pub struct SourceStatus {
 
 type Reply<T> = oneshot::Sender<Result<T>>;
 
+/// What the coordinator's thread reads.
+struct Queues {
+    from_clients: Receiver<Request>,
+    from_workers: Receiver<Report>,
+}
+
 enum Event {
     Client(Request),
     Worker(Report),
 }
 
+impl Queues {
+    /// The next event, waiting for it until `wake` has passed; `None` when it has.
+    fn wait(&self, wake: Option<Duration>) -> Option<Event> {
+        let timeout = wake.map_or_else(never, after);
+        select! {
+            recv(self.from_workers) -> report => Some(match report {
+                Ok(report) => Event::Worker(report),
+                // The workers go after this thread.
+                Err(_) => Event::Client(Request::Stop),
+            }),
+            recv(self.from_clients) -> request => {
+                Some(Event::Client(request.unwrap_or(Request::Stop)))
+            }
+            recv(timeout) -> _ => None,
+        }
+    }
+
+    /// The next event that is there already: reports first, for they end what others wait for.
+    fn next(&self) -> Option<Event> {
+        let report = self.from_workers.try_recv().ok().map(Event::Worker);
+        report.or_else(|| self.from_clients.try_recv().ok().map(Event::Client))
+    }
+}
+
 enum Request {
-    Create { object: Box<Object>, install: Install, reply: Reply<ObjectId> },
+    Create { creation: Box<Creation>, install: Install, reply: Reply<ObjectId> },
     Apply { changes: Vec<Change>, reply: Reply<()> },
     Read { objects: Vec<ObjectId>, reply: Reply<RawView> },
+    Pin { objects: Vec<ObjectId>, reply: oneshot::Sender<HashMap<ObjectId, Pinned>> },
+    Lookup { table: ObjectId, keys: RecordBatch, reply: Reply<RecordBatch> },
     Lock { id: LockId, tables: Vec<ObjectId>, reply: oneshot::Sender<()> },
     Unlock(LockId),
-    Write { lock: Option<LockId>, writes: Vec<TableWrite>, reply: Reply<WriteOutcome> },
+    Write { lock: Option<LockId>, write: WaitingWrite },
     Subscribe { plan: Plan, reply: Reply<Subscription> },
     Unsubscribe(ObjectId),
     Flush { reply: Reply<Epoch> },
@@ -164,10 +260,45 @@ enum Request {
 }
 
 /// A read's parts as they were taken, before rows are picked out.
-struct RawView {
+pub struct RawView {
     epoch: Epoch,
     /// Per table one part, per view one from each worker.
     parts: Vec<(ObjectId, Snapshot)>,
+}
+
+/// A write that waits in line for its tables, and may be taken back until the coordinator begins
+/// it.
+pub struct PendingWrite {
+    answer: oneshot::Receiver<Result<WriteOutcome>>,
+    claim: Claim,
+    _place: OwnedSemaphorePermit,
+}
+
+impl PendingWrite {
+    /// What the write did. May be dropped while it waits, and be asked again.
+    ///
+    /// # Errors
+    /// As [`Coordinator::write`].
+    pub async fn outcome(&mut self) -> Result<WriteOutcome> {
+        (&mut self.answer).await.map_err(|_| stopping())?
+    }
+
+    /// Takes the write back; false when it is too late: then it has an outcome, at once.
+    pub fn withdraw(&self) -> bool {
+        self.claim.take()
+    }
+}
+
+/// Who decides about a write: the first to take it, its client (who gives it up) or the
+/// coordinator (who does it).
+#[derive(Clone, Default)]
+struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Whether nobody has taken it before.
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 impl Coordinator {
@@ -176,27 +307,29 @@ impl Coordinator {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(config: CoordinatorConfig, clock: Clock) -> Result<Coordinator> {
-        let (events, queue) = unbounded();
-        let reports = events.clone();
+        let (requests, from_clients) = unbounded();
+        let (reports, from_workers) = bounded(REPORTS_MAX);
         let workers = Workers::start(
             config.workers,
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
-                let _ = reports.send(Event::Worker(report));
+                let _ = reports.send(report);
             }),
         )?;
         let catalog = Arc::new(RwLock::new(Arc::new(Catalog::default())));
-        let state = State::new(workers, catalog.clone(), events.clone(), &config, clock);
+        let state = State::new(workers, catalog.clone(), requests.clone(), &config, clock);
+        let queues = Queues { from_clients, from_workers };
         let thread = std::thread::Builder::new()
             .name("coordinator".into())
-            .spawn(move || state.run(&queue))?;
+            .spawn(move || state.run(queues))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Coordinator { events, catalog, thread, config })
+        let places = Arc::new(Semaphore::new(REQUESTS_MAX));
+        Ok(Coordinator { requests, places, catalog, thread, config })
     }
 
     /// Ends the workers and the thread, and waits for them. Every later call fails.
     pub fn stop(&self) {
-        let _ = self.events.send(Event::Client(Request::Stop));
+        let _ = self.requests.send(Request::Stop);
         let thread = self.thread.lock().expect("nobody panics while holding it").take();
         if let Some(thread) = thread {
             // A panic of the coordinator has been reported by its own message.
@@ -209,8 +342,9 @@ impl Coordinator {
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
+        let _place = self.places.acquire().await.map_err(|_| stopping())?;
         let (reply, answer) = oneshot::channel();
-        self.events.send(Event::Client(make(reply))).map_err(|_| stopping())?;
+        self.requests.send(make(reply)).map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
     }
 
@@ -225,7 +359,22 @@ impl Coordinator {
     /// # Errors
     /// When the name is taken, or a dependency has gone meanwhile; then nothing is left behind.
     pub async fn create_object(&self, object: Object, install: Install) -> Result<ObjectId> {
-        self.ask(|reply| Request::Create { object: Box::new(object), install, reply }).await?
+        self.replace_object(object, install, None).await
+    }
+
+    /// The same in the place of `replaces`, which has the same name and goes in the same step: it
+    /// can be read until the new object can.
+    ///
+    /// # Errors
+    /// Also when something depends on `replaces`; then it stays.
+    pub async fn replace_object(
+        &self,
+        object: Object,
+        install: Install,
+        replaces: Option<ObjectId>,
+    ) -> Result<ObjectId> {
+        let creation = Box::new(Creation { object, replaces });
+        self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
@@ -252,6 +401,25 @@ impl Coordinator {
         Ok(ReadView { epoch: raw.epoch, contents })
     }
 
+    /// The content of `objects` (tables and materialized views) at one epoch, as [`Self::read`]
+    /// takes it, without waiting for views and without making rows of anything. An object that
+    /// cannot be read says so when it is.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn pin(&self, objects: Vec<ObjectId>) -> Result<HashMap<ObjectId, Pinned>> {
+        self.ask(|reply| Request::Pin { objects, reply }).await
+    }
+
+    /// The rows of a table, as it is now, that have the keys of `keys`, whose rows have all of
+    /// the table's columns.
+    ///
+    /// # Errors
+    /// When the table has gone.
+    pub async fn lookup(&self, table: ObjectId, keys: RecordBatch) -> Result<RecordBatch> {
+        self.ask(|reply| Request::Lookup { table, keys, reply }).await?
+    }
+
     /// Waits for the exclusive right to write `tables`, in line.
     ///
     /// # Errors
@@ -259,17 +427,12 @@ impl Coordinator {
     pub async fn lock_tables(&self, tables: Vec<ObjectId>) -> Result<WriteLock> {
         let id = LockId::new();
         // Made before waiting: when this task is dropped, so is its place in line.
-        let lock = WriteLock { id, events: self.events.clone() };
+        let lock = WriteLock { id, requests: self.requests.clone() };
         let granted = self.ask(|reply| Request::Lock { id, tables, reply });
         match tokio::time::timeout(self.config.lock_timeout, granted).await {
             Ok(Ok(())) => Ok(lock),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::user(
-                SqlState::LOCK_NOT_AVAILABLE,
-                "canceling statement due to lock timeout",
-            )
-            .hint("Another transaction writes the same table; try again when it has ended.")
-            .retryable()),
+            Err(_) => Err(lock_timed_out()),
         }
     }
 
@@ -284,7 +447,24 @@ impl Coordinator {
         writes: Vec<TableWrite>,
     ) -> Result<WriteOutcome> {
         let lock = lock.map(|lock| lock.id);
-        self.ask(|reply| Request::Write { lock, writes, reply }).await?
+        let claim = Claim::default();
+        self.ask(|reply| Request::Write { lock, write: WaitingWrite { writes, claim, reply } })
+            .await?
+    }
+
+    /// The same without a lock, for a statement that may be cancelled while it waits in line: who
+    /// is told that it was cancelled must know that nothing was written.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn write_in_line(&self, writes: Vec<TableWrite>) -> Result<PendingWrite> {
+        let place = self.places.clone().acquire_owned().await.map_err(|_| stopping())?;
+        let (reply, answer) = oneshot::channel();
+        let claim = Claim::default();
+        let write = WaitingWrite { writes, claim: claim.clone(), reply };
+        let request = Request::Write { lock: None, write };
+        self.requests.send(request).map_err(|_| stopping())?;
+        Ok(PendingWrite { answer, claim, _place: place })
     }
 
     /// Runs `plan` as a dataflow of its own and hands out its changes: first its content as of
@@ -359,13 +539,28 @@ struct NewDataflow {
 }
 
 enum Purpose {
-    View { object: Box<Object>, reply: Reply<ObjectId> },
+    View { creation: Box<Creation>, reply: Reply<ObjectId> },
     Subscription { reply: Reply<Subscription> },
+}
+
+/// An object that is to be in the catalog.
+struct Creation {
+    object: Object,
+    /// What it takes the place of, which goes in the same step.
+    replaces: Option<ObjectId>,
+}
+
+impl Creation {
+    fn changes(&self) -> Vec<Change> {
+        let mut changes: Vec<Change> = self.replaces.map(Change::DropObject).into_iter().collect();
+        changes.push(Change::CreateObject(Arc::new(self.object.clone())));
+        changes
+    }
 }
 
 /// A view whose initial content is being computed.
 struct Hydrating {
-    object: Box<Object>,
+    creation: Box<Creation>,
     reply: Reply<ObjectId>,
     workers_left: HashSet<usize>,
 }
@@ -387,7 +582,7 @@ struct PendingFlush {
 struct State {
     workers: Workers,
     catalog: Arc<RwLock<Arc<Catalog>>>,
-    events: Sender<Event>,
+    requests: Sender<Request>,
     clock: Clock,
     epochs: Epochs,
     next_id: u64,
@@ -401,7 +596,7 @@ struct State {
     ready: BTreeSet<ObjectId>,
     /// Dataflows that wait for a quiet moment. While there are any, writes wait too.
     new_dataflows: VecDeque<NewDataflow>,
-    waiting_writes: VecDeque<(Option<LockId>, Vec<TableWrite>, Reply<WriteOutcome>)>,
+    waiting_writes: VecDeque<(Option<LockId>, WaitingWrite)>,
     hydrating: BTreeMap<ObjectId, Hydrating>,
     reads: HashMap<u64, PendingRead>,
     next_read: u64,
@@ -411,14 +606,18 @@ struct State {
     stop: bool,
 }
 
-/// A write that waits in line for its tables.
-type WaitingWrite = (Vec<TableWrite>, Reply<WriteOutcome>);
+/// A write on its way to its tables.
+struct WaitingWrite {
+    writes: Vec<TableWrite>,
+    claim: Claim,
+    reply: Reply<WriteOutcome>,
+}
 
 impl State {
     fn new(
         workers: Workers,
         catalog: Arc<RwLock<Arc<Catalog>>>,
-        events: Sender<Event>,
+        requests: Sender<Request>,
         config: &CoordinatorConfig,
         clock: Clock,
     ) -> State {
@@ -426,7 +625,7 @@ impl State {
             epochs: Epochs::new(workers.count(), config.epoch_interval_max),
             workers,
             catalog,
-            events,
+            requests,
             clock,
             next_id: 1,
             running: BTreeMap::new(),
@@ -450,26 +649,21 @@ impl State {
         self.clock.elapsed()
     }
 
-    fn run(mut self, queue: &Receiver<Event>) {
+    fn run(mut self, queues: Queues) {
         let mut wake: Option<Moment> = None;
         while !self.stop {
-            let event = match wake {
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => queue.recv_timeout(at.saturating_sub(self.now())),
-            };
-            match event {
-                Ok(event) => {
+            if let Some(event) = queues.wait(wake.map(|at| at.saturating_sub(self.now()))) {
+                self.handle(event);
+                // What has arrived meanwhile is handled before deciding again; not for ever.
+                for _ in 0..EVENTS_AT_ONCE {
+                    let Some(event) = queues.next() else { break };
                     self.handle(event);
-                    // What has arrived meanwhile is handled before deciding again.
-                    while let Ok(event) = queue.try_recv() {
-                        self.handle(event);
-                    }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
             }
             wake = self.pump();
         }
+        // A worker that waits to report must not wait for ever.
+        drop(queues);
         self.workers.stop();
     }
 
@@ -482,12 +676,21 @@ impl State {
 
     fn handle_request(&mut self, request: Request) {
         match request {
-            Request::Create { object, install, reply } => self.create(object, install, reply),
+            Request::Create { creation, install, reply } => self.create(creation, install, reply),
             Request::Apply { changes, reply } => {
                 let result = self.apply(&changes);
                 let _ = reply.send(result);
             }
             Request::Read { objects, reply } => self.read(objects, reply),
+            Request::Pin { objects, reply } => {
+                let _ = reply.send(self.pin(&objects));
+            }
+            Request::Lookup { table, keys, reply } => {
+                let _ = reply.send(match self.tables.get(&table) {
+                    Some(rows) => rows.lookup(&keys),
+                    None => Err(dependency_gone("the statement")),
+                });
+            }
             Request::Lock { id, tables, reply } => {
                 self.locks.lock(id, tables, reply);
                 self.grant_locks();
@@ -496,7 +699,7 @@ impl State {
                 self.locks.unlock(id);
                 self.grant_locks();
             }
-            Request::Write { lock, writes, reply } => self.write(lock, writes, reply),
+            Request::Write { lock, write } => self.write(lock, write),
             Request::Subscribe { plan, reply } => {
                 let id = self.new_id();
                 let purpose = Purpose::Subscription { reply };
@@ -534,13 +737,28 @@ impl State {
             }
             Report::Failed { object, error } => self.failed(object, error),
             Report::RowErrors { object, errors } => {
-                let name = self
-                    .catalog()
-                    .get(object)
-                    .map_or_else(|| object.to_string(), |o| o.name.name.clone());
-                self.errors.record(&name, errors, self.clock.now());
+                // What has gone leaves no record.
+                if self.running.contains_key(&object) {
+                    let name = self.object_name(object);
+                    self.errors.record(object, &name, errors, self.clock.now());
+                }
             }
         }
+    }
+
+    /// The name of an object that runs, also of one that is being created.
+    fn object_name(&self, id: ObjectId) -> ObjectName {
+        let catalog = self.catalog();
+        let object = catalog.get(id).map(AsRef::as_ref);
+        let object = object.or_else(|| self.hydrating.get(&id).map(|h| &h.creation.object));
+        object.map_or_else(
+            || ObjectName {
+                database: String::new(),
+                schema: String::new(),
+                name: "subscription".to_owned(),
+            },
+            |object| object.name.clone(),
+        )
     }
 
     /// Does what has become possible; when to look again without an event.
@@ -676,17 +894,16 @@ fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
 // ---- objects
 
 impl State {
-    fn create(&mut self, object: Box<Object>, install: Install, reply: Reply<ObjectId>) {
-        let mut object = object;
-        object.id = self.new_id();
-        match self.try_create(&object, install) {
+    fn create(&mut self, mut creation: Box<Creation>, install: Install, reply: Reply<ObjectId>) {
+        creation.object.id = self.new_id();
+        match self.try_create(&creation, install) {
             Ok(Some(plan)) => {
-                let id = object.id;
-                let purpose = Purpose::View { object, reply };
+                let id = creation.object.id;
+                let purpose = Purpose::View { creation, reply };
                 self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
             }
             Ok(None) => {
-                let _ = reply.send(Ok(object.id));
+                let _ = reply.send(Ok(creation.object.id));
             }
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -694,35 +911,47 @@ impl State {
         }
     }
 
+    /// The objects that are being created: their dataflows wait or are filled.
+    fn being_made(&self) -> impl Iterator<Item = &Creation> {
+        let filled = self.hydrating.values().map(|h| h.creation.as_ref());
+        filled.chain(self.new_dataflows.iter().filter_map(|new| match &new.purpose {
+            Purpose::View { creation, .. } => Some(creation.as_ref()),
+            Purpose::Subscription { .. } => None,
+        }))
+    }
+
     /// Creates what needs no waiting; the plan of what does.
-    fn try_create(&mut self, object: &Object, install: Install) -> Result<Option<Plan>> {
+    fn try_create(&mut self, creation: &Creation, install: Install) -> Result<Option<Plan>> {
+        let object = &creation.object;
         let catalog = self.catalog();
         for dependency in &object.depends_on {
             if catalog.get(*dependency).is_none() {
                 return Err(dependency_gone(&object.name.name));
             }
         }
-        let being_made = self.hydrating.values().map(|h| &h.object.name).chain(
-            self.new_dataflows.iter().filter_map(|n| match &n.purpose {
-                Purpose::View { object, .. } => Some(&object.name),
-                Purpose::Subscription { .. } => None,
-            }),
-        );
-        if being_made.into_iter().any(|name| *name == object.name) {
+        if self.being_made().any(|other| other.object.name == object.name) {
             return Err(Error::user(
                 SqlState::DUPLICATE_TABLE,
                 format!("relation \"{}\" is being created already", object.name.name),
             ));
         }
-        let next = catalog.apply(&[Change::CreateObject(Arc::new(object.clone()))])?;
+        self.check_replaced(creation)?;
+        let next = catalog.apply(&creation.changes())?;
         match install {
             Install::Nothing => {}
-            Install::Table => {
-                let ObjectKind::Table(table) = &object.kind else {
+            Install::Table(rows) => {
+                let ObjectKind::Table(definition) = &object.kind else {
                     return Err(Error::internal("only tables are installed as tables"));
                 };
-                let rows = Table::new(object.schema.clone(), table.primary_key.clone())?;
-                self.tables.insert(object.id, rows);
+                let key = definition.primary_key.clone();
+                let key_name = primary_key_name(object);
+                let mut table = Table::new(key_name, object.schema.clone(), key)?;
+                if let Some(rows) = rows {
+                    // No dataflow reads the table yet: who does later begins with its content.
+                    let on_conflict = WriteConflict::Error;
+                    table.write(WriteChange::Insert { rows, on_conflict })?;
+                }
+                self.tables.insert(object.id, table);
                 self.add_running(object.id, vec![], RunningKind::Table);
                 self.workers.send(Command::CreateTable(object.id));
             }
@@ -745,7 +974,42 @@ impl State {
             }
         }
         self.set_catalog(next);
+        if let Some(replaced) = creation.replaces {
+            self.drop_running(replaced);
+        }
         Ok(None)
+    }
+
+    /// What is replaced must be there, and nothing may depend on it.
+    fn check_replaced(&self, creation: &Creation) -> Result<()> {
+        let Some(replaced) = creation.replaces else { return Ok(()) };
+        let catalog = self.catalog();
+        let Some(old) = catalog.get(replaced) else {
+            return Err(dependency_gone("the statement"));
+        };
+        let others = self.being_made().map(|other| &other.object);
+        let user = catalog.dependants(replaced).map(AsRef::as_ref).chain(others).find(|other| {
+            other.name != creation.object.name && other.depends_on.contains(&replaced)
+        });
+        match user {
+            None => Ok(()),
+            Some(user) => Err(Error::user(
+                SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+                format!(
+                    "cannot replace {} {} because other objects depend on it",
+                    old.kind_noun(),
+                    old.name.name
+                ),
+            )
+            .detail(format!(
+                "{} {} depends on {} {}",
+                user.kind_noun(),
+                user.name.name,
+                old.kind_noun(),
+                old.name.name
+            ))
+            .retryable()),
+        }
     }
 
     fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
@@ -755,8 +1019,8 @@ impl State {
     fn apply(&mut self, changes: &[Change]) -> Result<()> {
         for change in changes {
             if let Change::DropObject(id) = change {
-                let user =
-                    self.hydrating.values().map(|h| &h.object).find(|o| o.depends_on.contains(id));
+                let filled = self.hydrating.values().map(|h| &h.creation.object);
+                let user = filled.into_iter().find(|o| o.depends_on.contains(id));
                 if let Some(user) = user {
                     return Err(Error::user(
                         SqlState::OBJECT_IN_USE,
@@ -797,6 +1061,7 @@ impl State {
         if self.running.remove(&id).is_none() {
             return;
         }
+        self.errors.forget(id);
         self.tables.remove(&id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -830,8 +1095,8 @@ impl State {
         while let Some(new) = self.new_dataflows.pop_front() {
             self.install(new);
         }
-        while let Some((lock, writes, reply)) = self.waiting_writes.pop_front() {
-            self.write(lock, writes, reply);
+        while let Some((lock, write)) = self.waiting_writes.pop_front() {
+            self.write(lock, write);
         }
     }
 
@@ -860,20 +1125,20 @@ impl State {
         };
         let as_of = self.epochs.closed();
         let (name, kind, result) = match purpose {
-            Purpose::View { object, reply } => {
-                let name = object.name.name.clone();
+            Purpose::View { creation, reply } => {
+                let name = creation.object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
-                self.hydrating.insert(id, Hydrating { object, reply, workers_left });
+                self.hydrating.insert(id, Hydrating { creation, reply, workers_left });
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 (name, kind, DataflowResult::Materialize)
             }
             Purpose::Subscription { reply } => {
-                let events = self.events.clone();
+                let requests = self.requests.clone();
                 let schema = plan.root.schema();
                 let (sender, subscription) =
                     subscription::channel(schema, self.workers.count(), as_of, move || {
                         // The coordinator has gone only when the server stops.
-                        let _ = events.send(Event::Client(Request::Unsubscribe(id)));
+                        let _ = requests.send(Request::Unsubscribe(id));
                     });
                 let result = DataflowResult::Subscribe(sender.for_workers());
                 let _ = reply.send(Ok(subscription));
@@ -916,12 +1181,15 @@ impl State {
         if !hydrating.workers_left.is_empty() {
             return;
         }
-        let Hydrating { object: new, reply, .. } =
-            self.hydrating.remove(&object).expect("just found");
-        let created = self.catalog().apply(&[Change::CreateObject(Arc::new(*new))]);
+        let Hydrating { creation, reply, .. } = self.hydrating.remove(&object).expect("just found");
+        let created =
+            self.check_replaced(&creation).and_then(|()| self.catalog().apply(&creation.changes()));
         match created {
             Ok(catalog) => {
                 self.set_catalog(catalog);
+                if let Some(replaced) = creation.replaces {
+                    self.drop_running(replaced);
+                }
                 if reply.send(Ok(object)).is_err() {
                     // The client has gone; what it asked for stays, as in any database.
                     tracing::debug!(%object, "created for a client that has gone");
@@ -976,29 +1244,56 @@ fn dependency_gone(what: &str) -> Error {
 
 impl State {
     fn read(&mut self, objects: Vec<ObjectId>, reply: Reply<RawView>) {
-        // Acknowledged writes must be in what is read, so they must be in a closed epoch.
-        if !self.changes.is_empty() {
-            if self.new_dataflows.is_empty() {
-                self.close_epoch(true);
-            } else {
-                self.close_epoch(false);
-            }
-        }
+        self.close_written();
         match self.begin_read(&objects) {
-            Ok(BeganRead { view, missing }) if missing.is_empty() => {
-                let _ = reply.send(Ok(view));
-            }
-            Ok(BeganRead { view, missing }) => {
-                let request = self.next_read;
-                self.next_read += 1;
-                let objects = Arc::new(missing.keys().copied().collect());
-                self.reads.insert(request, PendingRead { view, missing, reply });
-                self.workers.send(Command::Snapshot { request, objects });
-            }
+            Ok(began) => self.go_on_reading(began, reply),
             Err(error) => {
                 let _ = reply.send(Err(error));
             }
         }
+    }
+
+    /// Acknowledged writes must be in what is read, so they must be in a closed epoch.
+    fn close_written(&mut self) {
+        if !self.changes.is_empty() {
+            self.close_epoch(self.new_dataflows.is_empty());
+        }
+    }
+
+    /// Answers when nothing is missing, else asks the workers.
+    fn go_on_reading(&mut self, began: BeganRead, reply: Reply<RawView>) {
+        let BeganRead { view, missing } = began;
+        if missing.is_empty() {
+            let _ = reply.send(Ok(view));
+            return;
+        }
+        let request = self.next_read;
+        self.next_read += 1;
+        let objects = Arc::new(missing.keys().copied().collect());
+        self.reads.insert(request, PendingRead { view, missing, reply });
+        self.workers.send(Command::Snapshot { request, objects });
+    }
+
+    /// One read for each object, all of the same epoch: nothing is closed in between.
+    fn pin(&mut self, objects: &[ObjectId]) -> HashMap<ObjectId, Pinned> {
+        self.close_written();
+        let mut pinned = HashMap::with_capacity(objects.len());
+        for object in objects {
+            let content = match self.begin_read(&[*object]) {
+                Ok(BeganRead { view, missing }) if missing.is_empty() => Pinned::Taken {
+                    parts: view.parts.into_iter().map(|(_, part)| part).collect(),
+                    version: self.tables.get(object).map(Table::version),
+                },
+                Ok(began) => {
+                    let (reply, answer) = oneshot::channel();
+                    self.go_on_reading(began, reply);
+                    Pinned::Waiting(answer)
+                }
+                Err(error) => Pinned::Failed(error),
+            };
+            pinned.insert(*object, content);
+        }
+        pinned
     }
 
     /// Takes what is at hand and lists the views whose workers must be asked.
@@ -1065,30 +1360,31 @@ impl State {
         }
     }
 
-    fn write(&mut self, lock: Option<LockId>, writes: Vec<TableWrite>, reply: Reply<WriteOutcome>) {
+    fn write(&mut self, lock: Option<LockId>, write: WaitingWrite) {
         if !self.new_dataflows.is_empty() {
-            self.waiting_writes.push_back((lock, writes, reply));
+            self.waiting_writes.push_back((lock, write));
             return;
         }
-        let tables: Vec<ObjectId> = writes.iter().map(|write| write.table).collect();
+        let tables: Vec<ObjectId> = write.writes.iter().map(|write| write.table).collect();
         match lock {
             Some(lock) => {
                 assert!(self.locks.covers(lock, &tables), "a locked write stays in its tables");
-                self.write_now(writes, reply);
+                self.write_now(write);
             }
-            None if self.locks.free(&tables) => self.write_now(writes, reply),
-            None => self.locks.wait(tables, (writes, reply)),
+            None if self.locks.free(&tables) => self.write_now(write),
+            None => self.locks.wait(tables, write),
         }
     }
 
     fn grant_locks(&mut self) {
-        while let Some((writes, reply)) = self.locks.grant() {
-            self.write(None, writes, reply);
+        while let Some(write) = self.locks.grant() {
+            self.write(None, write);
         }
     }
 
-    fn write_now(&mut self, writes: Vec<TableWrite>, reply: Reply<WriteOutcome>) {
-        if reply.is_closed() {
+    fn write_now(&mut self, write: WaitingWrite) {
+        let WaitingWrite { writes, claim, reply } = write;
+        if reply.is_closed() || !claim.take() {
             // The statement was cancelled while it waited.
             return;
         }

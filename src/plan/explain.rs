@@ -9,8 +9,8 @@ use std::fmt;
 use arrow::datatypes::SchemaRef;
 
 use crate::plan::node::{
-    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Plan, RankFunction,
-    Recursive, Scan, SortColumn, TopN, Union, Unnest, UnnestColumn,
+    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
+    RankFunction, Recursive, Scan, SortColumn, TopN, Union, Unnest, UnnestColumn,
 };
 
 /// Two spaces a level.
@@ -166,6 +166,9 @@ fn write_union(f: &mut fmt::Formatter<'_>, union: &Union) -> fmt::Result {
 
 fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
     let input = aggregate.input.input.schema();
+    if matches!(aggregate.phase, Phase::Partial) {
+        f.write_str("Partial ")?;
+    }
     let calls: Vec<&str> = aggregate.calls.iter().map(|call| call.display.as_str()).collect();
     match (aggregate.keys.as_slice(), calls.as_slice()) {
         (keys, []) => write!(f, "Distinct {}", names(&input, keys)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::plan::expr::Expr;
 use crate::plan::window::WindowCall;
@@ -131,7 +131,76 @@ pub struct Aggregate {
     pub calls: Vec<AggregateCall>,
     /// The input never deletes: accumulators need not be able to take back.
     pub append_only: bool,
+    pub phase: Phase,
     pub schema: SchemaRef,
+}
+
+/// Which part of an aggregation a node does.
+#[derive(Clone, Debug, Default)]
+pub enum Phase {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Before an exchange: sums up the rows of an epoch on one worker. The output is the keys and
+    /// the column [`PARTIAL_STATE`]; it only ever inserts, and means nothing but to `Final`.
+    Partial,
+    /// After the exchange: merges what partial nodes made. The node's keys are the first columns
+    /// of its input; the calls name columns of `input_schema`, the input of the partial node.
+    Final { input_schema: SchemaRef },
+}
+
+/// The column in which accumulators travel from a partial to a final aggregation.
+pub const PARTIAL_STATE: &str = "partial_state";
+
+impl Aggregate {
+    /// The same in two phases, when its functions can be merged; otherwise as it is. It pays when
+    /// groups are few for each batch of rows, and always without keys, where every row would go
+    /// to one worker.
+    #[must_use]
+    pub fn in_two_phases(self) -> Aggregate {
+        let input_schema = self.input.input.schema();
+        let one_phase = !matches!(self.phase, Phase::Whole) || self.calls.is_empty();
+        if one_phase || !self.calls.iter().all(|call| self.merges(call, &input_schema)) {
+            return self;
+        }
+        let mut fields: Vec<FieldRef> =
+            self.keys.iter().map(|key| input_schema.fields()[*key].clone()).collect();
+        fields.push(Arc::new(Field::new(PARTIAL_STATE, DataType::Binary, false)));
+        let partial = Aggregate {
+            input: Edge { input: self.input.input, exchange: Exchange::Local },
+            keys: self.keys.clone(),
+            calls: self.calls.clone(),
+            append_only: self.append_only,
+            phase: Phase::Partial,
+            schema: Arc::new(Schema::new(fields)),
+        };
+        let keys: Vec<usize> = (0..self.keys.len()).collect();
+        Aggregate {
+            input: Edge::hash(Node::Aggregate(partial), keys.clone()),
+            keys,
+            calls: self.calls,
+            append_only: self.append_only,
+            phase: Phase::Final { input_schema },
+            schema: self.schema,
+        }
+    }
+
+    /// Whether a call's accumulators are small and can be merged.
+    fn merges(&self, call: &AggregateCall, input: &Schema) -> bool {
+        let plain = !call.distinct && call.order_by.is_empty();
+        let fixed = |column: &usize| {
+            let data_type = input.field(*column).data_type();
+            data_type.is_primitive() || *data_type == DataType::Boolean
+        };
+        plain
+            && match call.function {
+                AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg => true,
+                AggregateFunction::Min | AggregateFunction::Max => {
+                    self.append_only && call.arguments.iter().all(fixed)
+                }
+                _ => false,
+            }
+    }
 }
 
 /// One aggregate function call.

@@ -22,6 +22,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
+use crate::sql::dml::build::query_of;
+use crate::sql::functions::FUNCTIONS;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::length_chars_max;
 use crate::sql::schema::repeated_name;
@@ -50,6 +53,7 @@ pub struct Rewritten<T> {
 /// SQLSTATE 0A000 for clauses that no plan has.
 pub fn rewrite_query(query: &Query, declared: &[Option<SqlType>]) -> Result<Rewritten<Query>> {
     let mut tree = query.clone();
+    rewrite_catalog_query(&mut tree);
     let parameters = rewrite(&mut tree, declared)?;
     Ok(Rewritten { tree, parameters })
 }
@@ -57,6 +61,7 @@ pub fn rewrite_query(query: &Query, declared: &[Option<SqlType>]) -> Result<Rewr
 /// Rewrites a scalar expression.
 pub fn rewrite_expr(expr: &Expr, declared: &[Option<SqlType>]) -> Result<Rewritten<Expr>> {
     let mut tree = expr.clone();
+    rewrite_catalog_expr(&mut tree);
     let parameters = rewrite(&mut tree, declared)?;
     wrap_integer(&mut tree);
     Ok(Rewritten { tree, parameters })
@@ -92,6 +97,7 @@ impl VisitorMut for Rewriter {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         unnest_series(factor);
         number_elements(factor);
+        select_function(factor);
         ControlFlow::Continue(())
     }
 
@@ -363,6 +369,9 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
                 *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
             }
         }
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            rewrite_escape(pattern, escape_char)?;
+        }
         Expr::AtTimeZone { timestamp, time_zone } => {
             let timestamp = std::mem::replace(&mut **timestamp, null());
             let time_zone = std::mem::replace(&mut **time_zone, null());
@@ -377,7 +386,8 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             }
         }
         Expr::Tuple(values) => {
-            let values = std::mem::take(values);
+            let mut values = std::mem::take(values);
+            wrap_integers(&mut values);
             *expr = call("struct", values);
         }
         Expr::Interval(interval) => {
@@ -391,6 +401,42 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
         }
         _ => {}
     }
+    Ok(())
+}
+
+/// A pattern with an escape character of its own as one that escapes by backslash.
+fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -> Result<()> {
+    let Some(Value::SingleQuotedString(escape)) = escape_char.as_ref().map(|e| &e.value) else {
+        return Ok(());
+    };
+    let mut chars = escape.chars();
+    let escape = match (chars.next(), chars.next()) {
+        (escape, None) if escape != Some('\\') => escape,
+        (_, None) => return Ok(()),
+        _ => {
+            return Err(Error::user(SqlState("22019"), "invalid escape string")
+                .hint("Escape string must be empty or one character."));
+        }
+    };
+    // Stands for the escape character itself while the others are exchanged.
+    const MARK: &str = "\u{1f}";
+    let replace = |text: Expr, from: &str, to: &str| {
+        let literal = |text: &str| {
+            let value = Value::SingleQuotedString(text.to_owned());
+            Expr::Value(ValueWithSpan { value, span: Span::empty() })
+        };
+        call("replace", vec![text, literal(from), literal(to)])
+    };
+    let mut text = std::mem::replace(pattern, null());
+    text = replace(text, "\\", "\\\\");
+    if let Some(escape) = escape {
+        let escape = escape.to_string();
+        text = replace(text, &escape.repeat(2), MARK);
+        text = replace(text, &escape, "\\");
+        text = replace(text, MARK, &escape);
+    }
+    *pattern = text;
+    *escape_char = None;
     Ok(())
 }
 
@@ -447,7 +493,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     let [part] = function.name.0.as_slice() else { return Ok(None) };
     let Some(ident) = part.as_ident() else { return Ok(None) };
     let name = fold(ident);
-    if UNIFYING.contains(&name.as_str())
+    if (UNIFYING.contains(&name.as_str()) || matches!(name.as_str(), "row" | "pg_typeof"))
         && let FunctionArguments::List(list) = &mut function.args
     {
         for arg in &mut list.args {
@@ -475,12 +521,31 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         "localtimestamp" if bare => cast(now(), DataType::Timestamp(None, ast::TimezoneInfo::None)),
         // The words that need no parentheses are functions with none.
         "current_user" | "current_role" | "session_user" | "user" if bare => call(&name, vec![]),
+        "generate_subscripts" if list_length(function) == 2 => {
+            let arguments = list_arguments(function);
+            let ends = vec![call("array_lower", arguments.clone()), call("array_upper", arguments)];
+            cast(call("unnest", vec![call("generate_series", ends)]), DataType::Int(None))
+        }
         "row" => {
             function.name = ObjectName::from(vec![Ident::new("struct")]);
             return Ok(None);
         }
         _ => return Ok(None),
     }))
+}
+
+/// The arguments of a call that are plain expressions.
+fn list_arguments(function: &Function) -> Vec<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return vec![] };
+    let plain = list.args.iter().filter_map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    plain.collect()
+}
+
+fn list_length(function: &Function) -> usize {
+    list_arguments(function).len()
 }
 
 /// DataFusion takes `count()` and `count(a, b)`; Postgres does not.
@@ -721,7 +786,7 @@ fn spread_series(expr: &mut Expr) {
 /// maintained; a longer one is a table function, which needs no memory.
 const SERIES_ELEMENTS_MAX: i64 = 65_536;
 
-/// LATERAL functions, and series that depend on other tables, are unnested arrays.
+/// LATERAL functions, and series whose ends have to be computed, are unnested arrays.
 fn unnest_series(factor: &mut TableFactor) {
     let (name, args, alias, with_ordinality) = match factor {
         TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
@@ -744,8 +809,8 @@ fn unnest_series(factor: &mut TableFactor) {
     let array_exprs = match name.as_str() {
         "unnest" => plain,
         "generate_series" => {
-            let constant = constant_series(&plain);
-            if !with_ordinality && constant.is_some_and(|elements| elements > SERIES_ELEMENTS_MAX) {
+            let short = constant_series(&plain).is_some_and(|count| count <= SERIES_ELEMENTS_MAX);
+            if !with_ordinality && !short && !plain.iter().any(is_computed) {
                 return;
             }
             vec![call("generate_series", plain)]
@@ -763,6 +828,15 @@ fn unnest_series(factor: &mut TableFactor) {
         with_offset_alias: None,
         with_ordinality,
     };
+}
+
+/// Whether an argument is more than a literal under a cast or sign.
+fn is_computed(argument: &Expr) -> bool {
+    let mut inner = argument;
+    while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner {
+        inner = expr;
+    }
+    !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
 }
 
 /// How many elements a series of integer literals has; `None`: its arguments are something else
@@ -808,6 +882,46 @@ fn number_elements(factor: &mut TableFactor) {
     }
 }
 
+/// A function in FROM that gives one value is a table of one row.
+fn select_function(factor: &mut TableFactor) {
+    let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } = factor
+    else {
+        return;
+    };
+    if let [first, _] = name.0.as_slice()
+        && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
+    {
+        name.0.remove(0);
+    }
+    let [part] = name.0.as_slice() else { return };
+    let Some(function) = part.as_ident().map(fold) else { return };
+    let scalar =
+        FUNCTIONS.scalar.contains_key(&function) && !FUNCTIONS.table.contains_key(&function);
+    if !scalar {
+        return;
+    }
+    let arguments: Option<Vec<Expr>> = args
+        .args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(arguments) = arguments else { return };
+    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', function.clone()),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    let subquery = Box::new(query_of(vec![call(&function, arguments)], vec![], None));
+    *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
+}
+
 /// In Postgres the one column of a function in FROM is called as the function, or as its alias.
 fn name_function_column(factor: &mut TableFactor) {
     let (alias, name) = match factor {
@@ -836,6 +950,10 @@ fn name_function_column(factor: &mut TableFactor) {
 fn wrap_values(body: &mut SetExpr) {
     match body {
         SetExpr::Values(values) => {
+            let width = values.rows.first().map_or(0, |row| row.content.len());
+            for column in 0..width {
+                type_column(values, column);
+            }
             values.rows.iter_mut().flat_map(|row| row.content.iter_mut()).for_each(wrap_integer);
         }
         SetExpr::SetOperation { left, right, .. } => {
@@ -843,6 +961,57 @@ fn wrap_values(body: &mut SetExpr) {
             wrap_values(right);
         }
         _ => {}
+    }
+}
+
+/// In a column of VALUES in which some value says its type, quoted literals take it; numbers
+/// beside a float are floats.
+fn type_column(values: &mut ast::Values, column: usize) {
+    let cells = || values.rows.iter().filter_map(|row| row.content.get(column));
+    let Some(data_type) = cells().find_map(said_type) else { return };
+    let is_float = matches!(sql_type_of(&data_type), Ok(SqlType::Float4 | SqlType::Float8));
+    for row in &mut values.rows {
+        let Some(cell) = row.content.get_mut(column) else { continue };
+        if is_quoted(cell) || is_float && is_number(cell) {
+            let expr = Box::new(std::mem::replace(cell, null()));
+            *cell = Expr::Cast {
+                kind: CastKind::DoubleColon,
+                expr,
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            };
+        }
+    }
+}
+
+/// The type that an expression has by its form.
+fn said_type(expr: &Expr) -> Option<DataType> {
+    match expr {
+        Expr::Cast { data_type, .. } => Some(data_type.clone()),
+        Expr::TypedString(typed) => Some(typed.data_type.clone()),
+        Expr::Interval(_) => Some(DataType::Interval { fields: None, precision: None }),
+        _ => None,
+    }
+}
+
+fn is_quoted(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(_)
+                | Value::EscapedStringLiteral(_)
+                | Value::DollarQuotedString(_),
+            ..
+        })
+    )
+}
+
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_number(expr),
+        _ => false,
     }
 }
 

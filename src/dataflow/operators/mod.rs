@@ -22,7 +22,7 @@
 
 use crate::dataflow::contract::{Contract, checked};
 use crate::dataflow::operator::Operator;
-use crate::plan::node::{Node, Plan};
+use crate::plan::node::{Node, Phase, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
@@ -52,6 +52,9 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Expand(node) => Box::new(expand::Expand::new(node, &inputs[0])),
         Node::Copies(node) => Box::new(copies::Copies::new(node)),
         Node::Union(node) => Box::new(union::Union::new(node.into())),
+        Node::Aggregate(node) if matches!(node.phase, Phase::Partial) => {
+            Box::new(aggregate::PartialAggregate::new(node.into(), &inputs[0])?)
+        }
         Node::Aggregate(node) => {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)
         }

@@ -239,7 +239,10 @@ fn make_aggregate(
 ) -> Node {
     let append_only = input.append_only();
     let input = Edge::hash(input, keys.clone());
-    Node::Aggregate(node::Aggregate { input, keys, calls, append_only, schema })
+    let phase = node::Phase::Whole;
+    let whole = node::Aggregate { input, keys, calls, append_only, phase, schema };
+    // Without keys every row would go to one worker.
+    Node::Aggregate(if whole.keys.is_empty() { whole.in_two_phases() } else { whole })
 }
 
 /// The columns that an operator reads, each expression once.
