@@ -9,6 +9,7 @@
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
+//! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
@@ -50,6 +51,7 @@ pub mod query;
 pub mod resolve;
 pub mod rewrite;
 pub mod schema;
+mod subquery;
 pub mod system_functions;
 
 mod extensions;

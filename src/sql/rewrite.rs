@@ -16,9 +16,9 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
-    NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
-    Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
+    NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select,
+    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -149,10 +149,12 @@ impl Rewriter {
     /// Steps 5 and 6 of a query's LIMIT and FETCH.
     fn rewrite_limit(&mut self, query: &mut Query) -> Result<()> {
         if let Some(fetch) = query.fetch.take() {
-            if fetch.with_ties || fetch.percent {
-                let clause = if fetch.percent { "PERCENT" } else { "WITH TIES" };
-                return Err(Error::unsupported(format!("FETCH FIRST ... {clause}"))
-                    .hint("Filter by rank() over the same order instead."));
+            if fetch.percent {
+                return Err(Error::unsupported("FETCH FIRST ... PERCENT")
+                    .hint("Filter by percent_rank() over the same order instead."));
+            }
+            if fetch.with_ties {
+                return self.rank_ties(query, fetch.quantity);
             }
             let quantity = fetch.quantity.unwrap_or_else(|| integer(1));
             match &mut query.limit_clause {
@@ -188,6 +190,81 @@ impl Rewriter {
         for count in counts {
             self.take_parameter_type(count, &SqlType::Int8)?;
         }
+        Ok(())
+    }
+
+    /// FETCH FIRST n ROWS WITH TIES after OFFSET m: the rows whose rank is at most m + n, without
+    /// the first m.
+    fn rank_ties(&mut self, query: &mut Query, quantity: Option<Expr>) -> Result<()> {
+        let order_by = match query.order_by.as_ref().map(|order_by| &order_by.kind) {
+            Some(OrderByKind::Expressions(exprs)) if !exprs.is_empty() => exprs.clone(),
+            _ => {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    "WITH TIES cannot be specified without ORDER BY clause",
+                ));
+            }
+        };
+        let unsupported = || {
+            Error::unsupported("FETCH FIRST ... WITH TIES in this place")
+                .hint("Filter by rank() over the same order instead.")
+        };
+        let SetExpr::Select(select) = &mut *query.body else { return Err(unsupported()) };
+        if select.distinct.is_some() {
+            return Err(unsupported());
+        }
+        let order_by = order_by
+            .into_iter()
+            .map(|by| Ok(OrderByExpr { expr: selected(by.expr, &select.projection)?, ..by }))
+            .collect::<Result<Vec<_>>>()?;
+        let window = |function: &str| {
+            let mut ranked = call(function, vec![]);
+            if let Expr::Function(function) = &mut ranked {
+                function.over = Some(WindowType::WindowSpec(WindowSpec {
+                    window_name: None,
+                    partition_by: vec![],
+                    order_by: order_by.clone(),
+                    window_frame: None,
+                }));
+            }
+            ranked
+        };
+        let quantity = quantity.unwrap_or_else(|| integer(1));
+        self.take_parameter_type(&quantity, &SqlType::Int8)?;
+        let binary = |left: Expr, op: BinaryOperator, right: Expr| Expr::BinaryOp {
+            left: Box::new(left),
+            op,
+            right: Box::new(right),
+        };
+        let skipped = match query.limit_clause.take() {
+            None => None,
+            Some(LimitClause::LimitOffset { limit: None, offset, limit_by })
+                if limit_by.is_empty() =>
+            {
+                offset.map(|offset| offset.value)
+            }
+            Some(_) => {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    "LIMIT and FETCH cannot both be given",
+                ));
+            }
+        };
+        let mut condition = match skipped {
+            None => binary(window("rank"), BinaryOperator::LtEq, quantity),
+            Some(skipped) => {
+                self.take_parameter_type(&skipped, &SqlType::Int8)?;
+                let last = binary(skipped.clone(), BinaryOperator::Plus, quantity);
+                let last = binary(window("rank"), BinaryOperator::LtEq, last);
+                let first = binary(window("row_number"), BinaryOperator::Gt, skipped);
+                binary(last, BinaryOperator::And, first)
+            }
+        };
+        if let Some(other) = select.qualify.take() {
+            let other = Expr::Nested(Box::new(other));
+            condition = binary(other, BinaryOperator::And, condition);
+        }
+        select.qualify = Some(condition);
         Ok(())
     }
 
@@ -780,6 +857,26 @@ fn spread_series(expr: &mut Expr) {
         let series = std::mem::replace(expr, null());
         *expr = call("unnest", vec![series]);
     }
+}
+
+/// What ORDER BY means by the number or name of a select item: its expression.
+fn selected(expr: Expr, projection: &[SelectItem]) -> Result<Expr> {
+    if let Some(number) = as_integer(&expr) {
+        let item = number.parse::<usize>().ok().and_then(|n| projection.get(n.checked_sub(1)?));
+        return match item {
+            Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => {
+                Ok(expr.clone())
+            }
+            _ => Err(Error::unsupported("ORDER BY a number with WITH TIES in this place")
+                .hint("Write the expression itself.")),
+        };
+    }
+    let Expr::Identifier(name) = &expr else { return Ok(expr) };
+    let named = projection.iter().find_map(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } if fold(alias) == fold(name) => Some(expr),
+        _ => None,
+    });
+    Ok(named.cloned().unwrap_or(expr))
 }
 
 /// A series in FROM that is constant and has at most this many elements is an array, which can be

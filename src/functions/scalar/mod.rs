@@ -7,6 +7,7 @@
 //! | `copies.rs` | how often EXCEPT ALL and INTERSECT ALL give a row |
 //! | `datetime.rs` | operators on dates, timestamps and intervals |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
+//! | `single_row.rs` | the value of a scalar subquery, if it has one row |
 //! | `unknown.rs` | stands for a function that does not exist, until the error can tell its types |
 
 pub mod arithmetic;
@@ -14,6 +15,7 @@ pub mod cast;
 pub mod copies;
 pub mod datetime;
 pub mod session;
+pub mod single_row;
 pub mod unknown;
 
 use std::sync::Arc;
