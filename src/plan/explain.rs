@@ -1,7 +1,7 @@
 //! A plan as text: one line per operator, inputs indented below it.
 //!
 //! A line says what the operator does, whether its output only grows (`append-only`) or takes rows
-//! back (`retracts`), and what it keeps. An edge that sends rows to other workers is a line of its
+//! back (`retracts`), and what it keeps. What is read twice is written once. An edge that sends rows to other workers is a line of its
 //! own, `Exchange`.
 
 use std::fmt;
@@ -24,12 +24,19 @@ impl fmt::Display for Plan {
             Some(key) => writeln!(f, "Result by key {}", names(&self.root.schema(), key))?,
             None => writeln!(f, "Result by whole row")?,
         }
-        write_node(f, &self.root, 1)
+        write_node(f, &self.root, 1, &mut Vec::new())
     }
 }
 
-fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Result {
+/// `written` are the nodes with state so far: an equal one is the same operator.
+fn write_node<'plan>(
+    f: &mut fmt::Formatter<'_>,
+    node: &'plan Node,
+    level: usize,
+    written: &mut Vec<&'plan Node>,
+) -> fmt::Result {
     write!(f, "{}", INDENT.repeat(level))?;
+    let shared = node.keeps_state() && written.contains(&node);
     match node {
         Node::Scan(n) => write_scan(f, n)?,
         Node::Constant(n) => write_constant(f, n)?,
@@ -47,6 +54,12 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
         Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
     }
+    if shared {
+        return f.write_str(" | the same as above\n");
+    }
+    if node.keeps_state() {
+        written.push(node);
+    }
     f.write_str(if node.append_only() { " | append-only" } else { " | retracts" })?;
     if let Some(kept) = kept(node) {
         write!(f, " | keeps {kept}")?;
@@ -54,25 +67,30 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
     writeln!(f)?;
     if let Node::Recursive(n) = node {
         writeln!(f, "{}Step", INDENT.repeat(level + 1))?;
-        write_node(f, &n.step, level + 2)?;
+        write_node(f, &n.step, level + 2, written)?;
     }
     for edge in node.inputs() {
-        write_edge(f, edge, level + 1)?;
+        write_edge(f, edge, level + 1, written)?;
     }
     Ok(())
 }
 
-fn write_edge(f: &mut fmt::Formatter<'_>, edge: &Edge, level: usize) -> fmt::Result {
+fn write_edge<'plan>(
+    f: &mut fmt::Formatter<'_>,
+    edge: &'plan Edge,
+    level: usize,
+    written: &mut Vec<&'plan Node>,
+) -> fmt::Result {
     let indent = INDENT.repeat(level);
     match &edge.exchange {
-        Exchange::Local => return write_node(f, &edge.input, level),
+        Exchange::Local => return write_node(f, &edge.input, level, written),
         Exchange::Hash(columns) => {
             let columns = names(&edge.input.schema(), columns);
             writeln!(f, "{indent}Exchange by hash of {columns}")?;
         }
         Exchange::Single => writeln!(f, "{indent}Exchange to one worker")?,
     }
-    write_node(f, &edge.input, level + 1)
+    write_node(f, &edge.input, level + 1, written)
 }
 
 /// What an operator holds from one epoch to the next; `None`: nothing.

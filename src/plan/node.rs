@@ -10,7 +10,7 @@ use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
 
 /// What a dataflow computes and how its result is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     pub root: Node,
     /// Columns of the result that identify a row, when the query guarantees them (group keys).
@@ -30,7 +30,7 @@ pub enum Exchange {
 }
 
 /// One input of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
     pub input: Box<Node>,
     pub exchange: Exchange,
@@ -48,7 +48,7 @@ impl Edge {
 }
 
 /// One operator with its inputs. The variants are the operators' names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Node {
     Scan(Scan),
     Constant(Constant),
@@ -67,7 +67,7 @@ pub enum Node {
 
 /// Reads the changes of a source, table or materialized view; first its content, then what
 /// follows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
     pub object: ObjectId,
     /// For EXPLAIN.
@@ -79,13 +79,13 @@ pub struct Scan {
 }
 
 /// Rows that are there from the first epoch on (VALUES, SELECT without FROM). Worker 0 emits them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Constant {
     pub rows: RecordBatch,
 }
 
 /// Filters, then projects; stateless. The `map` operator.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     pub input: Edge,
     /// Rows are kept where this is true (not false, not NULL).
@@ -96,7 +96,7 @@ pub struct Map {
 }
 
 /// Each row once for each list of columns (GROUPING SETS); stateless.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Expand {
     pub input: Edge,
     /// The output columns over the input's, once for each copy.
@@ -106,7 +106,7 @@ pub struct Expand {
 
 /// Each row as often as it says itself (EXCEPT ALL, INTERSECT ALL); stateless. The output has the
 /// input's columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Copies {
     pub input: Edge,
     /// The column that counts, a bigint.
@@ -114,7 +114,7 @@ pub struct Copies {
 }
 
 /// All rows of all inputs (UNION ALL); stateless. Inputs have the output's column types.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Union {
     pub inputs: Vec<Edge>,
     pub schema: SchemaRef,
@@ -123,7 +123,7 @@ pub struct Union {
 /// One output row per group: the key columns, then one column per call.
 ///
 /// Without calls it is DISTINCT. Without keys there is exactly one row, also for no input.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
     pub input: Edge,
     /// Input columns that make a group.
@@ -136,7 +136,7 @@ pub struct Aggregate {
 }
 
 /// Which part of an aggregation a node does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Phase {
     /// All of it.
     #[default]
@@ -204,7 +204,7 @@ impl Aggregate {
 }
 
 /// One aggregate function call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AggregateCall {
     pub function: AggregateFunction,
     /// Input columns of the arguments; none for `count(*)`. Expressions are computed by a `Map`
@@ -378,7 +378,7 @@ pub enum JoinKind {
 }
 
 /// Hash join of two inputs, both changing. Output columns: left, then right (semi and anti: left).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Join {
     pub left: Edge,
     pub right: Edge,
@@ -407,7 +407,7 @@ pub enum RankFunction {
 /// number if it is wanted.
 ///
 /// Rows that sort alike stand in the order of their other columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopN {
     pub input: Edge,
     pub partition: Vec<usize>,
@@ -425,7 +425,7 @@ pub struct TopN {
 /// Window functions over partitions in order. Output columns: the input's, then one per call.
 ///
 /// Rows that sort alike stand in the order of their other columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Over {
     pub input: Edge,
     pub partition: Vec<usize>,
@@ -435,7 +435,7 @@ pub struct Over {
 }
 
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Unnest {
     pub input: Edge,
     /// What each output column is.
@@ -459,7 +459,7 @@ pub enum UnnestColumn {
 pub const RECURSIVE_REFERENCE: usize = 0;
 
 /// WITH RECURSIVE: the static term, and what the step derives from rows that are there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Recursive {
     /// The static term, then what the step reads beside the recursive reference. All on one worker.
     pub inputs: Vec<Edge>,
@@ -474,7 +474,7 @@ pub struct Recursive {
 }
 
 /// An input of the operator that this node is inside of (the step of a `Recursive`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     pub port: usize,
     /// For EXPLAIN.
@@ -516,6 +516,26 @@ impl Node {
             Node::Over(n) => vec![&n.input],
             Node::Recursive(n) => n.inputs.iter().collect(),
             Node::Unnest(n) => vec![&n.input],
+        }
+    }
+
+    /// Whether the operator keeps something from one epoch to the next. Two such nodes that are
+    /// equal are one operator, which both readers share.
+    pub fn keeps_state(&self) -> bool {
+        match self {
+            Node::Aggregate(_)
+            | Node::Join(_)
+            | Node::TopN(_)
+            | Node::Over(_)
+            | Node::Recursive(_) => true,
+            Node::Scan(_)
+            | Node::Constant(_)
+            | Node::Map(_)
+            | Node::Expand(_)
+            | Node::Copies(_)
+            | Node::Union(_)
+            | Node::Unnest(_)
+            | Node::Input(_) => false,
         }
     }
 
