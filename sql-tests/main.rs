@@ -9,6 +9,7 @@ mod clients;
 mod command_line;
 mod documents;
 mod fairness;
+mod functions;
 mod oracle;
 
 use std::ops::ControlFlow;

@@ -156,7 +156,8 @@ impl AggregateUDFImpl for OurAggregate {
         self: Arc<Self>,
         _beneficial_ordering: bool,
     ) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
-        Ok(None)
+        // It does the same for input in order.
+        Ok(Some(self))
     }
 
     fn supports_within_group_clause(&self) -> bool {
