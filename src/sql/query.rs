@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
@@ -128,7 +128,6 @@ impl PlannedQuery {
             plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
         }
         check_storable(&self.schema)?;
-        reject_ambiguous_subqueries(&plan)?;
         let plan = optimize_dataflow(plan).map_err(Error::from)?;
         lower(&plan, &self.schema)
     }
@@ -255,31 +254,6 @@ fn is_linear(plan: &dyn ExecutionPlan) -> bool {
         "UnionExec",
     ];
     LINEAR.contains(&plan.name()) && plan.children().iter().all(|child| is_linear(child.as_ref()))
-}
-
-/// A scalar subquery becomes a join, which does not notice a second row: it must be sure that
-/// there is none. (Those that depend on the outer row DataFusion checks.)
-fn reject_ambiguous_subqueries(plan: &LogicalPlan) -> Result<()> {
-    let mut found = Ok(());
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|e| {
-                if let Expr::ScalarSubquery(subquery) = e
-                    && subquery.outer_ref_columns.is_empty()
-                    && subquery.subquery.max_rows() != Some(1)
-                {
-                    found = Err(Error::unsupported(
-                        "a scalar subquery that may give several rows, in a maintained query",
-                    )
-                    .hint("Use an aggregate such as max(), or select by primary key."));
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })
-    .map_err(Error::from)?;
-    found
 }
 
 /// The rows behind the scans, and how many there are at most when all are in memory.
