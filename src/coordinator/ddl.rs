@@ -4,6 +4,7 @@
 //! `create_object`, in which the coordinator sets up the data plane and publishes the catalog
 //! version, or `apply` for what has no data (databases, schemas, comments, replaced views).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,14 +12,14 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::object::{
-    Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
+    Definer, Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
     WatermarkObject,
 };
 use crate::catalog::snapshot::{Change, no_schema};
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::connectors::Source;
 use crate::coordinator::command::{Connection, Notice, Response};
-use crate::coordinator::event_loop::{Install, TableWrite, WriteChange, WriteConflict};
+use crate::coordinator::event_loop::Install;
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::concat;
@@ -160,17 +161,10 @@ impl Connection {
             let batches = running.wait(futures::TryStreamExt::try_collect::<Vec<_>>(found)).await?;
             rows = check_rows(&object, concat(&planned.schema, &batches)?)?;
         }
-        let coordinator = &self.database.coordinator;
-        let table = coordinator.create_object(object, Install::Table).await?;
         let count = rows.num_rows();
-        if count > 0 {
-            let change = WriteChange::Insert { rows, on_conflict: WriteConflict::Error };
-            let written = coordinator.write(None, vec![TableWrite { table, change }]).await;
-            if let Err(error) = written {
-                coordinator.apply(vec![Change::DropObject(table)]).await?;
-                return Err(error);
-            }
-        }
+        // Table and rows are one step: after a crash there are both or neither.
+        let install = Install::TableWithRows(rows);
+        self.database.coordinator.create_object(object, install).await?;
         Ok(Response::Done { tag: format!("SELECT {count}") })
     }
 
@@ -211,7 +205,9 @@ impl Connection {
             schema: object.schema.clone(),
             watermark,
         };
-        self.database.coordinator.create_object(object, Install::Source(spec)).await?;
+        let definer = definer(context, parsed);
+        let install = Install::Source(spec);
+        self.database.coordinator.create_planned(object, definer, install).await?;
         Ok(())
     }
 
@@ -292,7 +288,8 @@ impl Connection {
         let (object, planned) = materialized_view_object(context, parsed, create, name)?;
         let plan = planned.lower()?;
         // Dropping the wait when the statement is cancelled takes the half-made view away.
-        let create = self.database.coordinator.create_object(object, Install::Dataflow(plan));
+        let (definer, install) = (definer(context, parsed), Install::Dataflow(plan));
+        let create = self.database.coordinator.create_planned(object, definer, install);
         running.wait(create).await?;
         Ok(())
     }
@@ -452,6 +449,18 @@ pub(super) fn wrong_kind(object: &Object, wanted: Noun) -> Error {
 /// `MATERIALIZED VIEW`.
 pub(super) fn upper(kind: Noun) -> String {
     kind.as_str().to_uppercase()
+}
+
+/// What planning `parsed` once more must look at.
+fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
+    // All settings are many, and hardly any definition asks for one.
+    let asks = parsed.sql.to_lowercase().contains("current_setting");
+    Definer {
+        user: context.user.clone(),
+        time_zone: context.time_zone.clone(),
+        search_path: context.search_path.clone(),
+        settings: if asks { context.settings.as_ref().clone() } else { BTreeMap::new() },
+    }
 }
 
 /// A query that a definition keeps: without parameters.

@@ -3,7 +3,12 @@
 //! Clients ask through [`Coordinator`]; workers tell through reports; both arrive in one queue
 //! and are handled one by one, so every decision has one place and one order. After each event
 //! [`State::pump`] does what has become possible: installs waiting dataflows at a quiet moment,
-//! closes the epoch, completes flushes.
+//! closes the epoch, completes flushes, begins a checkpoint.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `definitions.rs` | changes of the catalog, one after the other |
+//! | `durable.rs` | the log, who waits for it, and checkpoints |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -13,13 +18,17 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use crate::catalog::object::{Object, ObjectKind};
+use self::definitions::{Step, StepInLog};
+use self::durable::{Durable, StorageEvent};
+pub use self::durable::{DurableStart, LogStart};
+use crate::catalog::object::{Definer, Object, ObjectKind};
 use crate::catalog::snapshot::{Catalog, Change};
-use crate::connectors;
+use crate::connectors::{self, Source};
 use crate::coordinator::epoch::{Decision, Epochs, Moment};
 use crate::coordinator::errors::{ErrorLog, ErrorRecord};
+use crate::coordinator::ground::GroundState;
 use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
@@ -34,6 +43,9 @@ use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime};
+
+mod definitions;
+mod durable;
 
 /// What the coordinator needs to know to start.
 #[derive(Clone, Debug)]
@@ -55,6 +67,10 @@ pub struct Coordinator {
     catalog: Arc<RwLock<Arc<Catalog>>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     config: CoordinatorConfig,
+    /// Why the coordinator refuses everything; `None` while it works.
+    failure: watch::Receiver<Option<Error>>,
+    /// Writes through this handle are acknowledged before they are durable.
+    early: bool,
 }
 
 /// What the data plane must set up for a new object.
@@ -62,6 +78,8 @@ pub enum Install {
     /// A view: nothing.
     Nothing,
     Table,
+    /// A table that begins with these rows.
+    TableWithRows(RecordBatch),
     Source(SourceSpec),
     /// A materialized view: the dataflow that maintains it.
     Dataflow(Plan),
@@ -146,20 +164,64 @@ type Reply<T> = oneshot::Sender<Result<T>>;
 enum Event {
     Client(Request),
     Worker(Report),
+    Storage(StorageEvent),
 }
 
 enum Request {
-    Create { object: Box<Object>, install: Install, reply: Reply<ObjectId> },
-    Apply { changes: Vec<Change>, reply: Reply<()> },
-    Read { objects: Vec<ObjectId>, reply: Reply<RawView> },
-    Lock { id: LockId, tables: Vec<ObjectId>, reply: oneshot::Sender<()> },
+    Create {
+        object: Box<Object>,
+        definer: Option<Arc<Definer>>,
+        install: Install,
+        reply: Reply<ObjectId>,
+    },
+    /// Builds the dataflow of a view that is in the catalog already.
+    Restore {
+        object: Arc<Object>,
+        plan: Plan,
+        reply: Reply<ObjectId>,
+    },
+    /// The object is in the catalog, and cannot be built.
+    RestoreFailed {
+        object: Arc<Object>,
+        error: Error,
+    },
+    Apply {
+        changes: Vec<Change>,
+        reply: Reply<()>,
+    },
+    Read {
+        objects: Vec<ObjectId>,
+        reply: Reply<RawView>,
+    },
+    Lock {
+        id: LockId,
+        tables: Vec<ObjectId>,
+        reply: oneshot::Sender<()>,
+    },
     Unlock(LockId),
-    Write { lock: Option<LockId>, writes: Vec<TableWrite>, reply: Reply<WriteOutcome> },
-    Subscribe { plan: Plan, reply: Reply<Subscription> },
+    Write {
+        lock: Option<LockId>,
+        writes: Vec<TableWrite>,
+        early: bool,
+        reply: Reply<WriteOutcome>,
+    },
+    Checkpoint {
+        reply: Reply<()>,
+    },
+    Subscribe {
+        plan: Plan,
+        reply: Reply<Subscription>,
+    },
     Unsubscribe(ObjectId),
-    Flush { reply: Reply<Epoch> },
-    Sources { reply: oneshot::Sender<Vec<SourceStatus>> },
-    Errors { reply: oneshot::Sender<Vec<ErrorRecord>> },
+    Flush {
+        reply: Reply<Epoch>,
+    },
+    Sources {
+        reply: oneshot::Sender<Vec<SourceStatus>>,
+    },
+    Errors {
+        reply: oneshot::Sender<Vec<ErrorRecord>>,
+    },
     Stop,
 }
 
@@ -171,27 +233,57 @@ struct RawView {
 }
 
 impl Coordinator {
-    /// Starts the workers and the coordinator's thread.
+    /// Starts the workers and the coordinator's thread, with nothing in the catalog and without
+    /// a storage: everything is gone when it stops.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(config: CoordinatorConfig, clock: Clock) -> Result<Coordinator> {
+        let ground = GroundState { next_id: 1, ..GroundState::default() };
+        Coordinator::start_from(config, clock, ground, Vec::new(), None)
+    }
+
+    /// Starts over what a storage has: tables are there when this returns, and so are `sources`;
+    /// views are restored one by one.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_from(
+        config: CoordinatorConfig,
+        clock: Clock,
+        ground: GroundState,
+        sources: Vec<(SourceSpec, Arc<dyn Source>)>,
+        durable: Option<DurableStart>,
+    ) -> Result<Coordinator> {
         let (events, queue) = unbounded();
         let reports = events.clone();
         let workers = Workers::start(
             config.workers,
+            ground.epoch,
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(Event::Worker(report));
             }),
         )?;
-        let catalog = Arc::new(RwLock::new(Arc::new(Catalog::default())));
-        let state = State::new(workers, catalog.clone(), events.clone(), &config, clock);
+        let durable = durable.map(|start| Durable::start(start, events.clone())).transpose()?;
+        let catalog = Arc::new(RwLock::new(Arc::new(ground.catalog.clone())));
+        let (failure_sender, failure) = watch::channel(None);
+        let mut state = State::new(
+            workers,
+            catalog.clone(),
+            events.clone(),
+            &config,
+            clock,
+            durable,
+            failure_sender,
+            ground.epoch,
+        );
+        state.lay_ground(ground, sources);
         let thread = std::thread::Builder::new()
             .name("coordinator".into())
             .spawn(move || state.run(&queue))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Coordinator { events, catalog, thread, config })
+        Ok(Coordinator { events, catalog, thread, config, failure, early: false })
     }
 
     /// Ends the workers and the thread, and waits for them. Every later call fails.
@@ -206,6 +298,23 @@ impl Coordinator {
 
     pub fn config(&self) -> &CoordinatorConfig {
         &self.config
+    }
+
+    /// A handle whose writes are acknowledged before they are durable, or not.
+    #[must_use]
+    pub fn acknowledging_early(&self, early: bool) -> Coordinator {
+        Coordinator { early, ..self.clone() }
+    }
+
+    /// Waits until the coordinator refuses everything, which it does when another server has
+    /// taken over its storage; gives the reason.
+    pub async fn failed(&self) -> Error {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_else(stopping),
+            // It was stopped.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
@@ -225,7 +334,45 @@ impl Coordinator {
     /// # Errors
     /// When the name is taken, or a dependency has gone meanwhile; then nothing is left behind.
     pub async fn create_object(&self, object: Object, install: Install) -> Result<ObjectId> {
-        self.ask(|reply| Request::Create { object: Box::new(object), install, reply }).await?
+        let object = Box::new(object);
+        self.ask(|reply| Request::Create { object, definer: None, install, reply }).await?
+    }
+
+    /// The same for an object whose definition is planned again after a restart.
+    ///
+    /// # Errors
+    /// As [`Coordinator::create_object`].
+    pub async fn create_planned(
+        &self,
+        object: Object,
+        definer: Definer,
+        install: Install,
+    ) -> Result<ObjectId> {
+        let (object, definer) = (Box::new(object), Some(Arc::new(definer)));
+        self.ask(|reply| Request::Create { object, definer, install, reply }).await?
+    }
+
+    /// Builds the dataflow of a materialized view that is in the catalog already; when this
+    /// returns, it has its content.
+    ///
+    /// # Errors
+    /// When it cannot be built; then reading it gives that error.
+    pub async fn restore_view(&self, object: Arc<Object>, plan: Plan) -> Result<ObjectId> {
+        self.ask(|reply| Request::Restore { object, plan, reply }).await?
+    }
+
+    /// Says why an object of the catalog cannot be read.
+    pub fn restore_failed(&self, object: Arc<Object>, error: Error) {
+        // The coordinator has gone only when the server stops.
+        let _ = self.events.send(Event::Client(Request::RestoreFailed { object, error }));
+    }
+
+    /// Waits until everything up to now is in a checkpoint.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.ask(|reply| Request::Checkpoint { reply }).await?
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
@@ -283,8 +430,8 @@ impl Coordinator {
         lock: Option<&WriteLock>,
         writes: Vec<TableWrite>,
     ) -> Result<WriteOutcome> {
-        let lock = lock.map(|lock| lock.id);
-        self.ask(|reply| Request::Write { lock, writes, reply }).await?
+        let (lock, early) = (lock.map(|lock| lock.id), self.early);
+        self.ask(|reply| Request::Write { lock, writes, early, reply }).await?
     }
 
     /// Runs `plan` as a dataflow of its own and hands out its changes: first its content as of
@@ -359,13 +506,22 @@ struct NewDataflow {
 }
 
 enum Purpose {
-    View { object: Box<Object>, reply: Reply<ObjectId> },
+    View { object: Box<Object>, made: Made, reply: Reply<ObjectId> },
     Subscription { reply: Reply<Subscription> },
+}
+
+/// How a view came to be.
+enum Made {
+    /// By a statement: it goes into the catalog when it has its content.
+    New(Option<Arc<Definer>>),
+    /// It was there before the server started, and stays when it cannot be built.
+    Before,
 }
 
 /// A view whose initial content is being computed.
 struct Hydrating {
     object: Box<Object>,
+    made: Made,
     reply: Reply<ObjectId>,
     workers_left: HashSet<usize>,
 }
@@ -374,6 +530,8 @@ struct PendingRead {
     view: RawView,
     /// Answers still to come, per view.
     missing: BTreeMap<ObjectId, usize>,
+    /// The record of the log that must be durable before the answer.
+    horizon: u64,
     reply: Reply<RawView>,
 }
 
@@ -401,29 +559,46 @@ struct State {
     ready: BTreeSet<ObjectId>,
     /// Dataflows that wait for a quiet moment. While there are any, writes wait too.
     new_dataflows: VecDeque<NewDataflow>,
-    waiting_writes: VecDeque<(Option<LockId>, Vec<TableWrite>, Reply<WriteOutcome>)>,
+    waiting_writes: VecDeque<(Option<LockId>, WaitingWrite)>,
     hydrating: BTreeMap<ObjectId, Hydrating>,
     reads: HashMap<u64, PendingRead>,
     next_read: u64,
     flushes: Vec<PendingFlush>,
     locks: Locks<WaitingWrite>,
     errors: ErrorLog,
+    /// Changes of the catalog that wait, and the one that is in the log.
+    steps: VecDeque<Step>,
+    step_in_log: Option<StepInLog>,
+    /// `None`: nothing outlives the process.
+    durable: Option<Durable>,
+    /// Why everything is refused.
+    halted: Option<Error>,
+    failure: watch::Sender<Option<Error>>,
     stop: bool,
 }
 
-/// A write that waits in line for its tables.
-type WaitingWrite = (Vec<TableWrite>, Reply<WriteOutcome>);
+/// A write that waits, for its tables or for a new dataflow.
+struct WaitingWrite {
+    writes: Vec<TableWrite>,
+    /// Need not be durable when it is answered.
+    early: bool,
+    reply: Reply<WriteOutcome>,
+}
 
 impl State {
+    #[expect(clippy::too_many_arguments, reason = "called once, with what others have made")]
     fn new(
         workers: Workers,
         catalog: Arc<RwLock<Arc<Catalog>>>,
         events: Sender<Event>,
         config: &CoordinatorConfig,
         clock: Clock,
+        durable: Option<Durable>,
+        failure: watch::Sender<Option<Error>>,
+        epoch: Epoch,
     ) -> State {
         State {
-            epochs: Epochs::new(workers.count(), config.epoch_interval_max),
+            epochs: Epochs::new(workers.count(), epoch, config.epoch_interval_max),
             workers,
             catalog,
             events,
@@ -442,7 +617,28 @@ impl State {
             flushes: Vec::new(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
+            steps: VecDeque::new(),
+            step_in_log: None,
+            durable,
+            halted: None,
+            failure,
             stop: false,
+        }
+    }
+
+    /// Sets up what was there before the server started.
+    fn lay_ground(&mut self, ground: GroundState, sources: Vec<(SourceSpec, Arc<dyn Source>)>) {
+        self.next_id = ground.next_id.max(1);
+        for (id, table) in ground.tables {
+            self.tables.insert(id, table);
+            self.add_running(id, vec![], RunningKind::Table);
+            self.workers.send(Command::CreateTable(id));
+        }
+        for (spec, source) in sources {
+            self.install_source(spec, source);
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.replayed(ground.changed, ground.catalog_changed);
         }
     }
 
@@ -471,22 +667,38 @@ impl State {
             wake = self.pump();
         }
         self.workers.stop();
+        // Writes what waits for the log.
+        self.durable = None;
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Client(request) => self.handle_request(request),
+            Event::Client(request) => match &self.halted {
+                None => self.handle_request(request),
+                Some(_) if matches!(request, Request::Stop) => self.stop = true,
+                Some(error) => State::refuse(request, error),
+            },
             Event::Worker(report) => self.handle_report(report),
+            Event::Storage(event) => self.storage_event(event),
         }
     }
 
     fn handle_request(&mut self, request: Request) {
         match request {
-            Request::Create { object, install, reply } => self.create(object, install, reply),
-            Request::Apply { changes, reply } => {
-                let result = self.apply(&changes);
-                let _ = reply.send(result);
+            Request::Create { object, definer, install, reply } => {
+                self.create(object, definer, install, reply);
             }
+            Request::Restore { object, plan, reply } => {
+                let (id, object) = (object.id, Box::new(object.as_ref().clone()));
+                let purpose = Purpose::View { object, made: Made::Before, reply };
+                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+            }
+            Request::RestoreFailed { object, error } => self.add_failed(&object, error),
+            Request::Apply { changes, reply } => {
+                self.steps.push_back(Step::Apply { changes, reply });
+                self.run_steps();
+            }
+            Request::Checkpoint { reply } => self.want_checkpoint(reply),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Lock { id, tables, reply } => {
                 self.locks.lock(id, tables, reply);
@@ -496,7 +708,9 @@ impl State {
                 self.locks.unlock(id);
                 self.grant_locks();
             }
-            Request::Write { lock, writes, reply } => self.write(lock, writes, reply),
+            Request::Write { lock, writes, early, reply } => {
+                self.write(lock, WaitingWrite { writes, early, reply });
+            }
             Request::Subscribe { plan, reply } => {
                 let id = self.new_id();
                 let purpose = Purpose::Subscription { reply };
@@ -545,6 +759,13 @@ impl State {
 
     /// Does what has become possible; when to look again without an event.
     fn pump(&mut self) -> Option<Moment> {
+        let checkpoint = self.checkpoint_if_due();
+        self.run_steps();
+        let epoch = self.pump_epochs();
+        epoch.into_iter().chain(checkpoint).min()
+    }
+
+    fn pump_epochs(&mut self) -> Option<Moment> {
         self.install_new_dataflows();
         self.complete_flushes();
         match self.epochs.decide(self.now()) {
@@ -676,104 +897,68 @@ fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
 // ---- objects
 
 impl State {
-    fn create(&mut self, object: Box<Object>, install: Install, reply: Reply<ObjectId>) {
+    fn create(
+        &mut self,
+        object: Box<Object>,
+        definer: Option<Arc<Definer>>,
+        install: Install,
+        reply: Reply<ObjectId>,
+    ) {
         let mut object = object;
         object.id = self.new_id();
-        match self.try_create(&object, install) {
-            Ok(Some(plan)) => {
-                let id = object.id;
-                let purpose = Purpose::View { object, reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
-            }
-            Ok(None) => {
-                let _ = reply.send(Ok(object.id));
-            }
-            Err(error) => {
-                let _ = reply.send(Err(error));
+        match install {
+            Install::Dataflow(plan) => match self.check_new_view(&object, &plan) {
+                Ok(()) => {
+                    let id = object.id;
+                    let purpose = Purpose::View { object, made: Made::New(definer), reply };
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            install => {
+                self.steps.push_back(Step::Create { object, definer, install, reply });
+                self.run_steps();
             }
         }
     }
 
-    /// Creates what needs no waiting; the plan of what does.
-    fn try_create(&mut self, object: &Object, install: Install) -> Result<Option<Plan>> {
-        let catalog = self.catalog();
-        for dependency in &object.depends_on {
-            if catalog.get(*dependency).is_none() {
-                return Err(dependency_gone(&object.name.name));
-            }
-        }
-        let being_made = self.hydrating.values().map(|h| &h.object.name).chain(
-            self.new_dataflows.iter().filter_map(|n| match &n.purpose {
-                Purpose::View { object, .. } => Some(&object.name),
-                Purpose::Subscription { .. } => None,
-            }),
-        );
-        if being_made.into_iter().any(|name| *name == object.name) {
+    /// What can be said against a materialized view before its dataflow is built.
+    fn check_new_view(&self, object: &Object, plan: &Plan) -> Result<()> {
+        self.check_dependencies(object)?;
+        let published = self.steps.iter().filter_map(|step| match step {
+            Step::Publish { object, .. } => Some(&object.name),
+            _ => None,
+        });
+        let waiting = self.new_dataflows.iter().filter_map(|n| match &n.purpose {
+            Purpose::View { object, .. } => Some(&object.name),
+            Purpose::Subscription { .. } => None,
+        });
+        let mut being_made =
+            self.hydrating.values().map(|h| &h.object.name).chain(published).chain(waiting);
+        if being_made.any(|name| *name == object.name) {
             return Err(Error::user(
                 SqlState::DUPLICATE_TABLE,
                 format!("relation \"{}\" is being created already", object.name.name),
             ));
         }
-        let next = catalog.apply(&[Change::CreateObject(Arc::new(object.clone()))])?;
-        match install {
-            Install::Nothing => {}
-            Install::Table => {
-                let ObjectKind::Table(table) = &object.kind else {
-                    return Err(Error::internal("only tables are installed as tables"));
-                };
-                let rows = Table::new(object.schema.clone(), table.primary_key.clone())?;
-                self.tables.insert(object.id, rows);
-                self.add_running(object.id, vec![], RunningKind::Table);
-                self.workers.send(Command::CreateTable(object.id));
-            }
-            Install::Source(mut spec) => {
-                spec.object = object.id;
-                let source = connectors::open_source(
-                    &spec.connector,
-                    &spec.options,
-                    Some(spec.physical_schema.clone()),
-                )?;
-                let metrics = Arc::new(SourceMetrics::default());
-                let bounded = source.bounded();
-                let kind = RunningKind::Source { metrics: metrics.clone(), bounded };
-                self.add_running(object.id, vec![], kind);
-                self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
-            }
-            Install::Dataflow(plan) => {
-                operators::check(&plan)?;
-                return Ok(Some(plan));
-            }
-        }
-        self.set_catalog(next);
-        Ok(None)
+        self.catalog().apply(&[Change::CreateObject(Arc::new(object.clone()))])?;
+        operators::check(plan)
     }
 
     fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
         self.running.insert(id, Running { reads, kind, failed: None });
     }
 
-    fn apply(&mut self, changes: &[Change]) -> Result<()> {
-        for change in changes {
-            if let Change::DropObject(id) = change {
-                let user =
-                    self.hydrating.values().map(|h| &h.object).find(|o| o.depends_on.contains(id));
-                if let Some(user) = user {
-                    return Err(Error::user(
-                        SqlState::OBJECT_IN_USE,
-                        format!("\"{}\" is being created over it", user.name.name),
-                    )
-                    .retryable());
-                }
+    /// An object of the catalog that cannot be built: reading it gives the error.
+    fn add_failed(&mut self, object: &Object, error: Error) {
+        let kind = match &object.kind {
+            ObjectKind::Source(source) => {
+                RunningKind::Source { metrics: Arc::default(), bounded: source.bounded }
             }
-        }
-        let next = self.catalog().apply(changes)?;
-        self.set_catalog(next);
-        for change in changes {
-            if let Change::DropObject(id) = change {
-                self.drop_running(*id);
-            }
-        }
-        Ok(())
+            _ => RunningKind::View { last_affected: self.epochs.closed(), snapshot: None },
+        };
+        let reads = object.depends_on.clone();
+        self.running.insert(object.id, Running { reads, kind, failed: Some(error) });
     }
 
     /// Takes an object out of the data plane, with the subscriptions that read it.
@@ -830,8 +1015,8 @@ impl State {
         while let Some(new) = self.new_dataflows.pop_front() {
             self.install(new);
         }
-        while let Some((lock, writes, reply)) = self.waiting_writes.pop_front() {
-            self.write(lock, writes, reply);
+        while let Some((lock, write)) = self.waiting_writes.pop_front() {
+            self.write(lock, write);
         }
     }
 
@@ -852,7 +1037,12 @@ impl State {
             (error, _) => {
                 let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
                 match purpose {
-                    Purpose::View { reply, .. } => drop(reply.send(Err(error))),
+                    Purpose::View { object, made, reply } => {
+                        if let Made::Before = made {
+                            self.add_failed(&object, error.clone());
+                        }
+                        drop(reply.send(Err(error)));
+                    }
                     Purpose::Subscription { reply } => drop(reply.send(Err(error))),
                 }
                 return;
@@ -860,21 +1050,26 @@ impl State {
         };
         let as_of = self.epochs.closed();
         let (name, kind, result) = match purpose {
-            Purpose::View { object, reply } => {
+            Purpose::View { object, made, reply } => {
                 let name = object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
-                self.hydrating.insert(id, Hydrating { object, reply, workers_left });
+                self.hydrating.insert(id, Hydrating { object, made, reply, workers_left });
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 (name, kind, DataflowResult::Materialize)
             }
             Purpose::Subscription { reply } => {
                 let events = self.events.clone();
                 let schema = plan.root.schema();
-                let (sender, subscription) =
-                    subscription::channel(schema, self.workers.count(), as_of, move || {
+                let (sender, subscription) = subscription::channel(
+                    schema,
+                    self.workers.count(),
+                    as_of,
+                    self.gate(),
+                    move || {
                         // The coordinator has gone only when the server stops.
                         let _ = events.send(Event::Client(Request::Unsubscribe(id)));
-                    });
+                    },
+                );
                 let result = DataflowResult::Subscribe(sender.for_workers());
                 let _ = reply.send(Ok(subscription));
                 ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
@@ -916,21 +1111,14 @@ impl State {
         if !hydrating.workers_left.is_empty() {
             return;
         }
-        let Hydrating { object: new, reply, .. } =
+        let Hydrating { object: view, made, reply, .. } =
             self.hydrating.remove(&object).expect("just found");
-        let created = self.catalog().apply(&[Change::CreateObject(Arc::new(*new))]);
-        match created {
-            Ok(catalog) => {
-                self.set_catalog(catalog);
-                if reply.send(Ok(object)).is_err() {
-                    // The client has gone; what it asked for stays, as in any database.
-                    tracing::debug!(%object, "created for a client that has gone");
-                }
+        match made {
+            Made::New(definer) => {
+                self.steps.push_back(Step::Publish { object: view, definer, reply });
+                self.run_steps();
             }
-            Err(error) => {
-                self.drop_running(object);
-                let _ = reply.send(Err(error));
-            }
+            Made::Before => drop(reply.send(Ok(object))),
         }
     }
 
@@ -942,6 +1130,9 @@ impl State {
         for id in stopped {
             if let Some(hydrating) = self.hydrating.remove(&id) {
                 self.drop_running(id);
+                if let Made::Before = hydrating.made {
+                    self.add_failed(&hydrating.object, error.clone());
+                }
                 let _ = hydrating.reply.send(Err(error.clone()));
                 continue;
             }
@@ -984,15 +1175,16 @@ impl State {
                 self.close_epoch(false);
             }
         }
+        let horizon = self.read_horizon(&objects);
         match self.begin_read(&objects) {
             Ok(BeganRead { view, missing }) if missing.is_empty() => {
-                let _ = reply.send(Ok(view));
+                self.answer_read(horizon, view, reply);
             }
             Ok(BeganRead { view, missing }) => {
                 let request = self.next_read;
                 self.next_read += 1;
                 let objects = Arc::new(missing.keys().copied().collect());
-                self.reads.insert(request, PendingRead { view, missing, reply });
+                self.reads.insert(request, PendingRead { view, missing, horizon, reply });
                 self.workers.send(Command::Snapshot { request, objects });
             }
             Err(error) => {
@@ -1061,35 +1253,48 @@ impl State {
         }
         if read.missing.is_empty() {
             let read = self.reads.remove(&request).expect("just found");
-            let _ = read.reply.send(Ok(read.view));
+            self.answer_read(read.horizon, read.view, read.reply);
         }
     }
 
-    fn write(&mut self, lock: Option<LockId>, writes: Vec<TableWrite>, reply: Reply<WriteOutcome>) {
+    /// Answers a read when what it saw is durable.
+    fn answer_read(&mut self, horizon: u64, view: RawView, reply: Reply<RawView>) {
+        self.hold(horizon, false, move |durable| {
+            // The client may have gone.
+            let _ = reply.send(durable.map(|()| view));
+        });
+    }
+
+    fn write(&mut self, lock: Option<LockId>, write: WaitingWrite) {
         if !self.new_dataflows.is_empty() {
-            self.waiting_writes.push_back((lock, writes, reply));
+            self.waiting_writes.push_back((lock, write));
             return;
         }
-        let tables: Vec<ObjectId> = writes.iter().map(|write| write.table).collect();
+        let tables: Vec<ObjectId> = write.writes.iter().map(|write| write.table).collect();
         match lock {
             Some(lock) => {
                 assert!(self.locks.covers(lock, &tables), "a locked write stays in its tables");
-                self.write_now(writes, reply);
+                self.write_now(write);
             }
-            None if self.locks.free(&tables) => self.write_now(writes, reply),
-            None => self.locks.wait(tables, (writes, reply)),
+            None if self.locks.free(&tables) => self.write_now(write),
+            None => self.locks.wait(tables, write),
         }
     }
 
     fn grant_locks(&mut self) {
-        while let Some((writes, reply)) = self.locks.grant() {
-            self.write(None, writes, reply);
+        while let Some(write) = self.locks.grant() {
+            self.write(None, write);
         }
     }
 
-    fn write_now(&mut self, writes: Vec<TableWrite>, reply: Reply<WriteOutcome>) {
+    fn write_now(&mut self, write: WaitingWrite) {
+        let WaitingWrite { writes, early, reply } = write;
         if reply.is_closed() {
             // The statement was cancelled while it waited.
+            return;
+        }
+        if let Some(error) = self.writes_refused() {
+            let _ = reply.send(Err(error));
             return;
         }
         let mut done: Vec<(ObjectId, ChangeBatch)> = Vec::new();
@@ -1116,6 +1321,7 @@ impl State {
                 }
             }
         }
+        let record = self.log_rows(&done);
         let mut touched = false;
         for (table, changes) in done {
             if !changes.is_empty() {
@@ -1127,7 +1333,14 @@ impl State {
             let now = self.now();
             self.epochs.touch(now);
         }
-        let _ = reply.send(Ok(outcome));
+        if early && self.may_be_early() {
+            let _ = reply.send(Ok(outcome));
+            return;
+        }
+        self.hold(record, true, move |durable| {
+            // The client may have gone.
+            let _ = reply.send(durable.map(|()| outcome));
+        });
     }
 
     // ---- waiting for everything

@@ -98,6 +98,14 @@ impl Table {
         self.apply(&changes.negate()).expect("what was applied can be taken back");
     }
 
+    /// Applies what a write did before the server started.
+    ///
+    /// # Errors
+    /// When it contradicts the table.
+    pub fn replay(&mut self, changes: &ChangeBatch) -> Result<()> {
+        self.apply(changes)
+    }
+
     fn apply(&mut self, changes: &ChangeBatch) -> Result<()> {
         if changes.is_empty() {
             return Ok(());

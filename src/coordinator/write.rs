@@ -77,7 +77,7 @@ impl Connection {
         insert: &PlannedInsert,
         definition: &TableObject,
     ) -> Result<Done> {
-        let coordinator = self.database.coordinator.clone();
+        let coordinator = self.write_coordinator();
         let (stored, sources) = split_objects(&context.catalog, &insert.rows.objects);
         let (lock, stored) = if stored.is_empty() {
             (None, HashMap::new())
@@ -253,7 +253,7 @@ impl Connection {
         }
         if self.transaction.is_none() {
             let ids: Vec<ObjectId> = tables.iter().map(|t| t.id).collect();
-            let coordinator = &self.database.coordinator;
+            let coordinator = self.write_coordinator();
             let lock = running.wait(coordinator.lock_tables(ids.clone())).await?;
             let writes = ids
                 .into_iter()
@@ -311,7 +311,7 @@ impl Connection {
         }
         let value = result?;
         // Everything it read is locked: there is nothing to check.
-        block.commit(&self.database.coordinator, running, false).await?;
+        block.commit(&self.write_coordinator(), running, false).await?;
         Ok(value)
     }
 
