@@ -96,6 +96,8 @@ pub struct ViewObject {
 /// catalog for what is planned again after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definer {
+    /// When, in microseconds since 1970: what 'today' in a definition meant.
+    pub at_us: i64,
     pub user: String,
     /// The session's `TimeZone`.
     pub time_zone: String,

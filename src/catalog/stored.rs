@@ -377,6 +377,7 @@ mod tests {
         });
         let view = ViewObject { query_sql: "SELECT 1".into(), search_path: vec!["a".into()] };
         let definer = Definer {
+            at_us: 1_577_836_800_000_000,
             user: "ann".into(),
             time_zone: "Europe/Berlin".into(),
             search_path: vec!["public".into()],

@@ -456,6 +456,7 @@ fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
     // All settings are many, and hardly any definition asks for one.
     let asks = parsed.sql.to_lowercase().contains("current_setting");
     Definer {
+        at_us: context.now.timestamp_micros(),
         user: context.user.clone(),
         time_zone: context.time_zone.clone(),
         search_path: context.search_path.clone(),

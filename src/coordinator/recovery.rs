@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
+
 use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject};
 use crate::catalog::snapshot::Catalog;
 use crate::coordinator::ddl::{open_connector, source_columns};
@@ -162,6 +164,7 @@ fn definition_context(catalog: &Catalog, object: &Object) -> PlanContext {
     let reduced = catalog.reduced_to(&object.depends_on);
     let mut context = PlanContext::new(Arc::new(reduced), &object.name.database);
     if let Some(definer) = catalog.definer(object.id) {
+        context.now = DateTime::from_timestamp_micros(definer.at_us).unwrap_or_default();
         context.user.clone_from(&definer.user);
         context.time_zone.clone_from(&definer.time_zone);
         context.search_path.clone_from(&definer.search_path);

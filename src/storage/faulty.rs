@@ -1,6 +1,7 @@
 //! A store for tests that fails when it is told to.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -42,6 +43,7 @@ pub struct FaultyStore {
     objects: Arc<InMemory>,
     fault: Mutex<Fault>,
     operations: Arc<Mutex<Vec<Operation>>>,
+    refused_writes: AtomicUsize,
 }
 
 impl FaultyStore {
@@ -50,7 +52,13 @@ impl FaultyStore {
             objects: Arc::default(),
             fault: Mutex::new(Fault::None),
             operations: Arc::default(),
+            refused_writes: AtomicUsize::new(0),
         })
+    }
+
+    /// Writes that failed before they were done.
+    pub fn refused_writes(&self) -> usize {
+        self.refused_writes.load(Ordering::SeqCst)
     }
 
     /// What has been done until now.
@@ -126,6 +134,7 @@ impl ObjectStore for FaultyStore {
     ) -> Result<PutResult> {
         let (before, after) = self.next_write();
         if before {
+            self.refused_writes.fetch_add(1, Ordering::SeqCst);
             return Err(io(std::io::ErrorKind::StorageFull));
         }
         let result = self.objects.put_opts(path, payload.clone(), options).await;

@@ -12,6 +12,7 @@
 //! | `rows.rs` | changes of rows as Arrow batches |
 //! | `table_files.rs` | contents of tables as base and delta files |
 //! | `checkpoint.rs` | writes what changed, then a manifest, then collects what nobody needs |
+//! | `faulty.rs` | for tests: a store that fails when it is told to |
 //! | `recovery.rs` | claims a storage and finds out what is in it |
 //!
 //! Nobody else knows that object stores exist. What the log's entries mean is the coordinator's

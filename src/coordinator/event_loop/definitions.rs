@@ -149,6 +149,13 @@ impl State {
         }
     }
 
+    /// Refuses all that wait for their turn.
+    pub(super) fn refuse_steps(&mut self, error: &Error) {
+        while let Some(step) = self.steps.pop_front() {
+            self.refuse_step(step, error.clone());
+        }
+    }
+
     pub(super) fn step_in_log(&self) -> bool {
         self.step_in_log.is_some()
     }

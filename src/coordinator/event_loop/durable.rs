@@ -260,6 +260,9 @@ async fn run_checkpoints(
 impl State {
     /// Why nothing can be written now.
     pub(super) fn writes_refused(&self) -> Option<Error> {
+        if let Some(error) = &self.halted {
+            return Some(error.clone());
+        }
         let failing = self.durable.as_ref()?.failing.as_ref()?;
         let refused = Error::external(failing.sqlstate(), "the log cannot be written");
         let refused = refused.detail(failing.to_string());
@@ -346,6 +349,9 @@ impl State {
         deliver: impl FnOnce(Result<()>) + Send + 'static,
     ) {
         let since = self.now();
+        if let Some(error) = &self.halted {
+            return deliver(Err(given_up(write, error)));
+        }
         match &mut self.durable {
             Some(durable) if sequence > durable.durable => {
                 let held = Held { since, write, deliver: Box::new(deliver) };
@@ -401,6 +407,7 @@ impl State {
         self.halted = Some(error.clone());
         self.failure.send_replace(Some(error.clone()));
         self.step_waits(Moment::MAX, &error);
+        self.refuse_steps(&error);
         let Some(durable) = &mut self.durable else { return };
         for held in std::mem::take(&mut durable.held).into_values().flatten() {
             (held.deliver)(Err(given_up(held.write, &error)));
