@@ -7,6 +7,7 @@
 
 mod clients;
 mod command_line;
+mod documents;
 mod durability;
 mod fairness;
 mod oracle;

@@ -67,6 +67,37 @@ const QUERIES: &[&str] = &[
      SELECT a.k, a.sv, b.sv AS other FROM c a JOIN c b ON a.sv = b.sv",
     "SELECT n, count(*) AS groups FROM (SELECT k, count(*) AS n FROM t GROUP BY k) x GROUP BY n",
     "SELECT t.id, (SELECT max(w) FROM u WHERE u.k = t.k) AS hw FROM t",
+    "SELECT id, v FROM t ORDER BY v DESC NULLS LAST, id LIMIT 5",
+    "SELECT k, w, s FROM u ORDER BY w, k, s LIMIT 4 OFFSET 2",
+    "SELECT k, n FROM (SELECT k, count(*) AS n FROM t GROUP BY k) x ORDER BY n, k OFFSET 1",
+    "SELECT id, k FROM (SELECT id, k, row_number() OVER (PARTITION BY k ORDER BY v, id) AS n \
+     FROM t) x WHERE n <= 2",
+    "SELECT id, s, n FROM (SELECT id, s, row_number() OVER (PARTITION BY s ORDER BY d DESC, id) \
+     AS n FROM t) x WHERE n < 4 AND id > 3",
+    "SELECT id, n FROM (SELECT id, rank() OVER (PARTITION BY s ORDER BY v) AS n FROM t) x \
+     WHERE n <= 2",
+    "SELECT k, w, n FROM (SELECT k, w, dense_rank() OVER (ORDER BY w DESC) AS n FROM u) x \
+     WHERE n BETWEEN 2 AND 3",
+    "SELECT DISTINCT ON (k) k, id, v FROM t ORDER BY k, v DESC, id",
+    "SELECT s, w FROM u QUALIFY row_number() OVER (PARTITION BY s ORDER BY w, k) = 1",
+    "SELECT id, row_number() OVER w AS n, rank() OVER v AS r, dense_rank() OVER v AS d, \
+     ntile(3) OVER w AS q FROM t WINDOW w AS (PARTITION BY s ORDER BY v, id), \
+     v AS (PARTITION BY s ORDER BY v)",
+    "SELECT id, percent_rank() OVER (ORDER BY v) AS p, cume_dist() OVER (ORDER BY v) AS c FROM t",
+    "SELECT id, lag(v) OVER w AS before, lead(v, 2, -1) OVER w AS after, \
+     first_value(id) OVER w AS first FROM t WINDOW w AS (PARTITION BY k ORDER BY id)",
+    "SELECT id, sum(v) OVER w AS sv, count(*) OVER w AS n, min(d) OVER w AS ld, \
+     max(s) OVER w AS hs FROM t WINDOW w AS (PARTITION BY k ORDER BY v)",
+    "SELECT id, sum(v) OVER (ORDER BY id ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING) AS sv, \
+     nth_value(v, 2) OVER (ORDER BY id ROWS BETWEEN CURRENT ROW AND 3 FOLLOWING) AS second, \
+     avg(v) OVER (PARTITION BY s ORDER BY id ROWS 3 PRECEDING) AS av FROM t",
+    "SELECT id, sum(v) OVER (ORDER BY v RANGE BETWEEN 1 PRECEDING AND 2 FOLLOWING) AS near, \
+     count(*) OVER (PARTITION BY s ORDER BY v DESC RANGE 2 PRECEDING) AS above FROM t",
+    "SELECT id, sum(id) OVER (ORDER BY v GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW) AS two, \
+     sum(v) OVER (PARTITION BY k) AS whole, count(*) OVER () AS n FROM t",
+    "SELECT k, sum(w) OVER (PARTITION BY k) AS sw, w FROM u WHERE s IS NOT NULL",
+    "SELECT s, n, lag(n) OVER (ORDER BY s) AS before FROM \
+     (SELECT s, count(*) AS n FROM t GROUP BY s) x",
 ];
 
 /// Views over a view `{}` with columns `a` (int) and `b` (bigint).
@@ -121,7 +152,7 @@ async fn run_case(seed: u64) {
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");
-    let database = Database::new(coordinator.clone(), clock);
+    let database = Database::new(coordinator.clone(), clock).expect("threads can be started");
     let connection = database
         .connect(ConnectOptions {
             database: "millstream".into(),

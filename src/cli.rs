@@ -288,17 +288,35 @@ async fn serve_and_interact(config: &ServerConfig, filter: &str) -> Result<ExitC
     // The terminal belongs to the shell.
     let log_file = config.data_dir.join("millstream.log");
     log::start(filter, LogTarget::File(&log_file))?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::start(config.clone()).await?;
     let target = Target::at(server.postgres_address());
-    let outcome = repl::interact(ShellOptions {
+    let options = ShellOptions {
         banner: repl::banner(&target, Some(server.http_address())),
         target,
         demo_dir: config.data_dir.join("demo"),
         history_file: history_file(&config.data_dir),
-    })
-    .await;
+    };
+    // On a thread of its own, which may wait for a key for ever.
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::Builder::new().name("shell".to_owned()).spawn(move || {
+        // Nobody waits for the outcome when the server was told to stop.
+        let _ = done.send(runtime.block_on(repl::interact(options)));
+    })?;
+    let outcome = tokio::select! {
+        outcome = outcome => Some(outcome),
+        _ = terminate.recv() => None,
+    };
     server.stop().await;
-    outcome.map(exit_code)
+    match outcome {
+        Some(Ok(outcome)) => outcome.map(exit_code),
+        Some(Err(_)) => Err(Error::internal("the shell broke down")),
+        None => {
+            repl::restore_terminal();
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 async fn run_file(file: &Path, config: ServerConfig) -> Result<ExitCode> {

@@ -68,8 +68,12 @@ impl Server {
         let web_shutdown = CancellationToken::new();
         let web = tokio::spawn(api::serve(http, health.clone(), web_shutdown.clone()));
 
-        let coordinator = match start_coordinator(&config, &clock).await {
-            Ok(coordinator) => coordinator,
+        let started = start_coordinator(&config, &clock).await.and_then(|coordinator| {
+            let database = Database::new(coordinator.clone(), clock.clone())?;
+            Ok((coordinator, database))
+        });
+        let (coordinator, database) = match started {
+            Ok(started) => started,
             Err(error) => {
                 web_shutdown.cancel();
                 return Err(error);
@@ -77,7 +81,6 @@ impl Server {
         };
 
         let clients_shutdown = CancellationToken::new();
-        let database = Database::new(coordinator.clone(), clock.clone());
         let clients = tokio::spawn(postgres_wire::serve(
             postgres,
             database.clone(),

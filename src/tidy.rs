@@ -154,6 +154,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "src/sql/",
             "src/plan/expr.rs",
+            "src/plan/window.rs",
             "src/plan/errors.rs",
             "src/functions/",
             // Batch execution, and the syntax trees that statements carry.

@@ -187,7 +187,6 @@ fn psycopg() {
 }
 
 #[test]
-#[ignore = "waits for pg_sleep and a fix of returned rows"]
 fn asyncpg() {
     let Some(python) = needed("asyncpg", python(PYTHON_DRIVERS[1])) else { return };
     let client = command(python, &[&script("asyncpg_client.py")]);
@@ -195,7 +194,6 @@ fn asyncpg() {
 }
 
 #[test]
-#[ignore = "waits for current_schemas and pg_sleep"]
 fn jdbc() {
     let jar = format!("postgresql-{JDBC_VERSION}.jar");
     let found = installed(&format!("jdbc-{JDBC_VERSION}"), |folder| {
@@ -230,7 +228,6 @@ fn node_postgres() {
 }
 
 #[test]
-#[ignore = "double precision literals beyond numeric are refused"]
 fn psql() {
     let version = succeed(command("psql", &["--version"]));
     let Some(_) = needed("psql", version) else { return };

@@ -68,7 +68,6 @@ fn unhex(hex: &str) -> Vec<u8> {
 
 /// Right: Postgres's binary format of the value on the left.
 #[test]
-#[ignore = "ROW(1, ...) has a bigint where Postgres has an integer"]
 fn binary_values_in_both_directions() {
     let table = [
         ("boolean", "true", Type::BOOL, "01"),

@@ -340,7 +340,6 @@ fn messages_that_make_no_sense() {
 }
 
 #[test]
-#[ignore = "waits for pg_sleep"]
 fn only_the_secret_cancels() {
     TestServer::start().run(async |address| {
         let mut client = RawClient::connect(address).await;
@@ -367,7 +366,6 @@ async fn others(client: &mut RawClient) -> usize {
 }
 
 #[test]
-#[ignore = "waits for pg_sleep"]
 fn a_client_that_hangs_up_stops_its_statement() {
     TestServer::start().run(async |address| {
         let mut watcher = RawClient::connect(address).await;

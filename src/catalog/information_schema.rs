@@ -9,6 +9,20 @@ use crate::catalog::pg_catalog::{
 use crate::catalog::system_views::{Row, SystemFacts, relations};
 use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
 
+/// The relations that [`rows`] may fill.
+pub(super) const FILLED: &[&str] = &[
+    "character_sets",
+    "columns",
+    "constraint_column_usage",
+    "enabled_roles",
+    "information_schema_catalog_name",
+    "key_column_usage",
+    "schemata",
+    "table_constraints",
+    "tables",
+    "views",
+];
+
 pub(super) fn rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
     match name {
         "character_sets" => vec![vec![
@@ -111,7 +125,13 @@ fn column_rows(facts: &SystemFacts) -> Vec<Row> {
     let own = own_objects(facts).flat_map(|object| {
         object.schema.fields().iter().enumerate().map(move |(index, field)| {
             let mut row = place_of(object);
-            row.extend(column_row(facts, index, field));
+            let derived =
+                matches!(object.kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_));
+            row.extend(column_row(
+                facts,
+                index,
+                &field.as_ref().clone().with_nullable(derived || field.is_nullable()),
+            ));
             let updatable = matches!(object.kind, ObjectKind::Table(_));
             row.push(("is_updatable", yes_no(updatable).into()));
             match column_default(object, index) {

@@ -109,6 +109,40 @@ pub fn system_relation_oid(name: &str, index: usize) -> i64 {
         .map_or(12_000 + index as i64, |(_, oid)| *oid)
 }
 
+/// The relations that [`rows`] may fill.
+pub(super) const FILLED: &[&str] = &[
+    "pg_am",
+    "pg_attrdef",
+    "pg_attribute",
+    "pg_authid",
+    "pg_class",
+    "pg_collation",
+    "pg_constraint",
+    "pg_database",
+    "pg_description",
+    "pg_foreign_data_wrapper",
+    "pg_foreign_server",
+    "pg_foreign_table",
+    "pg_index",
+    "pg_indexes",
+    "pg_language",
+    "pg_matviews",
+    "pg_namespace",
+    "pg_roles",
+    "pg_settings",
+    "pg_shadow",
+    "pg_stat_activity",
+    "pg_stat_all_tables",
+    "pg_stat_database",
+    "pg_stat_user_tables",
+    "pg_statio_user_tables",
+    "pg_tables",
+    "pg_tablespace",
+    "pg_type",
+    "pg_user",
+    "pg_views",
+];
+
 /// The rows that depend on the session or the user's objects.
 pub(super) fn rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
     match name {
@@ -215,6 +249,11 @@ pub(super) fn primary_key(object: &Object) -> &[usize] {
     }
 }
 
+/// Names of the columns of the primary key.
+pub fn primary_key_columns(object: &Object) -> Vec<&str> {
+    primary_key(object).iter().map(|column| object.schema.field(*column).name().as_str()).collect()
+}
+
 /// The name of a primary key's constraint and index, as Postgres makes it.
 pub fn primary_key_name(object: &Object) -> String {
     format!("{}_pkey", object.name.name)
@@ -296,7 +335,12 @@ fn attribute_rows(object: &Object) -> Vec<Row> {
         .map(|(index, field)| {
             let default = column_default(object, index);
             let generated = if default.is_some_and(|d| d.1) { "s" } else { "" };
-            attribute_row(oid, index, field, default.is_some(), generated)
+            let mut row = attribute_row(oid, index, field, default.is_some(), generated);
+            if matches!(object.kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_)) {
+                // As in Postgres: what a query gives is not declared.
+                row.retain(|(name, _)| *name != "attnotnull");
+            }
+            row
         })
         .collect();
     for (place, column) in primary_key(object).iter().enumerate() {
@@ -680,6 +724,13 @@ pub struct TypeFact {
     align: &'static str,
     storage: &'static str,
     collation: i64,
+}
+
+impl TypeFact {
+    /// The id of its array type; 0 for none.
+    pub fn array(&self) -> i64 {
+        self.array
+    }
 }
 
 /// The types in `pg_type`.

@@ -249,7 +249,10 @@ impl Catalog {
             }
             Change::DropObject(id) => {
                 let object = self.objects.remove(id).ok_or_else(|| {
-                    Error::internal(format!("dropped object {id} is not in the catalog"))
+                    Error::user(
+                        SqlState::UNDEFINED_TABLE,
+                        "the relation has been dropped meanwhile",
+                    )
                 })?;
                 self.by_name.remove(&object.name);
                 self.comments.retain(|(object, _), _| object != id);

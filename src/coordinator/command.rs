@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use futures::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::catalog::snapshot::no_database;
+use crate::coordinator::batch::BatchThreads;
 use crate::coordinator::copy::CopySlot;
 use crate::coordinator::cursor::Cursor;
 use crate::coordinator::event_loop::Coordinator;
@@ -162,10 +163,12 @@ pub struct Database {
 
 pub(super) struct DatabaseInner {
     pub coordinator: Coordinator,
+    pub batch: BatchThreads,
     clock: Clock,
     /// The connections there are, by process id.
     sessions: Mutex<BTreeMap<i32, Arc<SessionShared>>>,
     next_process_id: AtomicI32,
+    next_transaction_id: AtomicI64,
 }
 
 /// Who connects, and to what.
@@ -187,6 +190,8 @@ pub(super) struct SessionShared {
     activity: Mutex<Activity>,
     notices: Mutex<Vec<Notice>>,
     pub cancel: CancelState,
+    /// Of the transaction that is under way, or was the last: what `txid_current()` says.
+    pub transaction_id: AtomicI64,
 }
 
 /// What a connection is doing.
@@ -224,15 +229,20 @@ impl SessionShared {
 
 impl Database {
     /// A door to the server whose coordinator runs already.
-    pub fn new(coordinator: Coordinator, clock: Clock) -> Database {
-        Database {
+    ///
+    /// # Errors
+    /// When the threads for queries cannot be started.
+    pub fn new(coordinator: Coordinator, clock: Clock) -> Result<Database> {
+        Ok(Database {
             inner: Arc::new(DatabaseInner {
                 coordinator,
+                batch: BatchThreads::start()?,
                 clock,
                 sessions: Mutex::default(),
                 next_process_id: AtomicI32::new(1),
+                next_transaction_id: AtomicI64::new(1),
             }),
-        }
+        })
     }
 
     /// Opens a connection.
@@ -253,6 +263,7 @@ impl Database {
             activity: Mutex::new(Activity { state: "idle", ..Activity::default() }),
             notices: Mutex::default(),
             cancel: CancelState::default(),
+            transaction_id: AtomicI64::new(0),
         });
         self.inner.register(session.clone());
         Ok(Connection {
@@ -369,9 +380,16 @@ impl Connection {
     /// (CREATE, DROP, SUBSCRIBE, ...) commits what came before it.
     pub fn begin_implicit_block(&mut self) {
         if self.transaction.is_none() {
+            self.number_transaction();
             let block = Block::new(true, self.database.now(), &self.session.settings());
             self.transaction = Some(block);
         }
+    }
+
+    /// A number for the transaction that begins.
+    pub(super) fn number_transaction(&self) {
+        let id = self.database.next_transaction_id.fetch_add(1, Ordering::Relaxed);
+        self.session.transaction_id.store(id, Ordering::Relaxed);
     }
 
     /// The end of an implicit transaction: a simple query message, or Sync.

@@ -18,9 +18,11 @@ use crate::coordinator::command::{Connection, CopyIn, Response};
 use crate::coordinator::event_loop::{Coordinator, TableWrite, WriteChange, WriteConflict};
 use crate::coordinator::execute::copy_format;
 use crate::coordinator::query::quoted;
-use crate::coordinator::rows::rows_with_keys;
 use crate::coordinator::running::Running;
-use crate::coordinator::write::{RowCollector, concat, conflict_of, resolve_insert, table_of};
+use crate::coordinator::transaction::rows_with_keys;
+use crate::coordinator::write::{
+    RowCollector, concat, conflict_of, resolve_insert, table_of, write_in_line,
+};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::{InsertConflict, RowCompletion, check_rows};
 use crate::sql::query::PlannedQuery;
@@ -40,7 +42,7 @@ enum Destination {
     /// Outside of a block.
     Commit(WriteConflict),
     /// In a block, which has locked the table.
-    Block { content: Vec<RecordBatch>, key: Vec<usize>, conflict: WriteConflict, slot: CopySlot },
+    Block { pending: Vec<ChangeBatch>, key: Vec<usize>, conflict: WriteConflict, slot: CopySlot },
 }
 
 /// A COPY FROM STDIN while the client sends.
@@ -131,12 +133,13 @@ impl Connection {
         let strict = self.strict();
         let (mut block, _) = self.take_block();
         let coordinator = &self.database.coordinator;
-        let contents = block.read_for_write(coordinator, running, table.id, &[], strict).await;
+        let locked = block.lock_for_write(coordinator, running, table.id, &[], strict).await;
+        let pending = block.pending_of(table.id).to_vec();
         self.transaction = Some(block);
-        let content = contents?.remove(&table.id).unwrap_or_default();
+        locked?;
         let slot = CopySlot::default();
         self.copy = Some(slot.clone());
-        Ok(Destination::Block { content, key, conflict, slot })
+        Ok(Destination::Block { pending, key, conflict, slot })
     }
 
     /// Takes what a finished COPY has left into the block.
@@ -188,16 +191,15 @@ impl CopyTask {
         match self.destination {
             Destination::Commit(on_conflict) => {
                 let change = WriteChange::Insert { rows, on_conflict };
-                let write = self.coordinator.write(None, vec![TableWrite { table, change }]);
-                let outcome = self.running.wait(write).await?;
+                let writes = vec![TableWrite { table, change }];
+                let outcome = write_in_line(&self.coordinator, &self.running, writes).await?;
                 Ok(outcome.counts.first().copied().unwrap_or(0))
             }
-            Destination::Block { content, key, conflict, slot } => {
-                let existing = if key.is_empty() {
-                    RecordBatch::new_empty(self.table.schema.clone())
-                } else {
-                    rows_with_keys(&content, &self.table.schema, &key, &rows)?
-                };
+            Destination::Block { pending, key, conflict, slot } => {
+                let (coordinator, running) = (&self.coordinator, &self.running);
+                let existing =
+                    rows_with_keys(coordinator, running, &self.table, &key, &rows, &pending)
+                        .await?;
                 let resolved = resolve_insert(&self.table, &key, &existing, rows, conflict)?;
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) =
                     Some((table, resolved.changes));

@@ -4,10 +4,10 @@
 //! `create_object`, in which the coordinator sets up the data plane and publishes the catalog
 //! version, or `apply` for what has no data (databases, schemas, comments, replaced views).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
 
@@ -19,16 +19,18 @@ use crate::catalog::snapshot::{Change, no_schema};
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::connectors::Source;
 use crate::coordinator::command::{Connection, Notice, Response};
+use crate::coordinator::drop::{dependants, depends, shown};
 use crate::coordinator::event_loop::Install;
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
-use crate::coordinator::write::concat;
+use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::expr::Expr;
 use crate::plan::node::SourceSpec;
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
 use crate::sql::query::PlannedQuery;
+use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
     CreateTable, CreateView, Emit, Expression, Name, Noun, OnConflict, PrimaryKey, Statement,
@@ -78,16 +80,18 @@ impl Connection {
     }
 
     /// Where an object of that name is to be made; `None` when it exists and may.
-    fn new_name(
+    fn place(
         &self,
         context: &PlanContext,
         name: &Name,
         if_not_exists: bool,
         or_replace: bool,
         kind: Noun,
-    ) -> Result<Option<ObjectName>> {
+    ) -> Result<Option<Place>> {
         let name_of = target_name(context, name)?;
-        let Some(existing) = context.catalog.lookup(&name_of) else { return Ok(Some(name_of)) };
+        let Some(existing) = context.catalog.lookup(&name_of) else {
+            return Ok(Some(Place { name: name_of, replaces: None }));
+        };
         if if_not_exists {
             self.session.notify(Notice::note(
                 SqlState::DUPLICATE_TABLE.0,
@@ -95,18 +99,17 @@ impl Connection {
             ));
             return Ok(None);
         }
-        if or_replace {
-            return Err(Error::unsupported(format!(
-                "CREATE OR REPLACE of the existing {} \"{}\"",
-                existing.kind_noun(),
-                name_of.name
-            ))
-            .hint(format!("DROP it first; or CREATE {} without OR REPLACE.", upper(kind))));
+        if !or_replace {
+            return Err(Error::user(
+                SqlState::DUPLICATE_TABLE,
+                format!("relation \"{}\" already exists", name_of.name),
+            ));
         }
-        Err(Error::user(
-            SqlState::DUPLICATE_TABLE,
-            format!("relation \"{}\" already exists", name_of.name),
-        ))
+        if noun_of(existing) != kind {
+            return Err(wrong_kind(existing, kind).position(name.position));
+        }
+        check_replaced(context, existing)?;
+        Ok(Some(Place { name: name_of, replaces: Some(existing.id) }))
     }
 
     async fn create_table(
@@ -115,7 +118,7 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateTable,
     ) -> Result<()> {
-        let Some(name) = self.new_name(
+        let Some(place) = self.place(
             context,
             &create.name,
             create.if_not_exists,
@@ -126,8 +129,9 @@ impl Connection {
             return Ok(());
         };
         let schema = table_schema(context, &create.name.name, &create.columns)?;
-        let object = table_object(context, parsed, create, name, schema)?;
-        self.database.coordinator.create_object(object, Install::Table).await?;
+        let object = table_object(context, parsed, create, place.name, schema)?;
+        let coordinator = &self.database.coordinator;
+        coordinator.replace_object(object, None, Install::Table(None), place.replaces).await?;
         Ok(())
     }
 
@@ -141,7 +145,7 @@ impl Connection {
         let Some(query) = &create.query else {
             return Err(Error::internal("CREATE TABLE AS has a query"));
         };
-        let Some(name) = self.new_name(
+        let Some(place) = self.place(
             context,
             &create.name,
             create.if_not_exists,
@@ -154,17 +158,24 @@ impl Connection {
         let planned = plan_definition(context, &query.ast)?;
         let names: Vec<&str> = create.columns.iter().map(|c| c.name.as_str()).collect();
         let schema = renamed(&planned.schema, &names, "CREATE TABLE AS")?;
-        let object = table_object(context, parsed, create, name, schema)?;
+        check_storable(&schema)?;
+        let object = table_object(context, parsed, create, place.name, schema)?;
         let mut rows = RecordBatch::new_empty(object.schema.clone());
         if create.with_data {
             let found = self.run_query(running, context, &planned).await?;
-            let batches = running.wait(futures::TryStreamExt::try_collect::<Vec<_>>(found)).await?;
-            rows = check_rows(&object, concat(&planned.schema, &batches)?)?;
+            let mut collected = RowCollector::default();
+            let mut found = std::pin::pin!(found);
+            while let Some(batch) =
+                running.wait(futures::TryStreamExt::try_next(&mut found)).await?
+            {
+                collected.add(check_rows(&object, batch)?)?;
+            }
+            rows = concat(&object.schema, &collected.batches)?;
         }
         let count = rows.num_rows();
         // Table and rows are one step: after a crash there are both or neither.
-        let install = Install::TableWithRows(rows);
-        self.database.coordinator.create_object(object, install).await?;
+        let install = Install::Table(Some(rows));
+        self.database.coordinator.replace_object(object, None, install, place.replaces).await?;
         Ok(Response::Done { tag: format!("SELECT {count}") })
     }
 
@@ -174,7 +185,7 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateSource,
     ) -> Result<()> {
-        let Some(name) = self.new_name(
+        let Some(place) = self.place(
             context,
             &create.name,
             create.if_not_exists,
@@ -184,7 +195,7 @@ impl Connection {
         else {
             return Ok(());
         };
-        let object = source_object(context, parsed, create, name)?;
+        let object = source_object(context, parsed, create, place.name)?;
         let ObjectKind::Source(definition) = &object.kind else {
             return Err(Error::internal("a source's object is a source"));
         };
@@ -205,9 +216,9 @@ impl Connection {
             schema: object.schema.clone(),
             watermark,
         };
-        let definer = definer(context, parsed);
-        let install = Install::Source(spec);
-        self.database.coordinator.create_planned(object, definer, install).await?;
+        let (definer, install) = (Some(definer(context, parsed)), Install::Source(spec));
+        let coordinator = &self.database.coordinator;
+        coordinator.replace_object(object, definer, install, place.replaces).await?;
         Ok(())
     }
 
@@ -230,10 +241,10 @@ impl Connection {
         let name = match &replaced {
             Some(old) => old.name.clone(),
             None => {
-                let name =
-                    self.new_name(context, &create.name, create.if_not_exists, false, Noun::View)?;
-                let Some(name) = name else { return Ok(()) };
-                name
+                let place =
+                    self.place(context, &create.name, create.if_not_exists, false, Noun::View)?;
+                let Some(place) = place else { return Ok(()) };
+                place.name
             }
         };
         let object = Object {
@@ -251,6 +262,9 @@ impl Connection {
             self.database.coordinator.create_object(object, Install::Nothing).await?;
             return Ok(());
         };
+        if reads(context, &object.depends_on, old.id) {
+            return Err(reads_itself(&old.name.name));
+        }
         check_replacement(context, &old, &object)?;
         let change = Change::ReplaceView(Arc::new(object));
         self.database.coordinator.apply(vec![change]).await
@@ -275,7 +289,7 @@ impl Connection {
                     .hint("Without EMIT the view changes as rows arrive."));
             }
         }
-        let Some(name) = self.new_name(
+        let Some(place) = self.place(
             context,
             &create.name,
             create.if_not_exists,
@@ -285,11 +299,15 @@ impl Connection {
         else {
             return Ok(());
         };
+        let Place { name, replaces } = place;
         let (object, planned) = materialized_view_object(context, parsed, create, name)?;
-        let plan = planned.lower()?;
+        if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
+            return Err(reads_itself(&object.name.name));
+        }
+        let install = Install::Dataflow(planned.lower()?);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
-        let (definer, install) = (definer(context, parsed), Install::Dataflow(plan));
-        let create = self.database.coordinator.create_planned(object, definer, install);
+        let definer = Some(definer(context, parsed));
+        let create = self.database.coordinator.replace_object(object, definer, install, replaces);
         running.wait(create).await?;
         Ok(())
     }
@@ -363,6 +381,57 @@ impl Connection {
         let change = Change::Comment { object: object.id, column, text: comment.text.clone() };
         self.database.coordinator.apply(vec![change]).await
     }
+}
+
+/// Where a new object goes.
+struct Place {
+    name: ObjectName,
+    /// What has the name now, and gives way.
+    replaces: Option<ObjectId>,
+}
+
+/// CREATE OR REPLACE of what others depend on would break them.
+fn check_replaced(context: &PlanContext, old: &Object) -> Result<()> {
+    let dependants = dependants(&context.catalog, &[old.id]);
+    if dependants.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = dependants.iter().map(|(o, on)| depends(context, o, on)).collect();
+    Err(Error::user(
+        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!(
+            "cannot replace {} {} because other objects depend on it",
+            old.kind_noun(),
+            shown(context, old)
+        ),
+    )
+    .detail(lines.join("\n"))
+    .hint(format!("Use DROP {} ... CASCADE, and create it again.", upper(noun_of(old)))))
+}
+
+/// Whether `object` is among `objects` or behind them.
+fn reads(context: &PlanContext, objects: &[ObjectId], object: ObjectId) -> bool {
+    let mut visited = BTreeSet::new();
+    let mut open = objects.to_vec();
+    while let Some(id) = open.pop() {
+        if id == object {
+            return true;
+        }
+        if visited.insert(id)
+            && let Some(found) = context.catalog.get(id)
+        {
+            open.extend(&found.depends_on);
+        }
+    }
+    false
+}
+
+fn reads_itself(name: &str) -> Error {
+    Error::user(
+        SqlState::INVALID_OBJECT_DEFINITION,
+        format!("infinite recursion detected in rules for relation \"{name}\""),
+    )
+    .detail("The new definition reads what it replaces.")
 }
 
 /// Where an object of that name is or would be: its schema, or the first of the search path that
@@ -596,7 +665,7 @@ fn table_schema(context: &PlanContext, table: &str, columns: &[ColumnDef]) -> Re
             context.plan_assigned_expr(&expression.ast, inputs, Some(table), field)
         };
         if let Some(default) = &column.default {
-            assigned(default, &Schema::empty()).map_err(|error| {
+            let planned = assigned(default, &Schema::empty()).map_err(|error| {
                 if error.sqlstate() == SqlState::UNDEFINED_COLUMN {
                     Error::user(
                         SqlState::FEATURE_NOT_SUPPORTED,
@@ -608,12 +677,37 @@ fn table_schema(context: &PlanContext, table: &str, columns: &[ColumnDef]) -> Re
                     error
                 }
             })?;
+            if matches!(default.ast, ast::Expr::Value(_)) {
+                // A literal that is none of the column's type is wrong now, and not at the first
+                // INSERT.
+                let one = RecordBatchOptions::new().with_row_count(Some(1));
+                let row =
+                    RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &one)?;
+                planned.evaluate(&row).map_err(|error| error.position(default.position))?;
+            }
         }
         if let Some(generated) = &column.generated {
-            assigned(generated, &plain)?;
+            assigned(generated, &plain).map_err(|error| reads_generated(columns, error))?;
         }
     }
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// A generation expression sees the plain columns only; one that names a generated column gets
+/// Postgres's words for it.
+fn reads_generated(columns: &[ColumnDef], error: Error) -> Error {
+    let is_named = |name: &str| error.message() == format!("column \"{name}\" does not exist");
+    let other = columns.iter().find(|c| c.generated.is_some() && is_named(&c.name));
+    let Some(other) = other else { return error };
+    let named = Error::user(
+        SqlState::INVALID_OBJECT_DEFINITION,
+        format!("cannot use generated column \"{}\" in column generation expression", other.name),
+    )
+    .detail("A generated column cannot reference another generated column.");
+    match error.body().position {
+        Some(position) => named.position(position),
+        None => named,
+    }
 }
 
 fn check_distinct(columns: &[ColumnDef]) -> Result<()> {

@@ -68,15 +68,7 @@ impl Connection {
                 };
                 return Err(still_needed(
                     &what,
-                    dependants.iter().map(|(object, on)| {
-                        format!(
-                            "{} {} depends on {} {}",
-                            object.kind_noun(),
-                            shown(context, object),
-                            on.kind_noun(),
-                            shown(context, on)
-                        )
-                    }),
+                    dependants.iter().map(|(object, on)| depends(context, object, on)),
                 ));
             }
             self.tell_cascade(context, dependants.iter().map(|(object, _)| object));
@@ -266,7 +258,7 @@ fn drop_changes(catalog: &Catalog, ids: &[ObjectId]) -> Vec<Change> {
 
 /// What depends on `ids` and is not among them, each with the object that it depends on; nearest
 /// first.
-fn dependants(catalog: &Catalog, ids: &[ObjectId]) -> Vec<(Arc<Object>, Arc<Object>)> {
+pub(super) fn dependants(catalog: &Catalog, ids: &[ObjectId]) -> Vec<(Arc<Object>, Arc<Object>)> {
     let mut seen: BTreeSet<ObjectId> = ids.iter().copied().collect();
     let mut found: Vec<(Arc<Object>, Arc<Object>)> = Vec::new();
     let mut open: Vec<Arc<Object>> =
@@ -286,8 +278,19 @@ fn dependants(catalog: &Catalog, ids: &[ObjectId]) -> Vec<(Arc<Object>, Arc<Obje
     found
 }
 
+/// A line of the detail: who depends on what.
+pub(super) fn depends(context: &PlanContext, object: &Object, on: &Object) -> String {
+    format!(
+        "{} {} depends on {} {}",
+        object.kind_noun(),
+        shown(context, object),
+        on.kind_noun(),
+        shown(context, on)
+    )
+}
+
 /// A relation's name, with its schema when that is not on the search path.
-fn shown(context: &PlanContext, object: &Object) -> String {
+pub(super) fn shown(context: &PlanContext, object: &Object) -> String {
     if context.search_path.contains(&object.name.schema) {
         object.name.name.clone()
     } else {

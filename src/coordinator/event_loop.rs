@@ -1,7 +1,7 @@
 //! The coordinator's thread: one closed `Event` enum, one match.
 //!
-//! Clients ask through [`Coordinator`]; workers tell through reports; both arrive in one queue
-//! and are handled one by one, so every decision has one place and one order. After each event
+//! Clients ask through [`Coordinator`]; workers tell through reports; both are handled one by one,
+//! so every decision has one place and one order. After each event
 //! [`State::pump`] does what has become possible: installs waiting dataflows at a quiet moment,
 //! closes the epoch, completes flushes, begins a checkpoint.
 //!
@@ -11,25 +11,26 @@
 //! | `durable.rs` | the log, who waits for it, and checkpoints |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use tokio::sync::{oneshot, watch};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
-use crate::catalog::object::{Definer, Object, ObjectKind};
+use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::{self, Source};
 use crate::coordinator::epoch::{Decision, Epochs, Moment};
 use crate::coordinator::errors::{ErrorLog, ErrorRecord};
 use crate::coordinator::ground::GroundState;
 use crate::coordinator::locks::{LockId, Locks};
+use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
 use crate::dataflow::operators;
@@ -47,6 +48,17 @@ use crate::types::time::{Epoch, EventTime};
 mod definitions;
 mod durable;
 
+/// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
+/// more of them wait outside, in the order in which they came. Far more than there may be clients:
+/// the bound is for what one client can have under way by cancelling.
+const REQUESTS_MAX: usize = 10_000;
+/// Reports of workers that wait for the coordinator, which never waits for a worker; a worker that
+/// is ahead by more waits. Some epochs' worth for some hundreds of views.
+const REPORTS_MAX: usize = 16_384;
+
+/// Events handled before it is decided again what has become possible.
+const EVENTS_AT_ONCE: usize = 1024;
+
 /// What the coordinator needs to know to start.
 #[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
@@ -60,10 +72,10 @@ pub struct CoordinatorConfig {
 /// The way to the coordinator's thread. Cheap to clone; every method may be called from any task.
 #[derive(Clone)]
 pub struct Coordinator {
-    // Events in the queue are bounded by clients, each of which waits for its answer, and by the
-    // workers' protocol; a bounded queue could make a worker wait for the coordinator, which must
-    // not be.
-    events: Sender<Event>,
+    /// What clients ask. Everything but giving back (locks, subscriptions) takes one of
+    /// `places` until it is answered, which bounds the queue.
+    requests: Sender<Request>,
+    places: Arc<Semaphore>,
     catalog: Arc<RwLock<Arc<Catalog>>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     config: CoordinatorConfig,
@@ -77,9 +89,8 @@ pub struct Coordinator {
 pub enum Install {
     /// A view: nothing.
     Nothing,
-    Table,
-    /// A table that begins with these rows.
-    TableWithRows(RecordBatch),
+    /// A table, with its first rows.
+    Table(Option<RecordBatch>),
     Source(SourceSpec),
     /// A materialized view: the dataflow that maintains it.
     Dataflow(Plan),
@@ -91,6 +102,68 @@ pub struct ReadView {
     pub epoch: Epoch,
     /// Live rows of each object; a row of weight n stands n times.
     pub contents: HashMap<ObjectId, Vec<RecordBatch>>,
+}
+
+/// The content of one object at the epoch of a [`Coordinator::pin`], made into rows when they are
+/// asked for first. Until then it is a list of segments that others hold, too.
+pub enum Pinned {
+    /// Its parts: one of a table, one from each worker of a view.
+    Taken {
+        parts: Vec<Snapshot>,
+        /// How often the table had been written to; `None` for a view.
+        version: Option<u64>,
+        /// Told when what the table has is durable; `None` when it was.
+        durable: Option<oneshot::Receiver<Result<()>>>,
+    },
+    /// The workers have not computed the epoch yet.
+    Waiting(oneshot::Receiver<Result<RawView>>),
+    Rows(Vec<RecordBatch>),
+    Failed(Error),
+}
+
+impl Pinned {
+    /// Live rows; a row of weight n stands n times. May be dropped while it waits, and be asked
+    /// again.
+    ///
+    /// # Errors
+    /// When the object cannot be read.
+    pub async fn rows(&mut self) -> Result<&[RecordBatch]> {
+        if let Pinned::Waiting(answer) = self {
+            *self = match answer.await.unwrap_or_else(|_| Err(stopping())) {
+                Ok(view) => {
+                    let parts = view.parts.into_iter().map(|(_, part)| part).collect();
+                    Pinned::Taken { parts, version: None, durable: None }
+                }
+                Err(error) => Pinned::Failed(error),
+            };
+        }
+        if let Pinned::Taken { durable: waiting @ Some(_), .. } = self {
+            let durable = match waiting {
+                Some(waiting) => waiting.await.unwrap_or_else(|_| Err(stopping())),
+                None => Ok(()),
+            };
+            *waiting = None;
+            if let Err(error) = durable {
+                *self = Pinned::Failed(error);
+            }
+        }
+        if let Pinned::Taken { parts, .. } = self {
+            let mut rows = Vec::new();
+            for part in parts {
+                for batch in part.batches() {
+                    rows.push(batch?);
+                }
+            }
+            *self = Pinned::Rows(rows);
+        }
+        match self {
+            Pinned::Rows(rows) => Ok(rows),
+            Pinned::Failed(error) => Err(error.clone()),
+            Pinned::Taken { .. } | Pinned::Waiting(_) => {
+                Err(Error::internal("what is pinned has become rows above"))
+            }
+        }
+    }
 }
 
 /// One table's part of a write.
@@ -136,13 +209,13 @@ pub struct WriteOutcome {
 /// The right to write some tables, held until dropped. Others who want them wait in line.
 pub struct WriteLock {
     id: LockId,
-    events: Sender<Event>,
+    requests: Sender<Request>,
 }
 
 impl Drop for WriteLock {
     fn drop(&mut self) {
         // The coordinator has gone only when the server stops.
-        let _ = self.events.send(Event::Client(Request::Unlock(self.id)));
+        let _ = self.requests.send(Request::Unlock(self.id));
     }
 }
 
@@ -161,16 +234,53 @@ pub struct SourceStatus {
 
 type Reply<T> = oneshot::Sender<Result<T>>;
 
+/// What the coordinator's thread reads.
+struct Queues {
+    from_clients: Receiver<Request>,
+    from_workers: Receiver<Report>,
+    /// A few for each object of the log and each checkpoint.
+    from_storage: Receiver<StorageEvent>,
+}
+
 enum Event {
     Client(Request),
     Worker(Report),
     Storage(StorageEvent),
 }
 
+impl Queues {
+    /// The next event, waiting for it until `wake` has passed; `None` when it has.
+    fn wait(&self, wake: Option<Duration>) -> Option<Event> {
+        let timeout = wake.map_or_else(never, after);
+        select! {
+            recv(self.from_workers) -> report => Some(match report {
+                Ok(report) => Event::Worker(report),
+                // The workers go after this thread.
+                Err(_) => Event::Client(Request::Stop),
+            }),
+            recv(self.from_storage) -> event => Some(match event {
+                Ok(event) => Event::Storage(event),
+                // Kept open by this thread.
+                Err(_) => Event::Client(Request::Stop),
+            }),
+            recv(self.from_clients) -> request => {
+                Some(Event::Client(request.unwrap_or(Request::Stop)))
+            }
+            recv(timeout) -> _ => None,
+        }
+    }
+
+    /// The next event that is there already: clients last, for the others end what they wait for.
+    fn next(&self) -> Option<Event> {
+        let stored = self.from_storage.try_recv().ok().map(Event::Storage);
+        let report = stored.or_else(|| self.from_workers.try_recv().ok().map(Event::Worker));
+        report.or_else(|| self.from_clients.try_recv().ok().map(Event::Client))
+    }
+}
+
 enum Request {
     Create {
-        object: Box<Object>,
-        definer: Option<Arc<Definer>>,
+        creation: Box<Creation>,
         install: Install,
         reply: Reply<ObjectId>,
     },
@@ -185,6 +295,9 @@ enum Request {
         object: Arc<Object>,
         error: Error,
     },
+    Checkpoint {
+        reply: Reply<()>,
+    },
     Apply {
         changes: Vec<Change>,
         reply: Reply<()>,
@@ -192,6 +305,15 @@ enum Request {
     Read {
         objects: Vec<ObjectId>,
         reply: Reply<RawView>,
+    },
+    Pin {
+        objects: Vec<ObjectId>,
+        reply: oneshot::Sender<HashMap<ObjectId, Pinned>>,
+    },
+    Lookup {
+        table: ObjectId,
+        keys: RecordBatch,
+        reply: Reply<RecordBatch>,
     },
     Lock {
         id: LockId,
@@ -201,12 +323,7 @@ enum Request {
     Unlock(LockId),
     Write {
         lock: Option<LockId>,
-        writes: Vec<TableWrite>,
-        early: bool,
-        reply: Reply<WriteOutcome>,
-    },
-    Checkpoint {
-        reply: Reply<()>,
+        write: WaitingWrite,
     },
     Subscribe {
         plan: Plan,
@@ -226,10 +343,45 @@ enum Request {
 }
 
 /// A read's parts as they were taken, before rows are picked out.
-struct RawView {
+pub struct RawView {
     epoch: Epoch,
     /// Per table one part, per view one from each worker.
     parts: Vec<(ObjectId, Snapshot)>,
+}
+
+/// A write that waits in line for its tables, and may be taken back until the coordinator begins
+/// it.
+pub struct PendingWrite {
+    answer: oneshot::Receiver<Result<WriteOutcome>>,
+    claim: Claim,
+    _place: OwnedSemaphorePermit,
+}
+
+impl PendingWrite {
+    /// What the write did. May be dropped while it waits, and be asked again.
+    ///
+    /// # Errors
+    /// As [`Coordinator::write`].
+    pub async fn outcome(&mut self) -> Result<WriteOutcome> {
+        (&mut self.answer).await.map_err(|_| stopping())?
+    }
+
+    /// Takes the write back; false when it is too late: then it has an outcome, at once.
+    pub fn withdraw(&self) -> bool {
+        self.claim.take()
+    }
+}
+
+/// Who decides about a write: the first to take it, its client (who gives it up) or the
+/// coordinator (who does it).
+#[derive(Clone, Default)]
+struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Whether nobody has taken it before.
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 impl Coordinator {
@@ -255,40 +407,41 @@ impl Coordinator {
         sources: Vec<(SourceSpec, Arc<dyn Source>)>,
         durable: Option<DurableStart>,
     ) -> Result<Coordinator> {
-        let (events, queue) = unbounded();
-        let reports = events.clone();
+        let (requests, from_clients) = unbounded();
+        let (reports, from_workers) = bounded(REPORTS_MAX);
+        let (storage_events, from_storage) = unbounded();
         let workers = Workers::start(
             config.workers,
             ground.epoch,
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
-                let _ = reports.send(Event::Worker(report));
+                let _ = reports.send(report);
             }),
         )?;
-        let durable = durable.map(|start| Durable::start(start, events.clone())).transpose()?;
+        let start = |start| Durable::start(start, storage_events.clone());
+        let durable = durable.map(start).transpose()?;
         let catalog = Arc::new(RwLock::new(Arc::new(ground.catalog.clone())));
         let (failure_sender, failure) = watch::channel(None);
-        let mut state = State::new(
-            workers,
-            catalog.clone(),
-            events.clone(),
-            &config,
-            clock,
+        let mut state = State {
+            epochs: Epochs::new(workers.count(), ground.epoch, config.epoch_interval_max),
             durable,
-            failure_sender,
-            ground.epoch,
-        );
+            failure: failure_sender,
+            _storage_events: storage_events,
+            ..State::new(workers, catalog.clone(), requests.clone(), clock)
+        };
         state.lay_ground(ground, sources);
+        let queues = Queues { from_clients, from_workers, from_storage };
         let thread = std::thread::Builder::new()
             .name("coordinator".into())
-            .spawn(move || state.run(&queue))?;
+            .spawn(move || state.run(queues))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Coordinator { events, catalog, thread, config, failure, early: false })
+        let places = Arc::new(Semaphore::new(REQUESTS_MAX));
+        Ok(Coordinator { requests, places, catalog, thread, config, failure, early: false })
     }
 
     /// Ends the workers and the thread, and waits for them. Every later call fails.
     pub fn stop(&self) {
-        let _ = self.events.send(Event::Client(Request::Stop));
+        let _ = self.requests.send(Request::Stop);
         let thread = self.thread.lock().expect("nobody panics while holding it").take();
         if let Some(thread) = thread {
             // A panic of the coordinator has been reported by its own message.
@@ -318,8 +471,9 @@ impl Coordinator {
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
+        let _place = self.places.acquire().await.map_err(|_| stopping())?;
         let (reply, answer) = oneshot::channel();
-        self.events.send(Event::Client(make(reply))).map_err(|_| stopping())?;
+        self.requests.send(make(reply)).map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
     }
 
@@ -334,22 +488,25 @@ impl Coordinator {
     /// # Errors
     /// When the name is taken, or a dependency has gone meanwhile; then nothing is left behind.
     pub async fn create_object(&self, object: Object, install: Install) -> Result<ObjectId> {
-        let object = Box::new(object);
-        self.ask(|reply| Request::Create { object, definer: None, install, reply }).await?
+        self.replace_object(object, None, install, None).await
     }
 
-    /// The same for an object whose definition is planned again after a restart.
+    /// The same in the place of `replaces`, which has the same name and goes in the same step: it
+    /// can be read until the new object can. `definer` is for what is planned again after a
+    /// restart.
     ///
     /// # Errors
-    /// As [`Coordinator::create_object`].
-    pub async fn create_planned(
+    /// Also when something depends on `replaces`; then it stays.
+    pub async fn replace_object(
         &self,
         object: Object,
-        definer: Definer,
+        definer: Option<Definer>,
         install: Install,
+        replaces: Option<ObjectId>,
     ) -> Result<ObjectId> {
-        let (object, definer) = (Box::new(object), Some(Arc::new(definer)));
-        self.ask(|reply| Request::Create { object, definer, install, reply }).await?
+        let definer = definer.map(Arc::new);
+        let creation = Box::new(Creation { object, definer, replaces });
+        self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
     /// Builds the dataflow of a materialized view that is in the catalog already; when this
@@ -364,7 +521,7 @@ impl Coordinator {
     /// Says why an object of the catalog cannot be read.
     pub fn restore_failed(&self, object: Arc<Object>, error: Error) {
         // The coordinator has gone only when the server stops.
-        let _ = self.events.send(Event::Client(Request::RestoreFailed { object, error }));
+        let _ = self.requests.send(Request::RestoreFailed { object, error });
     }
 
     /// Waits until everything up to now is in a checkpoint.
@@ -399,6 +556,25 @@ impl Coordinator {
         Ok(ReadView { epoch: raw.epoch, contents })
     }
 
+    /// The content of `objects` (tables and materialized views) at one epoch, as [`Self::read`]
+    /// takes it, without waiting for views and without making rows of anything. An object that
+    /// cannot be read says so when it is.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn pin(&self, objects: Vec<ObjectId>) -> Result<HashMap<ObjectId, Pinned>> {
+        self.ask(|reply| Request::Pin { objects, reply }).await
+    }
+
+    /// The rows of a table, as it is now, that have the keys of `keys`, whose rows have all of
+    /// the table's columns.
+    ///
+    /// # Errors
+    /// When the table has gone.
+    pub async fn lookup(&self, table: ObjectId, keys: RecordBatch) -> Result<RecordBatch> {
+        self.ask(|reply| Request::Lookup { table, keys, reply }).await?
+    }
+
     /// Waits for the exclusive right to write `tables`, in line.
     ///
     /// # Errors
@@ -406,17 +582,12 @@ impl Coordinator {
     pub async fn lock_tables(&self, tables: Vec<ObjectId>) -> Result<WriteLock> {
         let id = LockId::new();
         // Made before waiting: when this task is dropped, so is its place in line.
-        let lock = WriteLock { id, events: self.events.clone() };
+        let lock = WriteLock { id, requests: self.requests.clone() };
         let granted = self.ask(|reply| Request::Lock { id, tables, reply });
         match tokio::time::timeout(self.config.lock_timeout, granted).await {
             Ok(Ok(())) => Ok(lock),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::user(
-                SqlState::LOCK_NOT_AVAILABLE,
-                "canceling statement due to lock timeout",
-            )
-            .hint("Another transaction writes the same table; try again when it has ended.")
-            .retryable()),
+            Err(_) => Err(lock_timed_out()),
         }
     }
 
@@ -430,8 +601,28 @@ impl Coordinator {
         lock: Option<&WriteLock>,
         writes: Vec<TableWrite>,
     ) -> Result<WriteOutcome> {
-        let (lock, early) = (lock.map(|lock| lock.id), self.early);
-        self.ask(|reply| Request::Write { lock, writes, early, reply }).await?
+        let lock = lock.map(|lock| lock.id);
+        let (claim, early) = (Claim::default(), self.early);
+        self.ask(|reply| {
+            let write = WaitingWrite { writes, claim, early, reply };
+            Request::Write { lock, write }
+        })
+        .await?
+    }
+
+    /// The same without a lock, for a statement that may be cancelled while it waits in line: who
+    /// is told that it was cancelled must know that nothing was written.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn write_in_line(&self, writes: Vec<TableWrite>) -> Result<PendingWrite> {
+        let place = self.places.clone().acquire_owned().await.map_err(|_| stopping())?;
+        let (reply, answer) = oneshot::channel();
+        let claim = Claim::default();
+        let write = WaitingWrite { writes, claim: claim.clone(), early: self.early, reply };
+        let request = Request::Write { lock: None, write };
+        self.requests.send(request).map_err(|_| stopping())?;
+        Ok(PendingWrite { answer, claim, _place: place })
     }
 
     /// Runs `plan` as a dataflow of its own and hands out its changes: first its content as of
@@ -506,21 +697,40 @@ struct NewDataflow {
 }
 
 enum Purpose {
-    View { object: Box<Object>, made: Made, reply: Reply<ObjectId> },
+    View { creation: Box<Creation>, made: Made, reply: Reply<ObjectId> },
     Subscription { reply: Reply<Subscription> },
+}
+
+/// An object that is to be in the catalog.
+struct Creation {
+    object: Object,
+    /// Who made it, for what is planned again after a restart.
+    definer: Option<Arc<Definer>>,
+    /// What it takes the place of, which goes in the same step.
+    replaces: Option<ObjectId>,
+}
+
+impl Creation {
+    fn changes(&self) -> Vec<Change> {
+        let mut changes: Vec<Change> = self.replaces.map(Change::DropObject).into_iter().collect();
+        changes.push(Change::CreateObject(Arc::new(self.object.clone())));
+        let object = self.object.id;
+        changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
+        changes
+    }
 }
 
 /// How a view came to be.
 enum Made {
     /// By a statement: it goes into the catalog when it has its content.
-    New(Option<Arc<Definer>>),
+    Now,
     /// It was there before the server started, and stays when it cannot be built.
     Before,
 }
 
 /// A view whose initial content is being computed.
 struct Hydrating {
-    object: Box<Object>,
+    creation: Box<Creation>,
     made: Made,
     reply: Reply<ObjectId>,
     workers_left: HashSet<usize>,
@@ -545,7 +755,7 @@ struct PendingFlush {
 struct State {
     workers: Workers,
     catalog: Arc<RwLock<Arc<Catalog>>>,
-    events: Sender<Event>,
+    requests: Sender<Request>,
     clock: Clock,
     epochs: Epochs,
     next_id: u64,
@@ -574,34 +784,32 @@ struct State {
     /// Why everything is refused.
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
+    /// Keeps the queue open without a storage, too.
+    _storage_events: Sender<StorageEvent>,
     stop: bool,
 }
 
-/// A write that waits, for its tables or for a new dataflow.
+/// A write on its way to its tables.
 struct WaitingWrite {
     writes: Vec<TableWrite>,
+    claim: Claim,
     /// Need not be durable when it is answered.
     early: bool,
     reply: Reply<WriteOutcome>,
 }
 
 impl State {
-    #[expect(clippy::too_many_arguments, reason = "called once, with what others have made")]
     fn new(
         workers: Workers,
         catalog: Arc<RwLock<Arc<Catalog>>>,
-        events: Sender<Event>,
-        config: &CoordinatorConfig,
+        requests: Sender<Request>,
         clock: Clock,
-        durable: Option<Durable>,
-        failure: watch::Sender<Option<Error>>,
-        epoch: Epoch,
     ) -> State {
         State {
-            epochs: Epochs::new(workers.count(), epoch, config.epoch_interval_max),
+            epochs: Epochs::new(workers.count(), Epoch(0), Duration::ZERO),
             workers,
             catalog,
-            events,
+            requests,
             clock,
             next_id: 1,
             running: BTreeMap::new(),
@@ -619,9 +827,10 @@ impl State {
             errors: ErrorLog::default(),
             steps: VecDeque::new(),
             step_in_log: None,
-            durable,
+            durable: None,
             halted: None,
-            failure,
+            failure: watch::Sender::new(None),
+            _storage_events: unbounded().0,
             stop: false,
         }
     }
@@ -646,26 +855,21 @@ impl State {
         self.clock.elapsed()
     }
 
-    fn run(mut self, queue: &Receiver<Event>) {
+    fn run(mut self, queues: Queues) {
         let mut wake: Option<Moment> = None;
         while !self.stop {
-            let event = match wake {
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => queue.recv_timeout(at.saturating_sub(self.now())),
-            };
-            match event {
-                Ok(event) => {
+            if let Some(event) = queues.wait(wake.map(|at| at.saturating_sub(self.now()))) {
+                self.handle(event);
+                // What has arrived meanwhile is handled before deciding again; not for ever.
+                for _ in 0..EVENTS_AT_ONCE {
+                    let Some(event) = queues.next() else { break };
                     self.handle(event);
-                    // What has arrived meanwhile is handled before deciding again.
-                    while let Ok(event) = queue.try_recv() {
-                        self.handle(event);
-                    }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
             }
             wake = self.pump();
         }
+        // A worker that waits to report must not wait for ever.
+        drop(queues);
         self.workers.stop();
         // Writes what waits for the log.
         self.durable = None;
@@ -685,12 +889,12 @@ impl State {
 
     fn handle_request(&mut self, request: Request) {
         match request {
-            Request::Create { object, definer, install, reply } => {
-                self.create(object, definer, install, reply);
-            }
+            Request::Create { creation, install, reply } => self.create(creation, install, reply),
             Request::Restore { object, plan, reply } => {
-                let (id, object) = (object.id, Box::new(object.as_ref().clone()));
-                let purpose = Purpose::View { object, made: Made::Before, reply };
+                let id = object.id;
+                let object = object.as_ref().clone();
+                let creation = Box::new(Creation { object, definer: None, replaces: None });
+                let purpose = Purpose::View { creation, made: Made::Before, reply };
                 self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
             }
             Request::RestoreFailed { object, error } => self.add_failed(&object, error),
@@ -700,6 +904,20 @@ impl State {
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
             Request::Read { objects, reply } => self.read(objects, reply),
+            Request::Pin { objects, reply } => {
+                let _ = reply.send(self.pin(&objects));
+            }
+            Request::Lookup { table, keys, reply } => {
+                let found = match self.tables.get(&table) {
+                    Some(rows) => rows.lookup(&keys),
+                    None => Err(dependency_gone("the statement")),
+                };
+                let horizon = self.read_horizon(&[table]);
+                self.hold(horizon, false, move |durable| {
+                    // The client may have gone.
+                    let _ = reply.send(durable.and(found));
+                });
+            }
             Request::Lock { id, tables, reply } => {
                 self.locks.lock(id, tables, reply);
                 self.grant_locks();
@@ -708,9 +926,7 @@ impl State {
                 self.locks.unlock(id);
                 self.grant_locks();
             }
-            Request::Write { lock, writes, early, reply } => {
-                self.write(lock, WaitingWrite { writes, early, reply });
-            }
+            Request::Write { lock, write } => self.write(lock, write),
             Request::Subscribe { plan, reply } => {
                 let id = self.new_id();
                 let purpose = Purpose::Subscription { reply };
@@ -748,13 +964,28 @@ impl State {
             }
             Report::Failed { object, error } => self.failed(object, error),
             Report::RowErrors { object, errors } => {
-                let name = self
-                    .catalog()
-                    .get(object)
-                    .map_or_else(|| object.to_string(), |o| o.name.name.clone());
-                self.errors.record(&name, errors, self.clock.now());
+                // What has gone leaves no record.
+                if self.running.contains_key(&object) {
+                    let name = self.object_name(object);
+                    self.errors.record(object, &name, errors, self.clock.now());
+                }
             }
         }
+    }
+
+    /// The name of an object that runs, also of one that is being created.
+    fn object_name(&self, id: ObjectId) -> ObjectName {
+        let catalog = self.catalog();
+        let object = catalog.get(id).map(AsRef::as_ref);
+        let object = object.or_else(|| self.hydrating.get(&id).map(|h| &h.creation.object));
+        object.map_or_else(
+            || ObjectName {
+                database: String::new(),
+                schema: String::new(),
+                name: "subscription".to_owned(),
+            },
+            |object| object.name.clone(),
+        )
     }
 
     /// Does what has become possible; when to look again without an event.
@@ -897,52 +1128,91 @@ fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
 // ---- objects
 
 impl State {
-    fn create(
-        &mut self,
-        object: Box<Object>,
-        definer: Option<Arc<Definer>>,
-        install: Install,
-        reply: Reply<ObjectId>,
-    ) {
-        let mut object = object;
-        object.id = self.new_id();
+    fn create(&mut self, mut creation: Box<Creation>, install: Install, reply: Reply<ObjectId>) {
+        creation.object.id = self.new_id();
         match install {
-            Install::Dataflow(plan) => match self.check_new_view(&object, &plan) {
+            Install::Dataflow(plan) => match self.check_new_view(&creation, &plan) {
                 Ok(()) => {
-                    let id = object.id;
-                    let purpose = Purpose::View { object, made: Made::New(definer), reply };
+                    let id = creation.object.id;
+                    let purpose = Purpose::View { creation, made: Made::Now, reply };
                     self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
             install => {
-                self.steps.push_back(Step::Create { object, definer, install, reply });
+                self.steps.push_back(Step::Create { creation, install, reply });
                 self.run_steps();
             }
         }
     }
 
-    /// What can be said against a materialized view before its dataflow is built.
-    fn check_new_view(&self, object: &Object, plan: &Plan) -> Result<()> {
-        self.check_dependencies(object)?;
+    /// The objects that are being created: their dataflows wait or are filled, or they wait to be
+    /// published.
+    fn being_made(&self) -> impl Iterator<Item = &Creation> {
+        let filled = self.hydrating.values().map(|h| h.creation.as_ref());
         let published = self.steps.iter().filter_map(|step| match step {
-            Step::Publish { object, .. } => Some(&object.name),
+            Step::Publish { creation, .. } => Some(creation.as_ref()),
             _ => None,
         });
-        let waiting = self.new_dataflows.iter().filter_map(|n| match &n.purpose {
-            Purpose::View { object, .. } => Some(&object.name),
+        let waiting = self.new_dataflows.iter().filter_map(|new| match &new.purpose {
+            Purpose::View { creation, .. } => Some(creation.as_ref()),
             Purpose::Subscription { .. } => None,
         });
-        let mut being_made =
-            self.hydrating.values().map(|h| &h.object.name).chain(published).chain(waiting);
-        if being_made.any(|name| *name == object.name) {
+        filled.chain(published).chain(waiting)
+    }
+
+    /// What can be said against an object before anything of it is made.
+    fn check_new(&self, creation: &Creation) -> Result<Catalog> {
+        let object = &creation.object;
+        let catalog = self.catalog();
+        if object.depends_on.iter().any(|dependency| catalog.get(*dependency).is_none()) {
+            return Err(dependency_gone(&object.name.name));
+        }
+        if self.being_made().any(|other| other.object.name == object.name) {
             return Err(Error::user(
                 SqlState::DUPLICATE_TABLE,
                 format!("relation \"{}\" is being created already", object.name.name),
             ));
         }
-        self.catalog().apply(&[Change::CreateObject(Arc::new(object.clone()))])?;
+        self.check_replaced(creation)?;
+        catalog.apply(&creation.changes())
+    }
+
+    fn check_new_view(&self, creation: &Creation, plan: &Plan) -> Result<()> {
+        self.check_new(creation)?;
         operators::check(plan)
+    }
+
+    /// What is replaced must be there, and nothing may depend on it.
+    fn check_replaced(&self, creation: &Creation) -> Result<()> {
+        let Some(replaced) = creation.replaces else { return Ok(()) };
+        let catalog = self.catalog();
+        let Some(old) = catalog.get(replaced) else {
+            return Err(dependency_gone("the statement"));
+        };
+        let others = self.being_made().map(|other| &other.object);
+        let user = catalog.dependants(replaced).map(AsRef::as_ref).chain(others).find(|other| {
+            other.name != creation.object.name && other.depends_on.contains(&replaced)
+        });
+        match user {
+            None => Ok(()),
+            Some(user) => Err(Error::user(
+                SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+                format!(
+                    "cannot replace {} {} because other objects depend on it",
+                    old.kind_noun(),
+                    old.name.name
+                ),
+            )
+            .detail(format!(
+                "{} {} depends on {} {}",
+                user.kind_noun(),
+                user.name.name,
+                old.kind_noun(),
+                old.name.name
+            ))
+            .retryable()),
+        }
     }
 
     fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
@@ -982,6 +1252,7 @@ impl State {
         if self.running.remove(&id).is_none() {
             return;
         }
+        self.errors.forget(id);
         self.tables.remove(&id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -1037,9 +1308,9 @@ impl State {
             (error, _) => {
                 let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
                 match purpose {
-                    Purpose::View { object, made, reply } => {
+                    Purpose::View { creation, made, reply } => {
                         if let Made::Before = made {
-                            self.add_failed(&object, error.clone());
+                            self.add_failed(&creation.object, error.clone());
                         }
                         drop(reply.send(Err(error)));
                     }
@@ -1050,15 +1321,15 @@ impl State {
         };
         let as_of = self.epochs.closed();
         let (name, kind, result) = match purpose {
-            Purpose::View { object, made, reply } => {
-                let name = object.name.name.clone();
+            Purpose::View { creation, made, reply } => {
+                let name = creation.object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
-                self.hydrating.insert(id, Hydrating { object, made, reply, workers_left });
+                self.hydrating.insert(id, Hydrating { creation, made, reply, workers_left });
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 (name, kind, DataflowResult::Materialize)
             }
             Purpose::Subscription { reply } => {
-                let events = self.events.clone();
+                let requests = self.requests.clone();
                 let schema = plan.root.schema();
                 let (sender, subscription) = subscription::channel(
                     schema,
@@ -1067,7 +1338,7 @@ impl State {
                     self.gate(),
                     move || {
                         // The coordinator has gone only when the server stops.
-                        let _ = events.send(Event::Client(Request::Unsubscribe(id)));
+                        let _ = requests.send(Request::Unsubscribe(id));
                     },
                 );
                 let result = DataflowResult::Subscribe(sender.for_workers());
@@ -1111,11 +1382,11 @@ impl State {
         if !hydrating.workers_left.is_empty() {
             return;
         }
-        let Hydrating { object: view, made, reply, .. } =
+        let Hydrating { creation, made, reply, .. } =
             self.hydrating.remove(&object).expect("just found");
         match made {
-            Made::New(definer) => {
-                self.steps.push_back(Step::Publish { object: view, definer, reply });
+            Made::Now => {
+                self.steps.push_back(Step::Publish { creation, reply });
                 self.run_steps();
             }
             Made::Before => drop(reply.send(Ok(object))),
@@ -1131,7 +1402,7 @@ impl State {
             if let Some(hydrating) = self.hydrating.remove(&id) {
                 self.drop_running(id);
                 if let Made::Before = hydrating.made {
-                    self.add_failed(&hydrating.object, error.clone());
+                    self.add_failed(&hydrating.creation.object, error.clone());
                 }
                 let _ = hydrating.reply.send(Err(error.clone()));
                 continue;
@@ -1167,30 +1438,58 @@ fn dependency_gone(what: &str) -> Error {
 
 impl State {
     fn read(&mut self, objects: Vec<ObjectId>, reply: Reply<RawView>) {
-        // Acknowledged writes must be in what is read, so they must be in a closed epoch.
-        if !self.changes.is_empty() {
-            if self.new_dataflows.is_empty() {
-                self.close_epoch(true);
-            } else {
-                self.close_epoch(false);
-            }
-        }
+        self.close_written();
         let horizon = self.read_horizon(&objects);
         match self.begin_read(&objects) {
-            Ok(BeganRead { view, missing }) if missing.is_empty() => {
-                self.answer_read(horizon, view, reply);
-            }
-            Ok(BeganRead { view, missing }) => {
-                let request = self.next_read;
-                self.next_read += 1;
-                let objects = Arc::new(missing.keys().copied().collect());
-                self.reads.insert(request, PendingRead { view, missing, horizon, reply });
-                self.workers.send(Command::Snapshot { request, objects });
-            }
+            Ok(began) => self.go_on_reading(began, horizon, reply),
             Err(error) => {
                 let _ = reply.send(Err(error));
             }
         }
+    }
+
+    /// Acknowledged writes must be in what is read, so they must be in a closed epoch.
+    fn close_written(&mut self) {
+        if !self.changes.is_empty() {
+            self.close_epoch(self.new_dataflows.is_empty());
+        }
+    }
+
+    /// Answers when nothing is missing, else asks the workers.
+    fn go_on_reading(&mut self, began: BeganRead, horizon: u64, reply: Reply<RawView>) {
+        let BeganRead { view, missing } = began;
+        if missing.is_empty() {
+            return self.answer_read(horizon, view, reply);
+        }
+        let request = self.next_read;
+        self.next_read += 1;
+        let objects = Arc::new(missing.keys().copied().collect());
+        self.reads.insert(request, PendingRead { view, missing, horizon, reply });
+        self.workers.send(Command::Snapshot { request, objects });
+    }
+
+    /// One read for each object, all of the same epoch: nothing is closed in between.
+    fn pin(&mut self, objects: &[ObjectId]) -> HashMap<ObjectId, Pinned> {
+        self.close_written();
+        let mut pinned = HashMap::with_capacity(objects.len());
+        for object in objects {
+            let horizon = self.read_horizon(&[*object]);
+            let content = match self.begin_read(&[*object]) {
+                Ok(BeganRead { view, missing }) if missing.is_empty() => Pinned::Taken {
+                    parts: view.parts.into_iter().map(|(_, part)| part).collect(),
+                    version: self.tables.get(object).map(Table::version),
+                    durable: self.wait_for_log(horizon),
+                },
+                Ok(began) => {
+                    let (reply, answer) = oneshot::channel();
+                    self.go_on_reading(began, horizon, reply);
+                    Pinned::Waiting(answer)
+                }
+                Err(error) => Pinned::Failed(error),
+            };
+            pinned.insert(*object, content);
+        }
+        pinned
     }
 
     /// Takes what is at hand and lists the views whose workers must be asked.
@@ -1288,8 +1587,8 @@ impl State {
     }
 
     fn write_now(&mut self, write: WaitingWrite) {
-        let WaitingWrite { writes, early, reply } = write;
-        if reply.is_closed() {
+        let WaitingWrite { writes, claim, early, reply } = write;
+        if reply.is_closed() || !claim.take() {
             // The statement was cancelled while it waited.
             return;
         }

@@ -13,6 +13,7 @@
 //! | CREATE, DROP, ALTER, SUBSCRIBE, FLUSH, ... | no: 25001 | commits what came before, then runs |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono::{DateTime, Utc};
@@ -23,8 +24,9 @@ use crate::coordinator::command::{
     Connection, CopyFormat, CopyKind, Notice, Prepared, Response, Statement, Value,
 };
 use crate::coordinator::event_loop::Coordinator;
-use crate::coordinator::running::{Running, guard_rows};
+use crate::coordinator::running::{Limits, Running, guard_rows};
 use crate::coordinator::show;
+use crate::coordinator::system_relations::SessionDoor;
 use crate::coordinator::transaction::Block;
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::{PlannedDelete, PlannedInsert, PlannedUpdate};
@@ -84,8 +86,9 @@ impl Connection {
         let context = self.plan_context(parsed);
         let plan = self.plan_statement(&context, parsed, declared)?;
         let mut parameters = plan.parameters();
-        if let statement::Statement::Execute(_) = parsed.statement {
-            // Arguments are expressions of their own, without parameters.
+        use statement::Statement as S;
+        if let S::Execute(_) | S::Prepare(_) = parsed.statement {
+            // Arguments are expressions of their own, and PREPARE's parameters are EXECUTE's.
         } else if matches!(plan, StatementPlan::None) && parsed.parameter_count > 0 {
             return Err(Error::user(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1")
                 .hint("Parameters can stand in queries and in INSERT, UPDATE and DELETE."));
@@ -127,6 +130,10 @@ impl Connection {
             now,
             sql: parsed.sql.as_str().into(),
             settings: Arc::new(values),
+            session: Some(Arc::new(SessionDoor {
+                database: Arc::downgrade(&self.database),
+                session: self.session.clone(),
+            })),
         }
     }
 
@@ -212,8 +219,10 @@ impl Connection {
                 ),
             ));
         }
-        let timeout_ms = self.session.settings().duration_ms("statement_timeout");
-        let running = self.session.cancel.start(timeout_ms.map(std::time::Duration::from_millis));
+        if self.transaction.is_none() {
+            self.number_transaction();
+        }
+        let running = self.session.cancel.start(self.limits());
         {
             let mut activity = self.session.activity();
             activity.started_at = Some(self.database.now());
@@ -230,6 +239,12 @@ impl Connection {
             }
             other => other,
         })
+    }
+
+    fn limits(&self) -> Limits {
+        let settings = self.session.settings();
+        let limit = |name| settings.duration_ms(name).map(Duration::from_millis);
+        Limits { statement: limit("statement_timeout"), lock: limit("lock_timeout") }
     }
 
     /// In a failed block nothing runs but what ends it.
@@ -293,7 +308,7 @@ impl Connection {
         let statement = &parsed.statement;
         self.check_read_only(statement)?;
         if !runs_in_block(statement) {
-            self.leave_implicit_block(statement).await?;
+            self.leave_block(running, statement).await?;
         }
         match (statement, plan) {
             (S::Query(_), StatementPlan::Query(query)) => {
@@ -370,6 +385,7 @@ impl Connection {
             S::SetTransaction(modes) => self.set_transaction(modes)?,
             S::SetSessionCharacteristics(modes) => self.set_characteristics(modes)?,
             S::Discard(what) => self.run_discard(*what)?,
+            S::Unlisten => {}
             S::Begin(modes) => self.begin(modes)?,
             S::Commit { chain } => return self.end_block(running, true, *chain).await.map(Some),
             S::Rollback { chain } => {
@@ -402,7 +418,13 @@ impl Connection {
 
     /// A read-only transaction refuses to write.
     fn check_read_only(&self, statement: &statement::Statement) -> Result<()> {
-        if !writes(statement) || !self.session.settings().is_on("transaction_read_only") {
+        // A statement that stands alone is a transaction with the session's defaults.
+        let setting = if self.transaction.as_ref().is_none_or(|block| block.implicit) {
+            "default_transaction_read_only"
+        } else {
+            "transaction_read_only"
+        };
+        if !writes(statement) || !self.session.settings().is_on(setting) {
             return Ok(());
         }
         Err(Error::user(
@@ -411,8 +433,13 @@ impl Connection {
         ))
     }
 
-    /// Before a statement that must not stand in a block: an implicit one ends here.
-    async fn leave_implicit_block(&mut self, statement: &statement::Statement) -> Result<()> {
+    /// Before a statement that must not stand in a block: an implicit one ends here, an explicit one
+    /// if the setting says so.
+    async fn leave_block(
+        &mut self,
+        running: &Running,
+        statement: &statement::Statement,
+    ) -> Result<()> {
         match &self.transaction {
             None => Ok(()),
             Some(block) if block.implicit => {
@@ -420,11 +447,16 @@ impl Connection {
                 self.begin_implicit_block();
                 Ok(())
             }
+            Some(_) if self.session.settings().is_on("autocommit_before_ddl") => {
+                let modes = self.current_modes();
+                self.commit_on(running).await?;
+                self.begin(&modes)
+            }
             Some(_) => Err(Error::user(
                 SqlState::ACTIVE_SQL_TRANSACTION,
                 format!("{} cannot run inside a transaction block", statement.tag()),
             )
-            .hint("COMMIT first.")),
+            .hint("COMMIT first, or SET autocommit_before_ddl = on.")),
         }
     }
 
@@ -496,7 +528,8 @@ impl Connection {
 
     /// Ends the block with what it wrote.
     pub(super) async fn commit(&mut self) -> Result<()> {
-        let running = self.session.cancel.start(None);
+        let limits = Limits { statement: None, ..self.limits() };
+        let running = self.session.cancel.start(limits);
         self.commit_on(&running).await
     }
 

@@ -49,8 +49,8 @@ impl GroundState {
         }
         let objects: Vec<_> = ground.catalog.objects().cloned().collect();
         for object in objects {
-            let ObjectKind::Table(table) = &object.kind else { continue };
-            let mut rows = Table::new(object.schema.clone(), table.primary_key.clone())?;
+            let ObjectKind::Table(_) = &object.kind else { continue };
+            let mut rows = Table::of(&object)?;
             for changes in recovered.tables.remove(&object.id).unwrap_or_default() {
                 let changes = with_schema(&object.schema, &changes)?;
                 rows.replay(&changes).map_err(|e| contradiction(e, &object.name.name))?;
@@ -88,9 +88,8 @@ impl GroundState {
         self.catalog_changed = true;
         match change {
             Change::CreateObject(object) => {
-                if let ObjectKind::Table(table) = &object.kind {
-                    let rows = Table::new(object.schema.clone(), table.primary_key.clone())?;
-                    self.tables.insert(object.id, rows);
+                if let ObjectKind::Table(_) = &object.kind {
+                    self.tables.insert(object.id, Table::of(&object)?);
                     self.changed.insert(object.id, None);
                 }
             }

@@ -8,6 +8,7 @@
 //! | `transaction.rs` | blocks: one epoch to read, one epoch to write |
 //! | `running.rs` | cancel and timeout of a statement |
 //! | `query.rs`, `source_scan.rs` | SELECT: hold an epoch, run batch DataFusion over it; SUBSCRIBE |
+//! | `batch.rs` | the threads that queries compute on |
 //! | `write.rs`, `copy.rs` | INSERT, UPDATE, DELETE, TRUNCATE; COPY FROM STDIN |
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
@@ -23,6 +24,7 @@
 //! | `subscription.rs` | the workers' changes of a query as one feed in epoch order |
 //! | `errors.rs` | rows and records that were left out |
 
+mod batch;
 pub mod command;
 mod copy;
 mod cursor;

@@ -74,7 +74,19 @@ impl Connection {
             block.begun = true;
         }
         let contents = self.contents(running, context, planned).await?;
-        running.wait(planned.execute(&contents, context.now)).await
+        self.start_rows(running, context, planned, &contents).await
+    }
+
+    /// Starts a query over its contents.
+    pub(super) async fn start_rows(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+        planned: &PlannedQuery,
+        contents: &StatementContents,
+    ) -> Result<RowStream> {
+        let run = running.wait(planned.prepare_run(contents, context.now)).await?;
+        self.database.batch.rows(run)
     }
 
     /// Everything that the query reads, at one epoch.
@@ -120,12 +132,8 @@ impl Connection {
         planned: &PlannedQuery,
         contents: &StatementContents,
     ) -> Result<Vec<RecordBatch>> {
-        running
-            .wait(async {
-                let rows = planned.execute(contents, context.now).await?;
-                rows.try_collect::<Vec<RecordBatch>>().await
-            })
-            .await
+        let rows = self.start_rows(running, context, planned, contents).await?;
+        running.wait(rows.try_collect::<Vec<RecordBatch>>()).await
     }
 
     /// The value of a query of one row and one column, as EXECUTE's arguments are.

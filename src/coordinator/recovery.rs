@@ -250,5 +250,11 @@ async fn catch_up(
         }
         tokio::time::sleep(CATCH_UP_LOOK).await;
     }
+    // The last rows may be in an epoch that is still open.
+    if coordinator.sources().await?.iter().all(|source| source.finished) {
+        coordinator.flush().await?;
+    } else {
+        tokio::time::sleep(coordinator.config().epoch_interval_max * 2).await;
+    }
     Ok(())
 }

@@ -32,10 +32,11 @@ impl CancelState {
     }
 
     /// Starts a statement.
-    pub fn start(&self, timeout: Option<Duration>) -> Running {
+    pub fn start(&self, limits: Limits) -> Running {
         let running = Running {
             token: CancellationToken::new(),
-            deadline: timeout.map(|t| Instant::now() + t),
+            deadline: limits.statement.map(|t| Instant::now() + t),
+            lock_timeout: limits.lock,
             cancel: self.clone(),
         };
         self.set(Some(running.token.clone()));
@@ -54,11 +55,21 @@ impl CancelState {
     }
 }
 
+/// How long a statement may take; `None` is for ever.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Limits {
+    /// `statement_timeout`
+    pub statement: Option<Duration>,
+    /// `lock_timeout`: each wait for tables that others write.
+    pub lock: Option<Duration>,
+}
+
 /// One statement while it runs. Clones are the same statement.
 #[derive(Clone)]
 pub(super) struct Running {
     token: CancellationToken,
     deadline: Option<Instant>,
+    lock_timeout: Option<Duration>,
     cancel: CancelState,
 }
 
@@ -71,6 +82,22 @@ impl Running {
             () = sleep_until(self.deadline) => Err(timed_out()),
             result = future => result,
         }
+    }
+
+    /// As [`Running::wait`], for a lock: ends with SQLSTATE 55P03 after `lock_timeout`.
+    pub async fn wait_for_lock<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.lock_timeout {
+            None => self.wait(future).await,
+            Some(limit) => match tokio::time::timeout(limit, self.wait(future)).await {
+                Ok(result) => result,
+                Err(_) => Err(lock_timed_out()),
+            },
+        }
+    }
+
+    /// Whether waits for locks have a limit of the session's own.
+    pub fn limits_locks(&self) -> bool {
+        self.lock_timeout.is_some()
     }
 }
 
@@ -87,6 +114,13 @@ fn cancelled() -> Error {
 
 fn timed_out() -> Error {
     Error::user(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
+}
+
+/// SQLSTATE 55P03.
+pub(super) fn lock_timed_out() -> Error {
+    Error::user(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+        .hint("Another transaction writes the same table; try again when it has ended.")
+        .retryable()
 }
 
 /// `rows` until the statement is cancelled or too late; then one error, then the end.
@@ -139,24 +173,29 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_or_late_wait_ends_with_57014() {
         let state = CancelState::default();
-        let running = state.start(None);
+        let running = state.start(Limits::default());
         state.cancel();
         let error = running.wait(std::future::pending::<Result<()>>()).await.expect_err("ends");
         assert_eq!(error.sqlstate(), SqlState::QUERY_CANCELED);
         assert_eq!(error.message(), "canceling statement due to user request");
 
-        let running = state.start(Some(Duration::from_millis(5)));
+        let brief = Some(Duration::from_millis(5));
+        let running = state.start(Limits { statement: brief, lock: None });
         let error = running.wait(std::future::pending::<Result<()>>()).await.expect_err("ends");
         assert_eq!(error.message(), "canceling statement due to statement timeout");
+
+        let running = state.start(Limits { statement: None, lock: brief });
+        let wait = running.wait_for_lock(std::future::pending::<Result<()>>());
+        assert_eq!(wait.await.expect_err("ends").sqlstate(), SqlState::LOCK_NOT_AVAILABLE);
     }
 
     #[tokio::test]
     async fn a_cancel_hits_the_rows_that_are_read_and_nothing_when_idle() {
         let state = CancelState::default();
-        let first = state.start(None);
+        let first = state.start(Limits::default());
         let mut rows = guard_rows(Box::pin(futures::stream::pending()), first);
         // Another statement ran meanwhile and has ended.
-        state.start(None);
+        state.start(Limits::default());
         state.idle();
         state.cancel();
         assert!(rows.next().now_or_never().is_none(), "still waiting for rows");

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use crate::types::error::{Error, Result, SqlState};
 
 /// What `server_version` says. Clients choose their catalog queries by it.
-pub const SERVER_VERSION: &str = "15.0";
+pub use crate::sql::system_functions::SERVER_VERSION;
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,12 @@ use SettingKind as K;
 /// Every setting, in the order of `SHOW ALL`.
 pub const SETTINGS: &[SettingSpec] = &[
     reported("application_name", "", K::Text, "The client's name, as it wishes to be called."),
+    setting(
+        "autocommit_before_ddl",
+        "off",
+        K::Boolean,
+        "CREATE, DROP and the like in a transaction block commit it, and begin another behind.",
+    ),
     setting(
         "bytea_output",
         "hex",

@@ -1,21 +1,69 @@
 //! The system relations as one statement sees them: the facts behind them, taken at its start.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
     self, ErrorFact, SessionFact, SettingFact, SourceFact, SystemFacts,
 };
-use crate::coordinator::command::{Connection, SessionShared};
+use crate::coordinator::command::{Connection, DatabaseInner, SessionShared};
 use crate::coordinator::execute::micros;
 use crate::coordinator::running::Running;
 use crate::coordinator::settings::{SettingKind, find};
 use crate::sql::query::PlannedQuery;
+use crate::sql::resolve::SystemSource;
+use crate::sql::system_functions::Session;
 use crate::types::error::{Error, Result};
+
+/// What functions may ask of their connection. Plans are kept by the connection, so the way back
+/// to the server is weak.
+pub(super) struct SessionDoor {
+    pub database: Weak<DatabaseInner>,
+    pub session: Arc<SessionShared>,
+}
+
+impl Session for SessionDoor {
+    fn process_id(&self) -> i32 {
+        self.session.process_id
+    }
+
+    fn connected_at_us(&self) -> i64 {
+        micros(self.session.connected_at)
+    }
+
+    fn setting(&self, name: &str) -> Result<String> {
+        self.session.settings().get(name).map(str::to_owned)
+    }
+
+    fn set_setting(&self, name: &str, value: &str, local: bool) -> Result<String> {
+        let mut settings = self.session.settings();
+        settings.set(name, value, local)?;
+        settings.get(name).map(str::to_owned)
+    }
+
+    fn cancel(&self, process_id: i32) -> bool {
+        let Some(database) = self.database.upgrade() else { return false };
+        let sessions = database.sessions();
+        let other = sessions.iter().find(|s| s.process_id == process_id);
+        other.inspect(|s| s.cancel.cancel()).is_some()
+    }
+
+    fn transaction_id(&self) -> i64 {
+        self.session.transaction_id.load(Ordering::Relaxed)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        tokio::time::sleep(duration).boxed()
+    }
+}
 
 /// Facts for the system relations that one query names.
 #[derive(Default)]
@@ -86,11 +134,14 @@ impl Connection {
         }
         if names("errors") {
             let errors = running.wait(coordinator.errors()).await?;
+            let database = &self.session.database;
             contents.errors = errors
                 .into_iter()
+                // A subscription is of no database.
+                .filter(|e| e.object.database == *database || e.object.database.is_empty())
                 .map(|e| ErrorFact {
                     time_us: e.time.0,
-                    object: e.object,
+                    object: e.object.name,
                     place: e.place,
                     sqlstate: e.sqlstate,
                     message: e.message,
@@ -108,10 +159,9 @@ fn system_relations(plan: &LogicalPlan) -> Result<Vec<String>> {
     let mut names = Vec::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Some(schema) = scan.table_name.schema()
-            && system_views::SYSTEM_SCHEMAS.contains(&schema)
+            && let Some(source) = scan.source.downcast_ref::<SystemSource>()
         {
-            names.push(scan.table_name.table().to_owned());
+            names.push(source.relation.name.to_owned());
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

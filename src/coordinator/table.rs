@@ -8,17 +8,23 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 
+use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::pg_catalog::primary_key_name;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::state::keyed_table::{KeyedTable, OnConflict};
 use crate::state::multi_table::MultiTable;
 use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
-use crate::types::error::{Result, SqlState};
+use crate::types::error::{Error, Result, SqlState};
 
 /// One table's content.
 pub struct Table {
+    /// The constraint that messages name.
+    key_name: String,
     schema: SchemaRef,
     rows: Rows,
+    /// Grows with every write that changes something.
+    version: u64,
 }
 
 enum Rows {
@@ -35,17 +41,50 @@ pub struct Written {
 }
 
 impl Table {
-    /// An empty table; `key` are the columns of its primary key, none when it has none.
+    /// An empty table; `key` are the columns of its primary key `key_name`, none when it has none.
     ///
     /// # Errors
     /// For a key column whose type has no equality.
-    pub fn new(schema: SchemaRef, key: Vec<usize>) -> Result<Table> {
+    pub fn new(key_name: String, schema: SchemaRef, key: Vec<usize>) -> Result<Table> {
         let rows = if key.is_empty() {
             Rows::Bag(Box::new(MultiTable::bag(schema.clone())?))
         } else {
             Rows::Keyed(Box::new(KeyedTable::new(schema.clone(), key)?))
         };
-        Ok(Table { schema, rows })
+        Ok(Table { key_name, schema, rows, version: 0 })
+    }
+
+    /// The empty table of a catalog object.
+    ///
+    /// # Errors
+    /// As [`Table::new`].
+    pub fn of(object: &Object) -> Result<Table> {
+        let ObjectKind::Table(definition) = &object.kind else {
+            return Err(Error::internal("only tables are installed as tables"));
+        };
+        let (schema, key) = (object.schema.clone(), definition.primary_key.clone());
+        Table::new(primary_key_name(object), schema, key)
+    }
+
+    /// Equal at two times only if nothing was written between them.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The rows that have the keys of `keys`, whose rows have all columns; none without a key.
+    ///
+    /// # Errors
+    /// When the columns are not the table's.
+    pub fn lookup(&self, keys: &RecordBatch) -> Result<RecordBatch> {
+        match &self.rows {
+            Rows::Keyed(table) => {
+                // A key that is asked for twice has one row.
+                let found = table.find(keys)?.rows;
+                let once = ChangeBatch::inserts(found).consolidate()?;
+                Ok(once.rows().clone())
+            }
+            Rows::Bag(_) => Ok(RecordBatch::new_empty(self.schema.clone())),
+        }
     }
 
     /// The content now.
@@ -64,7 +103,9 @@ impl Table {
         let (changes, count) = match change {
             WriteChange::Insert { rows, on_conflict } => {
                 let changes = match &self.rows {
-                    Rows::Keyed(table) => table.resolve_insert(&rows, on_conflict.into())?,
+                    Rows::Keyed(table) => table
+                        .resolve_insert(&rows, on_conflict.into())
+                        .map_err(|error| self.name_key(error))?,
                     Rows::Bag(_) => ChangeBatch::inserts(rows),
                 };
                 let count = positive_weight(&changes);
@@ -110,17 +151,28 @@ impl Table {
         if changes.is_empty() {
             return Ok(());
         }
-        match &mut self.rows {
+        let applied = match &mut self.rows {
             Rows::Keyed(table) => table.apply(changes),
             Rows::Bag(table) => table.apply(changes),
+        };
+        applied.map_err(|error| self.name_key(error))?;
+        self.version += 1;
+        Ok(())
+    }
+
+    /// A unique violation in Postgres's words, which name the key's constraint.
+    fn name_key(&self, error: Error) -> Error {
+        if error.sqlstate() != SqlState::UNIQUE_VIOLATION {
+            return error;
         }
-        .map_err(|error| {
-            if error.sqlstate() == SqlState::UNIQUE_VIOLATION {
-                error.hint("Use INSERT ... ON CONFLICT, or WITH (on_conflict = 'update').")
-            } else {
-                error
-            }
-        })
+        let named = Error::user(
+            SqlState::UNIQUE_VIOLATION,
+            format!("duplicate key value violates unique constraint \"{}\"", self.key_name),
+        );
+        match &error.body().detail {
+            Some(detail) => named.detail(detail.clone()),
+            None => named,
+        }
     }
 }
 

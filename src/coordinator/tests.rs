@@ -23,7 +23,7 @@ fn database() -> Database {
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");
-    Database::new(coordinator, clock)
+    Database::new(coordinator, clock).expect("threads can be started")
 }
 
 async fn connect(database: &Database) -> Connection {

@@ -1,13 +1,15 @@
 //! Transaction blocks: many statements, one epoch.
 //!
-//! Reads. The first read of a block takes the content of every table and materialized view of
-//! the database at the newest epoch; later reads see that epoch.
+//! Reads. The first read of a block pins the newest epoch of every table and materialized view of
+//! the database, which copies nothing and waits for nothing; rows are made, and views waited for,
+//! when a statement reads them. All reads see that epoch.
 //!
 //! Writes are collected and committed together, as one epoch:
 //! 1. A write statement locks its table and the tables that its rows are computed from, before it
 //!    reads them; the locks are held until the block ends.
 //! 2. What it changes is added to the block's pending changes of the table.
-//! 3. Reads of a table with pending changes see them, laid over the content under the lock.
+//! 3. Reads of a table with pending changes see them, laid over the content under the lock. A
+//!    write that needs to know only which keys exist asks for these, and reads no more.
 //!    A materialized view over such a table is computed as a plain view over it.
 //! 4. COMMIT locks what the block has only read, checks that it is still as it was read, and
 //!    writes the pending changes. (At `read committed` nothing is checked.)
@@ -23,10 +25,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{Object, ObjectKind};
 use crate::catalog::snapshot::Catalog;
-use crate::coordinator::event_loop::{Coordinator, ReadView, TableWrite, WriteChange, WriteLock};
-use crate::coordinator::rows::{overlay, same_content};
+use crate::coordinator::event_loop::{Coordinator, Pinned, TableWrite, WriteChange, WriteLock};
+use crate::coordinator::rows::{has_keys, overlay, same_content};
 use crate::coordinator::running::Running;
 use crate::coordinator::settings::Settings;
 use crate::types::change::ChangeBatch;
@@ -47,18 +49,25 @@ pub(super) struct Block {
     failed: bool,
     /// The version that all its statements see.
     catalog: Option<Arc<Catalog>>,
-    /// What its reads see of objects that it has not locked.
-    view: Option<Arc<ReadView>>,
+    /// What its reads see of objects that it has not locked, at the epoch of its first read.
+    view: Option<HashMap<ObjectId, Pinned>>,
     /// Tables that its reads outside of locks depend on.
     seen: BTreeSet<ObjectId>,
     lock: Option<WriteLock>,
     /// Content of the locked tables when they were locked: nobody else changes it.
-    locked: HashMap<ObjectId, Vec<RecordBatch>>,
+    locked: HashMap<ObjectId, LockedTable>,
     /// Changes by this block, of locked tables, oldest first.
     pending: BTreeMap<ObjectId, Vec<ChangeBatch>>,
     savepoints: Vec<Savepoint>,
     /// What ROLLBACK goes back to.
     settings_before: Settings,
+}
+
+/// A table that only this block writes.
+struct LockedTable {
+    content: Pinned,
+    /// The table's number of writes.
+    version: u64,
 }
 
 /// A place in a block to go back to.
@@ -135,86 +144,96 @@ impl Block {
         let catalog = self.catalog(coordinator);
         let unlocked: Vec<ObjectId> =
             objects.iter().copied().filter(|id| !self.locked.contains_key(id)).collect();
-        let mut contents = self.locked_contents(&catalog, objects)?;
+        let mut contents = self.locked_contents(running, &catalog, objects).await?;
         if unlocked.is_empty() {
             return Ok(contents);
         }
-        let view = self.view(coordinator, running, &catalog, &unlocked).await?;
+        if self.view.is_none() {
+            self.view = Some(pin_database(coordinator, running, &catalog, &unlocked).await?);
+        }
         for id in &unlocked {
-            let content = view.contents.get(id).ok_or_else(|| not_in_view(&catalog, *id))?;
-            contents.insert(*id, content.clone());
+            let pinned = self.view.as_mut().and_then(|view| view.get_mut(id));
+            let pinned = pinned.ok_or_else(|| not_in_view(&catalog, *id))?;
+            let rows = running.wait(async { Ok(pinned.rows().await?.to_vec()) }).await?;
+            contents.insert(*id, rows);
         }
         self.seen.extend(base_tables(&catalog, &unlocked));
         Ok(contents)
     }
 
-    /// The block's epoch, of every object of its database if that is possible.
-    async fn view(
-        &mut self,
-        coordinator: &Coordinator,
-        running: &Running,
-        catalog: &Catalog,
-        wanted: &[ObjectId],
-    ) -> Result<Arc<ReadView>> {
-        if let Some(view) = &self.view {
-            return Ok(view.clone());
-        }
-        let database = wanted.first().and_then(|id| catalog.get(*id)).map(|o| &o.name.database);
-        let all: Vec<ObjectId> = catalog
-            .objects()
-            .filter(|o| Some(&o.name.database) == database && is_stored(&o.kind))
-            .map(|o| o.id)
-            .collect();
-        let view = match running.wait(coordinator.read(all)).await {
-            Ok(view) => view,
-            Err(error) if error.sqlstate() == SqlState::QUERY_CANCELED => return Err(error),
-            // One object that cannot be read must not keep the block from reading the others.
-            Err(_) => running.wait(coordinator.read(wanted.to_vec())).await?,
-        };
-        let view = Arc::new(view);
-        self.view = Some(view.clone());
-        Ok(view)
-    }
-
-    /// What a write of `target` sees of `objects`, now and until the block ends: it and the
-    /// tables behind them are locked.
-    pub async fn read_for_write(
+    /// Locks `target` and the tables behind `objects`, now and until the block ends.
+    pub async fn lock_for_write(
         &mut self,
         coordinator: &Coordinator,
         running: &Running,
         target: ObjectId,
         objects: &[ObjectId],
         strict: bool,
-    ) -> Result<Contents> {
+    ) -> Result<()> {
         let catalog = self.catalog(coordinator);
         let mut tables = base_tables(&catalog, objects);
         tables.insert(target);
-        self.lock(coordinator, running, &catalog, tables, strict).await?;
+        self.lock(coordinator, running, &catalog, tables, strict).await
+    }
+
+    /// What a write sees of `objects`, the tables behind which are locked.
+    pub async fn read_for_write(
+        &mut self,
+        coordinator: &Coordinator,
+        running: &Running,
+        objects: &[ObjectId],
+    ) -> Result<Contents> {
+        let catalog = self.catalog(coordinator);
         let views: Vec<ObjectId> =
             objects.iter().copied().filter(|id| !self.locked.contains_key(id)).collect();
-        let mut wanted = objects.to_vec();
-        wanted.push(target);
-        let mut contents = self.locked_contents(&catalog, &wanted)?;
+        let mut contents = self.locked_contents(running, &catalog, objects).await?;
         if !views.is_empty() {
             contents.extend(running.wait(coordinator.read(views)).await?.contents);
         }
         Ok(contents)
     }
 
+    /// The rows of the locked table `table` that have the keys of `wanted`, with the block's
+    /// changes. The table is not read for it: its index is asked.
+    pub async fn rows_with_keys(
+        &self,
+        coordinator: &Coordinator,
+        running: &Running,
+        table: &Object,
+        key: &[usize],
+        wanted: &RecordBatch,
+    ) -> Result<RecordBatch> {
+        assert!(self.locked.contains_key(&table.id), "keys stay as they are under the lock");
+        rows_with_keys(coordinator, running, table, key, wanted, self.pending_of(table.id)).await
+    }
+
+    /// What the block has changed in a table, oldest first.
+    pub fn pending_of(&self, table: ObjectId) -> &[ChangeBatch] {
+        self.pending.get(&table).map_or(&[], Vec::as_slice)
+    }
+
     /// Content of those of `objects` that are locked, with the block's changes.
-    fn locked_contents(&self, catalog: &Catalog, objects: &[ObjectId]) -> Result<Contents> {
+    async fn locked_contents(
+        &mut self,
+        running: &Running,
+        catalog: &Catalog,
+        objects: &[ObjectId],
+    ) -> Result<Contents> {
         let mut contents = Contents::new();
         for id in objects {
-            let (Some(base), Some(object)) = (self.locked.get(id), catalog.get(*id)) else {
+            let (Some(locked), Some(object)) = (self.locked.get_mut(id), catalog.get(*id)) else {
                 continue;
             };
             let pending = self.pending.get(id).map_or(&[][..], Vec::as_slice);
-            contents.insert(*id, overlay(base, &object.schema, pending)?);
+            let rows = running
+                .wait(async { overlay(locked.content.rows().await?, &object.schema, pending) })
+                .await?;
+            contents.insert(*id, rows);
         }
         Ok(contents)
     }
 
-    /// Locks those of `tables` that are not locked yet, and reads them.
+    /// Locks those of `tables` that are not locked yet, and pins their content.
     async fn lock(
         &mut self,
         coordinator: &Coordinator,
@@ -233,21 +252,32 @@ impl Block {
         self.lock = None;
         let mut all: Vec<ObjectId> = self.locked.keys().copied().chain(new.clone()).collect();
         all.sort_unstable();
-        self.lock = Some(running.wait(coordinator.lock_tables(all.clone())).await?);
-        let mut view = running.wait(coordinator.read(all)).await?;
-        for (id, before) in &self.locked {
-            check_unchanged(catalog, *id, before, &view)?;
+        self.lock = Some(running.wait_for_lock(coordinator.lock_tables(all.clone())).await?);
+        let mut now: HashMap<ObjectId, LockedTable> = HashMap::with_capacity(all.len());
+        for (id, content) in running.wait(coordinator.pin(all)).await? {
+            now.insert(id, LockedTable::of(content)?);
         }
-        if strict && let Some(seen) = &self.view {
+        for (id, before) in &mut self.locked {
+            let after = now.get_mut(id).ok_or_else(|| not_in_view(catalog, *id))?;
+            if before.version != after.version {
+                check_unchanged(catalog, *id, &mut before.content, &mut after.content).await?;
+            }
+        }
+        if strict && let Some(seen) = &mut self.view {
             for id in new.iter().filter(|id| self.seen.contains(id)) {
-                if let Some(before) = seen.contents.get(id) {
-                    check_unchanged(catalog, *id, before, &view)?;
+                let (Some(before), Some(after)) = (seen.get_mut(id), now.get_mut(id)) else {
+                    continue;
+                };
+                let unread = matches!(before, Pinned::Taken { version: Some(version), .. }
+                    if *version == after.version);
+                if !unread {
+                    check_unchanged(catalog, *id, before, &mut after.content).await?;
                 }
             }
         }
         for id in new {
-            let content = view.contents.remove(&id).unwrap_or_default();
-            self.locked.insert(id, content);
+            let table = now.remove(&id).ok_or_else(|| not_in_view(catalog, id))?;
+            self.locked.insert(id, table);
         }
         Ok(())
     }
@@ -354,15 +384,64 @@ pub(super) fn base_tables(catalog: &Catalog, objects: &[ObjectId]) -> BTreeSet<O
     tables
 }
 
-fn check_unchanged(
+impl LockedTable {
+    fn of(content: Pinned) -> Result<LockedTable> {
+        match content {
+            Pinned::Taken { version: Some(version), .. } => Ok(LockedTable { content, version }),
+            Pinned::Failed(error) => Err(error),
+            _ => Err(Error::internal("only tables are locked")),
+        }
+    }
+}
+
+/// The newest epoch of everything that is stored in the database of `wanted`.
+async fn pin_database(
+    coordinator: &Coordinator,
+    running: &Running,
+    catalog: &Catalog,
+    wanted: &[ObjectId],
+) -> Result<HashMap<ObjectId, Pinned>> {
+    let database = wanted.first().and_then(|id| catalog.get(*id)).map(|o| &o.name.database);
+    let all: Vec<ObjectId> = catalog
+        .objects()
+        .filter(|o| Some(&o.name.database) == database && is_stored(&o.kind))
+        .map(|o| o.id)
+        .collect();
+    running.wait(coordinator.pin(all)).await
+}
+
+/// The rows of a locked table that have the keys of `wanted`, after `pending` changes.
+pub(super) async fn rows_with_keys(
+    coordinator: &Coordinator,
+    running: &Running,
+    table: &Object,
+    key: &[usize],
+    wanted: &RecordBatch,
+    pending: &[ChangeBatch],
+) -> Result<RecordBatch> {
+    if key.is_empty() {
+        return Ok(RecordBatch::new_empty(table.schema.clone()));
+    }
+    let base = running.wait(coordinator.lookup(table.id, wanted.clone())).await?;
+    let mut changes = Vec::new();
+    for change in pending {
+        let hits = has_keys(change.rows(), key, wanted)?;
+        if hits.true_count() > 0 {
+            changes.push(change.filter(&hits)?);
+        }
+    }
+    let rows = overlay(&[base], &table.schema, &changes)?;
+    Ok(arrow::compute::concat_batches(&table.schema, &rows)?)
+}
+
+async fn check_unchanged(
     catalog: &Catalog,
     id: ObjectId,
-    before: &[RecordBatch],
-    now: &ReadView,
+    before: &mut Pinned,
+    now: &mut Pinned,
 ) -> Result<()> {
     let Some(object) = catalog.get(id) else { return Ok(()) };
-    let now = now.contents.get(&id).map_or(&[][..], Vec::as_slice);
-    if same_content(before, now, &object.schema)? {
+    if same_content(before.rows().await?, now.rows().await?, &object.schema)? {
         return Ok(());
     }
     Err(Error::user(

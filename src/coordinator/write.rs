@@ -8,25 +8,30 @@
 //!    block it is a block of its own: changes are written and locks given back at its end.
 //! 3. In a block that goes on, keys are checked here, so that the statement that breaks a key
 //!    fails, and not the COMMIT.
+//!
+//! An INSERT asks the table's index for the rows with its keys; it reads the table only when its
+//! query does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 
 use crate::catalog::object::{Object, ObjectKind, TableConflict, TableObject};
 use crate::catalog::pg_catalog::primary_key_name;
 use crate::coordinator::command::{Connection, Response};
-use crate::coordinator::event_loop::{TableWrite, WriteChange, WriteConflict};
+use crate::coordinator::event_loop::{
+    Coordinator, TableWrite, WriteChange, WriteConflict, WriteOutcome,
+};
 use crate::coordinator::execute::done;
 use crate::coordinator::query::{StatementContents, split_objects};
-use crate::coordinator::rows::{RowIndex, columns_at, overlay, rows_with_keys};
+use crate::coordinator::rows::{RowIndex, columns_at, has_keys, overlay};
 use crate::coordinator::running::Running;
 use crate::coordinator::transaction::{Block, base_tables};
+use crate::functions::scalar::cast::shown_value;
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::{
     EXCLUDED, InsertConflict, PlannedDelete, PlannedInsert, PlannedUpdate, check_rows,
@@ -79,14 +84,18 @@ impl Connection {
     ) -> Result<Done> {
         let coordinator = self.write_coordinator();
         let (stored, sources) = split_objects(&context.catalog, &insert.rows.objects);
-        let (lock, stored) = if stored.is_empty() {
+        let (lock, stored) = if stored.is_empty() && running.limits_locks() {
+            // The line has no limit of its own.
+            let lock = coordinator.lock_tables(vec![insert.table.id]);
+            (Some(running.wait_for_lock(lock).await?), HashMap::new())
+        } else if stored.is_empty() {
             (None, HashMap::new())
         } else {
             // Rows computed from tables: nobody changes these until the rows are in.
             let mut tables = base_tables(&context.catalog, &stored);
             tables.insert(insert.table.id);
             let tables = tables.into_iter().collect();
-            let lock = running.wait(coordinator.lock_tables(tables)).await?;
+            let lock = running.wait_for_lock(coordinator.lock_tables(tables)).await?;
             let view = running.wait(coordinator.read(stored)).await?;
             (Some(lock), view.contents)
         };
@@ -96,9 +105,7 @@ impl Connection {
             WriteChange::Insert { rows, on_conflict: conflict_of(&insert.conflict, definition) };
         let write = vec![TableWrite { table: insert.table.id, change }];
         let outcome = match &lock {
-            // Waits in line behind transactions of the same table, so it can be cancelled; then
-            // the coordinator finds nobody waiting for the answer.
-            None => running.wait(coordinator.write(None, write)).await?,
+            None => write_in_line(&coordinator, running, write).await?,
             Some(lock) => coordinator.write(Some(lock), write).await?,
         };
         let (Some(count), Some(rows)) =
@@ -122,34 +129,34 @@ impl Connection {
         let definition = table_of(table, "insert into")?;
         let mut objects = insert.rows.objects.clone();
         if let InsertConflict::Update(update) = &insert.conflict {
-            objects.extend(update.objects.iter().filter(|id| **id != EXCLUDED));
+            // The table itself, too, when a subquery reads it beside the rows that exist.
+            let others = update.query.objects.iter().filter(|id| **id != EXCLUDED);
+            objects.extend(others.filter(|id| **id != table.id || update.reads_table));
         }
         let mut contents =
             self.write_contents(block, running, context, table.id, &objects, &insert.rows).await?;
         let rows = self.rows_for(running, context, table, &insert.rows, &contents).await?;
-        let content = contents.stored.get(&table.id).cloned().unwrap_or_default();
+        let coordinator = self.database.coordinator.clone();
         let key = &definition.primary_key;
+        let existing = block.rows_with_keys(&coordinator, running, table, key, &rows).await?;
         if let InsertConflict::Update(update) = &insert.conflict {
             contents.stored.insert(EXCLUDED, vec![rows.clone()]);
-            let pairs = self.collect(running, context, update, &contents).await?;
-            let pairs = concat(&update.schema, &pairs)?;
+            if !update.reads_table {
+                contents.stored.insert(table.id, vec![existing.clone()]);
+            }
+            let pairs = self.collect(running, context, &update.query, &contents).await?;
+            let pairs = concat(&update.query.schema, &pairs)?;
             let (old, new) = split_pairs(table, &pairs)?;
-            let existing = rows_with_keys(&content, &table.schema, key, &rows)?;
             let fresh = rows_without_keys(&existing, key, &rows)?;
             check_updated_once(key, &old, &fresh)?;
             if !alone {
-                check_keys_after(table, key, &content, &old, &new)?;
+                check_moved_keys(block, &coordinator, running, table, key, &old, &new).await?;
             }
             let all_new = compute::concat_batches(&table.schema, [&fresh, &new])?;
             block.add(table.id, ChangeBatch::deletes(old));
             block.add(table.id, ChangeBatch::inserts(all_new.clone()));
             return Ok(Done { count: all_new.num_rows() as u64, rows: all_new });
         }
-        let existing = if key.is_empty() {
-            RecordBatch::new_empty(table.schema.clone())
-        } else {
-            rows_with_keys(&content, &table.schema, key, &rows)?
-        };
         let conflict = conflict_of(&insert.conflict, definition);
         let resolved = resolve_insert(table, key, &existing, rows, conflict)?;
         block.add(table.id, resolved.changes);
@@ -182,15 +189,16 @@ impl Connection {
         update: &PlannedUpdate,
     ) -> Result<Done> {
         let table = &update.table;
-        let contents = self
-            .write_contents(block, running, context, table.id, &update.rows.objects, &update.rows)
-            .await?;
+        let objects = &update.rows.objects;
+        let contents =
+            self.write_contents(block, running, context, table.id, objects, &update.rows).await?;
         let pairs = self.collect(running, context, &update.rows, &contents).await?;
         let pairs = concat(&update.rows.schema, &pairs)?;
         let (old, new) = split_pairs(table, &pairs)?;
         if !alone && let ObjectKind::Table(definition) = &table.kind {
-            let content = contents.stored.get(&table.id).map_or(&[][..], Vec::as_slice);
-            check_keys_after(table, &definition.primary_key, content, &old, &new)?;
+            let coordinator = self.database.coordinator.clone();
+            let key = &definition.primary_key;
+            check_moved_keys(block, &coordinator, running, table, key, &old, &new).await?;
         }
         block.add(table.id, ChangeBatch::deletes(old));
         block.add(table.id, ChangeBatch::inserts(new.clone()));
@@ -254,7 +262,7 @@ impl Connection {
         if self.transaction.is_none() {
             let ids: Vec<ObjectId> = tables.iter().map(|t| t.id).collect();
             let coordinator = self.write_coordinator();
-            let lock = running.wait(coordinator.lock_tables(ids.clone())).await?;
+            let lock = running.wait_for_lock(coordinator.lock_tables(ids.clone())).await?;
             let writes = ids
                 .into_iter()
                 .map(|table| TableWrite { table, change: WriteChange::Truncate })
@@ -277,8 +285,8 @@ impl Connection {
         let strict = self.strict();
         for table in tables {
             let coordinator = &self.database.coordinator;
-            let contents =
-                block.read_for_write(coordinator, running, table.id, &[], strict).await?;
+            block.lock_for_write(coordinator, running, table.id, &[], strict).await?;
+            let contents = block.read_for_write(coordinator, running, &[table.id]).await?;
             for batch in contents.get(&table.id).into_iter().flatten() {
                 block.add(table.id, ChangeBatch::deletes(batch.clone()));
             }
@@ -328,7 +336,8 @@ impl Connection {
         let (stored, sources) = split_objects(&context.catalog, objects);
         let strict = self.strict();
         let coordinator = &self.database.coordinator;
-        let stored = block.read_for_write(coordinator, running, target, &stored, strict).await?;
+        block.lock_for_write(coordinator, running, target, &stored, strict).await?;
+        let stored = block.read_for_write(coordinator, running, &stored).await?;
         self.contents_over(running, context, query, stored, sources).await
     }
 
@@ -341,7 +350,7 @@ impl Connection {
         query: &PlannedQuery,
         contents: &StatementContents,
     ) -> Result<RecordBatch> {
-        let mut rows = running.wait(query.execute(contents, context.now)).await?;
+        let mut rows = self.start_rows(running, context, query, contents).await?;
         let mut collected = RowCollector::default();
         while let Some(batch) = running.wait(async { rows.next().await.transpose() }).await? {
             collected.add(check_rows(table, batch)?)?;
@@ -372,9 +381,26 @@ impl Connection {
         };
         stored.insert(table.id, vec![done.rows]);
         let contents = self.contents_over(running, context, query, stored, sources).await?;
-        let rows = running.wait(query.execute(&contents, context.now)).await?;
+        let rows = self.start_rows(running, context, query, &contents).await?;
         let tag = format!("{command} {{}}");
         Ok(Response::Rows { schema: query.schema.clone(), rows, tag })
+    }
+}
+
+/// Writes a plain INSERT, which waits in line behind transactions of the same table. A statement
+/// that is cancelled meanwhile is taken back; when it is too late for that, it has been done, and
+/// so the client is told.
+pub(super) async fn write_in_line(
+    coordinator: &Coordinator,
+    running: &Running,
+    writes: Vec<TableWrite>,
+) -> Result<WriteOutcome> {
+    let mut write = running.wait(coordinator.write_in_line(writes)).await?;
+    match running.wait(write.outcome()).await {
+        Err(error) if error.sqlstate() == SqlState::QUERY_CANCELED && !write.withdraw() => {
+            write.outcome().await
+        }
+        outcome => outcome,
     }
 }
 
@@ -493,17 +519,16 @@ fn check_updated_once(key: &[usize], old: &RecordBatch, fresh: &RecordBatch) -> 
     Ok(())
 }
 
-/// Keys are unique after `old` has become `new` in `content`.
-fn check_keys_after(
+/// Keys are unique after `old` has become `new` in the locked `table`.
+async fn check_moved_keys(
+    block: &Block,
+    coordinator: &Coordinator,
+    running: &Running,
     table: &Object,
     key: &[usize],
-    content: &[RecordBatch],
     old: &RecordBatch,
     new: &RecordBatch,
 ) -> Result<()> {
-    if key.is_empty() {
-        return Ok(());
-    }
     let same = columns_at(old, key)
         .iter()
         .zip(columns_at(new, key))
@@ -511,14 +536,28 @@ fn check_keys_after(
     if same {
         return Ok(());
     }
+    let taken = block.rows_with_keys(coordinator, running, table, key, new).await?;
+    check_keys_after(table, key, &[taken], old, new)
+}
+
+/// Keys are unique after `old` has become `new`; `content` has all rows with the keys of `new`.
+fn check_keys_after(
+    table: &Object,
+    key: &[usize],
+    content: &[RecordBatch],
+    old: &RecordBatch,
+    new: &RecordBatch,
+) -> Result<()> {
     let index = RowIndex::new(&columns_at(new, key), new.num_rows())?;
     if let Some((_, row)) = index.repeated {
         return Err(unique_violation(table, key, new, row as usize));
     }
     let rest = overlay(content, &table.schema, &[ChangeBatch::deletes(old.clone())])?;
-    let taken = rows_with_keys(&rest, &table.schema, key, new)?;
-    if taken.num_rows() > 0 {
-        return Err(unique_violation(table, key, &taken, 0));
+    for batch in rest {
+        let taken = has_keys(&batch, key, new)?;
+        if let Some(row) = taken.values().set_indices().next() {
+            return Err(unique_violation(table, key, &batch, row));
+        }
     }
     Ok(())
 }
@@ -601,25 +640,16 @@ fn last_of_each_key(rows: &RecordBatch, key: &[usize]) -> Result<RecordBatch> {
 /// SQLSTATE 23505 for the key of `rows[row]`.
 fn unique_violation(table: &Object, key: &[usize], rows: &RecordBatch, row: usize) -> Error {
     let names: Vec<&str> = key.iter().map(|c| table.schema.field(*c).name().as_str()).collect();
-    let values: Vec<String> =
-        key.iter().map(|column| value_text(rows.column(*column), row)).collect();
+    let values: Vec<String> = key
+        .iter()
+        .map(|column| shown_value(rows.column(*column), table.schema.field(*column), row))
+        .collect();
+    let constraint = primary_key_name(table);
     Error::user(
         SqlState::UNIQUE_VIOLATION,
-        format!("duplicate key value violates unique constraint \"{}\"", primary_key_name(table)),
+        format!("duplicate key value violates unique constraint \"{constraint}\""),
     )
     .detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))
-}
-
-/// A value as messages show it.
-fn value_text(column: &dyn Array, row: usize) -> String {
-    let options = FormatOptions::default()
-        .with_null("null")
-        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
-        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%#z"));
-    match ArrayFormatter::try_new(column, &options) {
-        Ok(formatter) => formatter.value(row).to_string(),
-        Err(_) => "?".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
     FixedSizeBinaryBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
     Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder, StringBuilder,
-    StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Fields, IntervalMonthDayNano};
@@ -25,7 +25,8 @@ use crate::types::text::datetime::{
 use crate::types::text::interval::{Interval, IntervalStyle, parse_interval};
 use crate::types::text::json::{check_json, write_jsonb};
 use crate::types::text::number::{
-    numeric_overflow, parse_float4, parse_float8, parse_int2, parse_int4, parse_int8, parse_numeric,
+    numeric_overflow, parse_float4, parse_float8, parse_int2, parse_int4, parse_int8,
+    parse_numeric, parse_oid,
 };
 use crate::types::text::scalar::{parse_boolean, parse_bytea, parse_uuid};
 
@@ -87,6 +88,7 @@ enum Values {
     Int2(Int16Builder),
     Int4(Int32Builder),
     Int8(Int64Builder),
+    Oid(UInt32Builder),
     Float4(Float32Builder),
     Float8(Float64Builder),
     Numeric {
@@ -128,6 +130,7 @@ impl ColumnBuilder {
             SqlType::Int2 => Values::Int2(Int16Builder::with_capacity(rows)),
             SqlType::Int4 => Values::Int4(Int32Builder::with_capacity(rows)),
             SqlType::Int8 => Values::Int8(Int64Builder::with_capacity(rows)),
+            SqlType::Oid => Values::Oid(UInt32Builder::with_capacity(rows)),
             SqlType::Float4 => Values::Float4(Float32Builder::with_capacity(rows)),
             SqlType::Float8 => Values::Float8(Float64Builder::with_capacity(rows)),
             SqlType::Numeric(precision, scale) => Values::Numeric {
@@ -167,6 +170,7 @@ impl ColumnBuilder {
             Values::Int2(values) => values.append_null(),
             Values::Int4(values) => values.append_null(),
             Values::Int8(values) => values.append_null(),
+            Values::Oid(values) => values.append_null(),
             Values::Float4(values) => values.append_null(),
             Values::Float8(values) => values.append_null(),
             Values::Numeric { values, .. } => values.append_null(),
@@ -200,6 +204,7 @@ impl ColumnBuilder {
             Values::Int2(values) => values.append_value(parse_int2(text)?),
             Values::Int4(values) => values.append_value(parse_int4(text)?),
             Values::Int8(values) => values.append_value(parse_int8(text)?),
+            Values::Oid(values) => values.append_value(parse_oid(text)?),
             Values::Float4(values) => values.append_value(parse_float4(text)?),
             Values::Float8(values) => values.append_value(parse_float8(text)?),
             Values::Numeric { values, precision, scale } => {
@@ -268,11 +273,8 @@ impl ColumnBuilder {
             Values::Boolean(values) => values.append_value(fixed::<1>(bytes)? != [0]),
             Values::Int2(values) => values.append_value(i16::from_be_bytes(fixed(bytes)?)),
             Values::Int4(values) => values.append_value(i32::from_be_bytes(fixed(bytes)?)),
-            // An oid, which has no type of its own here, is sent in 4 bytes without a sign.
-            Values::Int8(values) if bytes.len() == 4 => {
-                values.append_value(i64::from(u32::from_be_bytes(fixed(bytes)?)));
-            }
             Values::Int8(values) => values.append_value(i64::from_be_bytes(fixed(bytes)?)),
+            Values::Oid(values) => values.append_value(u32::from_be_bytes(fixed(bytes)?)),
             Values::Float4(values) => values.append_value(f32::from_be_bytes(fixed(bytes)?)),
             Values::Float8(values) => values.append_value(f64::from_be_bytes(fixed(bytes)?)),
             Values::Numeric { values, precision, scale } => {
@@ -396,6 +398,7 @@ impl ColumnBuilder {
             Values::Int2(values) => len(values),
             Values::Int4(values) => len(values),
             Values::Int8(values) => len(values),
+            Values::Oid(values) => len(values),
             Values::Float4(values) => len(values),
             Values::Float8(values) => len(values),
             Values::Numeric { values, .. } => len(values),
@@ -421,6 +424,7 @@ impl ColumnBuilder {
             Values::Int2(values) => Arc::new(values.finish()),
             Values::Int4(values) => Arc::new(values.finish()),
             Values::Int8(values) => Arc::new(values.finish()),
+            Values::Oid(values) => Arc::new(values.finish()),
             Values::Float4(values) => Arc::new(values.finish()),
             Values::Float8(values) => Arc::new(values.finish()),
             Values::Numeric { values, .. } => Arc::new(values.finish()),

@@ -21,7 +21,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type,
     Int64Type, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalUnit, IntervalYearMonthType,
-    Schema, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    Schema, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt32Type,
 };
 use bytes::{BufMut, BytesMut};
 use pgwire::messages::data::{FieldDescription, RowDescription};
@@ -105,7 +105,7 @@ fn type_size(sql_type: &SqlType) -> i16 {
     match sql_type {
         SqlType::Boolean => 1,
         SqlType::Int2 => 2,
-        SqlType::Int4 | SqlType::Float4 | SqlType::Date => 4,
+        SqlType::Int4 | SqlType::Oid | SqlType::Float4 | SqlType::Date => 4,
         SqlType::Int8
         | SqlType::Float8
         | SqlType::Time
@@ -292,6 +292,7 @@ enum Values {
     Int2(ScalarBuffer<i16>),
     Int4(ScalarBuffer<i32>),
     Int8(ScalarBuffer<i64>),
+    Oid(ScalarBuffer<u32>),
     Float4(ScalarBuffer<f32>),
     Float8(ScalarBuffer<f64>),
     Numeric {
@@ -375,6 +376,7 @@ impl Column {
             Values::Int2(values) => write_integer(i64::from(values[row]), out),
             Values::Int4(values) => write_integer(i64::from(values[row]), out),
             Values::Int8(values) => write_integer(values[row], out),
+            Values::Oid(values) => write_integer(i64::from(values[row]), out),
             Values::Float4(values) if style.extra_float_digits > 0 => {
                 write_float4(values[row], out)
             }
@@ -426,6 +428,7 @@ impl Column {
             Values::Int2(values) => out.put_i16(values[row]),
             Values::Int4(values) => out.put_i32(values[row]),
             Values::Int8(values) => out.put_i64(values[row]),
+            Values::Oid(values) => out.put_u32(values[row]),
             Values::Float4(values) => out.put_f32(values[row]),
             Values::Float8(values) => out.put_f64(values[row]),
             Values::Numeric { values, scale, trim } => {
@@ -475,6 +478,7 @@ impl Column {
                 | Values::Int2(_)
                 | Values::Int4(_)
                 | Values::Int8(_)
+                | Values::Oid(_)
                 | Values::Float4(_)
                 | Values::Float8(_)
                 | Values::Numeric { .. }
@@ -488,7 +492,7 @@ fn convert(array: &ArrayRef) -> Result<ArrayRef> {
     let target = match array.data_type() {
         DataType::Int8 | DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
-        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::UInt64 => DataType::Int64,
         DataType::Float16 => DataType::Float32,
         DataType::Date64 => DataType::Date32,
         DataType::Time32(_) | DataType::Time64(TimeUnit::Nanosecond) => {
@@ -528,6 +532,7 @@ fn prepare(sql_type: &SqlType, declared: &DataType, array: &ArrayRef) -> Result<
         DataType::Int16 => Values::Int2(numbers::<Int16Type>(array)),
         DataType::Int32 => Values::Int4(numbers::<Int32Type>(array)),
         DataType::Int64 => Values::Int8(numbers::<Int64Type>(array)),
+        DataType::UInt32 => Values::Oid(numbers::<UInt32Type>(array)),
         DataType::Float32 => Values::Float4(numbers::<Float32Type>(array)),
         DataType::Float64 => Values::Float8(numbers::<Float64Type>(array)),
         DataType::Decimal128(precision, scale) => Values::Numeric {

@@ -105,6 +105,14 @@ pub async fn run_file(target: Target, path: &Path) -> Result<bool> {
     quiet_if_unread(outcome.map(|outcome| matches!(outcome, Outcome::Done)))
 }
 
+/// Gives the terminal back as a line was being typed, when the process ends in the middle of it.
+pub fn restore_terminal() {
+    if std::io::stdin().is_terminal() {
+        // What the editor saved is on its thread, which waits for a key.
+        let _ = std::process::Command::new("stty").arg("sane").status();
+    }
+}
+
 /// A reader who has seen enough (`| head`) is no failure.
 fn quiet_if_unread(outcome: Result<bool, ClientError>) -> Result<bool> {
     match outcome {

@@ -9,7 +9,8 @@ use std::fmt;
 use arrow::datatypes::SchemaRef;
 
 use crate::plan::node::{
-    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Plan, Scan, Union,
+    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
+    RankFunction, Recursive, Scan, SortColumn, TopN, Union,
 };
 
 /// Two spaces a level.
@@ -40,12 +41,20 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
         Node::Union(n) => write_union(f, n)?,
         Node::Aggregate(n) => write_aggregate(f, n)?,
         Node::Join(n) => write_join(f, n)?,
+        Node::TopN(n) => write_top_n(f, n)?,
+        Node::Over(n) => write_over(f, n)?,
+        Node::Recursive(n) => write_recursive(f, n)?,
+        Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
     }
     f.write_str(if node.append_only() { " | append-only" } else { " | retracts" })?;
     if let Some(kept) = kept(node) {
         write!(f, " | keeps {kept}")?;
     }
     writeln!(f)?;
+    if let Node::Recursive(n) = node {
+        writeln!(f, "{}Step", INDENT.repeat(level + 1))?;
+        write_node(f, &n.step, level + 2)?;
+    }
     for edge in node.inputs() {
         write_edge(f, edge, level + 1)?;
     }
@@ -73,11 +82,20 @@ fn kept(node: &Node) -> Option<String> {
         | Node::Map(_)
         | Node::Expand(_)
         | Node::Copies(_)
-        | Node::Union(_) => None,
+        | Node::Union(_)
+        | Node::Input(_) => None,
+        Node::Recursive(n) if n.distinct => {
+            Some("each derived row with the iterations that derive it".to_owned())
+        }
+        Node::Recursive(_) => None,
         Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
         Node::Aggregate(_) => Some("one row per group".to_owned()),
         Node::Join(_) => Some("all rows of both inputs".to_owned()),
+        Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
+            Some("the rows that show".to_owned())
+        }
+        Node::TopN(_) | Node::Over(_) => Some("all rows, in order".to_owned()),
     }
 }
 
@@ -146,6 +164,9 @@ fn write_union(f: &mut fmt::Formatter<'_>, union: &Union) -> fmt::Result {
 
 fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
     let input = aggregate.input.input.schema();
+    if matches!(aggregate.phase, Phase::Partial) {
+        f.write_str("Partial ")?;
+    }
     let calls: Vec<&str> = aggregate.calls.iter().map(|call| call.display.as_str()).collect();
     match (aggregate.keys.as_slice(), calls.as_slice()) {
         (keys, []) => write!(f, "Distinct {}", names(&input, keys)),
@@ -178,4 +199,60 @@ fn write_join(f: &mut fmt::Formatter<'_>, join: &Join) -> fmt::Result {
         return f.write_str(" of every pair");
     }
     write!(f, " on {}", conditions.join(" AND "))
+}
+
+/// `by p order by a, b desc`; with a blank before it, or nothing.
+fn partition_and_order(input: &SchemaRef, partition: &[usize], order_by: &[SortColumn]) -> String {
+    let mut text = String::new();
+    if !partition.is_empty() {
+        text.push_str(&format!(" by {}", names(input, partition)));
+    }
+    if !order_by.is_empty() {
+        text.push_str(" order by ");
+        let columns: Vec<String> = order_by.iter().map(|sort| sort_text(input, sort)).collect();
+        text.push_str(&columns.join(", "));
+    }
+    text
+}
+
+/// NULLs are named where they do not stand where SQL puts them.
+fn sort_text(input: &SchemaRef, sort: &SortColumn) -> String {
+    let mut text = input.field(sort.column).name().clone();
+    if sort.descending {
+        text.push_str(" desc");
+    }
+    match (sort.descending, sort.nulls_first) {
+        (false, true) => text.push_str(" nulls first"),
+        (true, false) => text.push_str(" nulls last"),
+        (false, false) | (true, true) => {}
+    }
+    text
+}
+
+fn write_top_n(f: &mut fmt::Formatter<'_>, top_n: &TopN) -> fmt::Result {
+    let counted = match top_n.rank {
+        RankFunction::RowNumber => "rows",
+        RankFunction::Rank => "ranks",
+        RankFunction::DenseRank => "dense ranks",
+    };
+    let input = top_n.input.input.schema();
+    write!(f, "TopN{}", partition_and_order(&input, &top_n.partition, &top_n.order_by))?;
+    match (top_n.limit, top_n.offset) {
+        (Some(limit), 0) => write!(f, ": the first {limit} {counted}")?,
+        (Some(limit), offset) => write!(f, ": {limit} {counted} after the first {offset}")?,
+        (None, offset) => write!(f, ": all {counted} after the first {offset}")?,
+    }
+    if top_n.numbered { f.write_str(", numbered") } else { Ok(()) }
+}
+
+fn write_over(f: &mut fmt::Formatter<'_>, over: &Over) -> fmt::Result {
+    let calls: Vec<&str> = over.calls.iter().map(|call| call.display.as_str()).collect();
+    let input = over.input.input.schema();
+    let window = partition_and_order(&input, &over.partition, &over.order_by);
+    write!(f, "Over{window}: {}", calls.join(", "))
+}
+
+fn write_recursive(f: &mut fmt::Formatter<'_>, recursive: &Recursive) -> fmt::Result {
+    let union = if recursive.distinct { "union" } else { "union all" };
+    write!(f, "Recursive {} {}: {union}", recursive.name, all_names(&recursive.schema))
 }

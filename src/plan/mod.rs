@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `node.rs` | `Plan`, `Node`, `Edge`: a dataflow as a tree, the same nouns as `dataflow/operators/` |
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
+//! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `explain.rs` | a plan as text, golden-tested |
 //!
@@ -14,3 +15,4 @@ mod errors;
 pub mod explain;
 pub mod expr;
 pub mod node;
+pub mod window;

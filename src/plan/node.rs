@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::plan::expr::Expr;
+use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
 
 /// What a dataflow computes and how its result is kept.
@@ -57,6 +58,10 @@ pub enum Node {
     Union(Union),
     Aggregate(Aggregate),
     Join(Join),
+    TopN(TopN),
+    Over(Over),
+    Recursive(Recursive),
+    Input(Input),
 }
 
 /// Reads the changes of a source, table or materialized view; first its content, then what
@@ -125,7 +130,76 @@ pub struct Aggregate {
     pub calls: Vec<AggregateCall>,
     /// The input never deletes: accumulators need not be able to take back.
     pub append_only: bool,
+    pub phase: Phase,
     pub schema: SchemaRef,
+}
+
+/// Which part of an aggregation a node does.
+#[derive(Clone, Debug, Default)]
+pub enum Phase {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Before an exchange: sums up the rows of an epoch on one worker. The output is the keys and
+    /// the column [`PARTIAL_STATE`]; it only ever inserts, and means nothing but to `Final`.
+    Partial,
+    /// After the exchange: merges what partial nodes made. The node's keys are the first columns
+    /// of its input; the calls name columns of `input_schema`, the input of the partial node.
+    Final { input_schema: SchemaRef },
+}
+
+/// The column in which accumulators travel from a partial to a final aggregation.
+pub const PARTIAL_STATE: &str = "partial_state";
+
+impl Aggregate {
+    /// The same in two phases, when its functions can be merged; otherwise as it is. It pays when
+    /// groups are few for each batch of rows, and always without keys, where every row would go
+    /// to one worker.
+    #[must_use]
+    pub fn in_two_phases(self) -> Aggregate {
+        let input_schema = self.input.input.schema();
+        let one_phase = !matches!(self.phase, Phase::Whole) || self.calls.is_empty();
+        if one_phase || !self.calls.iter().all(|call| self.merges(call, &input_schema)) {
+            return self;
+        }
+        let mut fields: Vec<FieldRef> =
+            self.keys.iter().map(|key| input_schema.fields()[*key].clone()).collect();
+        fields.push(Arc::new(Field::new(PARTIAL_STATE, DataType::Binary, false)));
+        let partial = Aggregate {
+            input: Edge { input: self.input.input, exchange: Exchange::Local },
+            keys: self.keys.clone(),
+            calls: self.calls.clone(),
+            append_only: self.append_only,
+            phase: Phase::Partial,
+            schema: Arc::new(Schema::new(fields)),
+        };
+        let keys: Vec<usize> = (0..self.keys.len()).collect();
+        Aggregate {
+            input: Edge::hash(Node::Aggregate(partial), keys.clone()),
+            keys,
+            calls: self.calls,
+            append_only: self.append_only,
+            phase: Phase::Final { input_schema },
+            schema: self.schema,
+        }
+    }
+
+    /// Whether a call's accumulators are small and can be merged.
+    fn merges(&self, call: &AggregateCall, input: &Schema) -> bool {
+        let plain = !call.distinct && call.order_by.is_empty();
+        let fixed = |column: &usize| {
+            let data_type = input.field(*column).data_type();
+            data_type.is_primitive() || *data_type == DataType::Boolean
+        };
+        plain
+            && match call.function {
+                AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg => true,
+                AggregateFunction::Min | AggregateFunction::Max => {
+                    self.append_only && call.arguments.iter().all(fixed)
+                }
+                _ => false,
+            }
+    }
 }
 
 /// One aggregate function call.
@@ -317,6 +391,76 @@ pub struct Join {
     pub schema: SchemaRef,
 }
 
+/// How rows of a partition are numbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankFunction {
+    /// One by one.
+    RowNumber,
+    /// Rows that sort alike share a number, and leave a gap behind them.
+    Rank,
+    /// Rows that sort alike share a number.
+    DenseRank,
+}
+
+/// The first rows of each partition in some order. Output columns: the input's, then the row's
+/// number if it is wanted.
+///
+/// Rows that sort alike stand in the order of their other columns.
+#[derive(Clone, Debug)]
+pub struct TopN {
+    pub input: Edge,
+    pub partition: Vec<usize>,
+    pub order_by: Vec<SortColumn>,
+    pub rank: RankFunction,
+    /// Rows of each partition that are passed over; 0 unless rows are numbered one by one.
+    pub offset: u64,
+    /// How many numbers show after those; `None`: all.
+    pub limit: Option<u64>,
+    /// A last column has the number.
+    pub numbered: bool,
+    pub schema: SchemaRef,
+}
+
+/// Window functions over partitions in order. Output columns: the input's, then one per call.
+///
+/// Rows that sort alike stand in the order of their other columns.
+#[derive(Clone, Debug)]
+pub struct Over {
+    pub input: Edge,
+    pub partition: Vec<usize>,
+    pub order_by: Vec<SortColumn>,
+    pub calls: Vec<WindowCall>,
+    pub schema: SchemaRef,
+}
+
+/// The port of a `Recursive` that brings the static term, and in its step stands for the recursive
+/// reference.
+pub const RECURSIVE_REFERENCE: usize = 0;
+
+/// WITH RECURSIVE: the static term, and what the step derives from rows that are there.
+#[derive(Clone, Debug)]
+pub struct Recursive {
+    /// The static term, then what the step reads beside the recursive reference. All on one worker.
+    pub inputs: Vec<Edge>,
+    /// What the step computes, over `Input`s: a chain of operators from the recursive reference.
+    /// Its rows have a last column, the iteration, that comes from the reference and stays.
+    pub step: Box<Node>,
+    /// UNION: a row that is there is not derived again. Otherwise UNION ALL.
+    pub distinct: bool,
+    /// The name of the recursive reference.
+    pub name: String,
+    pub schema: SchemaRef,
+}
+
+/// An input of the operator that this node is inside of (the step of a `Recursive`).
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub port: usize,
+    /// For EXPLAIN.
+    pub name: String,
+    pub schema: SchemaRef,
+}
+
 impl Node {
     /// The output columns.
     pub fn schema(&self) -> SchemaRef {
@@ -329,19 +473,42 @@ impl Node {
             Node::Union(n) => n.schema.clone(),
             Node::Aggregate(n) => n.schema.clone(),
             Node::Join(n) => n.schema.clone(),
+            Node::TopN(n) => n.schema.clone(),
+            Node::Over(n) => n.schema.clone(),
+            Node::Recursive(n) => n.schema.clone(),
+            Node::Input(n) => n.schema.clone(),
         }
     }
 
     /// The inputs, in port order.
     pub fn inputs(&self) -> Vec<&Edge> {
         match self {
-            Node::Scan(_) | Node::Constant(_) => vec![],
+            Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
             Node::Map(n) => vec![&n.input],
             Node::Expand(n) => vec![&n.input],
             Node::Copies(n) => vec![&n.input],
             Node::Union(n) => n.inputs.iter().collect(),
             Node::Aggregate(n) => vec![&n.input],
             Node::Join(n) => vec![&n.left, &n.right],
+            Node::TopN(n) => vec![&n.input],
+            Node::Over(n) => vec![&n.input],
+            Node::Recursive(n) => n.inputs.iter().collect(),
+        }
+    }
+
+    /// The inputs, in port order, to be changed.
+    pub fn inputs_mut(&mut self) -> Vec<&mut Edge> {
+        match self {
+            Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
+            Node::Map(n) => vec![&mut n.input],
+            Node::Expand(n) => vec![&mut n.input],
+            Node::Copies(n) => vec![&mut n.input],
+            Node::Union(n) => n.inputs.iter_mut().collect(),
+            Node::Aggregate(n) => vec![&mut n.input],
+            Node::Join(n) => vec![&mut n.left, &mut n.right],
+            Node::TopN(n) => vec![&mut n.input],
+            Node::Over(n) => vec![&mut n.input],
+            Node::Recursive(n) => n.inputs.iter_mut().collect(),
         }
     }
 
@@ -362,6 +529,10 @@ impl Node {
                     && n.left.input.append_only()
                     && n.right.input.append_only()
             }
+            // A new row pushes another one out, or changes what its neighbours see.
+            Node::TopN(_) | Node::Over(_) => false,
+            // A row may be derived in another iteration, which is a change inside of the step.
+            Node::Recursive(_) | Node::Input(_) => false,
         }
     }
 

@@ -35,6 +35,7 @@ use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{CatalogSource, Resolver, external, resolve};
 use crate::sql::rewrite::{array_parameters, name_parts, rewrite_query};
 use crate::sql::schema::{canonical_field, visible_schema};
+use crate::sql::system_functions::Session;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -58,6 +59,8 @@ pub struct PlanContext {
     pub sql: Arc<str>,
     /// What `current_setting()` knows, names in lower case.
     pub settings: Arc<BTreeMap<String, String>>,
+    /// What functions ask of the connection; `None` outside of one.
+    pub session: Option<Arc<dyn Session>>,
 }
 
 impl PlanContext {
@@ -72,6 +75,7 @@ impl PlanContext {
             now: DateTime::UNIX_EPOCH,
             sql: "".into(),
             settings: Arc::default(),
+            session: None,
         }
     }
 

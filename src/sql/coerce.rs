@@ -23,12 +23,14 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
 use crate::functions::scalar::cast::{
-    CastKind, CastSettings, cannot_cast, cast_function, cast_kind,
+    CastKind, CastSettings, cannot_cast, cast_array, cast_function, cast_kind,
 };
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::sql::bags::count_copies;
 use crate::sql::functions::OPTIONS;
-use crate::sql::operators::{comparable, is_plain_text, is_quoted_literal, no_operator};
+use crate::sql::operators::{
+    comparable, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
+};
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::types::error::{Error, SqlState};
@@ -99,9 +101,24 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 _ => Transformed::no(Expr::Cast(Cast { expr, field })),
             }
         }
+        // An integer literal, which is read as a bigint, has no cast to boolean as such.
+        Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Boolean => {
+            match expr.as_ref() {
+                Expr::Literal(ScalarValue::Int64(Some(value)), None)
+                    if i32::try_from(*value).is_ok() =>
+                {
+                    Transformed::yes(Expr::Literal(ScalarValue::Boolean(Some(*value != 0)), None))
+                }
+                _ => Transformed::no(Expr::Cast(Cast { expr, field })),
+            }
+        }
         Expr::InList(InList { expr, list, negated }) => {
-            let list = like_other(list, &expr, schema);
+            let mut expr = expr;
+            let mut list = like_other(list, &expr, schema);
             check_comparable("=", &expr, &list, schema)?;
+            let mut all: Vec<&mut Expr> = vec![expr.as_mut()];
+            all.extend(&mut list);
+            widen_to_float(&mut all, schema);
             Transformed::yes(Expr::InList(InList { expr, list, negated }))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
@@ -111,7 +128,8 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             };
             check_comparable(">=", &expr, [&low], schema)?;
             check_comparable("<=", &expr, [&high], schema)?;
-            let (low, high) = (Box::new(low), Box::new(high));
+            let (mut expr, mut low, mut high) = (expr, Box::new(low), Box::new(high));
+            widen_to_float(&mut [expr.as_mut(), low.as_mut(), high.as_mut()], schema);
             Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
         }
         Expr::Case(mut case) => {
@@ -214,6 +232,8 @@ fn unify(construct: &str, exprs: Vec<&mut Expr>, schema: &DFSchema) -> Result<()
         (!is_quoted_literal(expr) && !field.data_type().is_null()).then_some(field)
     };
     let Some(first) = exprs.iter().find_map(|expr| typed(expr)) else { return Ok(()) };
+    let mut exprs = exprs;
+    widen_to_float(&mut exprs, schema);
     for expr in exprs {
         match typed(expr) {
             Some(field) => check_unifiable(construct, &first, &field)?,
@@ -340,6 +360,12 @@ fn postgres_cast(
         }
         (CastKind::Nothing | CastKind::Arrow, _) => Ok(Transformed::no(Expr::Cast(cast))),
         (CastKind::Function, from) => {
+            if let (Expr::Literal(text @ ScalarValue::Utf8(Some(_)), _), Some(from)) =
+                (cast.expr.as_ref(), &from)
+            {
+                // As in Postgres, a literal is read when the statement is: an error has its place.
+                cast_array(&text.to_array()?, from, &to, settings).map_err(external)?;
+            }
             let function = cast_function(from, to, *settings);
             let call = ScalarFunction::new_udf(function, vec![*cast.expr]);
             Ok(Transformed::yes(Expr::ScalarFunction(call)))

@@ -29,7 +29,7 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
-mod build;
+pub(super) mod build;
 
 /// Stands for `excluded` in the query of [`InsertConflict::Update`]: the new rows.
 pub const EXCLUDED: ObjectId = ObjectId(u64::MAX);
@@ -45,9 +45,18 @@ pub enum InsertConflict {
     Nothing,
     /// DO UPDATE that sets every column to the new value.
     Replace,
-    /// Any other DO UPDATE. Run with `contents(table)` and `contents(EXCLUDED)`, it gives for each
-    /// new row whose key exists the old row's columns, then the updated row's.
-    Update(Box<PlannedQuery>),
+    /// Any other DO UPDATE.
+    Update(Box<ConflictUpdate>),
+}
+
+/// What DO UPDATE makes of rows whose keys exist.
+#[derive(Clone)]
+pub struct ConflictUpdate {
+    /// Run with `contents(table)` and `contents(EXCLUDED)`, it gives for each new row whose key
+    /// exists the old row's columns, then the updated row's.
+    pub query: PlannedQuery,
+    /// A subquery may read the whole table; else the rows with the new rows' keys are enough.
+    pub reads_table: bool,
 }
 
 /// Rows for a table.
@@ -129,9 +138,10 @@ impl PlannedInsert {
     /// With values (arrays of one element) in place of the parameters.
     pub fn bind_parameters(self, values: &[ArrayRef]) -> Result<PlannedInsert> {
         let conflict = match self.conflict {
-            InsertConflict::Update(query) => {
-                InsertConflict::Update(Box::new(query.bind_parameters(values)?))
-            }
+            InsertConflict::Update(update) => InsertConflict::Update(Box::new(ConflictUpdate {
+                query: update.query.bind_parameters(values)?,
+                reads_table: update.reads_table,
+            })),
             other => other,
         };
         let rows = self.rows.bind_parameters(values)?;
@@ -190,8 +200,14 @@ impl PlanContext {
                     "INSERT has more target columns than expressions",
                 ));
             }
-            let given = columns.iter().take(input.len()).enumerate();
-            let given = given.map(|(index, column)| (*column, ColumnValue::Input(index)));
+            let given = columns.iter().take(input.len());
+            if !source.is_values
+                && let Some(column) = given.clone().find(|c| target.is_generated(**c))
+            {
+                return Err(target.not_default(*column));
+            }
+            let given =
+                given.enumerate().map(|(index, column)| (*column, ColumnValue::Input(index)));
             let given = if source.all_defaults { vec![] } else { given.collect() };
             Ok(vec![AssignedRow::new(target.object.clone(), given)])
         })?;
@@ -205,7 +221,7 @@ impl PlanContext {
         let mut planned = PlannedInsert { table: target.object, rows, conflict, returning };
         let PlannedInsert { rows, conflict, returning, .. } = &mut planned;
         let conflict = match conflict {
-            InsertConflict::Update(query) => Some(query.as_mut()),
+            InsertConflict::Update(update) => Some(&mut update.query),
             _ => None,
         };
         share_parameters([Some(rows), conflict, returning.as_mut()]);
@@ -230,7 +246,7 @@ impl PlanContext {
                 ));
             }
             let query = query_of(vec![build::one()], vec![], None);
-            return Ok(Source { query, all_defaults: true });
+            return Ok(Source { query, all_defaults: true, is_values: true });
         };
         let mut query = source.as_ref().clone();
         match query.body.as_mut() {
@@ -246,7 +262,6 @@ impl PlanContext {
                     if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } =
                         item
                     {
-                        target.reject_generated(*column, expr)?;
                         build::take_type(expr, target.field_type(*column));
                     } else {
                         // What `*` stands for is not known here; its columns have types.
@@ -256,13 +271,15 @@ impl PlanContext {
             }
             _ => {}
         }
-        Ok(Source { query, all_defaults: false })
+        let is_values = matches!(query.body.as_ref(), SetExpr::Values(_));
+        Ok(Source { query, all_defaults: false, is_values })
     }
 
     /// A value for a column: DEFAULT is what the table says, a literal takes the column's type.
     fn type_value(&self, target: &Target, column: usize, value: &mut Expr) -> Result<()> {
         if build::is_default(value) {
             *value = target.default_of(column)?;
+            build::take_type(value, target.field_type(column));
             return Ok(());
         }
         target.reject_generated(column, value)?;
@@ -320,6 +337,8 @@ impl PlanContext {
             .hint("For example, ON CONFLICT (column_name)."));
         }
         let assignments = target.assignments(&update.assignments)?;
+        let reads_table = assignments.iter().any(|(_, value)| build::has_subquery(value))
+            || update.selection.as_ref().is_some_and(build::has_subquery);
         if update.selection.is_none() && target.replaces_all(&assignments) {
             return Ok(InsertConflict::Replace);
         }
@@ -355,7 +374,7 @@ impl PlanContext {
             &declared,
             &[excluded],
         )?;
-        Ok(InsertConflict::Update(Box::new(query)))
+        Ok(InsertConflict::Update(Box::new(ConflictUpdate { query, reads_table })))
     }
 
     /// Plans an UPDATE.
@@ -393,8 +412,9 @@ impl PlanContext {
             parameter_types,
             &[],
         )?;
-        let returning =
-            self.plan_returning(&name, alias, update.returning.as_deref(), &rows.parameters)?;
+        let returning = self
+            .plan_returning(&name, alias, update.returning.as_deref(), &rows.parameters)
+            .map_err(|error| only_own_rows(error, update.from.is_some()))?;
         let mut planned = PlannedUpdate { table: target.object, rows, returning };
         share_parameters([Some(&mut planned.rows), planned.returning.as_mut(), None]);
         Ok(planned)
@@ -474,8 +494,9 @@ impl PlanContext {
         let items = target.object.schema.fields().iter().map(|f| column(&table, f.name()));
         let query = query_of(items.collect(), vec![target.from(Some(table.clone()))], condition);
         let rows = self.plan_query(&query, parameter_types)?;
-        let returning =
-            self.plan_returning(&name, alias, delete.returning.as_deref(), &rows.parameters)?;
+        let returning = self
+            .plan_returning(&name, alias, delete.returning.as_deref(), &rows.parameters)
+            .map_err(|error| only_own_rows(error, delete.using.is_some()))?;
         let mut planned = PlannedDelete { table: target.object, rows, returning };
         share_parameters([Some(&mut planned.rows), planned.returning.as_mut(), None]);
         Ok(planned)
@@ -490,7 +511,7 @@ impl PlanContext {
         parameters: &[SqlType],
     ) -> Result<Option<PlannedQuery>> {
         let Some(items) = items else { return Ok(None) };
-        if build::has_subquery(items) {
+        if items.iter().any(build::has_subquery) {
             return Err(Error::unsupported("a subquery in RETURNING")
                 .hint("Read what it gives with a SELECT in the same transaction."));
         }
@@ -515,7 +536,18 @@ impl PlanContext {
         let idents: Vec<ObjectName> =
             columns.iter().map(|c| ObjectName::from(vec![build::quoted(c)])).collect();
         let target = Target::of(self, table.clone(), "copy to")?;
-        let columns = target.insert_columns(&idents)?;
+        let mut columns = target.insert_columns(&idents)?;
+        let generated = |column: &usize| target.table.generated[*column].is_some();
+        if idents.is_empty() {
+            columns.retain(|column| !generated(column));
+        } else if let Some(column) = columns.iter().find(|column| generated(column)) {
+            let name = target.object.schema.field(*column).name();
+            return Err(Error::user(
+                SqlState::INVALID_COLUMN_REFERENCE,
+                format!("column \"{name}\" is a generated column"),
+            )
+            .detail("Generated columns cannot be used in COPY."));
+        }
         self.complete_row(&target.object, &columns)
     }
 }
@@ -525,6 +557,8 @@ struct Source {
     query: Query,
     /// One row, and none of the query's columns is for the table.
     all_defaults: bool,
+    /// A list of values, whose DEFAULTs have been replaced.
+    is_values: bool,
 }
 
 /// The table that a statement changes.
@@ -578,8 +612,7 @@ impl<'a> Target<'a> {
     /// The columns that values are given for.
     fn insert_columns(&self, names: &[ObjectName]) -> Result<Vec<usize>> {
         if names.is_empty() {
-            let all = 0..self.object.schema.fields().len();
-            return Ok(all.filter(|c| self.table.generated[*c].is_none()).collect());
+            return Ok((0..self.object.schema.fields().len()).collect());
         }
         let mut columns = vec![];
         for name in names {
@@ -611,15 +644,24 @@ impl<'a> Target<'a> {
     }
 
     fn reject_generated(&self, column: usize, value: &Expr) -> Result<()> {
-        if self.table.generated[column].is_none() || build::is_default(value) {
+        if !self.is_generated(column) || build::is_default(value) {
             return Ok(());
         }
+        Err(self.not_default(column))
+    }
+
+    fn is_generated(&self, column: usize) -> bool {
+        self.table.generated[column].is_some()
+    }
+
+    /// SQLSTATE 428C9.
+    fn not_default(&self, column: usize) -> Error {
         let name = self.object.schema.field(column).name();
-        Err(Error::user(
+        Error::user(
             SqlState::GENERATED_ALWAYS,
             format!("cannot insert a non-DEFAULT value into column \"{name}\""),
         )
-        .detail(format!("Column \"{name}\" is a generated column.")))
+        .detail(format!("Column \"{name}\" is a generated column."))
     }
 
     /// Column and value of each assignment.
@@ -700,6 +742,20 @@ fn share_parameters(queries: [Option<&mut PlannedQuery>; 3]) {
     for query in queries.into_iter().flatten() {
         query.parameters.clone_from(longest.as_ref().expect("one query at least"));
     }
+}
+
+/// RETURNING knows the changed rows, and not those that FROM or USING has joined to them.
+fn only_own_rows(error: Error, joined: bool) -> Error {
+    if joined && error.sqlstate() == SqlState::UNDEFINED_TABLE {
+        let position = error.body().position;
+        let unsupported = Error::unsupported("RETURNING of columns of another table")
+            .hint("Only the changed table's columns can be returned.");
+        return match position {
+            Some(position) => unsupported.position(position),
+            None => unsupported,
+        };
+    }
+    error
 }
 
 /// SQLSTATE 42701.

@@ -40,6 +40,16 @@ pub fn locate(error: DataFusionError, sql: &str, tree: &impl Visit) -> Error {
 
 /// The first place of the name that the message quotes.
 fn find_named(error: &Error, tree: &impl Visit) -> Option<Location> {
+    let literal = match error.sqlstate() {
+        SqlState::INVALID_TEXT_REPRESENTATION
+        | SqlState::INVALID_DATETIME_FORMAT
+        | SqlState::DATETIME_FIELD_OVERFLOW
+        | SqlState::NUMERIC_VALUE_OUT_OF_RANGE => last_quoted(error.message()),
+        _ => None,
+    };
+    if let Some(text) = literal {
+        return tree.visit(&mut LiteralFinder { text }).break_value();
+    }
     let wanted = match error.sqlstate() {
         SqlState::UNDEFINED_COLUMN
         | SqlState::AMBIGUOUS_COLUMN
@@ -64,6 +74,35 @@ fn named_in(message: &str) -> Option<String> {
     let rest = message.strip_prefix("column ").or_else(|| message.strip_prefix("function "))?;
     let name = rest.split([' ', '(']).next()?;
     Some(name.rsplit('.').next()?.to_owned())
+}
+
+/// What the message quotes last: the text that is no value.
+fn last_quoted(message: &str) -> Option<&str> {
+    let (before, rest) = message.split_once('"')?;
+    let text = rest.get(..rest.rfind('"')?)?;
+    // `value "x" is out of range for type t` and `invalid input syntax for type t: "x"`.
+    (before.ends_with(": ") || before.ends_with("value ")).then_some(text)
+}
+
+/// Finds the first string literal of that text.
+struct LiteralFinder<'a> {
+    text: &'a str,
+}
+
+impl Visitor for LiteralFinder<'_> {
+    type Break = Location;
+
+    fn pre_visit_value(&mut self, value: &ast::ValueWithSpan) -> ControlFlow<Location> {
+        let text = match &value.value {
+            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => text,
+            _ => return ControlFlow::Continue(()),
+        };
+        if text == self.text && value.span.start.line > 0 {
+            ControlFlow::Break(value.span.start)
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
 }
 
 struct Finder {

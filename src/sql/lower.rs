@@ -30,7 +30,9 @@ use crate::types::error::{Error, Result, SqlState};
 mod aggregate;
 mod join;
 mod pipe;
+mod recursive;
 mod unique_key;
+mod window;
 
 /// The dataflow of an optimised plan, whose result has the columns of `schema`.
 pub fn lower(plan: &LogicalPlan, schema: &SchemaRef) -> Result<Plan> {
@@ -82,13 +84,16 @@ fn lower_node(plan: &LogicalPlan) -> Result<Pipe> {
     match plan {
         LogicalPlan::TableScan(scan) => lower_scan(scan),
         LogicalPlan::Projection(n) => lower_node(&n.input)?.project(&n.expr, &n.schema),
-        LogicalPlan::Filter(n) => lower_node(&n.input)?.filter(&n.predicate),
+        LogicalPlan::Filter(n) => window::lower_filter(n),
+        LogicalPlan::Window(n) => window::lower_window(n),
+        LogicalPlan::Limit(n) => window::lower_limit(n),
         LogicalPlan::SubqueryAlias(SubqueryAlias { input, schema, .. }) => {
             Ok(lower_node(input)?.rename(schema.clone()))
         }
         LogicalPlan::Aggregate(n) => aggregate::lower_aggregate(n),
         LogicalPlan::Distinct(Distinct::All(input)) => aggregate::lower_distinct(input),
         LogicalPlan::Join(n) => join::lower_join(n),
+        LogicalPlan::RecursiveQuery(n) => recursive::lower_recursive(n),
         LogicalPlan::Union(n) => lower_union(n),
         LogicalPlan::Values(n) => lower_values(n),
         LogicalPlan::EmptyRelation(n) => Ok(lower_empty(n)),
@@ -130,18 +135,6 @@ fn lower_copies(unnest: &Unnest) -> Result<Option<Pipe>> {
 /// What a user would call the node, and what to do instead.
 fn not_maintained(plan: &LogicalPlan) -> Error {
     let (what, hint) = match plan {
-        LogicalPlan::Limit(_) | LogicalPlan::Sort(_) => {
-            ("LIMIT", "Put ORDER BY and LIMIT into the SELECT that reads the view.")
-        }
-        LogicalPlan::Distinct(Distinct::On(_)) => {
-            ("DISTINCT ON", "Use min() or max() with GROUP BY where that gives the same.")
-        }
-        LogicalPlan::Window(_) => {
-            ("a window function (OVER)", "Put it into the SELECT that reads the view.")
-        }
-        LogicalPlan::RecursiveQuery(_) => {
-            ("WITH RECURSIVE", "Put it into the SELECT that reads the view.")
-        }
         LogicalPlan::Unnest(_) => ("unnest()", "Put it into the SELECT that reads the view."),
         other => {
             let name = other.display().to_string();
@@ -153,6 +146,9 @@ fn not_maintained(plan: &LogicalPlan) -> Error {
 }
 
 fn lower_scan(scan: &TableScan) -> Result<Pipe> {
+    if let Some(reference) = recursive::lower_work_table(scan) {
+        return reference;
+    }
     let Some(source) = scan.source.downcast_ref::<CatalogSource>() else {
         return Err(Error::unsupported(format!(
             "reading \"{}\" in a maintained query",

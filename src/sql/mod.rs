@@ -12,6 +12,8 @@
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
+//! | `catalog_query.rs` | queries of the system catalog in words that can be planned |
+//! | `system_functions.rs` | functions that look at the catalog or the session |
 //! | `functions.rs` | which functions and operators a query may name |
 //! | `aggregates.rs` | our aggregate functions in batch execution |
 //! | `bags.rs` | EXCEPT ALL and INTERSECT ALL as counts of copies |
@@ -32,6 +34,7 @@ pub mod aggregates;
 mod assign;
 mod bags;
 pub mod bind;
+mod catalog_query;
 pub mod coerce;
 pub mod dml;
 pub mod errors;
@@ -45,6 +48,7 @@ pub mod query;
 pub mod resolve;
 pub mod rewrite;
 pub mod schema;
+pub mod system_functions;
 
 mod extensions;
 pub mod statement;

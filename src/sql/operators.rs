@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -36,6 +36,7 @@ impl ExprPlanner for PostgresOperators {
             return Ok(PlannerResult::Original(raw));
         };
         let raw = type_quoted_literal(raw, &left, &right);
+        let raw = float_beside_numeric(raw, schema);
         let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
         else {
             return Ok(PlannerResult::Original(raw));
@@ -131,6 +132,35 @@ fn cast_to_other(literal: Expr, other: &FieldRef, op: Option<ArithmeticOp>) -> E
     Expr::Cast(Cast::new_from_field(Box::new(literal), field))
 }
 
+/// A float and a numeric meet as double precision: not every float is a numeric.
+fn float_beside_numeric(raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
+    if arithmetic_op(&raw.op).is_none() && !is_comparison(&raw.op) {
+        return raw;
+    }
+    let RawBinaryExpr { op, mut left, mut right } = raw;
+    widen_to_float(&mut [&mut left, &mut right], schema);
+    RawBinaryExpr { op, left, right }
+}
+
+/// Casts the numerics among `exprs` to double precision if a float is among them.
+pub fn widen_to_float(exprs: &mut [&mut Expr], schema: &DFSchema) {
+    let type_of = |expr: &Expr| field_of(expr, schema).map(|field| field.data_type().clone());
+    if !exprs.iter().any(|expr| type_of(expr).is_some_and(|t| t.is_floating())) {
+        return;
+    }
+    for expr in exprs {
+        if matches!(type_of(expr), Some(DataType::Decimal128(_, _))) {
+            let taken = std::mem::replace(&mut **expr, Expr::Literal(ScalarValue::Null, None));
+            **expr = Expr::Cast(Cast::new(Box::new(taken), DataType::Float64));
+        }
+    }
+}
+
+fn to_timestamp(date: Expr) -> Expr {
+    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+    Expr::Cast(Cast::new(Box::new(date), timestamp))
+}
+
 /// Steps 2 and 3.
 fn plan_arithmetic(
     op: ArithmeticOp,
@@ -139,13 +169,26 @@ fn plan_arithmetic(
     right: &DataType,
 ) -> Result<PlannerResult<RawBinaryExpr>> {
     use ArithmeticOp::{Add, Divide, Multiply, Subtract};
-    use DataType::{Date32, Int16, Int32, Interval, Timestamp};
+    use DataType::{Date32, Int16, Int32, Interval, Time64, Timestamp};
+    let mut raw = raw;
+    // The time of an interval shows in the sum: DataFusion's is a date.
+    match (op, left, right) {
+        (Add | Subtract, Date32, Interval(_)) => raw.left = to_timestamp(raw.left),
+        (Add, Interval(_), Date32) => raw.right = to_timestamp(raw.right),
+        _ => {}
+    }
     let is_number = |t: &DataType| t.is_numeric();
     let (time_op, swapped) = match (op, left, right) {
         (Subtract, Date32, Date32) => (TimeOp::DateDifference, false),
         (Add, Date32, Int16 | Int32) => (TimeOp::DatePlus, false),
         (Subtract, Date32, Int16 | Int32) => (TimeOp::DateMinus, false),
         (Add, Int16 | Int32, Date32) => (TimeOp::DatePlus, true),
+        (Add, Date32, Time64(_)) => (TimeOp::DatePlusTime, false),
+        (Add, Time64(_), Date32) => (TimeOp::DatePlusTime, true),
+        (Add, Time64(_), Interval(_)) => (TimeOp::TimePlus, false),
+        (Add, Interval(_), Time64(_)) => (TimeOp::TimePlus, true),
+        (Subtract, Time64(_), Interval(_)) => (TimeOp::TimeMinus, false),
+        (Subtract, Time64(_), Time64(_)) => (TimeOp::TimeDifference, false),
         // Of two kinds, DataFusion casts first.
         (Subtract, Timestamp(_, from), Timestamp(_, to)) if from.is_some() == to.is_some() => {
             (TimeOp::TimestampDifference, false)
@@ -171,6 +214,7 @@ pub fn comparable(left: &Field, right: &Field) -> bool {
             SqlType::Int2
             | SqlType::Int4
             | SqlType::Int8
+            | SqlType::Oid
             | SqlType::Float4
             | SqlType::Float8
             | SqlType::Numeric(_, _),

@@ -8,12 +8,15 @@
 use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
-use datafusion::common::Result;
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::Transformed;
+use datafusion::common::{Column, Result};
 use datafusion::config::ConfigOptions;
+use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::registry::FunctionRegistry;
-use datafusion::logical_expr::{Filter, LogicalPlan};
+use datafusion::logical_expr::{
+    Distinct, DistinctOn, Expr, ExprFunctionExt, Filter, LogicalPlan, LogicalPlanBuilder, lit,
+};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
@@ -63,8 +66,33 @@ fn order_conditions(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(ordered.data)
 }
 
+/// DISTINCT ON as what it means: of each group the row that comes first. (DataFusion's own rewrite
+/// picks each column by itself.)
+fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
+    const PLACE: &str = "place in distinct on";
+    let numbered = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Distinct(Distinct::On(on)) = node else {
+            return Ok(Transformed::no(node));
+        };
+        let DistinctOn { on_expr, select_expr, sort_expr, input, .. } = on;
+        let place = row_number()
+            .partition_by(on_expr)
+            .order_by(sort_expr.unwrap_or_default())
+            .build()?
+            .alias(PLACE);
+        let plan = LogicalPlanBuilder::from(input)
+            .window([place])?
+            .filter(Expr::Column(Column::from_name(PLACE)).eq(lit(1_u64)))?
+            .project(select_expr)?
+            .build()?;
+        Ok(Transformed::yes(plan))
+    })?;
+    Ok(numbered.data)
+}
+
 /// Optimises a plan for a dataflow that maintains its result.
 pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = number_distinct_on(plan)?;
     static RULES: LazyLock<Optimizer> = LazyLock::new(|| Optimizer::with_rules(dataflow_rules()));
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
         let mut options = OPTIONS.clone();

@@ -228,6 +228,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
         "EXECUTE" => session::execute(cursor),
         "DEALLOCATE" => session::deallocate(cursor),
         "DECLARE" => session::declare(cursor),
+        "UNLISTEN" => session::unlisten(cursor),
         "FETCH" | "MOVE" => session::fetch(cursor),
         "CLOSE" => session::close(cursor),
         _ => Err(not_a_statement(cursor, &word)),
@@ -236,7 +237,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
 
 /// Statements of others, and misspelt ones.
 fn not_a_statement(cursor: &Cursor<'_>, word: &str) -> Error {
-    const KNOWN: [(&str, &str); 27] = [
+    const KNOWN: [(&str, &str); 26] = [
         ("ANALYZE", "Statistics are kept without it."),
         ("ANALYSE", "Statistics are kept without it."),
         ("VACUUM", "Space is reclaimed without it."),
@@ -254,7 +255,6 @@ fn not_a_statement(cursor: &Cursor<'_>, word: &str) -> Error {
         ("LOCK", "Transactions are serializable without locks."),
         ("LISTEN", "SUBSCRIBE follows the changes of a table or query."),
         ("NOTIFY", "SUBSCRIBE follows the changes of a table or query."),
-        ("UNLISTEN", "SUBSCRIBE follows the changes of a table or query."),
         ("TAIL", "SUBSCRIBE follows the changes of a table or query."),
         ("CALL", "There are no procedures."),
         ("DO", "There is no procedural language."),

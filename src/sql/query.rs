@@ -31,6 +31,7 @@ use crate::sql::functions::SESSION;
 use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
 use crate::sql::resolve::{CatalogSource, SystemSource};
+use crate::sql::schema::check_storable;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -124,6 +125,7 @@ impl PlannedQuery {
             let values = ParamValues::Map(self.values.as_ref().clone());
             plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
         }
+        check_storable(&self.schema)?;
         reject_ambiguous_subqueries(&plan)?;
         let plan = optimize_dataflow(plan).map_err(Error::from)?;
         lower(&plan, &self.schema)
@@ -138,23 +140,25 @@ impl PlannedQuery {
         contents: &dyn Contents,
         now: DateTime<Utc>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let physical = self.physical(contents, now).await?;
-        let physical = give_way(physical)?;
-        let stream = execute_stream(physical, SESSION.task_ctx()).map_err(Error::from)?;
-        let schema = self.schema.clone();
-        Ok(stream.map(move |batch| conform(batch.map_err(Error::from)?, &schema)).boxed())
+        self.prepare_run(contents, now).await?.start()
     }
 
-    /// The physical plan of one run.
-    pub async fn physical(
+    /// Makes everything ready for one run over `contents`; `now()` is `now`.
+    ///
+    /// # Errors
+    /// When a parameter has no value, or the plan cannot be made.
+    pub async fn prepare_run(
         &self,
         contents: &dyn Contents,
         now: DateTime<Utc>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    ) -> Result<BatchRun> {
         let plan = self.with_values(self.optimized()?.clone(), now)?;
         let (plan, rows) = with_contents(plan, contents)?;
         let session = session_for(rows);
-        session.query_planner().create_physical_plan(&plan, &session).await.map_err(Error::from)
+        let physical = session.query_planner().create_physical_plan(&plan, &session).await?;
+        let few = rows.is_some_and(|rows| rows <= ROWS_SINGLE_THREAD_MAX);
+        let brief = few && is_linear(physical.as_ref());
+        Ok(BatchRun { physical: give_way(physical)?, schema: self.schema.clone(), brief })
     }
 
     fn optimized(&self) -> Result<&LogicalPlan> {
@@ -179,6 +183,53 @@ impl PlannedQuery {
         values.insert(NOW[1..].to_owned(), ScalarAndMetadata::new(now_value(now), None));
         plan.replace_params_with_values(&ParamValues::Map(values)).map_err(Error::from)
     }
+}
+
+/// One run of a query, ready to be started on any thread of any runtime.
+pub struct BatchRun {
+    physical: Arc<dyn ExecutionPlan>,
+    schema: SchemaRef,
+    brief: bool,
+}
+
+impl BatchRun {
+    /// Whether the run is over within milliseconds for sure: few rows, looked at a few times.
+    pub fn is_brief(&self) -> bool {
+        self.brief
+    }
+
+    /// Starts it, on the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the plan cannot be executed.
+    pub fn start(self) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let BatchRun { physical, schema, .. } = self;
+        let stream = execute_stream(physical, SESSION.task_ctx()).map_err(Error::from)?;
+        Ok(stream.map(move |batch| conform(batch.map_err(Error::from)?, &schema)).boxed())
+    }
+}
+
+/// Whether the work grows no faster than rows times their logarithm: no joins, windows, recursion
+/// or functions that give rows.
+fn is_linear(plan: &dyn ExecutionPlan) -> bool {
+    const LINEAR: [&str; 15] = [
+        "AggregateExec",
+        "AsyncFuncExec",
+        "CoalesceBatchesExec",
+        "CoalescePartitionsExec",
+        "CooperativeExec",
+        "DataSourceExec",
+        "EmptyExec",
+        "FilterExec",
+        "GlobalLimitExec",
+        "LocalLimitExec",
+        "PlaceholderRowExec",
+        "ProjectionExec",
+        "SortExec",
+        "SortPreservingMergeExec",
+        "UnionExec",
+    ];
+    LINEAR.contains(&plan.name()) && plan.children().iter().all(|child| is_linear(child.as_ref()))
 }
 
 /// A scalar subquery becomes a join, which does not notice a second row: it must be sure that

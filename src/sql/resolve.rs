@@ -29,6 +29,7 @@ use crate::functions::scalar::session::constant_function;
 use crate::functions::scalar::unknown::unknown_function;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
+use crate::sql::system_functions;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -263,7 +264,7 @@ fn session_function(context: &PlanContext, name: &str) -> Option<Arc<ScalarUDF>>
             let first = search_schemas(context).into_iter().find(|s| schemas.contains(s));
             ScalarValue::Utf8(first)
         }
-        _ => return None,
+        _ => return system_functions::find(context, name),
     };
     Some(constant_function(name, value))
 }
@@ -291,6 +292,9 @@ impl ContextProvider for Resolver<'_> {
         name: &str,
         args: Vec<Expr>,
     ) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        if name == "pg_get_keywords" {
+            return Ok(provider_as_source(Arc::new(system_functions::keywords()?)));
+        }
         let function = FUNCTIONS.table.get(&name.to_lowercase()).ok_or_else(|| {
             external(Error::user(
                 SqlState::UNDEFINED_FUNCTION,

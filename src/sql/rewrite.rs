@@ -15,12 +15,16 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator,
-    Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
+    NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
+use crate::sql::dml::build::query_of;
+use crate::sql::functions::FUNCTIONS;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::length_chars_max;
 use crate::sql::schema::repeated_name;
@@ -49,6 +53,7 @@ pub struct Rewritten<T> {
 /// SQLSTATE 0A000 for clauses that no plan has.
 pub fn rewrite_query(query: &Query, declared: &[Option<SqlType>]) -> Result<Rewritten<Query>> {
     let mut tree = query.clone();
+    rewrite_catalog_query(&mut tree);
     let parameters = rewrite(&mut tree, declared)?;
     Ok(Rewritten { tree, parameters })
 }
@@ -56,6 +61,7 @@ pub fn rewrite_query(query: &Query, declared: &[Option<SqlType>]) -> Result<Rewr
 /// Rewrites a scalar expression.
 pub fn rewrite_expr(expr: &Expr, declared: &[Option<SqlType>]) -> Result<Rewritten<Expr>> {
     let mut tree = expr.clone();
+    rewrite_catalog_expr(&mut tree);
     let parameters = rewrite(&mut tree, declared)?;
     wrap_integer(&mut tree);
     Ok(Rewritten { tree, parameters })
@@ -88,6 +94,11 @@ impl VisitorMut for Rewriter {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        select_function(factor);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         name_function_column(factor);
         ControlFlow::Continue(())
@@ -106,6 +117,11 @@ impl VisitorMut for Rewriter {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 wrap_integer(expr);
                 spread_series(expr);
+            }
+        }
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                plain_frame(window);
             }
         }
         ControlFlow::Continue(())
@@ -351,18 +367,25 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
                 *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
             }
         }
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            rewrite_escape(pattern, escape_char)?;
+        }
         Expr::AtTimeZone { timestamp, time_zone } => {
             let timestamp = std::mem::replace(&mut **timestamp, null());
             let time_zone = std::mem::replace(&mut **time_zone, null());
             *expr = call("timezone", vec![time_zone, timestamp]);
         }
         Expr::Function(function) => {
+            if let Some(WindowType::WindowSpec(window)) = &mut function.over {
+                plain_frame(window);
+            }
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
         }
         Expr::Tuple(values) => {
-            let values = std::mem::take(values);
+            let mut values = std::mem::take(values);
+            wrap_integers(&mut values);
             *expr = call("struct", values);
         }
         Expr::Interval(interval) => {
@@ -377,6 +400,69 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// A pattern with an escape character of its own as one that escapes by backslash.
+fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -> Result<()> {
+    let Some(Value::SingleQuotedString(escape)) = escape_char.as_ref().map(|e| &e.value) else {
+        return Ok(());
+    };
+    let mut chars = escape.chars();
+    let escape = match (chars.next(), chars.next()) {
+        (escape, None) if escape != Some('\\') => escape,
+        (_, None) => return Ok(()),
+        _ => {
+            return Err(Error::user(SqlState("22019"), "invalid escape string")
+                .hint("Escape string must be empty or one character."));
+        }
+    };
+    // Stands for the escape character itself while the others are exchanged.
+    const MARK: &str = "\u{1f}";
+    let replace = |text: Expr, from: &str, to: &str| {
+        let literal = |text: &str| {
+            let value = Value::SingleQuotedString(text.to_owned());
+            Expr::Value(ValueWithSpan { value, span: Span::empty() })
+        };
+        call("replace", vec![text, literal(from), literal(to)])
+    };
+    let mut text = std::mem::replace(pattern, null());
+    text = replace(text, "\\", "\\\\");
+    if let Some(escape) = escape {
+        let escape = escape.to_string();
+        text = replace(text, &escape.repeat(2), MARK);
+        text = replace(text, &escape, "\\");
+        text = replace(text, MARK, &escape);
+    }
+    *pattern = text;
+    *escape_char = None;
+    Ok(())
+}
+
+/// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
+fn plain_frame(window: &mut WindowSpec) {
+    let Some(frame) = &mut window.window_frame else { return };
+    for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
+        let (WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset))) =
+            bound
+        else {
+            continue;
+        };
+        if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = &mut **offset
+            && matches!(
+                **text,
+                Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. })
+            )
+        {
+            let value = std::mem::replace(text, Box::new(null()));
+            **offset = Expr::Interval(ast::Interval {
+                value,
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            });
+        }
+    }
 }
 
 /// The text of an interval literal, its unit included, for Postgres's own reading of it.
@@ -405,7 +491,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     let [part] = function.name.0.as_slice() else { return Ok(None) };
     let Some(ident) = part.as_ident() else { return Ok(None) };
     let name = fold(ident);
-    if UNIFYING.contains(&name.as_str())
+    if (UNIFYING.contains(&name.as_str()) || matches!(name.as_str(), "row" | "pg_typeof"))
         && let FunctionArguments::List(list) = &mut function.args
     {
         for arg in &mut list.args {
@@ -433,12 +519,31 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         "localtimestamp" if bare => cast(now(), DataType::Timestamp(None, ast::TimezoneInfo::None)),
         // The words that need no parentheses are functions with none.
         "current_user" | "current_role" | "session_user" | "user" if bare => call(&name, vec![]),
+        "generate_subscripts" if list_length(function) == 2 => {
+            let arguments = list_arguments(function);
+            let ends = vec![call("array_lower", arguments.clone()), call("array_upper", arguments)];
+            cast(call("unnest", vec![call("generate_series", ends)]), DataType::Int(None))
+        }
         "row" => {
             function.name = ObjectName::from(vec![Ident::new("struct")]);
             return Ok(None);
         }
         _ => return Ok(None),
     }))
+}
+
+/// The arguments of a call that are plain expressions.
+fn list_arguments(function: &Function) -> Vec<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return vec![] };
+    let plain = list.args.iter().filter_map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    plain.collect()
+}
+
+fn list_length(function: &Function) -> usize {
+    list_arguments(function).len()
 }
 
 /// DataFusion takes `count()` and `count(a, b)`; Postgres does not.
@@ -675,6 +780,57 @@ fn spread_series(expr: &mut Expr) {
     }
 }
 
+/// A function in FROM that gives one value is a table of one row; so is a series whose ends have
+/// to be computed, of many.
+fn select_function(factor: &mut TableFactor) {
+    let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } = factor
+    else {
+        return;
+    };
+    if let [first, _] = name.0.as_slice()
+        && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
+    {
+        name.0.remove(0);
+    }
+    let [part] = name.0.as_slice() else { return };
+    let Some(function) = part.as_ident().map(fold) else { return };
+    let computed = args.args.iter().any(|arg| {
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg else { return false };
+        let mut inner = expr;
+        while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner
+        {
+            inner = expr;
+        }
+        !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
+    });
+    let series = function == "generate_series" && computed;
+    let scalar =
+        FUNCTIONS.scalar.contains_key(&function) && !FUNCTIONS.table.contains_key(&function);
+    if !series && !scalar {
+        return;
+    }
+    let arguments: Option<Vec<Expr>> = args
+        .args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(arguments) = arguments else { return };
+    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', function.clone()),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    let subquery = Box::new(query_of(vec![call(&function, arguments)], vec![], None));
+    *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
+}
+
 /// In Postgres the one column of a function in FROM is called as the function, or as its alias.
 fn name_function_column(factor: &mut TableFactor) {
     let (alias, name) = match factor {
@@ -703,6 +859,10 @@ fn name_function_column(factor: &mut TableFactor) {
 fn wrap_values(body: &mut SetExpr) {
     match body {
         SetExpr::Values(values) => {
+            let width = values.rows.first().map_or(0, |row| row.content.len());
+            for column in 0..width {
+                type_column(values, column);
+            }
             values.rows.iter_mut().flat_map(|row| row.content.iter_mut()).for_each(wrap_integer);
         }
         SetExpr::SetOperation { left, right, .. } => {
@@ -710,6 +870,57 @@ fn wrap_values(body: &mut SetExpr) {
             wrap_values(right);
         }
         _ => {}
+    }
+}
+
+/// In a column of VALUES in which some value says its type, quoted literals take it; numbers
+/// beside a float are floats.
+fn type_column(values: &mut ast::Values, column: usize) {
+    let cells = || values.rows.iter().filter_map(|row| row.content.get(column));
+    let Some(data_type) = cells().find_map(said_type) else { return };
+    let is_float = matches!(sql_type_of(&data_type), Ok(SqlType::Float4 | SqlType::Float8));
+    for row in &mut values.rows {
+        let Some(cell) = row.content.get_mut(column) else { continue };
+        if is_quoted(cell) || is_float && is_number(cell) {
+            let expr = Box::new(std::mem::replace(cell, null()));
+            *cell = Expr::Cast {
+                kind: CastKind::DoubleColon,
+                expr,
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            };
+        }
+    }
+}
+
+/// The type that an expression has by its form.
+fn said_type(expr: &Expr) -> Option<DataType> {
+    match expr {
+        Expr::Cast { data_type, .. } => Some(data_type.clone()),
+        Expr::TypedString(typed) => Some(typed.data_type.clone()),
+        Expr::Interval(_) => Some(DataType::Interval { fields: None, precision: None }),
+        _ => None,
+    }
+}
+
+fn is_quoted(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Value(ValueWithSpan {
+            value: Value::SingleQuotedString(_)
+                | Value::EscapedStringLiteral(_)
+                | Value::DollarQuotedString(_),
+            ..
+        })
+    )
+}
+
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_number(expr),
+        _ => false,
     }
 }
 

@@ -38,6 +38,8 @@ pub fn canonical_type(data_type: &DataType) -> Option<DataType> {
         | DataType::Int16
         | DataType::Int32
         | DataType::Int64
+        // An oid.
+        | DataType::UInt32
         | DataType::Float32
         | DataType::Float64
         | DataType::Utf8
@@ -53,7 +55,7 @@ pub fn canonical_type(data_type: &DataType) -> Option<DataType> {
         DataType::Null | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::Int8 | DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
-        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::UInt64 => DataType::Int64,
         DataType::Float16 => DataType::Float32,
         DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => DataType::Decimal128(*p, *s),
         DataType::Decimal256(_, s) => DataType::Decimal128(DECIMAL128_MAX_PRECISION, *s),
@@ -122,13 +124,33 @@ pub fn visible_schema(schema: &DFSchema) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
+/// Whether tables and maintained queries can have columns of these types.
+///
+/// # Errors
+/// SQLSTATE 0A000 for an oid, alone or in a list or row.
+pub fn check_storable(schema: &Schema) -> Result<()> {
+    fn has_oid(sql_type: &SqlType) -> bool {
+        match sql_type {
+            SqlType::Oid => true,
+            SqlType::Array(item) => has_oid(item),
+            SqlType::Record(fields) => fields.iter().any(|(_, field)| has_oid(field)),
+            _ => false,
+        }
+    }
+    match schema.fields().iter().find(|f| SqlType::of_field(f).is_some_and(|t| has_oid(&t))) {
+        Some(field) => Err(Error::unsupported(format!("column \"{}\" of type oid", field.name()))
+            .hint("Cast it to bigint.")),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn types_that_sql_lacks_become_their_nearest() {
-        let list = DataType::LargeList(Arc::new(Field::new("x", DataType::UInt32, false)));
+        let list = DataType::LargeList(Arc::new(Field::new("x", DataType::UInt64, false)));
         let expected = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
         assert_eq!(canonical_type(&list), Some(expected));
         assert_eq!(

@@ -89,6 +89,9 @@ pub enum Statement {
     /// Makes the present epoch durable, and waits for it.
     Checkpoint,
 
+    /// `UNLISTEN name | *`: connection pools say it when a connection comes back. Nobody listens.
+    Unlisten,
+
     // Prepared statements and cursors.
     Prepare(Box<Prepare>),
     Execute(Box<Execute>),
@@ -805,6 +808,7 @@ impl Statement {
             Statement::ReleaseSavepoint(_) => "RELEASE",
             Statement::Flush => "FLUSH",
             Statement::Checkpoint => "CHECKPOINT",
+            Statement::Unlisten => "UNLISTEN",
             Statement::Prepare(_) => "PREPARE",
             Statement::Execute(_) => "EXECUTE",
             Statement::Deallocate(None) => "DEALLOCATE ALL",

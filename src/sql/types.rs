@@ -1,6 +1,6 @@
 //! The types that a cast may name, and the names that Postgres gives unnamed casts.
 
-use datafusion::sql::sqlparser::ast::DataType;
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType};
 
 use crate::sql::parse::name::normalize;
 use crate::sql::parse::types;
@@ -19,17 +19,20 @@ pub fn sql_type_of(data_type: &DataType) -> Result<SqlType> {
     }
 }
 
-/// Object ids and their aliases are plain numbers here.
+/// Object ids and their aliases are numbers here.
 fn catalog_type(data_type: &DataType) -> Option<SqlType> {
     let last = match data_type {
-        DataType::Regclass => return Some(SqlType::Int8),
+        DataType::Regclass => return Some(SqlType::Oid),
+        DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) => {
+            return Some(SqlType::Array(Box::new(catalog_type(item)?)));
+        }
         DataType::Custom(name, _) => normalize(name.0.last()?.as_ident()?),
         _ => return None,
     };
     Some(match last.as_str() {
         "oid" | "regclass" | "regtype" | "regproc" | "regprocedure" | "regnamespace"
         | "regrole" | "regoper" | "regoperator" | "regconfig" | "regdictionary" | "xid" | "cid" => {
-            SqlType::Int8
+            SqlType::Oid
         }
         "char" | "cstring" | "unknown" | "pg_node_tree" | "aclitem" => SqlType::Text,
         "bytea" => SqlType::Bytea,
@@ -102,9 +105,10 @@ mod tests {
     #[test]
     fn casts_know_the_types_of_the_system_catalog() {
         for (text, expected) in [
-            ("pg_catalog.regclass", "bigint"),
+            ("pg_catalog.regclass", "oid"),
             ("pg_catalog.int8", "bigint"),
-            ("oid", "bigint"),
+            ("oid", "oid"),
+            ("oid[]", "oid[]"),
             ("pg_catalog.\"char\"", "text"),
             ("numeric(12, 2)", "numeric(12,2)"),
         ] {

@@ -27,17 +27,25 @@ pub struct TableDelta {
 /// Collects the deltas of one operator at one epoch.
 #[derive(Debug, Default)]
 pub struct CheckpointWriter {
-    tables: BTreeMap<&'static str, TableDelta>,
+    tables: BTreeMap<String, TableDelta>,
 }
 
 impl CheckpointWriter {
     /// Adds a table's delta; each table once per checkpoint.
-    pub fn write(&mut self, table: &'static str, delta: TableDelta) {
-        let before = self.tables.insert(table, delta);
+    pub fn write(&mut self, table: &str, delta: TableDelta) {
+        let before = self.tables.insert(table.to_owned(), delta);
         assert!(before.is_none(), "table {table} is written once per checkpoint");
     }
 
-    pub fn into_tables(self) -> BTreeMap<&'static str, TableDelta> {
+    /// Adds what an operator within the operator has written; `prefix` tells its tables from
+    /// those of others.
+    pub fn write_nested(&mut self, prefix: &str, nested: CheckpointWriter) {
+        for (table, delta) in nested.tables {
+            self.write(&format!("{prefix}{table}"), delta);
+        }
+    }
+
+    pub fn into_tables(self) -> BTreeMap<String, TableDelta> {
         self.tables
     }
 }
@@ -55,7 +63,7 @@ impl CheckpointFold {
     /// When a row dies that never was, or an id comes twice: the checkpoint is damaged.
     pub fn apply(&mut self, writer: CheckpointWriter) -> Result<()> {
         for (name, delta) in writer.into_tables() {
-            let rows = self.tables.entry(name.to_owned()).or_default();
+            let rows = self.tables.entry(name.clone()).or_default();
             for id in &delta.deleted {
                 rows.remove(id).ok_or_else(|| {
                     Error::internal(format!("checkpoint of {name} deletes row {id} that it lacks"))
@@ -102,6 +110,21 @@ impl CheckpointReader {
             }
         }
         Ok(CheckpointReader { tables, worker, workers })
+    }
+
+    /// What an operator within the operator has written with this prefix. It is for one that runs
+    /// as a whole on worker 0; elsewhere there is nothing of it.
+    pub fn nested(&mut self, prefix: &str) -> CheckpointReader {
+        let mut tables = BTreeMap::new();
+        let names: Vec<String> =
+            self.tables.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        for name in names {
+            let rows = self.tables.remove(&name).unwrap_or_default();
+            if self.worker == 0 {
+                tables.insert(name[prefix.len()..].to_owned(), rows);
+            }
+        }
+        CheckpointReader { tables, worker: 0, workers: 1 }
     }
 
     /// The live rows of `table` whose key columns route to this worker; without key columns all

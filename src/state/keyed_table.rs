@@ -17,9 +17,9 @@
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use hashbrown::{HashMap, HashSet, HashTable};
 
+use crate::functions::scalar::cast::shown_value;
 use crate::state::delta::TableDelta;
 use crate::state::row_equal::key_equal;
 use crate::state::row_ids::{NIL, ShortId};
@@ -285,10 +285,7 @@ impl KeyedTable {
         let values: Vec<String> = self
             .key()
             .iter()
-            .map(|c| {
-                ArrayFormatter::try_new(rows.column(*c), &FormatOptions::new().with_null("null"))
-                    .map_or_else(|e| e.to_string(), |f| f.value(row).to_string())
-            })
+            .map(|c| shown_value(rows.column(*c), self.schema().field(*c), row))
             .collect();
         Error::user(SqlState::UNIQUE_VIOLATION, "duplicate key value violates unique constraint")
             .detail(format!("Key ({})=({}) already exists.", names.join(", "), values.join(", ")))

@@ -82,7 +82,9 @@ impl SqlState {
     pub const DUPLICATE_PREPARED_STATEMENT: SqlState = SqlState("42P05");
     pub const DUPLICATE_SCHEMA: SqlState = SqlState("42P06");
     pub const DUPLICATE_TABLE: SqlState = SqlState("42P07");
+    pub const INVALID_OBJECT_DEFINITION: SqlState = SqlState("42P17");
     pub const INVALID_COLUMN_REFERENCE: SqlState = SqlState("42P10");
+    pub const INVALID_RECURSION: SqlState = SqlState("42P19");
     pub const WINDOWING_ERROR: SqlState = SqlState("42P20");
     pub const INVALID_TABLE_DEFINITION: SqlState = SqlState("42P16");
     pub const INDETERMINATE_DATATYPE: SqlState = SqlState("42P18");

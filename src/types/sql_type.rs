@@ -15,6 +15,7 @@
 //! | json, jsonb | Utf8, field marked `arrow.json`, `millstream.jsonb` |
 //! | t[] | List(t) |
 //! | row types | Struct |
+//! | oid (of the system catalog only) | UInt32 |
 //!
 //! What Arrow's types do not tell apart is told by the field's extension name.
 
@@ -52,6 +53,8 @@ pub enum SqlType {
     Timestamptz,
     Interval,
     Uuid,
+    /// The number of an object of the system catalog; no column of a table has this type.
+    Oid,
     Json,
     Jsonb,
     Array(Box<SqlType>),
@@ -84,7 +87,8 @@ impl SqlType {
             DataType::Int32 | DataType::UInt16 => SqlType::Int4,
             // row_number() and the like are unsigned in DataFusion; values beyond bigint cannot
             // arise from counting rows.
-            DataType::Int64 | DataType::UInt32 | DataType::UInt64 => SqlType::Int8,
+            DataType::Int64 | DataType::UInt64 => SqlType::Int8,
+            DataType::UInt32 => SqlType::Oid,
             DataType::Float16 | DataType::Float32 => SqlType::Float4,
             DataType::Float64 => SqlType::Float8,
             DataType::Decimal128(precision, scale) => SqlType::Numeric(*precision, *scale),
@@ -130,6 +134,7 @@ impl SqlType {
             SqlType::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             SqlType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
             SqlType::Uuid => DataType::FixedSizeBinary(16),
+            SqlType::Oid => DataType::UInt32,
             SqlType::Array(item) => DataType::List(Arc::new(item.to_field("item", true))),
             SqlType::Record(fields) => DataType::Struct(
                 fields.iter().map(|(name, t)| t.to_field(name, true)).collect::<Fields>(),
@@ -167,6 +172,7 @@ impl SqlType {
             SqlType::Timestamptz => 1184,
             SqlType::Interval => 1186,
             SqlType::Uuid => 2950,
+            SqlType::Oid => 26,
             SqlType::Json => 114,
             SqlType::Jsonb => 3802,
             SqlType::Record(_) => 2249,
@@ -186,6 +192,7 @@ impl SqlType {
                 SqlType::Timestamptz => 1185,
                 SqlType::Interval => 1187,
                 SqlType::Uuid => 2951,
+                SqlType::Oid => 1028,
                 SqlType::Json => 199,
                 SqlType::Jsonb => 3807,
                 SqlType::Record(_) => 2287,
@@ -214,6 +221,7 @@ impl SqlType {
             T::Timestamptz,
             T::Interval,
             T::Uuid,
+            T::Oid,
             T::Json,
             T::Jsonb,
         ];
@@ -254,6 +262,7 @@ impl fmt::Display for SqlType {
             SqlType::Timestamptz => f.write_str("timestamp with time zone"),
             SqlType::Interval => f.write_str("interval"),
             SqlType::Uuid => f.write_str("uuid"),
+            SqlType::Oid => f.write_str("oid"),
             SqlType::Json => f.write_str("json"),
             SqlType::Jsonb => f.write_str("jsonb"),
             SqlType::Array(item) => write!(f, "{item}[]"),
@@ -268,9 +277,10 @@ mod tests {
 
     #[test]
     fn every_type_survives_a_field_and_an_oid() {
-        for oid in
-            [16, 21, 23, 20, 700, 701, 1700, 25, 17, 1082, 1083, 1114, 1184, 1186, 2950, 114, 3802]
-        {
+        for oid in [
+            16, 21, 23, 20, 26, 700, 701, 1700, 25, 17, 1082, 1083, 1114, 1184, 1186, 2950, 114,
+            3802,
+        ] {
             let t = SqlType::from_oid(oid).expect("a known oid");
             assert_eq!(t.oid(), oid);
             assert_eq!(SqlType::of_field(&t.to_field("c", true)), Some(t.clone()));

@@ -546,6 +546,7 @@ impl Kind {
                 let element = Rule::new(item, &format!("{path}.element"), options, depth + 1)?;
                 Kind::List { length, element: Box::new(element) }
             }
+            SqlType::Oid => return Err(Error::unsupported("generating oid")),
             SqlType::Record(_) => {
                 let rules = record_fields(field.data_type())
                     .iter()

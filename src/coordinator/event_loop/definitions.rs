@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use super::durable::given_up;
 use super::{
-    Command, Install, Reply, RunningKind, SourceMetrics, State, connectors, dependency_gone,
+    Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, connectors,
+    dependency_gone,
 };
-use crate::catalog::object::{Definer, Object, ObjectKind};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::Source;
 use crate::coordinator::epoch::Moment;
@@ -31,15 +31,13 @@ use crate::types::id::ObjectId;
 pub(super) enum Step {
     /// Anything but a materialized view.
     Create {
-        object: Box<Object>,
-        definer: Option<Arc<Definer>>,
+        creation: Box<Creation>,
         install: Install,
         reply: Reply<ObjectId>,
     },
     /// A materialized view whose dataflow runs and has its content.
     Publish {
-        object: Box<Object>,
-        definer: Option<Arc<Definer>>,
+        creation: Box<Creation>,
         reply: Reply<ObjectId>,
     },
     Apply {
@@ -61,14 +59,18 @@ pub(super) struct StepInLog {
 struct Checked {
     next: Catalog,
     effect: Effect,
+    /// What goes.
+    dropped: Vec<ObjectId>,
 }
 
-/// What a step does beside the catalog.
+/// A step that may go into the log, with its changes of the catalog and a table's first rows.
+type Plan = (Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>);
+
+/// What a step brings beside the catalog.
 enum Effect {
     Nothing,
     Table(ObjectId, Box<Table>),
     Source(Box<SourceSpec>, Arc<dyn Source>),
-    Drop(Vec<ObjectId>),
 }
 
 enum StepReply {
@@ -105,13 +107,13 @@ impl State {
             return self.refuse_step(step, error);
         }
         let (result, reply) = match step {
-            Step::Create { object, definer, install, reply } => {
-                let result = self.check_create(&object, definer, install);
-                (result, StepReply::Created(object.id, reply))
+            Step::Create { creation, install, reply } => {
+                let result = self.check_create(&creation, install);
+                (result, StepReply::Created(creation.object.id, reply))
             }
-            Step::Publish { object, definer, reply } => {
-                let id = object.id;
-                let result = self.check_publish(&object, definer);
+            Step::Publish { creation, reply } => {
+                let id = creation.object.id;
+                let result = self.check_publish(&creation);
                 if result.is_err() {
                     self.drop_running(id);
                 }
@@ -141,8 +143,8 @@ impl State {
     fn refuse_step(&mut self, step: Step, error: Error) {
         match step {
             Step::Create { reply, .. } => drop(reply.send(Err(error))),
-            Step::Publish { object, reply, .. } => {
-                self.drop_running(object.id);
+            Step::Publish { creation, reply } => {
+                self.drop_running(creation.object.id);
                 let _ = reply.send(Err(error));
             }
             Step::Apply { reply, .. } => drop(reply.send(Err(error))),
@@ -181,7 +183,7 @@ impl State {
     }
 
     fn make_real(&mut self, checked: Checked) {
-        let Checked { next, effect } = checked;
+        let Checked { next, effect, dropped } = checked;
         let mut created_table = None;
         self.set_catalog(next);
         match effect {
@@ -193,8 +195,8 @@ impl State {
                 created_table = Some(id);
             }
             Effect::Source(spec, source) => self.install_source(*spec, source),
-            Effect::Drop(ids) => ids.into_iter().for_each(|id| self.drop_running(id)),
         }
+        dropped.into_iter().for_each(|id| self.drop_running(id));
         self.definition_is_real(created_table);
     }
 
@@ -205,25 +207,19 @@ impl State {
         self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
     }
 
-    fn check_create(
-        &mut self,
-        object: &Object,
-        definer: Option<Arc<Definer>>,
-        install: Install,
-    ) -> Result<(Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>)> {
-        self.check_dependencies(object)?;
-        let changes = creation(object, definer);
-        let next = self.catalog().apply(&changes)?;
+    fn check_create(&mut self, creation: &Creation, install: Install) -> Result<Plan> {
+        let next = self.check_new(creation)?;
+        let object = &creation.object;
         let mut first_rows = None;
         let effect = match install {
             Install::Nothing => Effect::Nothing,
-            Install::Table => Effect::Table(object.id, Box::new(new_table(object)?)),
-            Install::TableWithRows(rows) => {
-                let mut table = new_table(object)?;
-                let change = WriteChange::Insert { rows, on_conflict: WriteConflict::Error };
-                let written = table.write(change)?;
-                if !written.changes.is_empty() {
-                    first_rows = Some((object.id, written.changes));
+            Install::Table(rows) => {
+                let mut table = Table::of(object)?;
+                if let Some(rows) = rows {
+                    // No dataflow reads the table yet: who does later begins with its content.
+                    let change = WriteChange::Insert { rows, on_conflict: WriteConflict::Error };
+                    let changes = table.write(change)?.changes;
+                    first_rows = (!changes.is_empty()).then_some((object.id, changes));
                 }
                 Effect::Table(object.id, Box::new(table))
             }
@@ -240,15 +236,13 @@ impl State {
                 return Err(Error::internal("a dataflow is published, not created"));
             }
         };
-        Ok((Checked { next, effect }, changes, first_rows))
+        let dropped = creation.replaces.into_iter().collect();
+        Ok((Checked { next, effect, dropped }, creation.changes(), first_rows))
     }
 
-    fn check_publish(
-        &self,
-        object: &Object,
-        definer: Option<Arc<Definer>>,
-    ) -> Result<(Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>)> {
-        self.check_dependencies(object)?;
+    fn check_publish(&self, creation: &Creation) -> Result<Plan> {
+        let next = self.check_new(creation)?;
+        let object = &creation.object;
         match self.running.get(&object.id) {
             None => return Err(dependency_gone(&object.name.name)),
             Some(running) => {
@@ -257,25 +251,22 @@ impl State {
                 }
             }
         }
-        let changes = creation(object, definer);
-        let next = self.catalog().apply(&changes)?;
-        Ok((Checked { next, effect: Effect::Nothing }, changes, None))
+        let dropped = creation.replaces.into_iter().collect();
+        Ok((Checked { next, effect: Effect::Nothing, dropped }, creation.changes(), None))
     }
 
-    fn check_apply(
-        &self,
-        changes: Vec<Change>,
-    ) -> Result<(Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>)> {
+    fn check_apply(&self, changes: Vec<Change>) -> Result<Plan> {
         let mut dropped = Vec::new();
         for change in &changes {
             let Change::DropObject(id) = change else { continue };
             dropped.push(*id);
             let published = self.steps.iter().filter_map(|step| match step {
-                Step::Publish { object, .. } => Some(object),
+                Step::Publish { creation, .. } => Some(&creation.object),
                 _ => None,
             });
-            let mut made = self.hydrating.values().map(|h| &h.object).chain(published);
-            if let Some(user) = made.find(|o| o.depends_on.contains(id)) {
+            let filled = self.hydrating.values().map(|h| &h.creation.object);
+            let user = filled.chain(published).find(|o| o.depends_on.contains(id));
+            if let Some(user) = user {
                 return Err(Error::user(
                     SqlState::OBJECT_IN_USE,
                     format!("\"{}\" is being created over it", user.name.name),
@@ -284,29 +275,6 @@ impl State {
             }
         }
         let next = self.catalog().apply(&changes)?;
-        Ok((Checked { next, effect: Effect::Drop(dropped) }, changes, None))
+        Ok((Checked { next, effect: Effect::Nothing, dropped }, changes, None))
     }
-
-    /// Whether all that a new object names is there.
-    pub(super) fn check_dependencies(&self, object: &Object) -> Result<()> {
-        let catalog = self.catalog();
-        match object.depends_on.iter().all(|id| catalog.get(*id).is_some()) {
-            true => Ok(()),
-            false => Err(dependency_gone(&object.name.name)),
-        }
-    }
-}
-
-/// The changes that make an object.
-fn creation(object: &Object, definer: Option<Arc<Definer>>) -> Vec<Change> {
-    let create = Change::CreateObject(Arc::new(object.clone()));
-    let define = definer.map(|definer| Change::Define { object: object.id, definer });
-    std::iter::once(create).chain(define).collect()
-}
-
-fn new_table(object: &Object) -> Result<Table> {
-    let ObjectKind::Table(table) = &object.kind else {
-        return Err(Error::internal("only tables are installed as tables"));
-    };
-    Table::new(object.schema.clone(), table.primary_key.clone())
 }

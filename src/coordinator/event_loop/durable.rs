@@ -17,9 +17,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Event, Reply, Request, RunningKind, State};
+use super::{Pinned, Reply, Request, RunningKind, State};
 use crate::catalog::snapshot::Change;
 use crate::catalog::stored::{catalog_to_text, change_to_text};
 use crate::coordinator::epoch::Moment;
@@ -114,12 +114,12 @@ impl Durable {
     /// Opens the log and starts the task of checkpoints.
     pub(super) fn start(
         start: DurableStart,
-        events: crossbeam_channel::Sender<Event>,
+        events: crossbeam_channel::Sender<StorageEvent>,
     ) -> Result<Durable> {
         let log_events = events.clone();
         let log = (start.log)(std::sync::Arc::new(move |event| {
             // The coordinator has gone only when the server stops.
-            let _ = log_events.send(Event::Storage(StorageEvent::Log(event)));
+            let _ = log_events.send(StorageEvent::Log(event));
         }))?;
         // One cut at a time, see `writing`.
         let (cuts, queue) = mpsc::unbounded_channel();
@@ -235,7 +235,7 @@ async fn run_checkpoints(
     mut cuts: mpsc::UnboundedReceiver<Cut>,
     durable: tokio::sync::watch::Receiver<u64>,
     interval: Duration,
-    events: crossbeam_channel::Sender<Event>,
+    events: crossbeam_channel::Sender<StorageEvent>,
 ) {
     // Often enough that two servers on one storage do not go on beside each other for long.
     let look = interval.clamp(Duration::from_millis(200), Duration::from_secs(5));
@@ -251,7 +251,7 @@ async fn run_checkpoints(
                 Ok(None) | Err(_) => continue,
             },
         };
-        if events.send(Event::Storage(event)).is_err() {
+        if events.send(event).is_err() {
             return;
         }
     }
@@ -361,6 +361,17 @@ impl State {
         }
     }
 
+    /// Told when the record `sequence` is durable; `None` when it is.
+    pub(super) fn wait_for_log(&mut self, sequence: u64) -> Option<oneshot::Receiver<Result<()>>> {
+        if self.durable.as_ref().is_none_or(|durable| sequence <= durable.durable) {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        // The client may have gone.
+        self.hold(sequence, false, move |durable| drop(reply.send(durable)));
+        Some(answer)
+    }
+
     /// The gate for a new subscription.
     pub(super) fn gate(&self) -> Gate {
         self.durable.as_ref().map_or_else(Gate::open, |durable| durable.gate.clone())
@@ -433,7 +444,16 @@ impl State {
                 drop(reply.send(Err(error)));
             }
             Request::Read { reply, .. } => drop(reply.send(Err(error))),
-            Request::Write { reply, .. } => drop(reply.send(Err(error))),
+            Request::Write { write, .. } => {
+                // A client that gives up finds its write refused, not done.
+                write.claim.take();
+                drop(write.reply.send(Err(error)));
+            }
+            Request::Lookup { reply, .. } => drop(reply.send(Err(error))),
+            Request::Pin { objects, reply } => {
+                let failed = |id| (id, Pinned::Failed(error.clone()));
+                drop(reply.send(objects.into_iter().map(failed).collect()));
+            }
             Request::Subscribe { reply, .. } => drop(reply.send(Err(error))),
             Request::Flush { reply } => drop(reply.send(Err(error))),
             Request::Lock { .. }

@@ -53,7 +53,10 @@ async fn table(coordinator: &Coordinator, name: &str, primary_key: Vec<usize>) -
         append_only: false,
         watermark: None,
     });
-    coordinator.create_object(object(name, kind, vec![]), Install::Table).await.expect("created")
+    coordinator
+        .create_object(object(name, kind, vec![]), Install::Table(None))
+        .await
+        .expect("created")
 }
 
 fn scan(object: ObjectId) -> Node {

@@ -15,6 +15,9 @@
 //! group for functions that cannot take a value back otherwise (`min` over deleting input), a
 //! count per group and value for DISTINCT. It is as large as the number of groups.
 //!
+//! In two phases (`partial.rs`) rows are summed up before they are exchanged, and this operator
+//! merges the sums instead of folding rows.
+//!
 //! Without keys there is exactly one row, from the first epoch on, kept by worker 0.
 //! Without calls it is DISTINCT.
 
@@ -38,11 +41,13 @@ mod calls;
 mod checkpoint;
 mod distinct;
 mod emit;
+mod partial;
 mod select;
 #[cfg(test)]
 mod tests;
 
 use distinct::DistinctRows;
+pub use partial::PartialAggregate;
 use select::Selection;
 
 /// What to aggregate.
@@ -53,6 +58,7 @@ pub struct AggregateSpec {
     pub calls: Vec<node::AggregateCall>,
     /// The input never deletes.
     pub append_only: bool,
+    pub phase: node::Phase,
     /// The output: keys, then calls.
     pub schema: SchemaRef,
 }
@@ -63,6 +69,7 @@ impl From<&node::Aggregate> for AggregateSpec {
             keys: node.keys.clone(),
             calls: node.calls.clone(),
             append_only: node.append_only,
+            phase: node.phase.clone(),
             schema: node.schema.clone(),
         }
     }
@@ -98,10 +105,15 @@ impl Aggregate {
         let key_types: Vec<_> =
             spec.keys.iter().map(|key| input_schema.field(*key).data_type().clone()).collect();
         let mut layout = Layout::default();
+        // The calls of a final phase name columns of what the partial one read.
+        let call_schema = match &spec.phase {
+            node::Phase::Final { input_schema } => input_schema,
+            node::Phase::Whole | node::Phase::Partial => input_schema,
+        };
         let values = spec
             .calls
             .iter()
-            .map(|call| calls::plan(&mut layout, call, spec.append_only, input_schema))
+            .map(|call| calls::plan(&mut layout, call, spec.append_only, call_schema))
             .collect::<Result<Vec<_>>>()?;
         let distinct = layout
             .inputs
@@ -218,6 +230,9 @@ impl Operator for Aggregate {
         let keys = batch.columns_at(&self.spec.keys);
         self.table.intern(&keys, batch.num_rows(), &mut self.groups)?;
         self.touch()?;
+        if matches!(self.spec.phase, node::Phase::Final { .. }) {
+            return self.merge(&batch);
+        }
         let weights = match batch.weights() {
             Weights::AllInserts => None,
             Weights::Each(weights) => Some(weights.as_ref()),

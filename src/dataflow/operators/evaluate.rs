@@ -11,9 +11,9 @@
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_empty_array, new_null_array};
 use arrow::compute;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::dataflow::operator::{Output, RowError};
+use crate::functions::scalar::cast::shown_value;
 use crate::plan::expr::Expr;
 use crate::types::error::{Error, ErrorKind, Result};
 
@@ -98,23 +98,25 @@ pub fn report(
     weight: impl Fn(usize) -> i64,
     out: &mut Output,
 ) -> Result<()> {
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let options = FormatOptions::new().with_null("NULL");
-    let formatters = rows
-        .columns()
-        .iter()
-        .map(|column| ArrayFormatter::try_new(column, &options))
-        .collect::<std::result::Result<Vec<_>, _>>()?;
     for (row, error) in failed {
-        let values: Vec<String> = formatters.iter().map(|f| f.value(row).to_string()).collect();
         out.row_error(RowError {
             error,
             expression: expr.to_string(),
-            row: format!("({})", values.join(", ")),
+            row: shown_row(rows, row),
             weight: weight(row),
         });
     }
     Ok(())
+}
+
+/// A row as records of errors show it, with its values as SQL prints them.
+pub fn shown_row(rows: &RecordBatch, row: usize) -> String {
+    let schema = rows.schema_ref();
+    let values: Vec<String> = rows
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| shown_value(column, field, row))
+        .collect();
+    format!("({})", values.join(", "))
 }

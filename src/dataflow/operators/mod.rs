@@ -9,6 +9,9 @@
 //! | `union.rs` | all rows of all inputs |
 //! | `aggregate.rs` | one row per group |
 //! | `join.rs` | pairs of rows, and rows without a partner |
+//! | `top_n.rs` | the first rows of each partition |
+//! | `over.rs` | window functions |
+//! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `materialize.rs` | keeps the rows of a view |
 //! | `subscribe.rs` | hands changes to one subscriber |
 //! | `evaluate.rs` | expressions over batches in which some rows may fail |
@@ -18,7 +21,7 @@
 
 use crate::dataflow::contract::{Contract, checked};
 use crate::dataflow::operator::Operator;
-use crate::plan::node::{Node, Plan};
+use crate::plan::node::{Node, Phase, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
@@ -29,8 +32,11 @@ pub mod expand;
 pub mod join;
 pub mod map;
 pub mod materialize;
+pub mod over;
+pub mod recursive;
 pub mod source;
 pub mod subscribe;
+pub mod top_n;
 pub mod union;
 
 /// The operator of a node on one worker.
@@ -44,10 +50,17 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Expand(node) => Box::new(expand::Expand::new(node, &inputs[0])),
         Node::Copies(node) => Box::new(copies::Copies::new(node)),
         Node::Union(node) => Box::new(union::Union::new(node.into())),
+        Node::Aggregate(node) if matches!(node.phase, Phase::Partial) => {
+            Box::new(aggregate::PartialAggregate::new(node.into(), &inputs[0])?)
+        }
         Node::Aggregate(node) => {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)
         }
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
+        Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
+        Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
+        Node::Recursive(node) => Box::new(recursive::Recursive::new(node, worker)?),
+        Node::Input(_) => return Err(Error::internal("an input stands inside of an operator")),
         Node::Scan(_) | Node::Constant(_) => {
             return Err(Error::internal("scans and constants are wired by assemble.rs"));
         }

@@ -18,13 +18,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::datatypes::Schema;
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
+};
+use arrow::compute;
+use arrow::datatypes::{Field, Schema};
 
 use crate::connectors::reader::{Began, ReadJob, ReaderItem, SourceReader};
 use crate::connectors::{MalformedRecord, Offset, Source, SourceRows, SplitId};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::RowError;
+use crate::dataflow::operators::evaluate::{Evaluated, evaluate, shown_row};
 use crate::dataflow::worker::{Report, SourceMetrics, count_rows};
 use crate::plan::node::SourceSpec;
 use crate::types::change::ChangeBatch;
@@ -212,7 +216,10 @@ impl WorkerSource {
                 count_rows(&self.metrics, rows.rows.num_rows(), rows.malformed.len());
                 let rows = take_malformed(object, rows, reports);
                 match declared_columns(&self.spec, &self.columns, &rows) {
-                    Ok(batch) => {
+                    Ok(Declared { rows: batch, left_out }) => {
+                        if !left_out.is_empty() {
+                            reports.push(Report::RowErrors { object, errors: left_out });
+                        }
                         self.epoch_bytes += batch.get_array_memory_size();
                         let batch = ChangeBatch::inserts(batch);
                         let pushed = self.hub.borrow_mut().push(open, &batch, Some(&self.columns));
@@ -268,7 +275,8 @@ impl Backfill {
             Some(ReaderItem::Rows { rows, .. }) => {
                 // Malformed records were recorded when they were read first.
                 match declared_columns(&self.spec, &self.columns, &rows.rows) {
-                    Ok(batch) => {
+                    // What is left out was recorded when it was read first.
+                    Ok(Declared { rows: batch, .. }) => {
                         let mut inbox = self.inbox.borrow_mut();
                         let positions: Vec<usize> = inbox
                             .columns
@@ -309,13 +317,18 @@ fn physical_columns(spec: &SourceSpec, columns: &[usize]) -> Vec<usize> {
     }
 }
 
+/// Rows with the source's columns.
+struct Declared {
+    rows: RecordBatch,
+    /// Rows for which a computed column failed, or is NULL and must not be.
+    left_out: Vec<RowError>,
+}
+
 /// The source's columns `columns` over the rows that the connector gave for them.
-fn declared_columns(
-    spec: &SourceSpec,
-    columns: &[usize],
-    rows: &RecordBatch,
-) -> Result<RecordBatch> {
-    let Some(exprs) = &spec.columns else { return Ok(rows.clone()) };
+fn declared_columns(spec: &SourceSpec, columns: &[usize], rows: &RecordBatch) -> Result<Declared> {
+    let Some(exprs) = &spec.columns else {
+        return Ok(Declared { rows: rows.clone(), left_out: Vec::new() });
+    };
     let read = physical_columns(spec, columns);
     // Expressions count columns of the whole physical schema; what none of them uses is NULL.
     let full: Vec<ArrayRef> = spec
@@ -337,12 +350,50 @@ fn declared_columns(
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     let schema = Arc::new(Schema::new(nullable));
     let full = RecordBatch::try_new_with_options(schema, full, &options)?;
-    let computed = columns
-        .iter()
-        .map(|column| exprs[*column].evaluate(&full))
-        .collect::<Result<Vec<ArrayRef>>>()?;
+    let mut computed = Vec::with_capacity(columns.len());
+    // The first error of each row that is left out.
+    let mut failed: BTreeMap<usize, RowError> = BTreeMap::new();
+    for column in columns {
+        let expr = &exprs[*column];
+        let field = spec.schema.field(*column);
+        let Evaluated { values, failed: rows_failed } = evaluate(expr, &full)?;
+        let missing = missing_values(field, &values);
+        for (row, error) in rows_failed.into_iter().chain(missing) {
+            failed.entry(row).or_insert_with(|| RowError {
+                error,
+                expression: format!("{} AS {expr}", field.name()),
+                row: shown_row(rows, row),
+                weight: 1,
+            });
+        }
+        computed.push(values);
+    }
+    let mut kept = rows.num_rows();
+    if !failed.is_empty() {
+        let keep = BooleanArray::from_iter((0..kept).map(|row| Some(!failed.contains_key(&row))));
+        kept -= failed.len();
+        for values in &mut computed {
+            *values = compute::filter(values, &keep)?;
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(kept));
     let schema = Arc::new(spec.schema.project(columns)?);
-    Ok(RecordBatch::try_new_with_options(schema, computed, &options)?)
+    let rows = RecordBatch::try_new_with_options(schema, computed, &options)?;
+    Ok(Declared { rows, left_out: failed.into_values().collect() })
+}
+
+/// The rows in which a column that is NOT NULL has no value.
+fn missing_values<'a>(
+    field: &'a Field,
+    values: &'a ArrayRef,
+) -> impl Iterator<Item = (usize, Error)> + use<'a> {
+    let must_be = !field.is_nullable() && values.null_count() > 0;
+    let rows = if must_be { 0..values.len() } else { 0..0 };
+    rows.filter(|row| values.is_null(*row)).map(|row| {
+        let message =
+            format!("null value in column \"{}\" violates not-null constraint", field.name());
+        (row, Error::user(SqlState::NOT_NULL_VIOLATION, message))
+    })
 }
 
 fn take_malformed(object: ObjectId, rows: SourceRows, reports: &mut Vec<Report>) -> RecordBatch {

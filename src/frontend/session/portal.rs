@@ -24,8 +24,6 @@ const KEPT_MAX: usize = 10_000;
 
 /// The oid of `unknown`: a parameter whose type the client leaves open.
 const UNKNOWN_OID: u32 = 705;
-/// The oid of `oid`, which is kept as bigint.
-const OID_OID: u32 = 26;
 
 /// A statement of the extended protocol.
 pub(super) struct NamedStatement {
@@ -364,7 +362,6 @@ fn spread(formats: &[Format], count: usize) -> Option<Vec<Format>> {
 fn parameter_type(oid: u32) -> Result<Option<SqlType>> {
     match oid {
         0 | UNKNOWN_OID => Ok(None),
-        OID_OID => Ok(Some(SqlType::Int8)),
         _ => SqlType::from_oid(oid).map(Some).ok_or_else(|| {
             Error::unsupported(format!("a parameter of the type with OID {oid}"))
                 .hint("Leave the parameter's type open, or cast it to a type that SQL has here.")

@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 
 use crate::functions::aggregate::layout::{Call, Layout, Placed};
 use crate::functions::aggregate::{
-    Accumulator, AggregateInfo, ChangedRows, Evaluate, Evaluated, Retraction, Rows, Slots,
+    Accumulator, AggregateInfo, ChangedRows, Evaluate, Evaluated, Retraction, Rows, Slots, add_word,
 };
 use crate::types::error::Result;
 
@@ -78,6 +78,11 @@ impl Accumulator for CountRows {
             let count = slots.word(group);
             *count = count.wrapping_add(weight as u64);
         });
+        Ok(())
+    }
+
+    fn merge(&mut self, own: &mut [u64], other: &[u64], _: Option<&[u8]>) -> Result<()> {
+        add_word(own, other);
         Ok(())
     }
 }

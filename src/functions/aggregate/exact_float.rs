@@ -341,6 +341,32 @@ impl Accumulator for FloatSum {
         }
     }
 
+    fn merge(&mut self, own: &mut [u64], other: &[u64], saved: Option<&[u8]>) -> Result<()> {
+        let own: &mut [u64; 3] = own.try_into().expect("three words");
+        let other: &[u64; 3] = other.try_into().expect("three words");
+        match (other[2], saved) {
+            (EMPTY, _) => {}
+            (ESCAPED, Some(saved)) => {
+                let other = Wide::from_bytes(saved)?;
+                if own[2] != ESCAPED {
+                    self.escape(own);
+                }
+                self.wide[own[0] as usize].merge(&other);
+            }
+            (ESCAPED, None) => return Err(Error::internal("a partial sum has lost its digits")),
+            _ => {
+                let term = (sum_of(&[other[0], other[1]]), exponent_of(other));
+                if own[2] != ESCAPED && !add_in_window(own, term) {
+                    self.escape(own);
+                }
+                if own[2] == ESCAPED {
+                    self.wide[own[0] as usize].add_term(term.0, term.1);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn save(&self, words: &[u64]) -> Option<Vec<u8>> {
         (words[2] == ESCAPED).then(|| self.wide[words[0] as usize].to_bytes())
     }
@@ -402,6 +428,19 @@ impl Wide {
                 2 => high as u64,
                 _ => sign,
             };
+            let (sum, first) = slot.overflowing_add(part);
+            let (sum, second) = sum.overflowing_add(u64::from(carry));
+            *slot = sum;
+            carry = first || second;
+        }
+    }
+
+    fn merge(&mut self, other: &Wide) {
+        self.nans = self.nans.wrapping_add(other.nans);
+        self.infinities = self.infinities.wrapping_add(other.infinities);
+        self.negative_infinities = self.negative_infinities.wrapping_add(other.negative_infinities);
+        let mut carry = false;
+        for (slot, part) in self.limbs.iter_mut().zip(other.limbs) {
             let (sum, first) = slot.overflowing_add(part);
             let (sum, second) = sum.overflowing_add(u64::from(carry));
             *slot = sum;

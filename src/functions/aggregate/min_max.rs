@@ -163,6 +163,13 @@ impl Accumulator for LastingExtreme {
         }
         Ok(())
     }
+
+    fn merge(&mut self, own: &mut [u64], other: &[u64], _: Option<&[u8]>) -> Result<()> {
+        if own.iter().rev().lt(other.iter().rev()) {
+            own.copy_from_slice(other);
+        }
+        Ok(())
+    }
 }
 
 /// Of input that deletes too: all values of each group, and the best of them in the words.

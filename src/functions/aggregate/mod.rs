@@ -5,7 +5,7 @@
 //! | `build.rs` | which file computes a function of some name |
 //! | `types.rs` | arguments and results: what Postgres gives |
 //! | `layout.rs` | which accumulators a list of calls needs, and where their words lie |
-//! | `count.rs` | `count` |
+//! | `count.rs` | `count`, `regr_count` |
 //! | `sum.rs` | `sum` of integers, decimals, floats |
 //! | `exact_float.rs` | the exact sum of floats |
 //! | `avg.rs` | `avg` |
@@ -270,6 +270,12 @@ pub trait Accumulator: Send + Sync {
         Err(Error::internal("a checkpoint has values for an accumulator that keeps none"))
     }
 
+    /// Adds the words of the same accumulator of another worker to a group's own; `saved` is what
+    /// `save` gave there.
+    fn merge(&mut self, _own: &mut [u64], _other: &[u64], _saved: Option<&[u8]>) -> Result<()> {
+        Err(Error::internal("an accumulator that cannot be merged is aggregated in two phases"))
+    }
+
     /// The values that it keeps by group, for a checkpoint.
     fn stored(&mut self) -> Option<&mut dyn multiset::StoredValues> {
         None
@@ -294,6 +300,11 @@ pub trait Evaluate: Send + Sync {
 #[inline]
 pub(crate) fn sum_of(words: &[u64; 2]) -> i128 {
     (u128::from(words[1]) << 64 | u128::from(words[0])) as i128
+}
+
+/// Adds sums in one word, which wrap.
+pub(crate) fn add_word(own: &mut [u64], other: &[u64]) {
+    own[0] = own[0].wrapping_add(other[0]);
 }
 
 /// The inverse of [`sum_of`].

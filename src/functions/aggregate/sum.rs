@@ -307,6 +307,12 @@ impl Accumulator for IntegerSum {
         }
         Ok(())
     }
+
+    fn merge(&mut self, own: &mut [u64], other: &[u64], _: Option<&[u8]>) -> Result<()> {
+        let [own_sum, other_sum] = [&*own, other].map(|w| sum_of(&[w[0], w[1]]));
+        own.copy_from_slice(&words_of(own_sum.wrapping_add(other_sum)));
+        Ok(())
+    }
 }
 
 /// Calls `add(group, value, weight)` for each row whose first argument is not NULL.
@@ -336,6 +342,12 @@ impl Accumulator for WideSum {
             };
             *words = wide_words_of(wide_sum_of(words).wrapping_add(change));
         });
+        Ok(())
+    }
+
+    fn merge(&mut self, own: &mut [u64], other: &[u64], _: Option<&[u8]>) -> Result<()> {
+        let [own_sum, other_sum] = [&*own, other].map(|w| wide_sum_of(&[w[0], w[1], w[2], w[3]]));
+        own.copy_from_slice(&wide_words_of(own_sum.wrapping_add(other_sum)));
         Ok(())
     }
 }

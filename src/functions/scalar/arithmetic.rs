@@ -6,7 +6,7 @@
 //!
 //! The types of both operands are the wider one's; so is the result.
 
-use arrow::array::{ArrayRef, AsArray, Datum};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Datum};
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type};
 use arrow::error::ArrowError;
@@ -128,7 +128,9 @@ impl ScalarUDFImpl for Arithmetic {
         let data_type = args.return_field.data_type();
         let op = self.op;
         apply(left, right, |left, right| {
-            compute(op, left, right).map_err(|error| out_of_range(error, data_type))
+            compute(op, left, right)
+                .and_then(|result| check_float_range(op, left, right, result))
+                .map_err(|error| out_of_range(error, data_type))
         })
     }
 }
@@ -178,6 +180,66 @@ fn reject_float_zero(left: &dyn Datum, right: &dyn Datum) -> Result<(), ArrowErr
         }
     }
     Ok(())
+}
+
+/// Floats become infinite or zero without a word: an error unless an operand was so.
+fn check_float_range(
+    op: ArithmeticOp,
+    left: &dyn Datum,
+    right: &dyn Datum,
+    result: ArrayRef,
+) -> Result<ArrayRef, ArrowError> {
+    let failed = match result.data_type() {
+        DataType::Float32 => first_out_of_range::<Float32Type>(op, left, right, &result),
+        DataType::Float64 => first_out_of_range::<Float64Type>(op, left, right, &result),
+        _ => None,
+    };
+    match failed {
+        None => Ok(result),
+        Some(how) => Err(ArrowError::ExternalError(Box::new(Error::user(
+            SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
+            format!("value out of range: {how}"),
+        )))),
+    }
+}
+
+fn first_out_of_range<T>(
+    op: ArithmeticOp,
+    left: &dyn Datum,
+    right: &dyn Datum,
+    result: &ArrayRef,
+) -> Option<&'static str>
+where
+    T: ArrowPrimitiveType,
+    T::Native: Into<f64>,
+{
+    let values = result.as_primitive::<T>();
+    let shrinks = matches!(op, ArithmeticOp::Multiply | ArithmeticOp::Divide);
+    let suspect = |value: &T::Native| {
+        let value: f64 = (*value).into();
+        value.is_infinite() || shrinks && value == 0.0
+    };
+    // Nearly always nothing: one pass over the result tells.
+    if !values.values().iter().any(suspect) {
+        return None;
+    }
+    let operand = |datum: &dyn Datum, row: usize| -> f64 {
+        let (array, scalar) = datum.get();
+        array.as_primitive::<T>().value(if scalar { 0 } else { row }).into()
+    };
+    (0..values.len()).filter(|row| values.is_valid(*row)).find_map(|row| {
+        let (a, b) = (operand(left, row), operand(right, row));
+        let value: f64 = values.value(row).into();
+        if value.is_infinite() && !a.is_infinite() && !b.is_infinite() {
+            return Some("overflow");
+        }
+        let vanished = match op {
+            ArithmeticOp::Multiply => a != 0.0 && b != 0.0,
+            ArithmeticOp::Divide => a != 0.0 && !b.is_infinite(),
+            _ => false,
+        };
+        (value == 0.0 && vanished).then_some("underflow")
+    })
 }
 
 /// Overflow in Postgres's words.

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray, new_null_array};
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -113,7 +113,10 @@ fn precision_left(precision: u8, scale: i8) -> i32 {
 
 fn is_number(sql_type: &SqlType) -> bool {
     use SqlType as T;
-    matches!(sql_type, T::Int2 | T::Int4 | T::Int8 | T::Float4 | T::Float8 | T::Numeric(_, _))
+    matches!(
+        sql_type,
+        T::Int2 | T::Int4 | T::Int8 | T::Oid | T::Float4 | T::Float8 | T::Numeric(_, _)
+    )
 }
 
 /// SQLSTATE 42846.
@@ -201,6 +204,19 @@ impl ScalarUDFImpl for PostgresCast {
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
             }
         }
+    }
+}
+
+/// One value as messages show it: as text, in UTC; `null` stands for NULL.
+pub fn shown_value(column: &ArrayRef, field: &Field, row: usize) -> String {
+    let settings = CastSettings { zone: Zone::UTC, now_us: 0 };
+    let text = SqlType::of_field(field)
+        .and_then(|from| cast_array(&column.slice(row, 1), &from, &SqlType::Text, &settings).ok());
+    match text {
+        Some(text) if text.is_null(0) => "null".to_owned(),
+        Some(text) => text.as_string::<i32>().value(0).to_owned(),
+        // Not a type that SQL has.
+        None => "?".to_owned(),
     }
 }
 

@@ -5,6 +5,9 @@
 //! | date + integer, integer + date, date - integer | date |
 //! | date - date | integer: days |
 //! | timestamp - timestamp (with or without time zone) | interval of days and time |
+//! | date + time, time + date | timestamp |
+//! | time + interval, interval + time, time - interval | time, around midnight |
+//! | time - time | interval |
 //! | interval * number, number * interval, interval / number | interval |
 //! | - interval | interval |
 
@@ -13,7 +16,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{
     DataType, Date32Type, Field, FieldRef, Float64Type, Int32Type, IntervalMonthDayNano,
-    IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
+    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType,
 };
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{
@@ -25,6 +29,7 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::text::datetime::{US_PER_DAY, US_PER_SECOND};
 
 const NS_PER_US: i64 = 1_000;
+const TIME: DataType = DataType::Time64(TimeUnit::Microsecond);
 const SECONDS_PER_DAY: f64 = (US_PER_DAY / US_PER_SECOND) as f64;
 /// A month, when a part of one has to be days.
 const DAYS_PER_MONTH: f64 = 30.0;
@@ -40,6 +45,14 @@ pub enum TimeOp {
     DateDifference,
     /// timestamp, timestamp.
     TimestampDifference,
+    /// date, time.
+    DatePlusTime,
+    /// time, interval.
+    TimePlus,
+    /// time, interval.
+    TimeMinus,
+    /// time, time.
+    TimeDifference,
     /// interval, double precision.
     IntervalMultiply,
     /// interval, double precision.
@@ -49,8 +62,12 @@ pub enum TimeOp {
 impl TimeOp {
     pub fn symbol(self) -> &'static str {
         match self {
-            TimeOp::DatePlus => "+",
-            TimeOp::DateMinus | TimeOp::DateDifference | TimeOp::TimestampDifference => "-",
+            TimeOp::DatePlus | TimeOp::DatePlusTime | TimeOp::TimePlus => "+",
+            TimeOp::DateMinus
+            | TimeOp::DateDifference
+            | TimeOp::TimestampDifference
+            | TimeOp::TimeMinus
+            | TimeOp::TimeDifference => "-",
             TimeOp::IntervalMultiply => "*",
             TimeOp::IntervalDivide => "/",
         }
@@ -61,6 +78,9 @@ impl TimeOp {
         match self {
             TimeOp::DatePlus | TimeOp::DateMinus => [DataType::Date32, DataType::Int32],
             TimeOp::DateDifference => [DataType::Date32, DataType::Date32],
+            TimeOp::DatePlusTime => [DataType::Date32, TIME],
+            TimeOp::TimePlus | TimeOp::TimeMinus => [TIME, interval],
+            TimeOp::TimeDifference => [TIME, TIME],
             TimeOp::TimestampDifference => {
                 let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
                 [timestamp.clone(), timestamp]
@@ -73,9 +93,12 @@ impl TimeOp {
         match self {
             TimeOp::DatePlus | TimeOp::DateMinus => DataType::Date32,
             TimeOp::DateDifference => DataType::Int32,
-            TimeOp::TimestampDifference | TimeOp::IntervalMultiply | TimeOp::IntervalDivide => {
-                DataType::Interval(IntervalUnit::MonthDayNano)
-            }
+            TimeOp::DatePlusTime => DataType::Timestamp(TimeUnit::Microsecond, None),
+            TimeOp::TimePlus | TimeOp::TimeMinus => TIME,
+            TimeOp::TimestampDifference
+            | TimeOp::TimeDifference
+            | TimeOp::IntervalMultiply
+            | TimeOp::IntervalDivide => DataType::Interval(IntervalUnit::MonthDayNano),
         }
     }
 }
@@ -187,6 +210,37 @@ fn compute(op: TimeOp, left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
                 left, right, difference,
             )?
         }
+        TimeOp::DatePlusTime => {
+            pairs::<Date32Type, Time64MicrosecondType, TimestampMicrosecondType>(
+                left,
+                right,
+                |date, time| {
+                    let midnight = i64::from(date).checked_mul(US_PER_DAY);
+                    midnight.and_then(|us| us.checked_add(time)).ok_or_else(date_out_of_range)
+                },
+            )?
+        }
+        TimeOp::TimePlus => {
+            pairs::<Time64MicrosecondType, IntervalMonthDayNanoType, Time64MicrosecondType>(
+                left,
+                right,
+                |time, interval| Ok(around_midnight(time, interval.nanoseconds / NS_PER_US)),
+            )?
+        }
+        TimeOp::TimeMinus => {
+            pairs::<Time64MicrosecondType, IntervalMonthDayNanoType, Time64MicrosecondType>(
+                left,
+                right,
+                |time, interval| Ok(around_midnight(time, -(interval.nanoseconds / NS_PER_US))),
+            )?
+        }
+        TimeOp::TimeDifference => {
+            pairs::<Time64MicrosecondType, Time64MicrosecondType, IntervalMonthDayNanoType>(
+                left,
+                right,
+                |left, right| Ok(IntervalMonthDayNano::new(0, 0, (left - right) * NS_PER_US)),
+            )?
+        }
         TimeOp::IntervalMultiply => {
             pairs::<IntervalMonthDayNanoType, Float64Type, IntervalMonthDayNanoType>(
                 left, right, scale,
@@ -227,6 +281,11 @@ where
         });
     }
     Ok(Arc::new(PrimitiveArray::<O>::new(values.into(), nulls)))
+}
+
+/// A time of day so much later; months and days of an interval do not move it.
+fn around_midnight(time: i64, us: i64) -> i64 {
+    (time + us % US_PER_DAY).rem_euclid(US_PER_DAY)
 }
 
 /// Whole days, then time: as Postgres, whose result prints `1 day 02:00:00`.

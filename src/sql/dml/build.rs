@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     self, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Distinct, ExactNumberInfo, Expr,
     GroupByExpr, Ident, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias,
-    TableFactor, TableWithJoins, TimezoneInfo, Value, ValueWithSpan, Visit, Visitor,
+    TableFactor, TableWithJoins, TimezoneInfo, UnaryOperator, Value, ValueWithSpan, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -72,9 +72,8 @@ pub fn is_default(expr: &Expr) -> bool {
     }
 }
 
-/// A quoted literal, a parameter or NULL has no type yet: it takes that of the column it is for.
-pub fn take_type(expr: &mut Expr, sql_type: Option<SqlType>) {
-    let untyped = matches!(
+fn is_untyped(expr: &Expr) -> bool {
+    matches!(
         expr,
         Expr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(_)
@@ -84,8 +83,22 @@ pub fn take_type(expr: &mut Expr, sql_type: Option<SqlType>) {
                 | Value::Null,
             ..
         })
-    );
-    if !untyped {
+    )
+}
+
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_number(expr),
+        _ => false,
+    }
+}
+
+/// A quoted literal, a parameter or NULL has no type yet: it takes that of the column it is for.
+pub fn take_type(expr: &mut Expr, sql_type: Option<SqlType>) {
+    // Numbers, too, beside others in VALUES: 0.1 beside 'NaN' is no numeric in a float column.
+    let is_float = matches!(sql_type, Some(SqlType::Float4 | SqlType::Float8));
+    if !is_untyped(expr) && !(is_float && is_number(expr)) {
         return;
     }
     if let Some(data_type) = sql_type.as_ref().and_then(type_syntax) {
@@ -100,7 +113,8 @@ fn type_syntax(sql_type: &SqlType) -> Option<DataType> {
         SqlType::Boolean => DataType::Boolean,
         SqlType::Int2 => DataType::SmallInt(None),
         SqlType::Int4 => DataType::Int(None),
-        SqlType::Int8 => DataType::BigInt(None),
+        // No column has the type oid.
+        SqlType::Int8 | SqlType::Oid => DataType::BigInt(None),
         SqlType::Float4 => DataType::Real,
         SqlType::Float8 => DataType::DoublePrecision,
         SqlType::Numeric(precision, scale) => DataType::Numeric(
@@ -190,8 +204,8 @@ pub fn distinct_on(query: &mut Query, exprs: Vec<Expr>) {
     }
 }
 
-/// Whether a select list reads anything but its rows.
-pub fn has_subquery(items: &[SelectItem]) -> bool {
+/// Whether an expression or item of a select list reads anything but its rows.
+pub fn has_subquery(part: &impl Visit) -> bool {
     struct Finder;
     impl Visitor for Finder {
         type Break = ();
@@ -200,5 +214,5 @@ pub fn has_subquery(items: &[SelectItem]) -> bool {
             ControlFlow::Break(())
         }
     }
-    items.iter().any(|item| item.visit(&mut Finder).is_break())
+    part.visit(&mut Finder).is_break()
 }

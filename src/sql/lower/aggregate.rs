@@ -24,7 +24,7 @@ use crate::types::error::{Error, Result};
 
 pub fn lower_aggregate(aggregate: &Aggregate) -> Result<Pipe> {
     let input = lower_node(&aggregate.input)?;
-    let mut columns = Columns { exprs: vec![], schema: input.schema().clone() };
+    let mut columns = Columns::new(input.schema().clone());
     if let [Expr::GroupingSet(sets)] = aggregate.group_expr.as_slice() {
         return lower_grouping_sets(aggregate, sets, columns, input);
     }
@@ -239,18 +239,26 @@ fn make_aggregate(
 ) -> Node {
     let append_only = input.append_only();
     let input = Edge::hash(input, keys.clone());
-    Node::Aggregate(node::Aggregate { input, keys, calls, append_only, schema })
+    let phase = node::Phase::Whole;
+    let whole = node::Aggregate { input, keys, calls, append_only, phase, schema };
+    // Without keys every row would go to one worker.
+    Node::Aggregate(if whole.keys.is_empty() { whole.in_two_phases() } else { whole })
 }
 
-/// The columns that an aggregate reads, each expression once.
-struct Columns {
+/// The columns that an operator reads, each expression once.
+pub struct Columns {
     exprs: Vec<Expr>,
     schema: DFSchemaRef,
 }
 
 impl Columns {
+    /// No columns yet, over an input of this schema.
+    pub fn new(schema: DFSchemaRef) -> Columns {
+        Columns { exprs: vec![], schema }
+    }
+
     /// The place of an expression's column.
-    fn add(&mut self, expr: &Expr) -> usize {
+    pub fn add(&mut self, expr: &Expr) -> usize {
         let expr = expr.clone().unalias_nested().data;
         if let Some(index) = self.exprs.iter().position(|e| *e == expr) {
             return index;
@@ -265,7 +273,7 @@ impl Columns {
     }
 
     /// The input, mapped to these columns.
-    fn map(self, input: Pipe) -> Result<Node> {
+    pub fn map(self, input: Pipe) -> Result<Node> {
         let fields = self
             .exprs
             .iter()

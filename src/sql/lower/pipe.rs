@@ -140,7 +140,8 @@ impl Pipe {
     }
 
     /// As [`Pipe::into_node`], with these columns: other names, or NULL allowed where it was not.
-    pub fn into_node_with(self, schema: SchemaRef) -> Result<Node> {
+    pub fn into_node_with(mut self, schema: SchemaRef) -> Result<Node> {
+        self.drop_number()?;
         let plain = self.filter.is_empty() && self.projects_nothing();
         if plain && *self.node.schema() == *schema {
             return Ok(self.node);
@@ -182,6 +183,26 @@ impl Pipe {
             projection: (!keeps_columns).then_some(columns),
             schema,
         }))
+    }
+
+    /// Lets a `TopN` not number its rows when nobody reads the number, which is its last column:
+    /// rows that only move up would be changes otherwise.
+    fn drop_number(&mut self) -> Result<()> {
+        let Node::TopN(top_n) = &mut self.node else { return Ok(()) };
+        let Some(projection) = &self.projection else { return Ok(()) };
+        let number = self.input.fields().len() - 1;
+        let reads = |expr: &Expr| {
+            expr.column_refs().iter().any(|c| self.input.maybe_index_of_column(c) == Some(number))
+        };
+        if !top_n.numbered || projection.iter().chain(&self.filter).any(reads) {
+            return Ok(());
+        }
+        top_n.numbered = false;
+        let fields: Vec<_> = top_n.schema.fields()[..number].to_vec();
+        top_n.schema = Arc::new(Schema::new(fields));
+        let fields = self.input.iter().take(number);
+        self.input = qualified(fields.map(|(q, field)| (q.cloned(), field.clone())).collect())?;
+        Ok(())
     }
 
     fn projects_nothing(&self) -> bool {

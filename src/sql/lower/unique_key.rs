@@ -39,6 +39,9 @@ pub fn unique_key(plan: &LogicalPlan) -> Option<Vec<usize>> {
         }
         LogicalPlan::Filter(filter) => unique_key(&filter.input),
         LogicalPlan::Sort(sort) => unique_key(&sort.input),
+        LogicalPlan::Limit(limit) => unique_key(&limit.input),
+        // The input's columns come first.
+        LogicalPlan::Window(window) => unique_key(&window.input),
         LogicalPlan::SubqueryAlias(alias) => unique_key(&alias.input),
         LogicalPlan::Aggregate(aggregate) => group_key(aggregate),
         LogicalPlan::Distinct(Distinct::All(input)) => {

@@ -75,11 +75,11 @@ pub fn quote_literal(text: &str) -> String {
 /// may name functions and types only).
 pub fn is_reserved(word: &str) -> bool {
     let folded = || word.bytes().map(|byte| byte.to_ascii_lowercase());
-    RESERVED.binary_search_by(|reserved| reserved.bytes().cmp(folded())).is_ok()
+    RESERVED_WORDS.binary_search_by(|reserved| reserved.bytes().cmp(folded())).is_ok()
 }
 
-/// Sorted. Postgres, appendix C of its manual.
-const RESERVED: [&str; 101] = [
+/// The words that are names only in quotes, sorted. Postgres, appendix C of its manual.
+pub const RESERVED_WORDS: [&str; 101] = [
     "all",
     "analyse",
     "analyze",
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn reserved_words_are_sorted_and_found() {
-        assert!(RESERVED.is_sorted());
+        assert!(RESERVED_WORDS.is_sorted());
         assert!(is_reserved("SELECT") && is_reserved("all") && is_reserved("with"));
         assert!(!is_reserved("name") && !is_reserved("watermark") && !is_reserved("offsets"));
     }

@@ -444,6 +444,15 @@ pub(super) fn release(cursor: &mut Cursor<'_>) -> Result<Statement> {
     Ok(Statement::ReleaseSavepoint(cursor.ident()?))
 }
 
+/// `UNLISTEN name | *`.
+pub(super) fn unlisten(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    cursor.expect("UNLISTEN")?;
+    if !cursor.eat_token(&Token::Mul) {
+        cursor.ident()?;
+    }
+    Ok(Statement::Unlisten)
+}
+
 /// `PREPARE name [(type, ...)] AS statement`.
 pub(super) fn prepare(cursor: &mut Cursor<'_>) -> Result<Statement> {
     cursor.expect("PREPARE")?;

@@ -23,6 +23,8 @@ use crate::types::sql_type::SqlType;
 /// What a definition says, whatever it is of.
 #[derive(Default)]
 struct Definition {
+    /// The relation, for messages.
+    relation: String,
     columns: Vec<ColumnDef>,
     primary_key: Option<PrimaryKey>,
     watermark: Option<Watermark>,
@@ -43,7 +45,8 @@ pub(super) fn create(
 ) -> Result<Statement> {
     let if_not_exists = if_not_exists(cursor);
     let name = cursor.name()?;
-    let mut definition = Definition { with_data: true, ..Definition::default() };
+    let relation = name.name.clone();
+    let mut definition = Definition { relation, with_data: true, ..Definition::default() };
     let listed = cursor.eat_token(&Token::LParen);
     if listed {
         elements(cursor, &mut definition)?;
@@ -260,7 +263,7 @@ fn set_primary_key(definition: &mut Definition, key: PrimaryKey) -> Result<()> {
         None => Ok(()),
         Some(_) => Err(Error::user(
             SqlState::INVALID_TABLE_DEFINITION,
-            "multiple primary keys are not allowed",
+            format!("multiple primary keys for table \"{}\" are not allowed", definition.relation),
         )
         .hint("List all key columns in one PRIMARY KEY (a, b).")
         .position(position)),
@@ -375,6 +378,13 @@ fn column_option(
         column.not_null = true;
     } else if cursor.eat("NULL") {
         // The default, said aloud.
+        if column.not_null {
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                format!("conflicting NULL/NOT NULL declarations for column \"{}\"", column.name),
+            )
+            .position(position));
+        }
     } else if cursor.eat("PRIMARY") {
         cursor.expect("KEY")?;
         let not_enforced = enforcement(cursor)?;

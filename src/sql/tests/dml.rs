@@ -54,7 +54,8 @@ fn try_report(f: &Fixture, sql: &str, parameters: &[&str]) -> Result<String> {
                 InsertConflict::Default => {}
                 InsertConflict::Nothing => text += "\nON CONFLICT DO NOTHING",
                 InsertConflict::Replace => text += "\nON CONFLICT REPLACE",
-                InsertConflict::Update(query) => {
+                InsertConflict::Update(update) => {
+                    let query = &update.query;
                     let batches = f.run_planned(query, &[(EXCLUDED, all.clone())])?;
                     text += &format!("\nON CONFLICT UPDATE\n{}", rows_text(query, &batches));
                 }

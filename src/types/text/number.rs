@@ -347,6 +347,16 @@ pub fn parse_int8(text: &str) -> Result<i64> {
     parse_integer(text, "bigint", i64::MIN, i64::MAX)
 }
 
+/// Reads an `oid`.
+///
+/// # Errors
+/// SQLSTATE 22P02 and 22003.
+pub fn parse_oid(text: &str) -> Result<u32> {
+    let number = parse_integer(text, "oid", i64::from(i32::MIN), i64::from(u32::MAX))?;
+    // As in Postgres, a negative number stands for the one with the same bits.
+    Ok(number as u32)
+}
+
 /// What a float's text says, before it is known whether the type can hold it.
 fn check_float_text<'a>(text: &'a str, type_name: &str) -> Result<&'a str> {
     let body = trim(text);

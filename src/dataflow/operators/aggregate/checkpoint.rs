@@ -93,7 +93,7 @@ impl Aggregate {
     }
 
     /// What accumulators have of a group beside its words: slot, length, bytes, for each.
-    fn saved(&self, row: &[u64]) -> Result<Option<Vec<u8>>> {
+    pub(super) fn saved(&self, row: &[u64]) -> Result<Option<Vec<u8>>> {
         let mut all = Vec::new();
         for (slot, placed) in self.layout.accumulators.iter().enumerate() {
             let width = placed.accumulator.width_words();
@@ -321,6 +321,20 @@ impl Aggregate {
         }
         Ok(())
     }
+}
+
+/// What `saved` kept for one accumulator.
+pub(super) fn saved_of(mut saved: &[u8], wanted: usize) -> Result<Option<&[u8]>> {
+    while let Some((head, rest)) = saved.split_first_chunk::<8>() {
+        let [slot, length] = [&head[..4], &head[4..]]
+            .map(|b| u32::from_le_bytes(b.try_into().expect("four bytes")) as usize);
+        let (bytes, rest) = rest.split_at_checked(length).ok_or_else(|| damaged("cut off"))?;
+        if slot == wanted {
+            return Ok(Some(bytes));
+        }
+        saved = rest;
+    }
+    if saved.is_empty() { Ok(None) } else { Err(damaged("a rest that is no entry")) }
 }
 
 /// A column of small numbers.

@@ -93,11 +93,179 @@ fn spec(input: &SchemaRef, keys: &str, calls: &[&str], append_only: bool) -> Agg
     let calls: Vec<AggregateCall> = calls.iter().map(|text| call(text, input)).collect();
     let mut fields: Vec<Field> = keys.iter().map(|key| input.field(*key).clone()).collect();
     fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
-    AggregateSpec { keys, calls, append_only, schema: Arc::new(Schema::new(fields)) }
+    let schema = Arc::new(Schema::new(fields));
+    AggregateSpec { keys, calls, append_only, phase: node::Phase::Whole, schema }
 }
 
 fn aggregate(spec: &AggregateSpec, input: &SchemaRef) -> Box<dyn Operator> {
     Box::new(Aggregate::new(spec.clone(), input, WorkerId(0)).expect("an aggregation"))
+}
+
+/// Two partial aggregations, which get the rows by turns, before a final one.
+struct TwoPhases {
+    partial: [PartialAggregate; 2],
+    last: Aggregate,
+}
+
+impl TwoPhases {
+    fn new(spec: &AggregateSpec, input: &SchemaRef) -> TwoPhases {
+        let scan = node::Scan {
+            object: Default::default(),
+            name: "t".to_owned(),
+            columns: (0..input.fields().len()).collect(),
+            schema: input.clone(),
+            append_only: spec.append_only,
+        };
+        let whole = node::Aggregate {
+            input: node::Edge::hash(node::Node::Scan(scan), spec.keys.clone()),
+            keys: spec.keys.clone(),
+            calls: spec.calls.clone(),
+            append_only: spec.append_only,
+            phase: node::Phase::Whole,
+            schema: spec.schema.clone(),
+        };
+        let last = whole.in_two_phases();
+        let node::Node::Aggregate(partial) = last.input.input.as_ref() else {
+            panic!("these calls can be merged")
+        };
+        let new_partial = || PartialAggregate::new(partial.into(), input).expect("an aggregation");
+        TwoPhases {
+            partial: [new_partial(), new_partial()],
+            last: Aggregate::new((&last).into(), &partial.schema, WorkerId(0)).expect("its end"),
+        }
+    }
+
+    fn send_on(&mut self, between: &mut Output, out: &mut Output) -> Result<()> {
+        for batch in between.take_batches() {
+            self.last.on_batch(0, batch, out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Operator for TwoPhases {
+    fn name(&self) -> &'static str {
+        "two phases"
+    }
+
+    fn on_batch(&mut self, port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
+        let mut between = Output::default();
+        for row in 0..batch.num_rows() {
+            self.partial[row % 2].on_batch(port, batch.slice(row, 1), &mut between)?;
+        }
+        self.send_on(&mut between, out)
+    }
+
+    fn on_watermark(&mut self, _: usize, _: Watermark, _: &mut Output) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_epoch(&mut self, epoch: Epoch, out: &mut Output) -> Result<()> {
+        let mut between = Output::default();
+        for partial in &mut self.partial {
+            partial.on_epoch(epoch, &mut between)?;
+        }
+        self.send_on(&mut between, out)?;
+        self.last.on_epoch(epoch, out)
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
+        self.last.checkpoint(epoch, writer)
+    }
+
+    fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
+        self.last.restore(reader)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.last.memory_bytes()
+    }
+}
+
+#[test]
+fn two_phases_give_what_one_gives() {
+    let input = schema("k bigint, v bigint, d double, n numeric, f boolean");
+    let calls =
+        ["count(*)", "count(v)", "sum(v)", "avg(v)", "sum(d)", "sum(n)", "sum(v) filter (f)"];
+    let script = "
+        batch 0
+          + 1 5 1e300 0.5 true
+          + 1 6 1.5 0.25 false
+          + 1 . NaN . .
+          + 2 9223372036854775807 -inf 1 true
+          + 2 1 inf 2 true
+          - 3 1 0.1 1 true
+        batch 0
+          +2 3 1 0.1 1 true
+        epoch 1
+        recover
+        batch 0
+          - 1 5 1e300 0.5 true
+          - 1 . NaN . .
+          - 2 1 inf 2 true
+          - 3 1 0.1 1 true
+        epoch 2
+    ";
+    for keys in ["k", "", "k,f"] {
+        let spec = spec(&input, keys, &calls, false);
+        let whole = run(|| aggregate(&spec, &input), &[input.clone()], script);
+        let phases = || -> Box<dyn Operator> { Box::new(TwoPhases::new(&spec, &input)) };
+        assert_eq!(run(phases, &[input.clone()], script), whole);
+        assert!(whole.contains("epoch 2"), "{whole}");
+    }
+    let spec = spec(&input, "k", &["count(*)", "min(v)", "max(n)", "min(d)"], true);
+    let script = "
+        batch 0
+          + 1 5 1.5 0.5 .
+          + 1 4 . 0.75 .
+          + 2 . NaN -2 .
+        epoch 1
+        batch 0
+          + 1 -4 0 . .
+          + 2 7 -1 -1 .
+        epoch 2
+    ";
+    let phases = || -> Box<dyn Operator> { Box::new(TwoPhases::new(&spec, &input)) };
+    assert_eq!(
+        run(phases, &[input.clone()], script),
+        run(|| aggregate(&spec, &input), &[input.clone()], script),
+    );
+}
+
+#[test]
+fn grouping_is_given_up_where_it_does_not_pay() {
+    let input = schema("k bigint, v bigint");
+    let spec = spec(&input, "k", &["count(*)", "sum(v)"], false);
+    let mut phases = TwoPhases::new(&spec, &input);
+    let partial = &mut phases.partial[0];
+    let mut out = Output::default();
+    let column = |from: i64| -> arrow::array::ArrayRef {
+        Arc::new(arrow::array::Int64Array::from_iter_values(from..from + 8192))
+    };
+    let mut sent = 0;
+    for batch in 0..20 {
+        let columns = vec![column(batch * 8192), column(0)];
+        let rows = RecordBatch::try_new(input.clone(), columns).expect("two columns");
+        partial.on_batch(0, ChangeBatch::inserts(rows), &mut out).expect("takes a batch");
+        let batches = out.take_batches();
+        sent += batches.iter().map(ChangeBatch::num_rows).sum::<usize>();
+        for batch in batches {
+            phases.last.on_batch(0, batch, &mut out).expect("takes a state");
+        }
+    }
+    assert!(partial.ungrouped_left > 0 && sent == 20 * 8192, "{sent}");
+    phases.last.on_epoch(Epoch(1), &mut out).expect("completes");
+    let rows = out.take_batches();
+    assert_eq!(rows.iter().map(ChangeBatch::num_rows).sum::<usize>(), 20 * 8192);
+    for batch in rows {
+        let of = |column: usize| {
+            arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(column))
+        };
+        for row in 0..batch.num_rows() {
+            let key = of(0).value(row);
+            assert_eq!((of(1).value(row), of(2).value(row)), (1, key % 8192));
+        }
+    }
 }
 
 fn check_aggregate(columns: &str, keys: &str, calls: &[&str], script: &str, expect: Expect) {

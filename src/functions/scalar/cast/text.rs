@@ -12,7 +12,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     IntervalMonthDayNano, IntervalMonthDayNanoType, Time64MicrosecondType,
-    TimestampMicrosecondType,
+    TimestampMicrosecondType, UInt32Type,
 };
 use bytes::{BufMut, BytesMut};
 
@@ -41,6 +41,7 @@ pub fn from_text(array: &ArrayRef, to: &SqlType, settings: &CastSettings) -> Res
         SqlType::Int2 => Arc::new(parse::<Int16Type>(text, number::parse_int2)?),
         SqlType::Int4 => Arc::new(parse::<Int32Type>(text, number::parse_int4)?),
         SqlType::Int8 => Arc::new(parse::<Int64Type>(text, number::parse_int8)?),
+        SqlType::Oid => Arc::new(parse::<UInt32Type>(text, number::parse_oid)?),
         SqlType::Float4 => Arc::new(parse::<Float32Type>(text, number::parse_float4)?),
         SqlType::Float8 => Arc::new(parse::<Float64Type>(text, number::parse_float8)?),
         SqlType::Numeric(precision, scale) => {
@@ -201,6 +202,10 @@ impl<'a> ValueWriter<'a> {
             }
             SqlType::Int8 => {
                 number::write_integer(array.as_primitive::<Int64Type>().value(row), out)
+            }
+            SqlType::Oid => {
+                let oid = array.as_primitive::<UInt32Type>().value(row);
+                number::write_integer(i64::from(oid), out);
             }
             SqlType::Float4 => {
                 number::write_float4(array.as_primitive::<Float32Type>().value(row), out);

@@ -1,0 +1,202 @@
+//! Aggregation before an exchange: fewer rows are sent, and without keys the work is shared.
+//!
+//! 1. `on_batch` folds rows into accumulators as the whole aggregation does.
+//! 2. `on_epoch`, or earlier when there are many groups, each group becomes one row: its keys and
+//!    the words of its accumulators as bytes; then everything is forgotten. Nothing is kept
+//!    between epochs, so there is nothing to checkpoint.
+//! 3. When grouping hardly makes rows fewer, every row becomes a group of its own without being
+//!    looked up, for some time; then grouping is tried again.
+//!
+//! The final aggregation adds the words to its own. A row of state is a change, not a value: its
+//! sums are below 0 where more was deleted than inserted.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BinaryArray, BinaryBuilder, RecordBatch};
+use arrow::datatypes::SchemaRef;
+
+use super::{Aggregate, AggregateSpec};
+use crate::dataflow::operator::{Operator, Output};
+use crate::plan::node::Phase;
+use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::group_table::GroupTable;
+use crate::types::change::{ChangeBatch, Weights};
+use crate::types::error::{Error, Result};
+use crate::types::id::WorkerId;
+use crate::types::time::{Epoch, Watermark};
+
+/// Groups that are kept before they are sent: a few megabytes of words.
+const GROUPS_MAX: usize = 1 << 16;
+/// Rows of one output batch.
+const BATCH_ROWS: usize = 8192;
+/// Rows after which the use of grouping is judged.
+const JUDGED_ROWS: usize = 1 << 16;
+/// Rows that are sent without grouping before it is tried again.
+const UNGROUPED_ROWS: usize = 1 << 22;
+
+/// The `aggregate` operator before an exchange.
+pub struct PartialAggregate {
+    /// Folds rows; made anew whenever its groups were sent.
+    aggregate: Aggregate,
+    spec: AggregateSpec,
+    input_schema: SchemaRef,
+    /// Rows folded and groups sent since grouping was judged last.
+    folded_rows: usize,
+    sent_groups: usize,
+    /// Rows that are still to be sent without grouping.
+    pub(super) ungrouped_left: usize,
+}
+
+impl PartialAggregate {
+    /// # Errors
+    /// For a call that Millstream does not have, as the whole aggregation.
+    pub fn new(spec: AggregateSpec, input_schema: &SchemaRef) -> Result<PartialAggregate> {
+        assert!(matches!(spec.phase, Phase::Partial), "made for the partial phase");
+        Ok(PartialAggregate {
+            aggregate: fresh(&spec, input_schema)?,
+            spec,
+            input_schema: input_schema.clone(),
+            folded_rows: 0,
+            sent_groups: 0,
+            ungrouped_left: 0,
+        })
+    }
+
+    /// Sends the groups that there are, and forgets them.
+    fn send(&mut self, out: &mut Output) -> Result<()> {
+        let groups: Vec<u32> = self.aggregate.table.dirty().to_vec();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        self.aggregate.settle()?;
+        for groups in groups.chunks(BATCH_ROWS) {
+            let keys = self.aggregate.table.keys(groups)?;
+            self.send_rows(groups, keys, out)?;
+        }
+        self.sent_groups += groups.len();
+        self.aggregate = fresh(&self.spec, &self.input_schema)?;
+        if self.folded_rows >= JUDGED_ROWS {
+            if self.sent_groups * 2 > self.folded_rows && !self.spec.keys.is_empty() {
+                self.ungrouped_left = UNGROUPED_ROWS;
+            }
+            (self.folded_rows, self.sent_groups) = (0, 0);
+        }
+        Ok(())
+    }
+
+    fn send_rows(
+        &self,
+        groups: &[u32],
+        mut columns: Vec<ArrayRef>,
+        out: &mut Output,
+    ) -> Result<()> {
+        let mut states = BinaryBuilder::new();
+        let mut state = Vec::new();
+        for group in groups {
+            state.clear();
+            let row = self.aggregate.table.row(*group);
+            state.extend(row.iter().flat_map(|word| word.to_le_bytes()));
+            if let Some(saved) = self.aggregate.saved(row)? {
+                state.extend(saved);
+            }
+            states.append_value(&state);
+        }
+        columns.push(Arc::new(states.finish()));
+        out.emit(ChangeBatch::inserts(RecordBatch::try_new(self.spec.schema.clone(), columns)?));
+        Ok(())
+    }
+
+    /// Sends each row as a group of its own.
+    fn send_ungrouped(&mut self, batch: &ChangeBatch, out: &mut Output) -> Result<()> {
+        self.ungrouped_left = self.ungrouped_left.saturating_sub(batch.num_rows());
+        let row_ids: Vec<u32> = (0..batch.num_rows() as u32).collect();
+        // Nothing is looked up: the rows are the groups, and their keys stand in the batch.
+        self.aggregate.table = GroupTable::unkeyed(self.aggregate.layout.stride, row_ids.len());
+        self.aggregate.groups.clone_from(&row_ids);
+        self.aggregate.fold(batch.rows(), weights_of(batch))?;
+        self.send_rows(&row_ids, batch.columns_at(&self.spec.keys), out)?;
+        self.aggregate = fresh(&self.spec, &self.input_schema)?;
+        Ok(())
+    }
+}
+
+fn fresh(spec: &AggregateSpec, input_schema: &SchemaRef) -> Result<Aggregate> {
+    Aggregate::new(spec.clone(), input_schema, WorkerId(0))
+}
+
+fn weights_of(batch: &ChangeBatch) -> Option<&[i64]> {
+    match batch.weights() {
+        Weights::AllInserts => None,
+        Weights::Each(weights) => Some(weights.as_ref()),
+    }
+}
+
+impl Operator for PartialAggregate {
+    fn name(&self) -> &'static str {
+        "aggregate"
+    }
+
+    fn on_batch(&mut self, port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if self.ungrouped_left > 0 {
+            return self.send_ungrouped(&batch, out);
+        }
+        self.folded_rows += batch.num_rows();
+        self.aggregate.on_batch(port, batch, out)?;
+        if self.aggregate.table.dirty().len() >= GROUPS_MAX {
+            self.send(out)?;
+        }
+        Ok(())
+    }
+
+    fn on_watermark(&mut self, _: usize, _: Watermark, _: &mut Output) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
+        self.send(out)
+    }
+
+    fn checkpoint(&mut self, _: Epoch, _: &mut CheckpointWriter) -> Result<()> {
+        assert!(self.aggregate.table.dirty().is_empty(), "a checkpoint follows an epoch");
+        Ok(())
+    }
+
+    fn restore(&mut self, _: &mut CheckpointReader) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.aggregate.memory_bytes()
+    }
+}
+
+impl Aggregate {
+    /// Adds the states of partial aggregations to the groups of the batch.
+    pub(super) fn merge(&mut self, batch: &ChangeBatch) -> Result<()> {
+        assert!(batch.all_inserts(), "partial states are never taken back");
+        let damaged = || Error::internal("a partial aggregation sent a damaged state");
+        let states: &BinaryArray =
+            batch.column(self.spec.keys.len()).as_binary_opt().ok_or_else(damaged)?;
+        let stride = self.table.stride();
+        let mut other = vec![0; stride];
+        for (row, group) in self.groups.iter().enumerate() {
+            let (words, beside) =
+                states.value(row).split_at_checked(stride * 8).ok_or_else(damaged)?;
+            for (word, bytes) in other.iter_mut().zip(words.as_chunks::<8>().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+            let (words, _) = self.table.words_and_dirty();
+            let own = &mut words[*group as usize * stride..][..stride];
+            own[0] = own[0].wrapping_add(other[0]);
+            for (slot, placed) in self.layout.accumulators.iter_mut().enumerate() {
+                let range = placed.offset..placed.offset + placed.accumulator.width_words();
+                let saved = super::checkpoint::saved_of(beside, slot)?;
+                placed.accumulator.merge(&mut own[range.clone()], &other[range], saved)?;
+            }
+        }
+        Ok(())
+    }
+}

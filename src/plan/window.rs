@@ -1,0 +1,70 @@
+//! A compiled window function: values for the rows of one partition in order, and how far a row
+//! looks. DataFusion's window expressions stop here.
+//!
+//! How far a row looks tells an operator which rows a change may concern, and which rows it needs
+//! to compute those anew: with `ROWS 2 PRECEDING` a change concerns the two rows after it, and
+//! they need the two before it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::DataType;
+use datafusion::physical_expr::window::WindowExpr;
+
+use crate::types::error::Result;
+
+/// How far a row looks in one direction.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Distance {
+    /// This many rows.
+    Rows(u64),
+    /// This many groups of rows that sort alike; 0: those that sort like the row itself.
+    Groups(u64),
+    /// Rows whose sort value differs by at most this (an array of one value).
+    Range(ArrayRef),
+    /// To the end of the partition.
+    Unbounded,
+}
+
+/// A window function over partitions in order. Cheap to clone.
+#[derive(Clone)]
+pub struct WindowCall {
+    expr: Arc<dyn WindowExpr>,
+    /// How far a row looks to rows before it, and after it.
+    pub preceding: Distance,
+    pub following: Distance,
+    pub return_type: DataType,
+    /// As the user wrote it, for EXPLAIN and errors.
+    pub display: String,
+}
+
+impl WindowCall {
+    pub fn new(
+        expr: Arc<dyn WindowExpr>,
+        (preceding, following): (Distance, Distance),
+        return_type: DataType,
+        display: String,
+    ) -> WindowCall {
+        WindowCall { expr, preceding, following, return_type, display }
+    }
+
+    /// One value per row of a partition, or of a part of it that has all rows that its rows look
+    /// at.
+    ///
+    /// # Errors
+    /// When some value cannot be computed; it does not say which.
+    pub fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef> {
+        let values = self.expr.evaluate(rows)?;
+        if values.data_type() != &self.return_type {
+            return Ok(arrow::compute::cast(&values, &self.return_type)?);
+        }
+        Ok(values)
+    }
+}
+
+impl fmt::Debug for WindowCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display)
+    }
+}

@@ -1,0 +1,485 @@
+//! Window functions, and the first rows of something in all their spellings.
+//!
+//! 1. Keys, sort columns and arguments are columns of the `Map` below, after the input's own. Calls
+//!    over one partition and order are one `Over`; several windows are several, one on another.
+//! 2. `row_number() OVER (...) <= k` above a window function alone is a `TopN`, also for `rank()`
+//!    and `dense_rank()`; what else the filter says stays a filter.
+//! 3. ORDER BY with LIMIT or OFFSET is a `TopN` over all rows. Projections between the two change
+//!    nothing of which rows are the first.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::expr::{Between, NullTreatment, WindowFunction};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{
+    Expr, FetchType, Filter, Limit, LogicalPlan, Operator, SkipType, SortExpr, Window, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+};
+use datafusion::physical_planner::create_window_expr_with_name;
+
+use crate::functions::scalar::cast::PostgresCast;
+use crate::plan::node::{self, Edge, Node, RankFunction, SortColumn};
+use crate::plan::window::{Distance, WindowCall};
+use crate::sql::expressions::text;
+use crate::sql::lower::aggregate::Columns;
+use crate::sql::lower::pipe::{Pipe, column_index, qualified};
+use crate::sql::lower::{conjuncts, lower_node};
+use crate::types::error::{Error, Result};
+
+pub fn lower_window(window: &Window) -> Result<Pipe> {
+    let mut pipe = lower_node(&window.input)?;
+    let own = pipe.columns().len();
+    let calls = window.window_expr.iter().map(window_function).collect::<Result<Vec<_>>>()?;
+    let fields: Vec<_> = window.schema.iter().skip(own).collect();
+    // The numbers of calls over one window, each window once.
+    let mut windows: Vec<Vec<usize>> = Vec::new();
+    for (index, call) in calls.iter().enumerate() {
+        let same = |other: &&mut Vec<usize>| {
+            let (l, r) = (&calls[other[0]].params, &call.params);
+            l.partition_by == r.partition_by && l.order_by == r.order_by
+        };
+        match windows.iter_mut().find(same) {
+            Some(window) => window.push(index),
+            None => windows.push(vec![index]),
+        }
+    }
+    for window in &windows {
+        let calls: Vec<(&WindowFunction, &Field)> =
+            window.iter().map(|index| (&calls[*index], fields[*index].1.as_ref())).collect();
+        pipe = make_over(pipe, &calls)?;
+    }
+    // Calls stand in the order of their windows.
+    let columns = pipe.columns();
+    let place = |call: usize| windows.iter().flatten().position(|index| *index == call);
+    let mut exprs = columns[..own].to_vec();
+    for call in 0..calls.len() {
+        let place = place(call).expect("every call has a window");
+        exprs.push(columns[own + place].clone());
+    }
+    pipe.project(&exprs, &window.schema)
+}
+
+fn window_function(expr: &Expr) -> Result<WindowFunction> {
+    match expr.clone().unalias_nested().data {
+        Expr::WindowFunction(call) => Ok(*call),
+        other => Err(Error::internal(format!("{other} is not a window function"))),
+    }
+}
+
+/// The input's columns, then those of calls over one window.
+fn make_over(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {
+    let own = input.columns();
+    let mut output = input.fields();
+    let mut columns = Columns::new(input.schema().clone());
+    for column in &own {
+        columns.add(column);
+    }
+    let params = &calls[0].0.params;
+    let partition: Vec<usize> = params.partition_by.iter().map(|e| columns.add(e)).collect();
+    let order_by = sort_columns(&params.order_by, &mut columns);
+    let arguments: Vec<Vec<Option<usize>>> = calls
+        .iter()
+        .map(|(call, _)| {
+            // What is constant stays in the call: `ntile(4)` and `lag(x, 2)` want it there.
+            let argument = |e: &Expr| e.any_column_refs().then(|| columns.add(e));
+            call.params.args.iter().map(argument).collect()
+        })
+        .collect();
+    let filters: Vec<Option<usize>> =
+        calls.iter().map(|(call, _)| call.params.filter.as_ref().map(|e| columns.add(e))).collect();
+    let mapped = columns.map(input)?;
+    let schema = mapped.schema();
+    let names = DFSchema::try_from(schema.as_ref().clone()).map_err(Error::from)?;
+    let column = |index: usize| Expr::Column(Column::from_name(schema.field(index).name()));
+    let mut compiled = Vec::with_capacity(calls.len());
+    for (index, (call, field)) in calls.iter().enumerate() {
+        let mut over_columns = (*call).clone();
+        let params = &mut over_columns.params;
+        for (argument, place) in params.args.iter_mut().zip(&arguments[index]) {
+            if let Some(place) = place {
+                *argument = column(*place);
+            }
+        }
+        params.filter = filters[index].map(|place| Box::new(column(place)));
+        params.partition_by = partition.iter().map(|place| column(*place)).collect();
+        for (sort, by) in params.order_by.iter_mut().zip(&order_by) {
+            sort.expr = column(by.column);
+        }
+        compiled.push(compile_call(call, over_columns, field, &names)?);
+    }
+    let fields = schema.fields().iter().cloned();
+    let added = calls
+        .iter()
+        .zip(&compiled)
+        .map(|((_, field), call)| Arc::new((*field).clone().with_name(&call.display)));
+    let node_schema = Arc::new(Schema::new(fields.chain(added).collect::<Vec<_>>()));
+    let node = Node::Over(node::Over {
+        input: Edge::hash(mapped, partition.clone()),
+        partition,
+        order_by,
+        calls: compiled,
+        schema: node_schema,
+    });
+    let width = schema.fields().len();
+    output.extend(calls.iter().map(|(_, field)| (None, Arc::new((*field).clone()))));
+    keep(node, (0..own.len()).chain(width..width + calls.len()).collect(), output)
+}
+
+/// Some columns of a node, called otherwise.
+fn keep(
+    node: Node,
+    columns: Vec<usize>,
+    fields: Vec<crate::sql::lower::pipe::QualifiedField>,
+) -> Result<Pipe> {
+    let own = node.schema();
+    let numbered = own.fields().iter().enumerate().map(|(index, field)| {
+        (None, Arc::new(field.as_ref().clone().with_name(format!("{index}"))))
+    });
+    let pipe = Pipe::new(node, qualified(numbered.collect())?);
+    let all = pipe.columns();
+    let exprs: Vec<Expr> = columns.iter().map(|index| all[*index].clone()).collect();
+    pipe.project(&exprs, &qualified(fields)?)
+}
+
+fn sort_columns(order_by: &[SortExpr], columns: &mut Columns) -> Vec<SortColumn> {
+    order_by
+        .iter()
+        .map(|sort| SortColumn {
+            column: columns.add(&sort.expr),
+            descending: !sort.asc,
+            nulls_first: sort.nulls_first,
+        })
+        .collect()
+}
+
+/// `over_columns` is the call over the columns of `names`; `call` is what the user wrote.
+fn compile_call(
+    call: &WindowFunction,
+    over_columns: WindowFunction,
+    field: &Field,
+    names: &DFSchema,
+) -> Result<WindowCall> {
+    let display = display(call);
+    let distances = distances(call, field.data_type())?;
+    let expr = create_window_expr_with_name(
+        &Expr::WindowFunction(Box::new(over_columns)),
+        display.clone(),
+        names,
+        &ExecutionProps::new(),
+        &PhysicalPlanningContext::default(),
+    )
+    .map_err(Error::from)?;
+    let compiled = WindowCall::new(expr, distances, field.data_type().clone(), display);
+    // Some aggregates cannot give up rows as a frame moves on: that shows without rows.
+    if matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_)) {
+        compiled.evaluate(&RecordBatch::new_empty(names.inner().clone()))?;
+    }
+    Ok(compiled)
+}
+
+/// The function with its arguments, and its frame if that is not the usual one.
+fn display(call: &WindowFunction) -> String {
+    let params = &call.params;
+    let arguments: Vec<String> = params.args.iter().map(text).collect();
+    let distinct = if params.distinct { "DISTINCT " } else { "" };
+    let mut shown = format!("{}({distinct}{})", call.fun.name(), arguments.join(", "));
+    if params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+        shown.push_str(" IGNORE NULLS");
+    }
+    if let Some(filter) = &params.filter {
+        shown.push_str(&format!(" FILTER (WHERE {})", text(filter)));
+    }
+    let usual = WindowFrame::new(Some(false).filter(|_| !params.order_by.is_empty()));
+    let frame = &params.window_frame;
+    let same = usual.units == frame.units
+        && usual.start_bound.is_unbounded() == frame.start_bound.is_unbounded()
+        && (usual.end_bound == frame.end_bound
+            || (usual.end_bound.is_unbounded() && frame.end_bound.is_unbounded()));
+    if frame_matters(call) && !same {
+        shown.push_str(&format!(" {frame}"));
+    }
+    shown
+}
+
+/// Whether the value depends on the frame.
+fn frame_matters(call: &WindowFunction) -> bool {
+    match &call.fun {
+        WindowFunctionDefinition::AggregateUDF(_) => true,
+        WindowFunctionDefinition::WindowUDF(function) => {
+            matches!(function.name(), "first_value" | "last_value" | "nth_value")
+        }
+    }
+}
+
+/// How far a row looks before it, and after it.
+fn distances(call: &WindowFunction, result: &DataType) -> Result<(Distance, Distance)> {
+    let all = (Distance::Unbounded, Distance::Unbounded);
+    let ignores_nulls = call.params.null_treatment == Some(NullTreatment::IgnoreNulls);
+    match &call.fun {
+        WindowFunctionDefinition::WindowUDF(function) => match function.name() {
+            "row_number" | "rank" | "dense_rank" => Ok((Distance::Unbounded, Distance::Rows(0))),
+            "lag" | "lead" if !ignores_nulls => {
+                let by = match call.params.args.get(1) {
+                    None => Some(1),
+                    Some(Expr::Literal(value, _)) => integer(value),
+                    Some(_) => None,
+                };
+                let Some(by) = by.and_then(|by| i64::try_from(by).ok()) else { return Ok(all) };
+                let back = (function.name() == "lag") == (by >= 0);
+                let (far, near) = (Distance::Rows(by.unsigned_abs()), Distance::Rows(0));
+                Ok(if back { (far, near) } else { (near, far) })
+            }
+            "first_value" | "last_value" | "nth_value" => {
+                frame_distances(&call.params.window_frame)
+            }
+            _ => Ok(all),
+        },
+        WindowFunctionDefinition::AggregateUDF(function) => {
+            // Sums of floats depend on where summing began: they are always computed from the
+            // partition's first row.
+            let exact = match function.name() {
+                "count" | "min" | "max" | "bool_and" | "bool_or" | "bit_and" | "bit_or"
+                | "bit_xor" | "array_agg" | "string_agg" | "first_value" | "last_value"
+                | "nth_value" => true,
+                "sum" | "avg" => !result.is_floating(),
+                _ => false,
+            };
+            if exact { frame_distances(&call.params.window_frame) } else { Ok(all) }
+        }
+    }
+}
+
+fn frame_distances(frame: &WindowFrame) -> Result<(Distance, Distance)> {
+    let here = match frame.units {
+        WindowFrameUnits::Rows => Distance::Rows(0),
+        WindowFrameUnits::Range | WindowFrameUnits::Groups => Distance::Groups(0),
+    };
+    let distance = |offset: &ScalarValue| -> Result<Distance> {
+        if offset.is_null() {
+            return Ok(Distance::Unbounded);
+        }
+        Ok(match (frame.units, offset) {
+            (WindowFrameUnits::Rows, ScalarValue::UInt64(Some(rows))) => Distance::Rows(*rows),
+            (WindowFrameUnits::Groups, ScalarValue::UInt64(Some(groups))) => {
+                Distance::Groups(*groups)
+            }
+            (WindowFrameUnits::Range, ScalarValue::Utf8(_)) => Distance::Unbounded,
+            (WindowFrameUnits::Range, offset) => {
+                Distance::Range(offset.to_array().map_err(Error::from)?)
+            }
+            _ => Distance::Unbounded,
+        })
+    };
+    let preceding = match &frame.start_bound {
+        WindowFrameBound::Preceding(offset) => distance(offset)?,
+        WindowFrameBound::CurrentRow | WindowFrameBound::Following(_) => here.clone(),
+    };
+    let following = match &frame.end_bound {
+        WindowFrameBound::Following(offset) => distance(offset)?,
+        WindowFrameBound::CurrentRow | WindowFrameBound::Preceding(_) => here,
+    };
+    Ok((preceding, following))
+}
+
+/// A filter; over a window function alone that numbers rows, perhaps the first rows only.
+pub fn lower_filter(filter: &Filter) -> Result<Pipe> {
+    if let LogicalPlan::Window(window) = &*filter.input
+        && let [expr] = window.window_expr.as_slice()
+    {
+        let call = window_function(expr)?;
+        let rank = match (&call.fun, call.params.args.as_slice()) {
+            (WindowFunctionDefinition::WindowUDF(function), []) => match function.name() {
+                "row_number" => Some(RankFunction::RowNumber),
+                "rank" => Some(RankFunction::Rank),
+                "dense_rank" => Some(RankFunction::DenseRank),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(rank) = rank
+            && let Some((limit, rest)) = number_limit(&filter.predicate, &window.schema)
+        {
+            let first = First { rank, offset: 0, limit: Some(limit), numbered: true };
+            let params = &call.params;
+            let input = lower_node(&window.input)?;
+            let number = window.schema.iter().last().expect("the number is a column");
+            let number = Some((number.0.cloned(), number.1.clone()));
+            let top = make_top_n(input, &params.partition_by, &params.order_by, first, number)?;
+            let top = top.rename(window.schema.clone());
+            return rest.iter().try_fold(top, |pipe, condition| pipe.filter(condition));
+        }
+    }
+    lower_node(&filter.input)?.filter(&filter.predicate)
+}
+
+/// The greatest number that a condition lets pass, and what it says beside that; the number is the
+/// last column.
+fn number_limit(predicate: &Expr, schema: &DFSchema) -> Option<(u64, Vec<Expr>)> {
+    let number = schema.fields().len() - 1;
+    let (mut limit, mut rest) = (None, Vec::new());
+    for condition in conjuncts(predicate) {
+        let Some((at_most, said_all)) = at_most(&condition, number, schema) else {
+            rest.push(condition);
+            continue;
+        };
+        limit = Some(limit.map_or(at_most, |limit: u64| limit.min(at_most)));
+        if !said_all {
+            rest.push(condition);
+        }
+    }
+    Some((limit?, rest))
+}
+
+/// What a condition on the number lets pass at most, and whether it lets all up to that pass.
+fn at_most(condition: &Expr, number: usize, schema: &DFSchema) -> Option<(u64, bool)> {
+    let is_number = |expr: &Expr| column_index(without_casts(expr), schema) == Some(number);
+    let limit = |limit: i128| u64::try_from(limit.max(0)).unwrap_or(u64::MAX);
+    match condition {
+        Expr::BinaryExpr(binary) => {
+            let (op, bound) = if is_number(&binary.left) {
+                (binary.op, literal(&binary.right)?)
+            } else if is_number(&binary.right) {
+                (binary.op.swap()?, literal(&binary.left)?)
+            } else {
+                return None;
+            };
+            match op {
+                Operator::Lt => Some((limit(bound - 1), true)),
+                Operator::LtEq => Some((limit(bound), true)),
+                Operator::Eq => Some((limit(bound), bound == 1)),
+                _ => None,
+            }
+        }
+        Expr::Between(Between { expr, negated: false, low, high }) if is_number(expr) => {
+            Some((limit(literal(high)?), literal(low)? <= 1))
+        }
+        _ => None,
+    }
+}
+
+/// A number as it was before casts to wider types.
+fn without_casts(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Cast(cast) => without_casts(&cast.expr),
+        Expr::Alias(alias) => without_casts(&alias.expr),
+        Expr::ScalarFunction(call) if call.func.inner().is::<PostgresCast>() => {
+            call.args.first().map_or(expr, without_casts)
+        }
+        other => other,
+    }
+}
+
+fn literal(expr: &Expr) -> Option<i128> {
+    match without_casts(expr) {
+        Expr::Literal(value, _) => integer(value),
+        _ => None,
+    }
+}
+
+fn integer(value: &ScalarValue) -> Option<i128> {
+    match value {
+        ScalarValue::Int8(value) => value.map(i128::from),
+        ScalarValue::Int16(value) => value.map(i128::from),
+        ScalarValue::Int32(value) => value.map(i128::from),
+        ScalarValue::Int64(value) => value.map(i128::from),
+        ScalarValue::UInt8(value) => value.map(i128::from),
+        ScalarValue::UInt16(value) => value.map(i128::from),
+        ScalarValue::UInt32(value) => value.map(i128::from),
+        ScalarValue::UInt64(value) => value.map(i128::from),
+        ScalarValue::Decimal128(value, _, 0) => *value,
+        _ => None,
+    }
+}
+
+/// LIMIT and OFFSET.
+pub fn lower_limit(limit: &Limit) -> Result<Pipe> {
+    let unsupported = || {
+        Error::unsupported("LIMIT or OFFSET with an expression in a maintained query")
+            .hint("Write the number itself.")
+    };
+    let SkipType::Literal(skip) = limit.get_skip_type().map_err(Error::from)? else {
+        return Err(unsupported());
+    };
+    let FetchType::Literal(fetch) = limit.get_fetch_type().map_err(Error::from)? else {
+        return Err(unsupported());
+    };
+    let (skip, fetch) = (skip as u64, fetch.map(|fetch| fetch as u64));
+    lower_first(&limit.input, skip, fetch)
+}
+
+/// The rows after the first `skip`, at most `fetch` of them.
+fn lower_first(plan: &LogicalPlan, skip: u64, fetch: Option<u64>) -> Result<Pipe> {
+    let first = |skip: u64, fetch: Option<u64>| First {
+        rank: RankFunction::RowNumber,
+        offset: skip,
+        limit: fetch,
+        numbered: false,
+    };
+    match plan {
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
+            make_top_n(lower_node(&sort.input)?, &[], &sort.expr, first(skip, fetch), None)
+        }
+        LogicalPlan::Projection(n) => {
+            lower_first(&n.input, skip, fetch)?.project(&n.expr, &n.schema)
+        }
+        LogicalPlan::SubqueryAlias(n) => {
+            Ok(lower_first(&n.input, skip, fetch)?.rename(n.schema.clone()))
+        }
+        other => make_top_n(lower_node(other)?, &[], &[], first(skip, fetch), None),
+    }
+}
+
+/// Which rows of a partition show.
+struct First {
+    rank: RankFunction,
+    offset: u64,
+    limit: Option<u64>,
+    numbered: bool,
+}
+
+/// The first rows of each partition; `number` is the field of the number's column, if it is wanted.
+fn make_top_n(
+    input: Pipe,
+    partition_by: &[Expr],
+    order_by: &[SortExpr],
+    first: First,
+    number: Option<crate::sql::lower::pipe::QualifiedField>,
+) -> Result<Pipe> {
+    let own = input.columns();
+    let mut output = input.fields();
+    let mut columns = Columns::new(input.schema().clone());
+    for column in &own {
+        columns.add(column);
+    }
+    let partition: Vec<usize> = partition_by.iter().map(|e| columns.add(e)).collect();
+    let order_by = sort_columns(order_by, &mut columns);
+    let mapped = columns.map(input)?;
+    let mut fields: Vec<_> = mapped.schema().fields().iter().cloned().collect();
+    let width = fields.len();
+    let mut kept: Vec<usize> = (0..own.len()).collect();
+    if let Some((table, field)) = number {
+        let name = match first.rank {
+            RankFunction::RowNumber => "row_number",
+            RankFunction::Rank => "rank",
+            RankFunction::DenseRank => "dense_rank",
+        };
+        fields.push(Arc::new(field.as_ref().clone().with_name(format!("{name}()"))));
+        kept.push(width);
+        output.push((table, field));
+    }
+    let node = Node::TopN(node::TopN {
+        input: Edge::hash(mapped, partition.clone()),
+        partition,
+        order_by,
+        rank: first.rank,
+        offset: first.offset,
+        limit: first.limit,
+        numbered: first.numbered,
+        schema: Arc::new(Schema::new(fields)),
+    });
+    keep(node, kept, output)
+}
