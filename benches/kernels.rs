@@ -16,12 +16,15 @@ use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use millstream::dataflow::exchange::split_by_hash;
 use millstream::dataflow::operator::{Operator, Output};
+use millstream::dataflow::operators::aggregate::{Aggregate, AggregateSpec};
 use millstream::dataflow::operators::join::{Join, JoinSpec};
 use millstream::frontend::encode::{Format, Style, encode_batch};
-use millstream::plan::node::JoinKind;
+use millstream::plan::node::{AggregateCall, AggregateFunction, JoinKind, Phase};
 use millstream::state::keyed_table::{KeyedTable, OnConflict};
 use millstream::state::multi_table::{MultiTable, Walk};
 use millstream::types::change::ChangeBatch;
+use millstream::types::id::WorkerId;
+use millstream::types::time::Epoch;
 
 const BATCH_ROWS: i64 = 8192;
 const TABLE_ROWS: i64 = 1 << 20;
@@ -239,6 +242,87 @@ fn segments(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn aggregate_call(function: AggregateFunction, arguments: &[usize]) -> AggregateCall {
+    let return_type = match function {
+        AggregateFunction::Avg => DataType::Float64,
+        _ => DataType::Int64,
+    };
+    AggregateCall {
+        function,
+        arguments: arguments.to_vec(),
+        distinct: false,
+        filter: None,
+        order_by: vec![],
+        return_type,
+        display: format!("{function:?}"),
+    }
+}
+
+/// Rows into a million groups: the batches alone, and with an epoch every 64 Ki rows, whose changes
+/// are emitted.
+fn aggregate(criterion: &mut Criterion) {
+    use AggregateFunction as F;
+    let calls: [(&str, usize, Vec<AggregateCall>, bool); 5] = [
+        ("count", 0, vec![aggregate_call(F::Count, &[])], true),
+        ("count by text", 1, vec![aggregate_call(F::Count, &[])], true),
+        (
+            "count, sum, avg, max",
+            0,
+            [F::Sum, F::Avg, F::Max]
+                .map(|function| aggregate_call(function, &[2]))
+                .into_iter()
+                .chain([aggregate_call(F::Count, &[])])
+                .collect(),
+            true,
+        ),
+        ("sum, retractable", 0, vec![aggregate_call(F::Sum, &[2])], false),
+        ("max, retractable", 0, vec![aggregate_call(F::Max, &[2])], false),
+    ];
+    let mut group = criterion.benchmark_group("aggregate");
+    group.throughput(Throughput::Elements(BATCH_ROWS as u64));
+    let batches: Vec<ChangeBatch> = batches_of(4 * TABLE_ROWS)
+        .map(|rows| ChangeBatch::inserts(narrow(rows, |n| scatter(n) % TABLE_ROWS, 0)))
+        .collect();
+    let input = batches[0].schema();
+    for (name, key, calls, append_only) in &calls {
+        let mut fields = vec![input.field(*key).clone()];
+        fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
+        let spec = AggregateSpec {
+            keys: vec![*key],
+            calls: calls.clone(),
+            append_only: *append_only,
+            phase: Phase::Whole,
+            schema: Arc::new(Schema::new(fields)),
+        };
+        for batches_per_epoch in [usize::MAX, 8] {
+            let mut operator =
+                Aggregate::new(spec.clone(), &input, WorkerId(0)).expect("an aggregation");
+            let mut out = Output::default();
+            for batch in &batches {
+                operator.on_batch(0, batch.clone(), &mut out).expect("takes a batch");
+            }
+            let mut epoch = Epoch(1);
+            operator.on_epoch(epoch, &mut out).expect("completes");
+            out.take_batches();
+            let mut next = 0;
+            let what = if batches_per_epoch == 8 { "with epochs" } else { "batches" };
+            group.bench_function(BenchmarkId::new(*name, what), |bencher| {
+                bencher.iter(|| {
+                    let batch = batches[next % batches.len()].clone();
+                    operator.on_batch(0, batch, &mut out).expect("takes a batch");
+                    next += 1;
+                    if next.is_multiple_of(batches_per_epoch) {
+                        epoch = epoch.next();
+                        operator.on_epoch(epoch, &mut out).expect("completes");
+                        black_box(out.take_batches());
+                    }
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 fn settings() -> Criterion {
     Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3))
 }
@@ -295,6 +379,7 @@ fn row_encoding(criterion: &mut Criterion) {
 criterion_group! {
     name = kernels;
     config = settings();
-    targets = exchange_split, keyed_upsert, join_probe, join_operator, segments, row_encoding
+    targets = exchange_split, keyed_upsert, join_probe, join_operator, segments, aggregate,
+        row_encoding
 }
 criterion_main!(kernels);

@@ -156,6 +156,40 @@ fn a_server_answers_the_shell_and_http_and_stops_on_signals() {
 }
 
 #[test]
+fn the_server_with_a_shell_stops_cleanly_on_a_signal() {
+    let data_dir = tempfile::tempdir().expect("a folder can be made");
+    let folder = data_dir.path().to_str().expect("UTF-8");
+    let any = "127.0.0.1:0";
+    let mut child = millstream(&["--data-dir", folder, "--listen", any, "--http", any])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // The shell waits for the end of its input, which does not come.
+    let log = data_dir.path().join("millstream.log");
+    let said = |words: &str| std::fs::read_to_string(&log).is_ok_and(|log| log.contains(words));
+    let started = Instant::now();
+    while !said("server is ready") {
+        assert!(started.elapsed() < PATIENCE, "the server is not ready");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.expect("there is kill").success());
+    let code = loop {
+        if let Some(status) = child.try_wait().expect("a child can be asked") {
+            break status.code();
+        }
+        if started.elapsed() > 2 * PATIENCE {
+            child.kill().expect("a child can be killed");
+            panic!("the server did not stop");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(code, Some(0));
+    assert!(said("server has stopped"));
+}
+
+#[test]
 fn test_tells_each_file_in_both_modes_and_the_totals() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let good = write(folder.path(), "good.slt", "query T\nSELECT ''\n----\n(empty)\n");

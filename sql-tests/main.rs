@@ -10,6 +10,7 @@ mod command_line;
 mod documents;
 mod durability;
 mod fairness;
+mod functions;
 mod oracle;
 
 use std::ops::ControlFlow;

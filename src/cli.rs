@@ -35,7 +35,7 @@ struct Arguments {
         global = true,
         env = "MILLSTREAM_LOG",
         hide_env_values = true,
-        default_value = "info",
+        default_value = DEFAULT_LOG,
         value_name = "LEVEL"
     )]
     log: String,
@@ -188,6 +188,9 @@ impl ServerArguments {
     }
 }
 
+/// The log filter when none is given.
+const DEFAULT_LOG: &str = "info";
+
 const ANY_LOOPBACK_PORT: &str = "127.0.0.1:0";
 
 /// Runs the program; what `main` returns.
@@ -223,6 +226,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             repl::interact(options).await.map(exit_code)
         }
         Some(Action::Run { file, server }) => {
+            // What the file prints is the point; that a server of its own comes and goes is not.
+            let filter = if filter == DEFAULT_LOG { "warn" } else { filter };
             log::start(filter, LogTarget::Stderr)?;
             run_file(&file, server.private_config()?).await
         }

@@ -193,6 +193,61 @@ public class JdbcClient {
         }
     }
 
+    // One column of a result, its values joined.
+    static String column(ResultSet r, String name) throws SQLException {
+        List<String> values = new ArrayList<>();
+        while (r.next()) values.add(r.getString(name));
+        return String.join(",", values);
+    }
+
+    // What tools on JDBC ask before they show anything.
+    static void metadata(Connection c) throws Exception {
+        for (String sql : List.of("VIEW jdbc_meta_view", "TABLE jdbc_meta")) {
+            execute(c, "DROP " + sql.split(" ")[0] + " IF EXISTS " + sql.split(" ")[1]);
+        }
+        execute(c, "CREATE TABLE jdbc_meta (b text, a integer, d double precision DEFAULT 1.5,"
+            + " PRIMARY KEY (b, a))");
+        execute(c, "COMMENT ON TABLE jdbc_meta IS 'described'");
+        execute(c, "CREATE VIEW jdbc_meta_view AS SELECT a FROM jdbc_meta");
+        DatabaseMetaData meta = c.getMetaData();
+        equal(column(meta.getTables(null, "public", "jdbc\\_meta%", null), "TABLE_NAME"),
+            "jdbc_meta_pkey,jdbc_meta,jdbc_meta_view");
+        String[] kinds = {"TABLE", "VIEW"};
+        equal(column(meta.getTables(null, "public", "jdbc\\_meta%", kinds), "TABLE_TYPE"), "TABLE,VIEW");
+        equal(column(meta.getTables(null, "public", "jdbc_meta", kinds), "REMARKS"), "described");
+        equal(column(meta.getColumns(null, "public", "jdbc_meta", "%"), "COLUMN_NAME"), "b,a,d");
+        equal(column(meta.getColumns(null, "public", "jdbc_meta", "%"), "TYPE_NAME"), "text,int4,float8");
+        equal(column(meta.getColumns(null, "public", "jdbc_meta", "%"), "IS_NULLABLE"), "NO,NO,YES");
+        equal(column(meta.getColumns(null, "public", "jdbc_meta", "d"), "COLUMN_DEF"), "1.5");
+        try (ResultSet r = meta.getPrimaryKeys(null, "public", "jdbc_meta")) {
+            for (int n = 1; n <= 2; n++) {
+                equal(r.next(), true);
+                equal(r.getString("COLUMN_NAME"), n == 1 ? "b" : "a");
+                equal(r.getInt("KEY_SEQ"), n);
+                equal(r.getString("PK_NAME"), "jdbc_meta_pkey");
+            }
+            equal(r.next(), false);
+        }
+        try (ResultSet r = meta.getIndexInfo(null, "public", "jdbc_meta", true, false)) {
+            equal(column(r, "COLUMN_NAME"), "b,a");
+        }
+        equal(meta.getImportedKeys(null, "public", "jdbc_meta").next(), false);
+        equal(meta.getExportedKeys(null, "public", "jdbc_meta").next(), false);
+        equal(column(meta.getBestRowIdentifier(null, "public", "jdbc_meta",
+            DatabaseMetaData.bestRowSession, false), "COLUMN_NAME"), "b,a");
+        equal(column(meta.getSchemas(null, "public"), "TABLE_SCHEM"), "public");
+        equal(column(meta.getCatalogs(), "TABLE_CAT").contains(c.getCatalog()), true);
+        equal(column(meta.getTypeInfo(), "TYPE_NAME").contains("timestamptz"), true);
+        equal(column(meta.getTablePrivileges(null, "public", "nothing"), "PRIVILEGE"), "");
+        equal(meta.getFunctions(null, "public", "%").next(), false);
+        equal(meta.getProcedures(null, "public", "%").next(), false);
+        equal(meta.getSQLKeywords().contains("analyze"), true);
+        equal(meta.getUserName(), System.getenv("PGUSER"));
+        equal(c.getSchema(), "public");
+        execute(c, "SET application_name TO 'tool'");
+        equal(value(c, "SHOW application_name"), "tool");
+    }
+
     static void errors(Connection c) throws Exception {
         PSQLException error = raises("42601", () -> execute(c, "SELECT 1 +"));
         equal(error.getServerErrorMessage().getSeverity(), "ERROR");
@@ -305,6 +360,17 @@ public class JdbcClient {
             }
         }
         c.rollback();
+        // Or row by row.
+        try (Statement s = c.createStatement(); Connection writer = connect()) {
+            s.setFetchSize(1);
+            ResultSet r = s.executeQuery("SUBSCRIBE (SELECT a FROM jdbc_live WHERE a > 2)");
+            for (int n = 3; n <= 5; n++) {
+                if (n > 3) execute(writer, "INSERT INTO jdbc_live VALUES (" + n + ")");
+                equal(r.next(), true);
+                equal(r.getInt("a"), n);
+            }
+        }
+        c.rollback();
         c.setAutoCommit(true);
         equal(value(c, "SELECT 3"), 3);
     }
@@ -323,6 +389,7 @@ public class JdbcClient {
     public static void main(String[] arguments) {
         test("types", c -> types());
         test("statements", c -> statements(c));
+        test("metadata", c -> metadata(c));
         test("errors", c -> errors(c));
         test("transactions", c -> transactions(c));
         test("cursors", c -> cursors(c));

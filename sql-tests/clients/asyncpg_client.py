@@ -98,6 +98,32 @@ async def statements(conn):
     equal(await conn.fetch("SELECT 1 WHERE false"), [])
 
 
+async def settings(conn):
+    before = await conn.fetchval("SHOW TimeZone")
+    await conn.execute("SET TimeZone TO 'Europe/Berlin'")
+    equal(conn.get_settings().TimeZone, "Europe/Berlin")
+    equal(await conn.fetchval("SHOW TimeZone"), "Europe/Berlin")
+    await conn.execute("RESET TimeZone")
+    equal(await conn.fetchval("SELECT current_setting('TimeZone')"), before)
+    equal(conn.get_server_version().major, 15)
+    equal(await conn.fetchval("SELECT pg_backend_pid()"), conn.get_server_pid())
+
+
+async def introspection(conn):
+    """Types that the driver has to look up."""
+    for query, expected in [
+        ("SELECT ARRAY[1::bigint, NULL]", [1, None]),
+        ("SELECT ARRAY['2024-01-01'::date]", [dt.date(2024, 1, 1)]),
+        ("SELECT ARRAY[ROW(1, 'x')]", [(1, "x")]),
+        ("SELECT 26::oid", 26),
+        ("SELECT ARRAY[true, false]", [True, False]),
+    ]:
+        equal(await conn.fetchval(query), expected)
+    statement = await conn.prepare("SELECT 1 WHERE 'x' = ANY($1)")
+    equal(statement.get_parameters()[0].name, "text[]")
+    equal(await statement.fetchval(["x"]), 1)
+
+
 async def errors(conn):
     error = await raises("42601", conn.fetch("SELECT 1 +"))
     equal(error.severity, "ERROR")
@@ -204,12 +230,18 @@ async def subscribe(conn):
             await writer.execute("INSERT INTO asyncpg_live VALUES ($1)", n)
             seen += await conn.fetch("FETCH 10 live")
         equal([row["a"] for row in seen], [1, 2, 3])
+    # Or row by row.
+    async with conn.transaction():
+        cursor = await conn.cursor("SUBSCRIBE (SELECT a FROM asyncpg_live WHERE a > 2)")
+        equal((await cursor.fetchrow())["a"], 3)
+        await writer.execute("INSERT INTO asyncpg_live VALUES (4)")
+        equal((await cursor.fetchrow())["a"], 4)
     await writer.close()
     equal(await conn.fetchval("SELECT 3"), 3)
 
 
 async def main():
-    tests = [types, statements, errors, transactions, copy, cursors, cancel, pool]
+    tests = [types, statements, settings, introspection, errors, transactions, copy, cursors, cancel, pool]
     if MILLSTREAM:
         tests.append(subscribe)
     failed = 0

@@ -227,19 +227,20 @@ fn node_postgres() {
     check_passed("node-postgres", &TestServer::start().run_program(client, b""));
 }
 
+/// What psql prints for a file of `sql-tests/clients`, errors between the results they follow.
+fn check_psql(input: &str, expected: &expect_test::ExpectFile) {
+    let input = std::fs::read(script(input)).expect("it is there");
+    let psql = command("sh", &["-c", "psql -X --echo-queries 2>&1"]);
+    let output = TestServer::start().run_program(psql, &input);
+    expected.assert_eq(&String::from_utf8_lossy(&output.stdout));
+}
+
 #[test]
 fn psql() {
     let version = succeed(command("psql", &["--version"]));
     let Some(_) = needed("psql", version) else { return };
-    let input = std::fs::read(script("psql.sql")).expect("it is there");
-    let output = TestServer::start().run_program(
-        // Errors between the results they follow.
-        command("sh", &["-c", "psql -X --echo-queries 2>&1"]),
-        &input,
-    );
-    let found = String::from_utf8_lossy(&output.stdout);
-    let expected = expect_test::expect_file!["./psql.out"];
-    expected.assert_eq(&found);
+    check_psql("psql.sql", &expect_test::expect_file!["./psql.out"]);
+    check_psql("psql_describe.sql", &expect_test::expect_file!["./psql_describe.out"]);
     // Rows of a SUBSCRIBE, a screen at a time.
     let live = "CREATE TABLE t (a integer PRIMARY KEY);\nINSERT INTO t VALUES (1);\nBEGIN;\n\
                 DECLARE live CURSOR FOR SUBSCRIBE (SELECT a FROM t);\nFETCH 1 FROM live;\nCOMMIT;\n\

@@ -112,6 +112,17 @@ async function transactions(client) {
   assert.equal((await client.query('SELECT * FROM node_tx')).rowCount, 1)
 }
 
+async function settings(client) {
+  await client.query("SET TimeZone TO 'Europe/Berlin'")
+  assert.equal((await client.query('SHOW TimeZone')).rows[0].TimeZone, 'Europe/Berlin')
+  await client.query('RESET TimeZone')
+  // A statement with a name is prepared once.
+  for (let n = 0; n < 3; n++) {
+    const found = await client.query({ name: 'named', text: 'SELECT $1::int4 + 1 AS n', values: [n] })
+    assert.equal(found.rows[0].n, n + 1)
+  }
+}
+
 async function queue(client) {
   // Queries are queued, answers come in order.
   const answers = []
@@ -121,7 +132,7 @@ async function queue(client) {
 }
 
 async function cancel(client) {
-  const sleep = new Query('SUBSCRIBE (SELECT 1 AS one)')
+  const sleep = new Query('SELECT pg_sleep(60)')
   const ended = new Promise((resolve) => sleep.on('error', resolve))
   client.query(sleep)
   await new Promise((resolve) => setTimeout(resolve, 300))
@@ -160,7 +171,7 @@ async function subscribe(client) {
 }
 
 async function main() {
-  const tests = { types: typesTest, statements, errors, transactions, queue, cancel, pool }
+  const tests = { types: typesTest, statements, settings, errors, transactions, queue, cancel, pool }
   if (MILLSTREAM) tests.subscribe = subscribe
   let failed = 0
   for (const [name, test] of Object.entries(tests)) {

@@ -312,7 +312,7 @@ fn schema_to_hex(schema: &SchemaRef) -> Result<String> {
 
 fn schema_from_hex(text: &str) -> Result<SchemaRef> {
     let damaged = || Error::external(SqlState::DATA_CORRUPTED, "stored columns cannot be read");
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return Err(damaged());
     }
     let bytes = (0..text.len())

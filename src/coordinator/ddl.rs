@@ -38,7 +38,7 @@ use crate::sql::statement::{
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{LENGTH_CHARS_MAX, SqlType};
 
 impl Connection {
     pub(super) async fn run_ddl(
@@ -726,9 +726,18 @@ fn check_distinct(columns: &[ColumnDef]) -> Result<()> {
 /// The field of a column that is not generated.
 fn declared_field(column: &ColumnDef) -> Option<Field> {
     match (&column.sql_type, &column.generated) {
-        (Some(sql_type), None) => Some(sql_type.to_field(&column.name, !column.not_null)),
+        (Some(sql_type), None) => Some(typed_field(column, sql_type)),
         _ => None,
     }
+}
+
+/// The field of a column with a type, marked with the length of `varchar(n)`.
+fn typed_field(column: &ColumnDef, sql_type: &SqlType) -> Field {
+    let field = sql_type.to_field(&column.name, !column.not_null);
+    let Some(length) = column.length_chars_max else { return field };
+    let mut metadata = field.metadata().clone();
+    metadata.insert(LENGTH_CHARS_MAX.to_owned(), length.to_string());
+    field.with_metadata(metadata)
 }
 
 /// A column's field; a generated one without a type has that of its expression.
@@ -739,7 +748,7 @@ fn field_of(
     inputs: &Schema,
 ) -> Result<Field> {
     if let Some(sql_type) = &column.sql_type {
-        return Ok(sql_type.to_field(&column.name, !column.not_null));
+        return Ok(typed_field(column, sql_type));
     }
     let Some(generated) = &column.generated else {
         return Err(Error::user(

@@ -10,7 +10,8 @@
 //! | statement | in BEGIN ... COMMIT | between statements of one message |
 //! |---|---|---|
 //! | reads, writes, SET, cursors | yes | yes |
-//! | CREATE, DROP, ALTER, SUBSCRIBE, FLUSH, ... | no: 25001 | commits what came before, then runs |
+//! | SUBSCRIBE | while nothing is written | commits what came before, then runs |
+//! | CREATE, DROP, ALTER, FLUSH, ... | no: 25001 | commits what came before, then runs |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -445,6 +446,14 @@ impl Connection {
             Some(block) if block.implicit => {
                 self.commit().await?;
                 self.begin_implicit_block();
+                Ok(())
+            }
+            // It would not see what the block wrote; but drivers that read a few rows at a time
+            // do so in a block.
+            Some(block)
+                if matches!(statement, statement::Statement::Subscribe(_))
+                    && block.is_read_only() =>
+            {
                 Ok(())
             }
             Some(_) if self.session.settings().is_on("autocommit_before_ddl") => {

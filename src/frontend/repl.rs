@@ -91,7 +91,7 @@ pub fn banner(target: &Target, http: Option<SocketAddr>) -> String {
     text
 }
 
-/// Runs a file of statements and prints their results. Stops at the first failure, which has
+/// Runs a file of statements and commands and prints their results. Stops at the first failure, which has
 /// been printed with its place when this returns false.
 ///
 /// # Errors
@@ -99,10 +99,18 @@ pub fn banner(target: &Target, http: Option<SocketAddr>) -> String {
 pub async fn run_file(target: Target, path: &Path) -> Result<bool> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::from(error).context(path.display()))?;
-    let mut session = Session::connect(target, Output::stdout()).await?;
+    let mut session = Session::connect(target.clone(), Output::stdout()).await?;
     session.output.paging = false;
-    let outcome = session.run_statements(&path.display().to_string(), &text).await;
-    quiet_if_unread(outcome.map(|outcome| matches!(outcome, Outcome::Done)))
+    let nowhere = std::env::temp_dir();
+    let options = ShellOptions {
+        target,
+        banner: String::new(),
+        demo_dir: nowhere.join("millstream-demo"),
+        history_file: nowhere.join("millstream-history"),
+    };
+    let mut shell = Shell { session, options, names: Rc::default(), demo: None };
+    let outcome = shell.run_text(&text, Some(&path.display().to_string()), 0).await;
+    quiet_if_unread(outcome.map(|next| next != Next::Failed))
 }
 
 /// Gives the terminal back as a line was being typed, when the process ends in the middle of it.
@@ -152,7 +160,8 @@ impl Shell {
             if std::mem::take(&mut self.session.names_changed) {
                 self.refresh_names().await;
             }
-            let prompt = format!("{}=> ", self.session.target.database);
+            let prompt =
+                format!("{}={}> ", self.session.target.database, self.session.transaction_mark());
             // The editor blocks this thread, which has nothing else to do.
             match tokio::task::block_in_place(|| editor.readline(&prompt)) {
                 Ok(line) => {
@@ -350,7 +359,9 @@ impl Shell {
     /// A statement of the shell's own, which `\g` and `\watch` do not repeat.
     async fn run_internal(&mut self, sql: &str) -> Result<Next, ClientError> {
         let last = self.session.last_statement.take();
+        self.session.own_statement = true;
         let outcome = self.run_statement(sql, None, &mut Script::new("")).await;
+        self.session.own_statement = false;
         self.session.last_statement = last;
         outcome
     }

@@ -156,7 +156,8 @@ impl AggregateUDFImpl for OurAggregate {
         self: Arc<Self>,
         _beneficial_ordering: bool,
     ) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
-        Ok(None)
+        // It does the same for input in order.
+        Ok(Some(self))
     }
 
     fn supports_within_group_clause(&self) -> bool {
@@ -385,7 +386,10 @@ impl GroupsAccumulator for Groups {
         let Some(condition) = opt_filter else {
             return self.fold(values, &groups, 1).map_err(external);
         };
-        let condition = arrow::compute::prep_null_mask_filter(condition);
+        let condition = match condition.null_count() {
+            0 => condition.clone(),
+            _ => arrow::compute::prep_null_mask_filter(condition),
+        };
         let values = values.iter().map(|v| filter(v, &condition)).collect::<Result<Vec<_>, _>>()?;
         let groups: Vec<u32> = condition.values().set_indices().map(|row| groups[row]).collect();
         self.fold(&values, &groups, 1).map_err(external)

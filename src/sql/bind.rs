@@ -24,6 +24,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::object::{Object, ViewObject};
 use crate::catalog::snapshot::{Catalog, DEFAULT_SCHEMA};
+use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::cast::CastSettings;
 use crate::plan::expr::Expr;
 use crate::sql::coerce;
@@ -327,6 +328,7 @@ fn infer_parameters(
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 infer_from_siblings(expr, &schema, known);
+                infer_from_function(expr, &schema, known);
                 if let LogicalExpr::Placeholder(Placeholder { id, field: Some(field) }) = expr {
                     learn(id, field, known);
                 }
@@ -357,6 +359,31 @@ fn infer_from_siblings(expr: &LogicalExpr, schema: &DFSchema, known: &mut Vec<Op
     let Some(field) = typed else { return };
     for id in siblings.into_iter().filter_map(parameter_of) {
         learn(id, &field, known);
+    }
+}
+
+/// A parameter that is an argument of one of our functions has the type that the function takes.
+fn infer_from_function(expr: &LogicalExpr, schema: &DFSchema, known: &mut Vec<Option<SqlType>>) {
+    let LogicalExpr::ScalarFunction(call) = expr else { return };
+    let Some(family) = call.func.inner().downcast_ref::<Family>() else { return };
+    if !call.args.iter().any(|arg| parameter_of(arg).is_some()) {
+        return;
+    }
+    let (mut given, mut literals) = (vec![], vec![]);
+    for arg in &call.args {
+        let literal = match arg {
+            LogicalExpr::Literal(value, _) => Some(value),
+            _ => None,
+        };
+        let field = arg.to_field(schema).ok().map(|(_, field)| field);
+        given.push(field.and_then(|field| given_type(&field, literal)));
+        literals.push(literal.cloned());
+    }
+    let Ok(chosen) = family.resolve(&given, &literals) else { return };
+    for (arg, wanted) in call.args.iter().zip(&chosen.types) {
+        if let Some(id) = parameter_of(arg) {
+            learn(id, &wanted.to_field("", true), known);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function,
     FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
     GroupByExpr, Ident, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr,
-    TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
+    SetOperator, TableFactor, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::catalog::pg_catalog::system_relation_oid;
@@ -51,14 +51,14 @@ const AGGREGATES: [&str; 12] = [
 pub fn rewrite_catalog_query(query: &mut Query) {
     if Visit::visit(query, &mut CatalogFinder).is_break() {
         // Nothing breaks this walk.
-        let _: ControlFlow<()> = VisitMut::visit(query, &mut CatalogRewriter { tables: vec![] });
+        let _: ControlFlow<()> = VisitMut::visit(query, &mut CatalogRewriter::default());
     }
 }
 
 /// The same for an expression of its own.
 pub fn rewrite_catalog_expr(expr: &mut Expr) {
     if Visit::visit(expr, &mut CatalogFinder).is_break() {
-        let _: ControlFlow<()> = VisitMut::visit(expr, &mut CatalogRewriter { tables: vec![] });
+        let _: ControlFlow<()> = VisitMut::visit(expr, &mut CatalogRewriter::default());
     }
 }
 
@@ -70,8 +70,8 @@ impl Visitor for CatalogFinder {
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
         match system_relation(name) {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
+            None if !is_settings_function(name) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
         }
     }
 
@@ -99,6 +99,11 @@ fn system_relation(name: &ObjectName) -> Option<&'static SystemRelation> {
     }
 }
 
+/// `pg_show_all_settings`, the function behind `pg_settings`.
+fn is_settings_function(name: &ObjectName) -> bool {
+    last_name(name).is_some_and(|name| name == "pg_show_all_settings")
+}
+
 fn last_name(name: &ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(normalize)
 }
@@ -115,7 +120,10 @@ fn reg_type(data_type: &DataType) -> Option<&'static str> {
         .find(|reg| *reg == name)
 }
 
+#[derive(Default)]
 struct CatalogRewriter {
+    /// How many queries we are inside of.
+    depth: usize,
     /// Aliases of the system relations in the queries around, innermost last.
     tables: Vec<Vec<(String, &'static SystemRelation)>>,
 }
@@ -124,6 +132,10 @@ impl VisitorMut for CatalogRewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+            drop_empty_recursion(&mut cte.query);
+        }
         if let SetExpr::Select(select) = query.body.as_mut()
             && let Some(columns) = columns_without_rows(select)
         {
@@ -157,8 +169,35 @@ impl VisitorMut for CatalogRewriter {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_select(&mut self, _select: &mut Select) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: args @ Some(_), .. } = factor
+            && is_settings_function(name)
+        {
+            *name = ObjectName::from(vec![Ident::new("pg_catalog"), Ident::new("pg_settings")]);
+            *args = None;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         self.tables.pop();
+        if self.depth <= 1 {
+            // What a client sees of a regclass is its name.
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
+                    && let Expr::Function(function) = &*expr
+                    && let Some(name) = last_name(&function.name)
+                    && let Some(reg) = name.strip_prefix("_reg").and_then(|n| n.strip_suffix("_in"))
+                {
+                    *expr = call(&format!("_reg{reg}_out"), vec![expr.clone()]);
+                }
+            }
+        }
         ControlFlow::Continue(())
     }
 
@@ -252,8 +291,8 @@ impl VisitorMut for CatalogRewriter {
     }
 }
 
-/// The kinds of types that the catalog has none of.
-const MISSING_KINDS: [&str; 5] = ["c", "d", "e", "m", "r"];
+/// The kinds of types that the catalog has none of. (Of constraints it has primary keys only.)
+const MISSING_TYPE_KINDS: [&str; 5] = ["c", "d", "e", "m", "r"];
 
 /// Whether a condition holds for nothing in the catalog, whatever is in it.
 fn is_never(condition: &Expr) -> bool {
@@ -276,14 +315,41 @@ fn is_never(condition: &Expr) -> bool {
                 },
                 _ => return false,
             };
-            column(left).is_some_and(|c| c == "typtype") && MISSING_KINDS.contains(&kind)
+            match column(left).as_deref() {
+                Some("typtype") => MISSING_TYPE_KINDS.contains(&kind),
+                Some("contype") => kind != "p",
+                _ => false,
+            }
         }
         Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => {
-            let own =
-                |expr| column(expr).is_some_and(|c| c == "attcollation" || c == "typcollation");
+            let named = |expr: &Expr| {
+                column(expr).is_some_and(|c| c == "attcollation" || c == "typcollation")
+            };
+            let own = |expr: &Expr| match expr {
+                Expr::Subquery(query) => match query.body.as_ref() {
+                    SetExpr::Select(select) => matches!(&select.projection[..],
+                        [SelectItem::UnnamedExpr(item)] if named(item)),
+                    _ => false,
+                },
+                expr => named(expr),
+            };
             own(left) && own(right)
         }
         _ => false,
+    }
+}
+
+/// What a recursive query adds in its steps is nothing, when they need rows that are never there.
+fn drop_empty_recursion(query: &mut Query) {
+    let SetExpr::SetOperation { op: SetOperator::Union, left, right, .. } = query.body.as_mut()
+    else {
+        return;
+    };
+    if let SetExpr::Select(step) = right.as_ref()
+        && columns_without_rows(step).is_some()
+    {
+        let first = left.as_ref().clone();
+        *query.body = first;
     }
 }
 
@@ -337,6 +403,13 @@ impl VisitorMut for SubqueryValues {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } = expr
+            && let Expr::Function(function) = right.as_ref()
+            && let Some(query) = array_subquery(function)
+        {
+            *expr = call("array_has", vec![array_of(query.clone()), left.as_ref().clone()]);
+            return ControlFlow::Continue(());
+        }
         if let Expr::InSubquery { expr: item, subquery, negated } = expr {
             let array = array_of(subquery.as_ref().clone());
             let found = call("array_has", vec![array, item.as_ref().clone()]);
@@ -350,6 +423,10 @@ impl VisitorMut for SubqueryValues {
         let SetExpr::Select(select) = subquery.body.as_mut() else {
             return ControlFlow::Continue(());
         };
+        if columns_without_rows(select).is_some() {
+            *expr = value(Value::Boolean(*negated));
+            return ControlFlow::Continue(());
+        }
         let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty());
         if grouped || select.having.is_some() || subquery.limit_clause.is_some() {
             return ControlFlow::Continue(());
@@ -386,8 +463,9 @@ fn take_outer_conditions(query: &mut Query) -> Option<Expr> {
     let mut inner = Vec::new();
     let mut outer = Vec::new();
     conjuncts(select.selection.take(), &mut |condition| {
+        // `alias.column`, or with the schema in front of the relation.
         let is_outer = matches!(&condition, Expr::CompoundIdentifier(parts)
-            if parts.len() == 2 && !own.contains(&normalize(&parts[0])));
+            if parts.len() > 1 && !own.contains(&normalize(&parts[parts.len() - 2])));
         if is_outer { outer.push(condition) } else { inner.push(condition) }
     });
     let all = |conditions: Vec<Expr>| {
@@ -426,6 +504,14 @@ fn when(condition: Expr, result: Expr) -> Expr {
 
 /// The greatest of what a subquery selects, unless it is one row anyway.
 fn one_value(query: &mut Query) {
+    if let SetExpr::Select(select) = query.body.as_ref()
+        && matches!(&select.group_by, GroupByExpr::Expressions(e, _) if e.is_empty())
+        && has_aggregate(select)
+    {
+        // One row: no LIMIT takes it away but 0, which nobody writes.
+        query.limit_clause = None;
+        return;
+    }
     if query.limit_clause.is_some() || query.fetch.is_some() || query.with.is_some() {
         return;
     }
@@ -737,6 +823,54 @@ mod tests {
         // Needed only where it is there.
         let sql = "SELECT c.oid FROM pg_class AS c LEFT JOIN pg_policy AS p ON p.polrelid = c.oid";
         assert_eq!(rewritten(sql), sql);
+    }
+
+    #[test]
+    fn what_nobody_can_make_is_nothing() {
+        for (sql, expected) in [
+            (
+                "SELECT t.typname FROM pg_type AS t WHERE t.typtype = 'd' AND t.oid > 5",
+                "SELECT NULL AS \"typname\" WHERE false",
+            ),
+            (
+                "SELECT CASE WHEN typtype = 'c' THEN (SELECT array_agg(a.atttypid) FROM \
+                 pg_attribute AS a) ELSE NULL END AS x FROM pg_type",
+                "SELECT CAST(NULL AS oid[]) AS x FROM pg_type",
+            ),
+            (
+                "SELECT CASE WHEN typtype = 'b' THEN 1 ELSE 2 END AS x FROM pg_type",
+                "SELECT CASE WHEN typtype = 'b' THEN 1 ELSE 2 END AS x FROM pg_type",
+            ),
+            (
+                "SELECT (SELECT s.seqstart FROM pg_sequence AS s) AS x FROM pg_class",
+                "SELECT CAST(NULL AS TEXT) AS x FROM pg_class",
+            ),
+        ] {
+            assert_eq!(rewritten(sql), expected);
+        }
+    }
+
+    #[test]
+    fn subqueries_give_one_value() {
+        for (sql, expected) in [
+            (
+                "SELECT (SELECT d.adbin FROM pg_attrdef AS d WHERE d.adrelid = a.attrelid AND \
+                 a.atthasdef) AS x FROM pg_attribute AS a",
+                "SELECT CASE WHEN a.atthasdef THEN (SELECT max(d.adbin) AS \"max\" FROM \
+                 pg_attrdef AS d WHERE d.adrelid = a.attrelid) END AS x FROM pg_attribute AS a",
+            ),
+            (
+                "SELECT NOT EXISTS (SELECT 1 FROM pg_index) AS x FROM pg_class",
+                "SELECT ((SELECT count(*) AS \"count\" FROM pg_index) = 0) AS x FROM pg_class",
+            ),
+            (
+                "SELECT oid IN (SELECT indrelid FROM pg_index) AS x FROM pg_class",
+                "SELECT array_has((SELECT array_agg(indrelid) AS \"array_agg\" FROM pg_index), \
+                 oid) AS x FROM pg_class",
+            ),
+        ] {
+            assert_eq!(rewritten(sql), expected);
+        }
     }
 
     #[test]

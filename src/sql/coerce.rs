@@ -22,24 +22,26 @@ use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic};
+use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::cast::{
     CastKind, CastSettings, cannot_cast, cast_array, cast_function, cast_kind,
 };
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
+use crate::functions::scalar::string::FIT_LENGTH;
 use crate::sql::bags::count_copies;
-use crate::sql::functions::OPTIONS;
+use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::operators::{
     comparable, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::types::error::{Error, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{SqlType, length_chars_max};
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = count_copies(plan)?;
-    let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema))?;
+    let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
     map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))
@@ -47,7 +49,7 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
 
 /// Steps 1 to 4 for one scalar expression.
 pub fn coerce_expr(expr: Expr, schema: &DFSchema, settings: &CastSettings) -> Result<Expr> {
-    let expr = expr.transform_up(|e| before_analysis(e, schema))?.data;
+    let expr = expr.transform_up(|e| before_analysis(e, schema, settings))?.data;
     let schema_ref = Arc::new(schema.clone());
     let context = SimplifyContext::builder().with_schema(schema_ref).build();
     let expr = ExprSimplifier::new(context).coerce(expr, schema)?;
@@ -85,10 +87,17 @@ fn map_plan_expressions(
 }
 
 /// Steps 1 and 2.
-fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn before_analysis(
+    expr: Expr,
+    schema: &DFSchema,
+    settings: &CastSettings,
+) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::ScalarFunction(call) if call.func.inner().is::<Now>() => {
             Transformed::yes(now_parameter())
+        }
+        Expr::ScalarFunction(call) if call.func.inner().is::<Family>() => {
+            Transformed::yes(resolve_call(call, schema, settings)?)
         }
         // The literal under the cast that `rewrite` put around it.
         Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int32 => {
@@ -163,6 +172,39 @@ fn before_analysis(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+/// A call of one of our functions: which of that name, with its arguments cast to what it takes.
+fn resolve_call(call: ScalarFunction, schema: &DFSchema, settings: &CastSettings) -> Result<Expr> {
+    let Some(family) = call.func.inner().downcast_ref::<Family>() else {
+        return Ok(Expr::ScalarFunction(call));
+    };
+    let (mut given, mut literals) = (vec![], vec![]);
+    for arg in &call.args {
+        let literal = match arg {
+            Expr::Literal(value, _) => Some(value),
+            _ => None,
+        };
+        let (_, field) = arg.to_field(schema)?;
+        given.push(given_type(&field, literal));
+        literals.push(literal.cloned());
+    }
+    let (function, types) = family.call(&given, &literals, *settings).map_err(external)?;
+    let args = call
+        .args
+        .into_iter()
+        .zip(given.iter().zip(&types))
+        .map(|(arg, (given, wanted))| {
+            let fits = given.as_ref() == Some(wanted)
+                || given.is_none() && *wanted == SqlType::Text && is_quoted_literal(&arg);
+            if fits && !matches!(arg, Expr::Literal(ScalarValue::Int64(_), _)) {
+                return arg;
+            }
+            let field = Arc::new(wanted.to_field("", true));
+            Expr::Cast(Cast::new_from_field(Box::new(arg), field))
+        })
+        .collect();
+    Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, args)))
 }
 
 /// SQLSTATE 42804 for a condition that is none.
@@ -312,6 +354,14 @@ fn after_analysis(
 ) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
+        Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
+            let scale = rounded_type(&call, schema)?;
+            let call = Expr::ScalarFunction(call);
+            match scale {
+                Some(data_type) => Transformed::yes(plain_cast(call, data_type)),
+                None => Transformed::no(call),
+            }
+        }
         Expr::Negative(inner) => {
             let zero = match inner.get_type(schema)? {
                 DataType::Int16 => ScalarValue::Int16(Some(0)),
@@ -325,6 +375,49 @@ fn after_analysis(
         }
         other => Transformed::no(other),
     })
+}
+
+/// Functions that take digits from a number.
+const ROUNDING: [&str; 4] = ["round", "trunc", "ceil", "floor"];
+
+/// A numeric that was rounded prints as many digits as it was rounded to; `None` when they are
+/// not known, or it is no numeric.
+fn rounded_type(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<DataType>> {
+    let Some(number) = call.args.first() else { return Ok(None) };
+    let DataType::Decimal128(precision, scale) = number.get_type(schema)? else {
+        return Ok(None);
+    };
+    let result = Expr::ScalarFunction(call.clone()).get_type(schema)?;
+    let digits = match call.args.get(1).map(literal_integer) {
+        None => 0,
+        Some(Some(digits)) => digits.max(0),
+        Some(None) => return Ok(None),
+    };
+    let whole_digits = i64::from(precision) - i64::from(scale) + 1;
+    if !matches!(result, DataType::Decimal128(_, _)) || whole_digits + digits > 38 {
+        return Ok(None);
+    }
+    Ok(Some(DataType::Decimal128((whole_digits + digits).max(1) as u8, digits as i8)))
+}
+
+/// The value of an integer literal, also under casts and a minus.
+fn literal_integer(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(value), _) => *value,
+        Expr::Literal(ScalarValue::Int32(value), _) => value.map(i64::from),
+        Expr::Literal(ScalarValue::Int16(value), _) => value.map(i64::from),
+        Expr::Cast(cast) => literal_integer(&cast.expr),
+        Expr::Negative(inner) => literal_integer(inner).map(|value| -value),
+        Expr::ScalarFunction(call) => match call.args.as_slice() {
+            // What unary minus and casts have become.
+            [zero, value] if call.func.name() == "-" && literal_integer(zero) == Some(0) => {
+                literal_integer(value).map(|value| -value)
+            }
+            [value] if call.func.name() == "cast" => literal_integer(value),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// A cast with Postgres's meaning. Those between spellings of one type stay Arrow's.
@@ -403,6 +496,18 @@ pub fn now_value(now: DateTime<Utc>) -> ScalarValue {
 /// # Errors
 /// SQLSTATE 42804 where it wants an explicit cast.
 pub fn assign(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
+    let assigned = assign_type(expr, schema, column)?;
+    let Some(length) = length_chars_max(column) else { return Ok(assigned) };
+    let function = FUNCTIONS
+        .scalar
+        .get(FIT_LENGTH)
+        .ok_or_else(|| Error::internal("there is no function that checks lengths"))?;
+    let length = Expr::Literal(ScalarValue::Int64(Some(length)), None);
+    let call = ScalarFunction::new_udf(function.clone(), vec![assigned, length]);
+    Ok(Expr::ScalarFunction(call))
+}
+
+fn assign_type(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
     let (_, field) = expr.to_field(schema).map_err(Error::from)?;
     let from = canonical_field(&field).and_then(|f| SqlType::of_field(&f));
     let to = SqlType::of_field(column);

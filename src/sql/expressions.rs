@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Expr as LogicalExpr, ExprSchemable, Operator, lit
 use datafusion::physical_expr::create_physical_expr;
 
 use crate::functions::scalar::arithmetic::{Arithmetic, ArithmeticOp};
+use crate::functions::scalar::call::is_operator;
 use crate::functions::scalar::cast::PostgresCast;
 use crate::functions::scalar::datetime::TimeArithmetic;
 use crate::plan::expr::Expr;
@@ -296,6 +297,10 @@ fn write_call(out: &mut String, call: &ScalarFunction, outer: u8) {
         (call.func.inner().downcast_ref::<PostgresCast>(), call.args.as_slice())
     {
         write_cast(out, argument, Some(cast.target().clone()), "");
+        return;
+    }
+    if let ([left, right], true) = (call.args.as_slice(), is_operator(call.func.name())) {
+        write_infix(out, left, call.func.name(), 5, right, outer);
         return;
     }
     out.push_str(call.func.name());

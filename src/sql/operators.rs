@@ -3,7 +3,9 @@
 //! 1. A quoted literal has no type yet: it takes the other operand's.
 //! 2. Arithmetic on integers and floats raises errors (`functions::scalar::arithmetic`).
 //! 3. Dates and intervals have operators that DataFusion lacks (`functions::scalar::datetime`).
-//! 4. Operands that have no operator in common are an error (42883) where DataFusion would compare
+//! 4. Operators of documents, arrays, numerics and times are functions of several types
+//!    (`functions::scalar::call`), as are EXTRACT and SUBSTRING.
+//! 5. Operands that have no operator in common are an error (42883) where DataFusion would compare
 //!    them as text or as bytes.
 
 use std::sync::Arc;
@@ -16,7 +18,9 @@ use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type};
+use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
+use crate::sql::functions::FUNCTIONS;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::SqlType;
 
@@ -35,6 +39,18 @@ impl ExprPlanner for PostgresOperators {
             // A parameter without a type, or a name that does not exist: others will say.
             return Ok(PlannerResult::Original(raw));
         };
+        // Documents and arrays have operators of their own, in which a quoted literal need not
+        // be a document too.
+        let typed = |field: &Field| {
+            let sql_type = SqlType::of_field(field);
+            matches!(sql_type, Some(SqlType::Json | SqlType::Jsonb | SqlType::Array(_)))
+        };
+        let arithmetic = arithmetic_op(&raw.op).is_some();
+        if (!arithmetic || typed(&left) || typed(&right))
+            && let Some(planned) = plan_family(&raw, &left, &right)
+        {
+            return Ok(PlannerResult::Planned(planned));
+        }
         let raw = type_quoted_literal(raw, &left, &right);
         let raw = float_beside_numeric(raw, schema);
         let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
@@ -42,12 +58,99 @@ impl ExprPlanner for PostgresOperators {
             return Ok(PlannerResult::Original(raw));
         };
         if let Some(op) = arithmetic_op(&raw.op) {
+            let of_family = |field: &Field| {
+                matches!(SqlType::of_field(field), Some(SqlType::Numeric(_, _) | SqlType::Interval))
+            };
+            if (of_family(&left) || of_family(&right))
+                && let Some(planned) = plan_family(&raw, &left, &right)
+            {
+                return Ok(PlannerResult::Planned(planned));
+            }
             return plan_arithmetic(op, raw, left.data_type(), right.data_type());
+        }
+        if is_only_ours(&raw.op) {
+            return Err(no_operator(&raw.op.to_string(), &left, &right));
         }
         if is_comparison(&raw.op) && !comparable(&left, &right) {
             return Err(no_operator(&raw.op.to_string(), &left, &right));
         }
         Ok(PlannerResult::Original(raw))
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        plan_call("extract", args)
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        plan_call("substring", args)
+    }
+}
+
+/// Whether DataFusion would do something else, or nothing, with an operator of ours.
+fn is_only_ours(op: &BinaryOperator) -> bool {
+    matches!(
+        op,
+        BinaryOperator::Arrow
+            | BinaryOperator::LongArrow
+            | BinaryOperator::HashArrow
+            | BinaryOperator::HashLongArrow
+            | BinaryOperator::AtArrow
+            | BinaryOperator::ArrowAt
+            | BinaryOperator::Question
+            | BinaryOperator::QuestionPipe
+            | BinaryOperator::QuestionAnd
+            | BinaryOperator::HashMinus
+            | BinaryOperator::AtQuestion
+            | BinaryOperator::AtAt
+            | BinaryOperator::PGOverlap
+            | BinaryOperator::PGStartsWith
+            | BinaryOperator::PGExp
+            | BinaryOperator::PGRegexMatch
+            | BinaryOperator::PGRegexIMatch
+            | BinaryOperator::PGRegexNotMatch
+            | BinaryOperator::PGRegexNotIMatch
+    )
+}
+
+/// The call of one of our functions that an operator means for operands of these types; `None`
+/// when there is none.
+fn plan_family(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> Option<Expr> {
+    let both_text = [left, right].iter().all(|field| is_plain_text(field));
+    if raw.op == BinaryOperator::StringConcat && both_text {
+        return None;
+    }
+    // sqlparser reads `#` and `^` as operators of their own.
+    let symbol = match &raw.op {
+        BinaryOperator::PGBitwiseXor => "#".to_owned(),
+        BinaryOperator::PGExp => "^".to_owned(),
+        op => op.to_string(),
+    };
+    let function = FUNCTIONS.scalar.get(&symbol)?;
+    let family = function.inner().downcast_ref::<Family>()?;
+    let literal = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    };
+    let (left_literal, right_literal) = (literal(&raw.left), literal(&raw.right));
+    let given =
+        [given_type(left, left_literal.as_ref()), given_type(right, right_literal.as_ref())];
+    if given.iter().all(Option::is_none) && !is_only_ours(&raw.op) {
+        return None;
+    }
+    family.fits(&given).then(|| {
+        let args = vec![raw.left.clone(), raw.right.clone()];
+        Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), args))
+    })
+}
+
+/// A call of the function of that name.
+fn plan_call(name: &str, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+    match FUNCTIONS.scalar.get(name) {
+        Some(function) => {
+            let call = ScalarFunction::new_udf(function.clone(), args);
+            Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
+        }
+        None => Ok(PlannerResult::Original(args)),
     }
 }
 
@@ -207,7 +310,7 @@ fn plan_arithmetic(
     Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
 }
 
-/// Step 4: which types Postgres compares with each other.
+/// Step 5: which types Postgres compares with each other.
 pub fn comparable(left: &Field, right: &Field) -> bool {
     let class = |field: &Field| match SqlType::of_field(field) {
         Some(

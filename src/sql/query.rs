@@ -155,7 +155,7 @@ impl PlannedQuery {
         let plan = self.with_values(self.optimized()?.clone(), now)?;
         let (plan, rows) = with_contents(plan, contents)?;
         let session = session_for(rows);
-        let physical = session.query_planner().create_physical_plan(&plan, &session).await?;
+        let physical = session.query_planner().create_physical_plan(&plan, session).await?;
         let few = rows.is_some_and(|rows| rows <= ROWS_SINGLE_THREAD_MAX);
         let brief = few && is_linear(physical.as_ref());
         Ok(BatchRun { physical: give_way(physical)?, schema: self.schema.clone(), brief })
@@ -312,15 +312,15 @@ fn give_way(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 const ROWS_SINGLE_THREAD_MAX: usize = 50_000;
 
 /// The session to plan with: few rows are not worth spreading over threads.
-fn session_for(rows: Option<usize>) -> SessionState {
+fn session_for(rows: Option<usize>) -> &'static SessionState {
     if rows.is_some_and(|rows| rows <= ROWS_SINGLE_THREAD_MAX) {
         static SINGLE: std::sync::LazyLock<SessionState> = std::sync::LazyLock::new(|| {
             let config = SESSION.config().clone().with_target_partitions(1);
             SessionStateBuilder::new_from_existing(SESSION.clone()).with_config(config).build()
         });
-        return SINGLE.clone();
+        return &SINGLE;
     }
-    SESSION.clone()
+    &SESSION
 }
 
 /// A batch with the planned schema: DataFusion may call columns otherwise and mark them less.

@@ -95,6 +95,7 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        unnest_function(factor);
         select_function(factor);
         ControlFlow::Continue(())
     }
@@ -251,7 +252,11 @@ impl Rewriter {
                 if let BinaryOperator::PGCustomBinaryOperator(parts) = op {
                     *op = named_operator(parts)?;
                 }
-                if let (Expr::Tuple(lefts), Expr::Tuple(rights)) = (&**left, &**right) {
+                if let (BinaryOperator::Overlaps, Expr::Tuple(lefts), Expr::Tuple(rights)) =
+                    (&*op, &**left, &**right)
+                {
+                    *expr = call("overlaps", [lefts.as_slice(), rights.as_slice()].concat());
+                } else if let (Expr::Tuple(lefts), Expr::Tuple(rights)) = (&**left, &**right) {
                     *expr = compare_rows(op, lefts, rights)?;
                 }
             }
@@ -382,6 +387,29 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
+        }
+        Expr::SimilarTo { negated, expr: inner, pattern, escape_char } => {
+            let mut args = vec![
+                std::mem::replace(&mut **inner, null()),
+                std::mem::replace(&mut **pattern, null()),
+            ];
+            args.extend(escape_char.take().map(Expr::Value));
+            let negated = *negated;
+            *expr = call("similar_to", args);
+            if negated {
+                let inner = std::mem::replace(expr, null());
+                *expr = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(inner) };
+            }
+        }
+        Expr::UnaryOp { op, expr: inner } => {
+            let function = match op {
+                UnaryOperator::PGSquareRoot => "sqrt",
+                UnaryOperator::PGCubeRoot => "cbrt",
+                UnaryOperator::PGAbs => "abs",
+                _ => return Ok(()),
+            };
+            let inner = std::mem::replace(&mut **inner, null());
+            *expr = call(function, vec![inner]);
         }
         Expr::Tuple(values) => {
             let mut values = std::mem::take(values);
@@ -519,17 +547,145 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         "localtimestamp" if bare => cast(now(), DataType::Timestamp(None, ast::TimezoneInfo::None)),
         // The words that need no parentheses are functions with none.
         "current_user" | "current_role" | "session_user" | "user" if bare => call(&name, vec![]),
+        "json_agg" | "jsonb_agg" => {
+            let list = if name == "json_agg" { "json_of_list" } else { "jsonb_of_list" };
+            function.name = ObjectName::from(vec![Ident::new("array_agg")]);
+            call(list, vec![Expr::Function(function.clone())])
+        }
+        "json_object_agg" | "jsonb_object_agg" => {
+            let pairs = if name == "json_object_agg" { "json_of_pairs" } else { "jsonb_of_pairs" };
+            function.name = ObjectName::from(vec![Ident::new("array_agg")]);
+            if let FunctionArguments::List(list) = &mut function.args {
+                let pair = list.args.drain(..).filter_map(unnamed).collect();
+                list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(call("struct", pair)))];
+            }
+            call(pairs, vec![Expr::Function(function.clone())])
+        }
+        "every" => {
+            function.name = ObjectName::from(vec![Ident::new("bool_and")]);
+            return Ok(None);
+        }
+        // The exact answer is a good approximation, and a view can keep it.
+        "approx_count_distinct" | "approx_distinct" => {
+            function.name = ObjectName::from(vec![Ident::new("count")]);
+            if let FunctionArguments::List(list) = &mut function.args {
+                list.duplicate_treatment = Some(ast::DuplicateTreatment::Distinct);
+            }
+            return Ok(None);
+        }
+        "approx_median" => {
+            function.name = ObjectName::from(vec![Ident::new("median")]);
+            return Ok(None);
+        }
+        "approx_percentile" | "approx_percentile_cont" => {
+            function.name = ObjectName::from(vec![Ident::new("percentile_cont")]);
+            if function.within_group.is_empty()
+                && let FunctionArguments::List(list) = &mut function.args
+                && list.args.len() == 2
+                && let Some(value) = unnamed(list.args.remove(0))
+            {
+                let options = ast::OrderByOptions { asc: None, nulls_first: None };
+                function.within_group =
+                    vec![ast::OrderByExpr { expr: value, options, with_fill: None }];
+            }
+            return Ok(None);
+        }
+        "percentile_cont" | "percentile_disc" => return Ok(percentiles(function)),
+        "age" => {
+            if let FunctionArguments::List(list) = &mut function.args
+                && let [only] = list.args.as_mut_slice()
+            {
+                // Counted from this midnight.
+                let timestamp = DataType::Timestamp(None, ast::TimezoneInfo::None);
+                let midnight = cast(cast(now(), DataType::Date), timestamp);
+                let midnight = FunctionArg::Unnamed(FunctionArgExpr::Expr(midnight));
+                let time = std::mem::replace(only, midnight);
+                list.args.push(time);
+            }
+            return Ok(None);
+        }
+        "make_interval" => {
+            order_named(function, &MAKE_INTERVAL)?;
+            return Ok(None);
+        }
         "generate_subscripts" if list_length(function) == 2 => {
             let arguments = list_arguments(function);
             let ends = vec![call("array_lower", arguments.clone()), call("array_upper", arguments)];
             cast(call("unnest", vec![call("generate_series", ends)]), DataType::Int(None))
         }
         "row" => {
+            if let FunctionArguments::List(list) = &mut function.args {
+                for arg in &mut list.args {
+                    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
+                        wrap_integer(expr);
+                    }
+                }
+            }
             function.name = ObjectName::from(vec![Ident::new("struct")]);
             return Ok(None);
         }
         _ => return Ok(None),
     }))
+}
+
+/// The expression of an argument without a name.
+fn unnamed(arg: FunctionArg) -> Option<Expr> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
+/// `percentile_cont(ARRAY[a, b])` is an array of one percentile each.
+fn percentiles(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(array)))] = list.args.as_slice()
+    else {
+        return None;
+    };
+    let one = |fraction: &Expr| {
+        let mut one = function.clone();
+        if let FunctionArguments::List(list) = &mut one.args {
+            list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(fraction.clone()))];
+        }
+        Expr::Function(one)
+    };
+    let elem = array.elem.iter().map(one).collect();
+    Some(Expr::Array(ast::Array { elem, named: true }))
+}
+
+/// Parameters of `make_interval`, which people give by name.
+const MAKE_INTERVAL: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// Arguments that are given by name in the order of the parameters, 0 where there is none.
+fn order_named(function: &mut Function, parameters: &[&str]) -> Result<()> {
+    let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
+    if !list.args.iter().any(|arg| matches!(arg, FunctionArg::Named { .. })) {
+        return Ok(());
+    }
+    let mut ordered: Vec<Expr> = parameters.iter().map(|_| integer(0)).collect();
+    for (index, arg) in std::mem::take(&mut list.args).into_iter().enumerate() {
+        let (place, arg) = match arg {
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
+                let name = fold(&name);
+                (parameters.iter().position(|parameter| *parameter == name), expr)
+            }
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => (Some(index), expr),
+            _ => (None, null()),
+        };
+        match place.and_then(|place| ordered.get_mut(place)) {
+            Some(slot) => *slot = arg,
+            None => {
+                return Err(Error::user(
+                    SqlState::UNDEFINED_FUNCTION,
+                    format!("function {} has no such parameter", function.name),
+                ));
+            }
+        }
+    }
+    list.args =
+        ordered.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    Ok(())
 }
 
 /// The arguments of a call that are plain expressions.
@@ -770,11 +926,74 @@ fn reject_windows(condition: Option<&Expr>, clause: &str) -> Result<()> {
     }
 }
 
+/// Functions that give rows, and those that give the same as an array.
+const SETS: [(&str, &str); 8] = [
+    ("json_array_elements", "json_array_elements"),
+    ("jsonb_array_elements", "jsonb_array_elements"),
+    ("json_array_elements_text", "json_array_elements_text"),
+    ("jsonb_array_elements_text", "jsonb_array_elements_text"),
+    ("json_object_keys", "json_object_keys"),
+    ("jsonb_object_keys", "jsonb_object_keys"),
+    ("regexp_split_to_table", "regexp_split_to_array"),
+    ("string_to_table", "string_to_array"),
+];
+
+/// Functions that give rows of a key and a value, and what gives the keys and the values.
+const EACH: [(&str, &str, &str); 4] = [
+    ("json_each", "json_object_keys", "json_each_values"),
+    ("jsonb_each", "jsonb_object_keys", "jsonb_each_values"),
+    ("json_each_text", "json_object_keys", "json_each_texts"),
+    ("jsonb_each_text", "jsonb_object_keys", "jsonb_each_texts"),
+];
+
+/// A function in FROM that gives rows is an UNNEST of arrays.
+fn unnest_function(factor: &mut TableFactor) {
+    let (name, args, alias) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
+        TableFactor::Function { name, args, alias, .. } => (name, &*args, alias),
+        _ => return,
+    };
+    let Some(name) = name.0.last().and_then(|part| part.as_ident()).map(fold) else { return };
+    let args: Vec<Expr> = args.iter().cloned().filter_map(unnamed).collect();
+    let (arrays, columns) = if let Some((_, list)) = SETS.iter().find(|(set, _)| *set == name) {
+        // `jsonb_array_elements(...)` calls its column `value`.
+        let column = if name.contains("elements") { "value" } else { name.as_str() };
+        (vec![call(list, args)], vec![column.to_owned()])
+    } else if let Some((_, keys, values)) = EACH.iter().find(|(set, _, _)| *set == name) {
+        let arrays = vec![call(keys, args.clone()), call(values, args)];
+        (arrays, vec!["key".to_owned(), "value".to_owned()])
+    } else {
+        return;
+    };
+    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', name),
+        columns: vec![],
+        at: None,
+    });
+    for column in columns.into_iter().skip(alias.columns.len()) {
+        let name = Ident::with_quote('"', column);
+        alias.columns.push(TableAliasColumnDef { name, data_type: None });
+    }
+    *factor = TableFactor::UNNEST {
+        alias: Some(alias),
+        array_exprs: arrays,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    };
+}
+
 /// `SELECT generate_series(1, 3)` gives three rows, where DataFusion gives one with an array.
 fn spread_series(expr: &mut Expr) {
     let Expr::Function(function) = expr else { return };
     let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold);
-    if name.as_deref() == Some("generate_series") {
+    let Some(name) = name else { return };
+    if let Some((_, list)) = SETS.iter().find(|(set, _)| *set == name) {
+        function.name = ObjectName::from(vec![Ident::new(*list)]);
+        let list = std::mem::replace(expr, null());
+        *expr = call("unnest", vec![list]);
+    } else if name == "generate_series" {
         let series = std::mem::replace(expr, null());
         *expr = call("unnest", vec![series]);
     }

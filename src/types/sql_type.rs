@@ -31,6 +31,14 @@ const UUID: &str = "arrow.uuid";
 const JSON: &str = "arrow.json";
 const JSONB: &str = "millstream.jsonb";
 
+/// The field metadata key of the n of a column `varchar(n)`, in characters.
+pub const LENGTH_CHARS_MAX: &str = "millstream.length";
+
+/// The n of a column `varchar(n)`.
+pub fn length_chars_max(field: &Field) -> Option<i64> {
+    field.metadata().get(LENGTH_CHARS_MAX)?.parse().ok()
+}
+
 /// Precision and scale of `numeric` without either.
 pub const NUMERIC_DEFAULT: (u8, i8) = (38, 10);
 

@@ -276,3 +276,87 @@ async fn views_made_under_load_miss_nothing_and_double_nothing() {
     assert_eq!(coordinator.catalog().objects().count(), 0);
     coordinator.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_stays_at_its_epoch_and_becomes_rows_later() {
+    let coordinator = start(2);
+    let t = table(&coordinator, "t", vec![0]).await;
+    let v = view(&coordinator, "v", vec![t]).await.expect("created");
+    insert(&coordinator, t, &[(1, 10), (2, 20)]).await.expect("inserted");
+    let mut pinned = coordinator.pin(vec![t, v, ObjectId(999)]).await.expect("pins");
+    insert(&coordinator, t, &[(3, 30)]).await.expect("inserted");
+    change(&coordinator, t, &[(1, 10)], &[(1, 11)]).await.expect("changed");
+    assert_eq!(content(&coordinator, v).await, [(1, 11), (2, 20), (3, 30)]);
+    for object in [v, t] {
+        let rows = pinned.get_mut(&object).expect("asked for").rows().await.expect("readable");
+        assert_eq!(pairs(rows), [(1, 10), (2, 20)]);
+    }
+    // What cannot be read says so, and disturbs nothing else.
+    let missing = pinned.get_mut(&ObjectId(999)).expect("asked for").rows().await;
+    assert_eq!(missing.expect_err("gone").sqlstate(), SqlState::UNDEFINED_TABLE);
+    coordinator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_looked_up_by_key() {
+    let coordinator = start(1);
+    let t = table(&coordinator, "t", vec![0]).await;
+    insert(&coordinator, t, &[(1, 10), (2, 20), (3, 30)]).await.expect("inserted");
+    let found = coordinator.lookup(t, rows(&[(3, 0), (9, 0), (1, 0), (3, 7)])).await;
+    assert_eq!(pairs(&[found.expect("found")]), [(1, 10), (3, 30)]);
+    coordinator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_withdrawn_only_before_it_is_done() {
+    let coordinator = start(1);
+    let t = table(&coordinator, "t", vec![0]).await;
+    let write = |pairs: &[(i64, i64)]| {
+        let change = WriteChange::Insert { rows: rows(pairs), on_conflict: WriteConflict::Error };
+        vec![TableWrite { table: t, change }]
+    };
+    // One waits behind a lock: it is taken back, and the next one is not.
+    let lock = coordinator.lock_tables(vec![t]).await.expect("granted");
+    let withdrawn = coordinator.write_in_line(write(&[(1, 1)])).await.expect("waits");
+    let mut kept = coordinator.write_in_line(write(&[(2, 2)])).await.expect("waits");
+    assert!(withdrawn.withdraw());
+    drop(lock);
+    kept.outcome().await.expect("written");
+    assert_eq!(content(&coordinator, t).await, [(2, 2)]);
+    // One that is done is not taken back.
+    let mut done = coordinator.write_in_line(write(&[(3, 3)])).await.expect("runs");
+    assert_eq!(content(&coordinator, t).await, [(2, 2), (3, 3)]);
+    assert!(!done.withdraw());
+    assert_eq!(done.outcome().await.expect("written").counts, [1]);
+    coordinator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_object_goes_when_the_new_one_is_ready() {
+    let coordinator = start(2);
+    let t = table(&coordinator, "t", vec![0]).await;
+    insert(&coordinator, t, &[(1, 10)]).await.expect("inserted");
+    let old = view(&coordinator, "v", vec![t]).await.expect("created");
+    let replace = |name: &str, inputs: Vec<ObjectId>, replaces: ObjectId| {
+        let plan = union(inputs.iter().map(|i| scan(*i)).collect());
+        let kind = ObjectKind::MaterializedView(ViewObject {
+            query_sql: String::new(),
+            search_path: vec![],
+        });
+        let object = object(name, kind, inputs);
+        let coordinator = coordinator.clone();
+        async move {
+            coordinator.replace_object(object, None, Install::Dataflow(plan), Some(replaces)).await
+        }
+    };
+    let new = replace("v", vec![t, t], old).await.expect("replaced");
+    assert_eq!(content(&coordinator, new).await, [(1, 10), (1, 10)]);
+    assert!(coordinator.read(vec![old]).await.is_err(), "the old one is gone");
+    assert_eq!(coordinator.catalog().objects().count(), 2);
+    // Not while something depends on it.
+    let above = view(&coordinator, "above", vec![new]).await.expect("created");
+    let refused = replace("v", vec![t], new).await.expect_err("needed");
+    assert_eq!(refused.sqlstate(), SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
+    assert_eq!(content(&coordinator, above).await, [(1, 10), (1, 10)]);
+    coordinator.stop();
+}

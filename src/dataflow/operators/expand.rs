@@ -110,9 +110,9 @@ mod tests {
             ",
             expect![[r#"
                 epoch 1
+                -2 . .
                 + 1 2
                 + 2 2
-                -2 . .
                 -2 3 .
                 epoch 2
                 + 5 6

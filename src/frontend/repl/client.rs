@@ -87,6 +87,8 @@ pub struct Client {
     received: BytesMut,
     canceller: Canceller,
     server_version: String,
+    /// As ReadyForQuery says: I idle, T in a transaction block, E in a failed one.
+    transaction: u8,
 }
 
 /// Stops what its connection runs.
@@ -203,6 +205,7 @@ impl Client {
                 process_id: 0,
                 secret_key: 0,
             },
+            transaction: b'I',
             server_version: String::new(),
         };
         let mut startup = BytesMut::new();
@@ -255,6 +258,16 @@ impl Client {
         Ok(self.stream.write_all(&message).await?)
     }
 
+    /// What a prompt shows of the transaction block, as psql's does: `*` in one, `!` in a failed
+    /// one.
+    pub fn transaction_mark(&self) -> &'static str {
+        match self.transaction {
+            b'T' => "*",
+            b'E' => "!",
+            _ => "",
+        }
+    }
+
     /// The next thing the server says. Dropping the future loses nothing.
     ///
     /// # Errors
@@ -281,7 +294,10 @@ impl Client {
                 }
                 Message::CopyInResponse(_) => return Ok(Event::CopyIn),
                 Message::CopyData(body) => return Ok(Event::CopyOut(body.into_bytes())),
-                Message::ReadyForQuery(_) => return Ok(Event::Ready),
+                Message::ReadyForQuery(body) => {
+                    self.transaction = body.status();
+                    return Ok(Event::Ready);
+                }
                 // What needs no answer and tells a person nothing.
                 _ => {}
             }
@@ -380,7 +396,10 @@ impl Client {
                 Message::ErrorResponse(body) => {
                     return Err(ClientError::Server(Box::new(server_message(body.fields())?)));
                 }
-                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ReadyForQuery(body) => {
+                    self.transaction = body.status();
+                    return Ok(());
+                }
                 _ => {}
             }
         }

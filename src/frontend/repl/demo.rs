@@ -126,7 +126,7 @@ fn flights(path: &Path) -> Scenario {
             ),
             "CREATE MATERIALIZED VIEW demo.delays AS\n\
              SELECT a.name AS airline, count(*) AS flights,\n       \
-             round(avg(f.dep_delay), 1) AS average_delay, max(f.dep_delay) AS longest_delay\n\
+             avg(f.dep_delay)::numeric(6, 1) AS average_delay, max(f.dep_delay) AS longest_delay\n\
              FROM demo.flights AS f JOIN demo.airlines AS a USING (carrier)\nGROUP BY a.name"
                 .to_owned(),
         ],

@@ -15,7 +15,7 @@ use crate::frontend::repl::client::{
 };
 use crate::frontend::repl::output::{Output, OutputError, Reader, ResultPrinter, write_stderr};
 use crate::frontend::repl::report::{self, Color};
-use crate::frontend::repl::script::{Piece, Script, line_and_column};
+use crate::frontend::repl::script::line_and_column;
 use crate::observe::clock::Clock;
 
 /// How often the progress line and feeds are looked after.
@@ -37,6 +37,8 @@ pub struct Session {
     pub clock: Clock,
     /// Print how long each statement took.
     pub timing: bool,
+    /// The statement is the shell's and not the user's: its text is not shown with an error.
+    pub own_statement: bool,
     /// Print a line for each value.
     pub expanded: bool,
     /// The last statement, for `\watch` and `\g`.
@@ -93,6 +95,7 @@ impl Session {
             color: if wanted && terminal { Color::Always } else { Color::Never },
             clock: Clock::system(),
             timing: false,
+            own_statement: false,
             expanded: false,
             last_statement: None,
             names_changed: true,
@@ -122,31 +125,9 @@ impl Session {
         }
     }
 
-    /// Runs the statements of a file, passing over commands, until the first failure.
-    ///
-    /// # Errors
-    /// When the connection breaks, or output fails.
-    pub async fn run_statements(&mut self, file: &str, text: &str) -> Result<Outcome, ClientError> {
-        let mut script = Script::new(text);
-        loop {
-            let piece = match script.next_piece() {
-                Some(piece) => piece,
-                None => match script.unfinished() {
-                    Some(piece) => {
-                        script = Script::new("");
-                        piece
-                    }
-                    None => return Ok(Outcome::Done),
-                },
-            };
-            let Piece::Statement { sql, start } = piece else { continue };
-            let place = Place { file, text, start };
-            let mut copy_data = || Some(script.copy_data().to_owned());
-            match self.run(sql, Some(place), &mut copy_data).await? {
-                Outcome::Done => {}
-                stopped => return Ok(stopped),
-            }
-        }
+    /// What the prompt shows of the transaction block.
+    pub fn transaction_mark(&self) -> &'static str {
+        self.client.as_ref().map_or("", Client::transaction_mark)
     }
 
     /// Runs one statement and prints its results. `copy_data` gives the data of a
@@ -312,11 +293,25 @@ impl Session {
             printer.flush_following(&mut self.output)?;
         }
         self.output.finish_paging();
-        if self.timing {
-            let elapsed = self.clock.elapsed().saturating_sub(running.started);
+        let elapsed = self.clock.elapsed().saturating_sub(running.started);
+        let outcome = self.report_failure(running, sql, place)?;
+        if self.timing && !self.own_statement {
             self.output.write(&format!("Time: {}\n", elapsed_text(elapsed)))?;
         }
-        let Some(failure) = running.failure else { return Ok(Outcome::Done) };
+        Ok(outcome)
+    }
+
+    /// What became of a statement whose results are printed; a failure is told.
+    fn report_failure(
+        &self,
+        running: Running,
+        sql: &str,
+        place: Option<Place<'_>>,
+    ) -> Result<Outcome, ClientError> {
+        let Some(mut failure) = running.failure else { return Ok(Outcome::Done) };
+        if self.own_statement {
+            failure.position = None;
+        }
         if running.interrupt_count > 0 && failure.sqlstate == QUERY_CANCELED {
             if running.following {
                 return Ok(Outcome::Cancelled);

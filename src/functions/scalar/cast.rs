@@ -88,6 +88,7 @@ pub fn cast_kind(from: &SqlType, to: &SqlType) -> CastKind {
         | (T::Interval, T::Time)
         | (T::Json, T::Jsonb)
         | (T::Jsonb, T::Json) => CastKind::Function,
+        (T::Jsonb, to) if is_number(to) || *to == T::Boolean => CastKind::Function,
         (T::Array(from), T::Array(to)) => match cast_kind(from, to) {
             CastKind::Nothing | CastKind::Arrow | CastKind::Function => CastKind::Function,
             CastKind::Missing => CastKind::Missing,
@@ -246,6 +247,7 @@ pub fn cast_array(
         (T::Record(from), T::Record(to)) => cast_record(&array, from, to, settings),
         (T::Json, T::Jsonb) => text::from_text(&array, to, settings),
         (T::Jsonb, T::Json) => Ok(array),
+        (T::Jsonb, to) => text::from_jsonb(&array, to, settings),
         (T::Boolean, T::Int4) | (T::Int4, T::Boolean) => {
             Ok(arrow::compute::cast(&array, &to.to_arrow())?)
         }

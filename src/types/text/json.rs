@@ -40,18 +40,42 @@ pub fn write_jsonb(text: &str, out: &mut BytesMut) -> Result<()> {
     written
 }
 
+/// Reads a json text as a tree; the members of an object are those of jsonb.
+///
+/// # Errors
+/// As [`check_json`].
+pub fn read_jsonb(text: &str) -> Result<Node<'_>> {
+    Reader { text, at: 0, jsonb: true }.document()
+}
+
+/// Writes a string as JSON, in quotes.
+pub fn write_json_string(string: &str, out: &mut BytesMut) {
+    write_string(string, out);
+}
+
 /// A value of a document.
-enum Node<'a> {
+#[derive(Clone, Debug)]
+pub enum Node<'a> {
     /// `null`, `true`, `false`.
     Word(&'static str),
-    Number(&'a str),
+    Number(Cow<'a, str>),
     String(Cow<'a, str>),
     Array(Vec<Node<'a>>),
+    /// Sorted as jsonb sorts them, when the document was read as jsonb.
     Object(Vec<(Cow<'a, str>, Node<'a>)>),
 }
 
-impl Node<'_> {
-    fn write(&self, out: &mut BytesMut) -> Result<()> {
+impl<'a> Node<'a> {
+    /// An object of these members; the last of equal keys wins.
+    pub fn object(members: Vec<(Cow<'a, str>, Node<'a>)>) -> Node<'a> {
+        Node::Object(sort_members(members))
+    }
+
+    /// Writes it in jsonb's spelling.
+    ///
+    /// # Errors
+    /// SQLSTATE 22003 for a number that is too large.
+    pub fn write(&self, out: &mut BytesMut) -> Result<()> {
         match self {
             Node::Word(word) => out.put_slice(word.as_bytes()),
             Node::Number(number) => write_number(number, out)?,
@@ -302,7 +326,7 @@ impl<'a> Reader<'a> {
             return Err(invalid(format!("Token \"{token}\" is invalid.")));
         }
         self.at += token.len();
-        Ok(Node::Number(token))
+        Ok(Node::Number(Cow::Borrowed(token)))
     }
 
     /// A string, whose opening quote stands here.

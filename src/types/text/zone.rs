@@ -72,6 +72,25 @@ impl Zone {
         }
     }
 
+    /// What the zone is called at an instant (microseconds since 1970 in UTC): `CET`, `+05`.
+    pub fn abbreviation(self, utc_us: i64) -> String {
+        match self {
+            Zone::Fixed(0) => "UTC".to_owned(),
+            Zone::Fixed(seconds) => {
+                let sign = if seconds < 0 { '-' } else { '+' };
+                let (hours, minutes) = (seconds.abs() / 3600, seconds.abs() % 3600 / 60);
+                match minutes {
+                    0 => format!("{sign}{hours:02}"),
+                    _ => format!("{sign}{hours:02}:{minutes:02}"),
+                }
+            }
+            Zone::Named(tz) => {
+                let offset = tz.offset_from_utc_datetime(&naive(utc_us));
+                chrono_tz::OffsetName::abbreviation(&offset).unwrap_or(tz.name()).to_owned()
+            }
+        }
+    }
+
     /// The instant of a local time, both in microseconds since 1970; `None` beyond 64 bits.
     pub fn to_utc(self, local_us: i64) -> Option<i64> {
         let offset_seconds = match self {

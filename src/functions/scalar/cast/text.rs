@@ -17,6 +17,7 @@ use arrow::datatypes::{
 use bytes::{BufMut, BytesMut};
 
 use crate::functions::scalar::cast::CastSettings;
+use crate::functions::scalar::cast::number::cast_number;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
 use crate::types::text::datetime::{self, DateContext, DateOrder};
@@ -27,6 +28,49 @@ use crate::types::text::scalar::{
 use crate::types::text::{json, number};
 
 const NS_PER_US: i64 = 1_000;
+
+/// Numbers and booleans that stand alone in documents; null is NULL.
+pub fn from_jsonb(array: &ArrayRef, to: &SqlType, settings: &CastSettings) -> Result<ArrayRef> {
+    let mut texts = StringBuilder::new();
+    for document in array.as_string::<i32>() {
+        let Some(document) = document else {
+            texts.append_null();
+            continue;
+        };
+        let kind = match json::read_jsonb(document)? {
+            json::Node::Word("null") => {
+                texts.append_null();
+                continue;
+            }
+            json::Node::Word(word) if *to == SqlType::Boolean => {
+                texts.append_value(word);
+                continue;
+            }
+            json::Node::Number(number) if *to != SqlType::Boolean => {
+                texts.append_value(number);
+                continue;
+            }
+            json::Node::Word(_) => "boolean",
+            json::Node::Number(_) => "numeric",
+            json::Node::String(_) => "string",
+            json::Node::Array(_) => "array",
+            json::Node::Object(_) => "object",
+        };
+        return Err(Error::user(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("cannot cast jsonb {kind} to type {to}"),
+        ));
+    }
+    let texts: ArrayRef = Arc::new(texts.finish());
+    match to {
+        SqlType::Int2 | SqlType::Int4 | SqlType::Int8 => {
+            let numeric = SqlType::Numeric(NUMERIC_DEFAULT.0, NUMERIC_DEFAULT.1);
+            let numbers = from_text(&texts, &numeric, settings)?;
+            cast_number(&numbers, &numeric, to)
+        }
+        to => from_text(&texts, to, settings),
+    }
+}
 
 /// Reads a column of text.
 pub fn from_text(array: &ArrayRef, to: &SqlType, settings: &CastSettings) -> Result<ArrayRef> {

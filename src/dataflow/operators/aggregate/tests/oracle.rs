@@ -324,7 +324,9 @@ fn expected(call: &str, rows: &[&Row]) -> Cell {
         }
         ("avg", "m" | "n") => {
             let sum: i128 = values.iter().map(|v| scaled(v, scale)).sum();
-            decimal(sum * 10_000 / count, scale + 4)
+            // Rounded half away from 0.
+            let doubled = 2 * sum * 10_000;
+            decimal((doubled + doubled.signum() * count) / (2 * count), scale + 4)
         }
         ("sum", "d") => Cell::Float(values.iter().map(|v| float(v)).sum()),
         ("avg", "d") => Cell::Float(values.iter().map(|v| float(v)).sum::<f64>() / count as f64),
