@@ -8,6 +8,8 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 
+use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::pg_catalog::primary_key_name;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::coordinator::rows::{RowIndex, columns_at};
 use crate::state::keyed_table::{KeyedTable, OnConflict};
@@ -51,6 +53,18 @@ impl Table {
             Rows::Keyed(Box::new(KeyedTable::new(schema.clone(), key)?))
         };
         Ok(Table { key_name, schema, rows, version: 0 })
+    }
+
+    /// The empty table of a catalog object.
+    ///
+    /// # Errors
+    /// As [`Table::new`].
+    pub fn of(object: &Object) -> Result<Table> {
+        let ObjectKind::Table(definition) = &object.kind else {
+            return Err(Error::internal("only tables are installed as tables"));
+        };
+        let (schema, key) = (object.schema.clone(), definition.primary_key.clone());
+        Table::new(primary_key_name(object), schema, key)
     }
 
     /// Equal at two times only if nothing was written between them.
@@ -126,6 +140,14 @@ impl Table {
     /// Takes back what a write did; nothing has been written since.
     pub fn undo(&mut self, changes: &ChangeBatch) {
         self.apply(&changes.negate()).expect("what was applied can be taken back");
+    }
+
+    /// Applies what a write did before the server started.
+    ///
+    /// # Errors
+    /// When it contradicts the table.
+    pub fn replay(&mut self, changes: &ChangeBatch) -> Result<()> {
+        self.apply(changes)
     }
 
     fn apply(&mut self, changes: &ChangeBatch) -> Result<()> {
