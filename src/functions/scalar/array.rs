@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, UInt32Array};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Int32Type};
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
@@ -57,13 +57,18 @@ pub fn all() -> Vec<Overload> {
         function("array_upper", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |length| length)),
         function("array_lower", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |_| 1)),
         function("array_ndims", &[AnyArray], R::Is(Int4), |c| {
-            c.to_values::<Int32Type>(|row| Ok((c.list(0).value_length(row) > 0).then_some(1)))
+            c.to_values::<Int32Type>(|row| {
+                let count = lengths(c.list(0), row).count() as i32;
+                Ok((count > 0).then_some(count))
+            })
         }),
         function("array_dims", &[AnyArray], R::Is(Text), |c| {
             c.to_text(|row, out| {
-                let length = c.list(0).value_length(row);
-                out.push_str(&format!("[1:{length}]"));
-                Ok(length > 0)
+                let before = out.len();
+                for length in lengths(c.list(0), row) {
+                    out.push_str(&format!("[1:{length}]"));
+                }
+                Ok(out.len() > before)
             })
         }),
         function("trim_array", &[AnyArray, Int4], R::Like(0), trim_array),
@@ -277,9 +282,26 @@ fn to_text(call: &Call<'_>) -> Result<ArrayRef> {
 /// A bound of the only dimension that an array has; NULL of the others and of empty arrays.
 fn bound(call: &Call<'_>, of: fn(i32) -> i32) -> Result<ArrayRef> {
     call.to_values::<Int32Type>(|row| {
-        let length = call.list(0).value_length(row);
-        Ok((call.int4(1, row) == 1 && length > 0).then(|| of(length)))
+        let length = length_in(call.list(0), row, call.int4(1, row));
+        Ok(length.filter(|length| *length > 0).map(of))
     })
+}
+
+/// The lengths of an array's dimensions; none for an empty one.
+fn lengths(list: &ListArray, row: usize) -> impl Iterator<Item = i32> {
+    (1..).map_while(move |dimension| length_in(list, row, dimension).filter(|l| *l > 0))
+}
+
+/// The length of an array in one dimension, the outermost being 1. Inner arrays are of one length.
+fn length_in(list: &ListArray, row: usize, dimension: i32) -> Option<i32> {
+    match dimension {
+        1 => Some(list.value_length(row)),
+        2.. if list.value_length(row) > 0 => {
+            let inner = list.values().as_list_opt::<i32>()?;
+            length_in(inner, list.value_offsets()[row] as usize, dimension - 1)
+        }
+        _ => None,
+    }
 }
 
 fn trim_array(call: &Call<'_>) -> Result<ArrayRef> {
