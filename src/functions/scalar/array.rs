@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, UInt32Array};
 use arrow::compute::{concat, take};
 use arrow::datatypes::{DataType, Int32Type};
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
@@ -51,19 +51,22 @@ pub fn all() -> Vec<Overload> {
         function("array_to_string", &[AnyArray, Text], R::Is(Text), to_text).sees_nulls(),
         function("array_to_string", &[AnyArray, Text, Text], R::Is(Text), to_text).sees_nulls(),
         function("cardinality", &[AnyArray], R::Is(Int4), |c| {
-            c.to_values::<Int32Type>(|row| Ok(Some(c.list(0).value_length(row))))
+            c.to_values::<Int32Type>(|row| Ok(Some(lengths(c.list(0), row).iter().product())))
         }),
         function("array_length", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |length| length)),
         function("array_upper", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |length| length)),
         function("array_lower", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |_| 1)),
         function("array_ndims", &[AnyArray], R::Is(Int4), |c| {
-            c.to_values::<Int32Type>(|row| Ok((c.list(0).value_length(row) > 0).then_some(1)))
+            c.to_values::<Int32Type>(|row| {
+                let lengths = lengths(c.list(0), row);
+                Ok((lengths[0] > 0).then_some(lengths.len() as i32))
+            })
         }),
         function("array_dims", &[AnyArray], R::Is(Text), |c| {
             c.to_text(|row, out| {
-                let length = c.list(0).value_length(row);
-                out.push_str(&format!("[1:{length}]"));
-                Ok(length > 0)
+                let lengths = lengths(c.list(0), row);
+                lengths.iter().for_each(|length| out.push_str(&format!("[1:{length}]")));
+                Ok(lengths[0] > 0)
             })
         }),
         function("trim_array", &[AnyArray, Int4], R::Like(0), trim_array),
@@ -274,11 +277,24 @@ fn to_text(call: &Call<'_>) -> Result<ArrayRef> {
     })
 }
 
-/// A bound of the only dimension that an array has; NULL of the others and of empty arrays.
+/// How many items a row's array has in each dimension; arrays in an array are of one length.
+fn lengths(list: &ListArray, row: usize) -> Vec<i32> {
+    let mut lengths = vec![list.value_length(row)];
+    let mut items = list.value(row);
+    while let Some(inner) = items.as_list_opt::<i32>().cloned() {
+        lengths.push(if inner.is_empty() { 0 } else { inner.value_length(0) });
+        items = if inner.is_empty() { inner.values().slice(0, 0) } else { inner.value(0) };
+    }
+    lengths
+}
+
+/// A bound of a dimension; NULL of one that the array does not have, and of empty arrays.
 fn bound(call: &Call<'_>, of: fn(i32) -> i32) -> Result<ArrayRef> {
     call.to_values::<Int32Type>(|row| {
-        let length = call.list(0).value_length(row);
-        Ok((call.int4(1, row) == 1 && length > 0).then(|| of(length)))
+        let lengths = lengths(call.list(0), row);
+        let dimension = usize::try_from(call.int4(1, row)).unwrap_or(0);
+        let length = dimension.checked_sub(1).and_then(|index| lengths.get(index).copied());
+        Ok(length.filter(|length| *length > 0).map(of))
     })
 }
 
