@@ -98,6 +98,7 @@ fn run_prints_results_and_stops_at_the_first_error() {
         "a.sql",
         "CREATE TABLE t (a int PRIMARY KEY, b text);\n\
          INSERT INTO t VALUES (1, 'one'), (2, NULL);\n\
+         \\dt\n\
          COPY t FROM STDIN;\n\
          3\tthree\n\
          \\.\n\
@@ -110,11 +111,12 @@ fn run_prints_results_and_stops_at_the_first_error() {
     let output = run(millstream(&["run", &file, "--data-dir", data_dir, "--log", "warn"]), "");
     assert_eq!(
         text(&output.stdout),
-        "CREATE TABLE\nINSERT 0 2\nCOPY 1\n a |   b   \n---+-------\n 1 | one\n 2 | NULL\n \
+        "CREATE TABLE\nINSERT 0 2\n schema | name | kind  \n--------+------+-------\n \
+         public | t    | table\n(1 row)\n\nCOPY 1\n a |   b   \n---+-------\n 1 | one\n 2 | NULL\n \
          3 | three\n(3 rows)\n\n"
     );
     let stderr = text(&output.stderr);
-    let expected = format!("{file}:8:8: ERROR:  42P01: relation \"nope\" does not exist\n");
+    let expected = format!("{file}:9:8: ERROR:  42P01: relation \"nope\" does not exist\n");
     assert!(stderr.starts_with(&expected), "{stderr}");
     assert!(stderr.contains("LINE 2:   FROM nope\n               ^\n"), "{stderr}");
     assert_eq!(output.status.code(), Some(1));

@@ -99,6 +99,19 @@ const QUERIES: &[&str] = &[
     "SELECT id, sum(id) OVER (ORDER BY v GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW) AS two, \
      sum(v) OVER (PARTITION BY k) AS whole, count(*) OVER () AS n FROM t",
     "SELECT k, sum(w) OVER (PARTITION BY k) AS sw, w FROM u WHERE s IS NOT NULL",
+    "WITH RECURSIVE r(a, b) AS (SELECT k, v FROM t UNION SELECT r.a, t.v FROM r JOIN t \
+     ON r.b = t.k) SELECT a, b FROM r",
+    "WITH RECURSIVE r(a, b, n) AS (SELECT k, w::int, 0 FROM u UNION ALL SELECT r.a, t.v, r.n + 1 \
+     FROM r JOIN t ON r.b = t.k AND t.id > 20 WHERE r.n < 3) SELECT a, b, n FROM r",
+    "SELECT t.id, u.w FROM t JOIN u ON t.v < u.w",
+    "SELECT t.id, u.w FROM t LEFT JOIN u ON t.v > u.w AND t.s = u.s",
+    "SELECT id FROM t WHERE k NOT IN (SELECT k FROM u)",
+    "SELECT id FROM t WHERE v > 2 OR EXISTS (SELECT 1 FROM u WHERE u.k = t.k)",
+    "SELECT id FROM t WHERE v > (SELECT avg(w) FROM u)",
+    "SELECT id, g FROM t, generate_series(1, t.v) AS g",
+    "SELECT id, unnest(ARRAY[k, v]) AS e FROM t",
+    "WITH c AS (SELECT s, count(*) AS n, sum(v) AS sv FROM t GROUP BY s) \
+     SELECT a.s, a.n, b.sv FROM c a JOIN c b ON a.n = b.n AND a.sv <= b.sv",
     "SELECT s, n, lag(n) OVER (ORDER BY s) AS before FROM \
      (SELECT s, count(*) AS n FROM t GROUP BY s) x",
 ];

@@ -261,6 +261,24 @@ const RULES: &[Rule] = &[
         sign: "Cannot create filter with non-boolean predicate",
         say: |text| Some(must_be_boolean("WHERE", after(text, "' returning ")?)),
     },
+    Rule {
+        sign: "For SELECT DISTINCT, ORDER BY expressions ",
+        say: |_| {
+            Some(Error::user(
+                SqlState::INVALID_COLUMN_REFERENCE,
+                "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+            ))
+        },
+    },
+    Rule {
+        sign: "cannot take square root of a negative number",
+        say: |_| {
+            Some(Error::user(
+                SqlState("2201F"),
+                "cannot take square root of a negative number",
+            ))
+        },
+    },
     Rule { sign: "must appear in the GROUP BY clause", say: not_grouped },
     Rule {
         sign: "Aggregate functions are not allowed in the WHERE clause",

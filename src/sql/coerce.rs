@@ -35,12 +35,14 @@ use crate::sql::operators::{
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
+use crate::sql::subquery::count_rows_of_subqueries;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::{SqlType, length_chars_max};
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = count_copies(plan)?;
+    let plan = count_rows_of_subqueries(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
@@ -517,7 +519,7 @@ fn assign_type(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::e
     let untyped = is_quoted_literal(&expr) || field.data_type().is_null();
     if !untyped && !from.as_ref().zip(to.as_ref()).is_some_and(|(from, to)| assignable(from, to)) {
         let name = |t: Option<SqlType>, f: &Field| {
-            t.map_or_else(|| f.data_type().to_string(), |t| t.to_string())
+            t.map_or_else(|| f.data_type().to_string(), |t| t.family_name())
         };
         return Err(Error::user(
             SqlState::DATATYPE_MISMATCH,

@@ -361,7 +361,7 @@ pub fn comparable(left: &Field, right: &Field) -> bool {
 /// `operator does not exist: integer = text`.
 pub fn no_operator(op: &str, left: &Field, right: &Field) -> DataFusionError {
     let name = |field: &Field| {
-        SqlType::of_field(field).map_or_else(|| field.data_type().to_string(), |t| t.to_string())
+        SqlType::of_field(field).map_or_else(|| field.data_type().to_string(), |t| t.family_name())
     };
     let message = format!("operator does not exist: {} {op} {}", name(left), name(right));
     DataFusionError::External(Box::new(Error::user(SqlState::UNDEFINED_FUNCTION, message).hint(

@@ -35,6 +35,9 @@ use crate::types::id::ObjectId;
 
 /// A view that names a view, and so on; more is a mistake, and would exhaust the stack.
 const VIEW_DEPTH_MAX: usize = 64;
+/// Planning a view takes a new stack of so many bytes when less than the other are left.
+const VIEW_STACK_BYTES: usize = 8 << 20;
+const VIEW_STACK_BYTES_MIN: usize = 1 << 20;
 
 /// Finds the object that a name's parts (folded) mean.
 ///
@@ -242,7 +245,10 @@ impl<'a> Resolver<'a> {
                         format!("views are nested more than {VIEW_DEPTH_MAX} deep"),
                     ));
                 }
-                let plan = self.context.plan_view(&object, view, self.depth + 1);
+                // The planner is within the planning of what names the view.
+                let plan = stacker::maybe_grow(VIEW_STACK_BYTES_MIN, VIEW_STACK_BYTES, || {
+                    self.context.plan_view(&object, view, self.depth + 1)
+                });
                 Some(plan.map_err(|error| {
                     Error::from(error).context(format!("view \"{}\"", object.name.name))
                 })?)

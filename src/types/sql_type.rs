@@ -250,6 +250,17 @@ impl SqlType {
     }
 }
 
+impl SqlType {
+    /// The name without digits, as Postgres's messages about types have it.
+    pub fn family_name(&self) -> String {
+        match self {
+            SqlType::Numeric(_, _) => "numeric".to_owned(),
+            SqlType::Array(item) => format!("{}[]", item.family_name()),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for SqlType {
     /// The name as Postgres prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -161,11 +161,11 @@ fn names_and_values_that_make_no_sense() {
         &[
             (
                 "CREATE TABLE t (a int PRIMARY KEY, b int ¦PRIMARY KEY)",
-                "multiple primary keys are not allowed",
+                "multiple primary keys for table \"t\" are not allowed",
             ),
             (
                 "CREATE TABLE t (a int PRIMARY KEY, ¦PRIMARY KEY (a))",
-                "multiple primary keys are not allowed",
+                "multiple primary keys for table \"t\" are not allowed",
             ),
         ],
     );
