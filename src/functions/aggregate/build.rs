@@ -1,6 +1,9 @@
 //! Which file computes an aggregate function, by its name.
 
+use arrow::datatypes::DataType;
+
 use crate::functions::aggregate::bits::{BitFunction, bits};
+use crate::functions::aggregate::interval::interval;
 use crate::functions::aggregate::layout::{Call, Layout};
 use crate::functions::aggregate::moments::{Statistic, moments};
 use crate::functions::aggregate::ordered::{OrderedFunction, any_value, ordered};
@@ -21,6 +24,7 @@ pub fn build(name: &str, layout: &mut Layout, call: &Call) -> Result<Box<dyn Eva
     match name {
         "count" => count::count(layout, call),
         "regr_count" => count::regr_count(layout, call),
+        "sum" | "avg" if is_interval(call) => interval(layout, call, name == "avg"),
         "sum" => sum::sum(layout, call),
         "avg" => avg::avg(layout, call),
         "min" => min_max::extreme(layout, call, false),
@@ -33,6 +37,10 @@ pub fn build(name: &str, layout: &mut Layout, call: &Call) -> Result<Box<dyn Eva
         "bit_xor" => bits(layout, call, BitFunction::Xor),
         _ => Err(Error::unsupported(format!("the aggregate function {name}()"))),
     }
+}
+
+fn is_interval(call: &Call) -> bool {
+    call.arguments.first().is_some_and(|a| matches!(a.data_type, DataType::Interval(_)))
 }
 
 fn statistic(name: &str) -> Option<Statistic> {

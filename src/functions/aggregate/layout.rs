@@ -11,6 +11,7 @@ use crate::functions::aggregate::bits::{BitCounts, BitFold, BitXor};
 use crate::functions::aggregate::boolean::CountTrue;
 use crate::functions::aggregate::count::CountRows;
 use crate::functions::aggregate::exact_float::{FloatSum, Term};
+use crate::functions::aggregate::interval::IntervalSum;
 use crate::functions::aggregate::min_max::{ByteExtreme, LastingExtreme, WordExtreme};
 use crate::functions::aggregate::ordered::{OrderedFunction, OrderedRows, OrderedSpec};
 use crate::functions::aggregate::sum::{IntegerSum, WideSum};
@@ -87,6 +88,8 @@ pub enum Kind {
     /// Exact within 256 bits, for decimals of many digits.
     WideSum,
     FloatSum(Term),
+    /// Months, days and time apart.
+    IntervalSum,
     /// Rows whose argument is true.
     TrueCount,
     /// For each of `width` bits, the values that have it.
@@ -123,6 +126,7 @@ impl Kind {
             Kind::IntegerSum => Box::new(IntegerSum),
             Kind::WideSum => Box::new(WideSum),
             Kind::FloatSum(term) => Box::new(FloatSum::new(*term)),
+            Kind::IntervalSum => Box::new(IntervalSum),
             Kind::TrueCount => Box::new(CountTrue),
             Kind::BitCounts { width } => Box::new(BitCounts { width: *width }),
             Kind::BitFold { complement } => Box::new(BitFold { complement: *complement }),

@@ -307,8 +307,10 @@ impl<V: Value> ByteExtremes<V> {
     }
 
     fn values(&self, rows: &ChangedRows<'_>) -> Result<ArrayRef> {
-        let before = &self.remembered[rows.remembered_from..][..rows.groups.len()];
-        let before = before.iter().map(Option::as_ref);
+        // A batch, which has no epochs, remembers nothing.
+        let remembered = self.remembered.get(rows.remembered_from..).unwrap_or(&[]);
+        let before =
+            (0..rows.groups.len()).map(|place| remembered.get(place).and_then(Option::as_ref));
         let now = rows.groups.iter().map(|group| self.first(*group));
         V::decode(self.sets.codec(), before.chain(now))
     }

@@ -9,6 +9,7 @@
 //! | `sum.rs` | `sum` of integers, decimals, floats |
 //! | `exact_float.rs` | the exact sum of floats |
 //! | `avg.rs` | `avg` |
+//! | `interval.rs` | `sum` and `avg` of intervals |
 //! | `min_max.rs` | `min`, `max` |
 //! | `moments.rs` | `var_*`, `stddev_*`, `covar_*`, `corr`, `regr_*` |
 //! | `boolean.rs` | `bool_and`, `bool_or` |
@@ -38,6 +39,7 @@ pub mod boolean;
 pub mod build;
 pub mod count;
 pub mod exact_float;
+pub mod interval;
 pub mod layout;
 pub mod min_max;
 pub mod moments;

@@ -5,7 +5,7 @@
 //! | `sum` | smallint, integer | bigint |
 //! | | bigint | numeric(38,0) |
 //! | | numeric(p,s) | numeric(38,s) |
-//! | | real, double precision | the same |
+//! | | real, double precision, interval | the same |
 //! | `avg` | integers, numeric(p,s) | numeric with at least 16 digits after the point |
 //! | | real, double precision | double precision |
 //! | `var_*`, `stddev_*`, `covar_*`, `corr`, `regr_*`, `median`, `percentile_cont` | numbers | double precision |
@@ -58,6 +58,7 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
         other => other.clone(),
     };
     let first = match name {
+        "sum" | "avg" if matches!(given[0], DataType::Interval(_)) => given[0].clone(),
         "sum" | "avg" => number(&given[0]).ok_or_else(missing)?,
         "median" | "percentile_cont" => float(&given[0]).ok_or_else(missing)?,
         "string_agg" => text(&given[0]).ok_or_else(missing)?,
@@ -116,6 +117,7 @@ fn avg(data_type: &DataType) -> DataType {
         DataType::Decimal128(_, scale) => {
             DataType::Decimal128(DECIMAL_DIGITS_MAX, QUOTIENT_SCALE.max(*scale))
         }
+        interval @ DataType::Interval(_) => interval.clone(),
         _ => DataType::Float64,
     }
 }

@@ -51,24 +51,22 @@ pub fn all() -> Vec<Overload> {
         function("array_to_string", &[AnyArray, Text], R::Is(Text), to_text).sees_nulls(),
         function("array_to_string", &[AnyArray, Text, Text], R::Is(Text), to_text).sees_nulls(),
         function("cardinality", &[AnyArray], R::Is(Int4), |c| {
-            c.to_values::<Int32Type>(|row| Ok(Some(c.list(0).value_length(row))))
+            c.to_values::<Int32Type>(|row| Ok(Some(lengths(c.list(0), row).iter().product())))
         }),
         function("array_length", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |length| length)),
         function("array_upper", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |length| length)),
         function("array_lower", &[AnyArray, Int4], R::Is(Int4), |c| bound(c, |_| 1)),
         function("array_ndims", &[AnyArray], R::Is(Int4), |c| {
             c.to_values::<Int32Type>(|row| {
-                let count = lengths(c.list(0), row).count() as i32;
-                Ok((count > 0).then_some(count))
+                let lengths = lengths(c.list(0), row);
+                Ok((lengths[0] > 0).then_some(lengths.len() as i32))
             })
         }),
         function("array_dims", &[AnyArray], R::Is(Text), |c| {
             c.to_text(|row, out| {
-                let before = out.len();
-                for length in lengths(c.list(0), row) {
-                    out.push_str(&format!("[1:{length}]"));
-                }
-                Ok(out.len() > before)
+                let lengths = lengths(c.list(0), row);
+                lengths.iter().for_each(|length| out.push_str(&format!("[1:{length}]")));
+                Ok(lengths[0] > 0)
             })
         }),
         function("trim_array", &[AnyArray, Int4], R::Like(0), trim_array),
@@ -279,29 +277,25 @@ fn to_text(call: &Call<'_>) -> Result<ArrayRef> {
     })
 }
 
-/// A bound of the only dimension that an array has; NULL of the others and of empty arrays.
+/// How many items a row's array has in each dimension; arrays in an array are of one length.
+fn lengths(list: &ListArray, row: usize) -> Vec<i32> {
+    let mut lengths = vec![list.value_length(row)];
+    let mut items = list.value(row);
+    while let Some(inner) = items.as_list_opt::<i32>().cloned() {
+        lengths.push(if inner.is_empty() { 0 } else { inner.value_length(0) });
+        items = if inner.is_empty() { inner.values().slice(0, 0) } else { inner.value(0) };
+    }
+    lengths
+}
+
+/// A bound of a dimension; NULL of one that the array does not have, and of empty arrays.
 fn bound(call: &Call<'_>, of: fn(i32) -> i32) -> Result<ArrayRef> {
     call.to_values::<Int32Type>(|row| {
-        let length = length_in(call.list(0), row, call.int4(1, row));
+        let lengths = lengths(call.list(0), row);
+        let dimension = usize::try_from(call.int4(1, row)).unwrap_or(0);
+        let length = dimension.checked_sub(1).and_then(|index| lengths.get(index).copied());
         Ok(length.filter(|length| *length > 0).map(of))
     })
-}
-
-/// The lengths of an array's dimensions; none for an empty one.
-fn lengths(list: &ListArray, row: usize) -> impl Iterator<Item = i32> {
-    (1..).map_while(move |dimension| length_in(list, row, dimension).filter(|l| *l > 0))
-}
-
-/// The length of an array in one dimension, the outermost being 1. Inner arrays are of one length.
-fn length_in(list: &ListArray, row: usize, dimension: i32) -> Option<i32> {
-    match dimension {
-        1 => Some(list.value_length(row)),
-        2.. if list.value_length(row) > 0 => {
-            let inner = list.values().as_list_opt::<i32>()?;
-            length_in(inner, list.value_offsets()[row] as usize, dimension - 1)
-        }
-        _ => None,
-    }
 }
 
 fn trim_array(call: &Call<'_>) -> Result<ArrayRef> {

@@ -416,7 +416,10 @@ fn interval_field(call: &Call<'_>, unit: &str, row: usize) -> Option<Millionths>
 }
 
 /// How many digits after the point a field has.
-fn field_type(_: &[SqlType], literals: &[Option<ScalarValue>]) -> SqlType {
+fn field_type(types: &[SqlType], literals: &[Option<ScalarValue>]) -> SqlType {
+    if types.get(1) == Some(&SqlType::Date) {
+        return SqlType::Numeric(38, 0);
+    }
     let scale = match literals.first() {
         Some(Some(ScalarValue::Utf8(Some(unit)))) => match unit_of(unit).as_str() {
             "second" | "epoch" | "julian" => 6,

@@ -297,7 +297,7 @@ fn difference(left: i64, right: i64) -> Result<IntervalMonthDayNano> {
 
 /// Parts of months become days of 30 to the month, parts of days become time, rounded as Postgres
 /// rounds them.
-fn scale(interval: IntervalMonthDayNano, factor: f64) -> Result<IntervalMonthDayNano> {
+pub fn scale(interval: IntervalMonthDayNano, factor: f64) -> Result<IntervalMonthDayNano> {
     let (all_months, all_days) =
         (f64::from(interval.months) * factor, f64::from(interval.days) * factor);
     let month_days = round_millionths((all_months - all_months.trunc()) * DAYS_PER_MONTH);
