@@ -8,6 +8,7 @@
 mod clients;
 mod command_line;
 mod documents;
+mod durability;
 mod fairness;
 mod functions;
 mod oracle;

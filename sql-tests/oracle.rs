@@ -8,6 +8,8 @@
 //! A failure prints its seed; `MILLSTREAM_SEED=n cargo test --test sql_tests oracle` replays that
 //! case alone. `MILLSTREAM_EPOCHS=n` sets how many epochs are tried (default [`EPOCHS`]).
 
+mod expressions;
+
 use std::time::Duration;
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -29,6 +31,7 @@ const VIEWS_PER_CASE: usize = 2;
 const TABLES: &[&str] = &[
     "CREATE TABLE t (id int PRIMARY KEY, k int, v int, s text, d numeric(10,2))",
     "CREATE TABLE u (k int, w bigint, s text)",
+    expressions::TABLE,
 ];
 
 /// What is kept as a view. Every operator stands in several, alone and over others.
@@ -96,6 +99,19 @@ const QUERIES: &[&str] = &[
     "SELECT id, sum(id) OVER (ORDER BY v GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW) AS two, \
      sum(v) OVER (PARTITION BY k) AS whole, count(*) OVER () AS n FROM t",
     "SELECT k, sum(w) OVER (PARTITION BY k) AS sw, w FROM u WHERE s IS NOT NULL",
+    "WITH RECURSIVE r(a, b) AS (SELECT k, v FROM t UNION SELECT r.a, t.v FROM r JOIN t \
+     ON r.b = t.k) SELECT a, b FROM r",
+    "WITH RECURSIVE r(a, b, n) AS (SELECT k, w::int, 0 FROM u UNION ALL SELECT r.a, t.v, r.n + 1 \
+     FROM r JOIN t ON r.b = t.k AND t.id > 20 WHERE r.n < 3) SELECT a, b, n FROM r",
+    "SELECT t.id, u.w FROM t JOIN u ON t.v < u.w",
+    "SELECT t.id, u.w FROM t LEFT JOIN u ON t.v > u.w AND t.s = u.s",
+    "SELECT id FROM t WHERE k NOT IN (SELECT k FROM u)",
+    "SELECT id FROM t WHERE v > 2 OR EXISTS (SELECT 1 FROM u WHERE u.k = t.k)",
+    "SELECT id FROM t WHERE v > (SELECT avg(w) FROM u)",
+    "SELECT id, g FROM t, generate_series(1, t.v) AS g",
+    "SELECT id, unnest(ARRAY[k, v]) AS e FROM t",
+    "WITH c AS (SELECT s, count(*) AS n, sum(v) AS sv FROM t GROUP BY s) \
+     SELECT a.s, a.n, b.sv FROM c a JOIN c b ON a.n = b.n AND a.sv <= b.sv",
     "SELECT s, n, lag(n) OVER (ORDER BY s) AS before FROM \
      (SELECT s, count(*) AS n FROM t GROUP BY s) x",
 ];
@@ -201,7 +217,11 @@ impl Case {
             self.change().await;
         }
         let mut queries: Vec<String> = (0..VIEWS_PER_CASE)
-            .map(|turn| QUERIES[(seed as usize * VIEWS_PER_CASE + turn) % QUERIES.len()].to_owned())
+            .map(|turn| {
+                // One of each list.
+                let list = if turn == 0 { QUERIES } else { expressions::QUERIES };
+                list[(seed as usize * (VIEWS_PER_CASE - 1) + turn) % list.len()].to_owned()
+            })
             .collect();
         let below = VIEW_BELOW.choose(&mut self.random).expect("not empty");
         queries.push((*below).to_owned());
@@ -251,7 +271,54 @@ impl Case {
         }
     }
 
+    /// Numbers of all sizes, also those whose sums leave the range of their type.
+    fn large(&mut self) -> String {
+        match self.random.random_range(0..8) {
+            0 => "NULL".to_owned(),
+            1 => "9223372036854775807".to_owned(),
+            2 => "-9223372036854775807".to_owned(),
+            3 => self.random.random_range(i64::MIN / 2..i64::MAX / 2).to_string(),
+            _ => self.random.random_range(-9..9).to_string(),
+        }
+    }
+
+    fn pick(&mut self, list: &[&'static str]) -> &'static str {
+        list.iter().choose(&mut self.random).expect("not empty")
+    }
+
+    fn float(&mut self) -> &'static str {
+        self.pick(&["NULL", "0", "-0.5", "0.1", "0.2", "3.25", "1e16", "-1e16", "1e-9", "7"])
+    }
+
+    fn row_of_x(&mut self) -> String {
+        let (k, b, f) = (self.small(), self.large(), self.float());
+        let ok = self.pick(&["true", "false", "NULL"]);
+        let (day, hour) = (self.random.random_range(28..32), self.random.random_range(0..24));
+        let at = match day {
+            28 => "NULL".to_owned(),
+            day => format!("'2024-01-{day} {hour:02}:30:00'"),
+        };
+        let documents = ["NULL", r#"'{"a": "p", "b": 1}'"#, r#"'{"c": true, "b": 2}'"#];
+        let j = self.pick(&documents);
+        format!("({k}, {b}, {f}, {ok}, {at}, {j})")
+    }
+
+    fn statement_of_x(&mut self) -> String {
+        match self.random.random_range(0..6) {
+            0..=3 => {
+                let count = self.random.random_range(1..5);
+                let rows: Vec<String> = (0..count).map(|_| self.row_of_x()).collect();
+                format!("INSERT INTO x VALUES {}", rows.join(", "))
+            }
+            4 => format!("UPDATE x SET f = {}, b = {} WHERE ok", self.float(), self.large()),
+            _ => format!("DELETE FROM x WHERE k = {} OR b IS NULL", self.small()),
+        }
+    }
+
     fn statement(&mut self) -> String {
+        if self.random.random_bool(0.2) {
+            return self.statement_of_x();
+        }
         match self.random.random_range(0..10) {
             0..=3 => {
                 let rows: Vec<String> = (0..self.random.random_range(1..6))

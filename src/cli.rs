@@ -379,7 +379,7 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Benchmark::Nexmark { queries, events, workers, checkpoint_interval, json } => {
             if let Some(interval) = checkpoint_interval {
                 config::parse_duration(&interval)?;
-                warn!("this version keeps state in memory; no checkpoints are written");
+                warn!("the benchmark keeps its state in memory; no checkpoints are written");
             }
             let config = config(workers)?;
             bench::nexmark(NexmarkOptions { queries, events, json, config }).await?;

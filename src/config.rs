@@ -35,8 +35,14 @@ pub const SETTINGS: &[Setting] = &[
         name: "storage",
         default: "",
         unit: "URL",
-        doc: "Where state goes instead of the data directory: file:///path or memory://. \
-              This version keeps all state in memory.",
+        doc: "Where durable state goes: file:///path, or memory:// for none. \
+              Default: the folder storage of the data directory.",
+    },
+    Setting {
+        name: "checkpoint_interval",
+        default: "1s",
+        unit: "duration",
+        doc: "How often changed tables are written to files, which keeps the log short.",
     },
     Setting {
         name: "listen",
@@ -87,6 +93,7 @@ pub const SETTINGS: &[Setting] = &[
 pub struct ServerConfig {
     pub data_dir: PathBuf,
     pub storage: Storage,
+    pub checkpoint_interval: Duration,
     pub listen: SocketAddr,
     pub http: SocketAddr,
     pub workers: NonZeroUsize,
@@ -114,6 +121,7 @@ impl Default for ServerConfig {
         let mut config = ServerConfig {
             data_dir: PathBuf::new(),
             storage: Storage::DataDir,
+            checkpoint_interval: Duration::ZERO,
             listen: address,
             http: address,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -138,6 +146,7 @@ impl ServerConfig {
         let outcome = match name {
             "data_dir" => parse_path(value).map(|v| self.data_dir = v),
             "storage" => parse_storage(value).map(|v| self.storage = v),
+            "checkpoint_interval" => parse_duration(value).map(|v| self.checkpoint_interval = v),
             "listen" => parse_address(value).map(|v| self.listen = v),
             "http" => parse_address(value).map(|v| self.http = v),
             "workers" => parse_count(value).map(|v| self.workers = v),
@@ -173,7 +182,7 @@ fn parse_storage(text: &str) -> Result<Storage> {
         Some(("file", path)) if path.starts_with('/') => Ok(Storage::Directory(path.into())),
         Some((scheme @ ("s3" | "gs" | "az"), _)) => {
             Err(Error::unsupported(format!("{scheme}:// storage"))
-                .hint("Use file:///path, memory://, or --data-dir."))
+                .hint("Use file:///path, or --data-dir, on a disk that is backed up."))
         }
         _ => Err(invalid(format!("{text:?} is not a storage URL"))
             .hint("Use file:///path or memory://.")),

@@ -26,6 +26,7 @@ pub mod observe;
 pub mod formats;
 pub mod functions;
 pub mod plan;
+pub mod storage;
 
 pub mod catalog;
 pub mod connectors;

@@ -2,7 +2,7 @@
 //!
 //! 1. Both listeners are bound, so that a port in use is told at once.
 //! 2. HTTP answers "starting".
-//! 3. The data plane and the coordinator start.
+//! 3. The storage is claimed; the data plane and the coordinator start over what is in it.
 //! 4. SQL clients are served; HTTP answers "ok".
 //!
 //! Stopping goes the other way: no new clients, running statements get `shutdown_timeout`, then
@@ -16,12 +16,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, Storage};
 use crate::coordinator::command::Database;
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use crate::coordinator::recovery;
 use crate::frontend::pgwire as postgres_wire;
 use crate::observe::clock::Clock;
 use crate::observe::process;
+use crate::storage::store::Store;
 use crate::types::error::{Error, Result};
 use crate::web::api::{self, Health, Phase};
 
@@ -66,7 +68,7 @@ impl Server {
         let web_shutdown = CancellationToken::new();
         let web = tokio::spawn(api::serve(http, health.clone(), web_shutdown.clone()));
 
-        let started = start_coordinator(&config, &clock).and_then(|coordinator| {
+        let started = start_coordinator(&config, &clock).await.and_then(|coordinator| {
             let database = Database::new(coordinator.clone(), clock.clone())?;
             Ok((coordinator, database))
         });
@@ -126,11 +128,12 @@ impl Server {
         &self.database
     }
 
-    /// Waits until a part ends by itself, which it should not.
+    /// Waits until a part ends by itself, which it should not, or another server takes over.
     pub async fn failed(&mut self) -> Error {
         let outcome = tokio::select! {
             outcome = &mut self.clients => outcome,
             outcome = &mut self.web => outcome,
+            error = self.coordinator.failed() => return error,
         };
         match outcome {
             Ok(Ok(())) => Error::internal("a listener ended"),
@@ -191,12 +194,18 @@ async fn watch_memory(limit_bytes: u64) {
     }
 }
 
-/// The data plane and its coordinator.
-fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coordinator> {
-    let config = CoordinatorConfig {
+/// The data plane and its coordinator, over the storage.
+async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coordinator> {
+    let own = CoordinatorConfig {
         workers: config.workers.get(),
         epoch_interval_max: config.epoch_interval_max,
         lock_timeout: config.lock_timeout,
     };
-    Coordinator::start(config, clock.clone())
+    let directory = match &config.storage {
+        Storage::Memory => return Coordinator::start(own, clock.clone()),
+        Storage::DataDir => config.data_dir.join("storage"),
+        Storage::Directory(directory) => directory.clone(),
+    };
+    let store = Store::directory(&directory)?;
+    recovery::open(own, clock.clone(), store, config.checkpoint_interval).await
 }

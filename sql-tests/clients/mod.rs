@@ -25,7 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is installed. The versions are part of the folder's name: a new one is installed afresh.
-const PYTHON_DRIVERS: [&str; 2] = ["psycopg[binary]==3.3.9", "asyncpg==0.32.0"];
+const PSYCOPG: &str = "psycopg[binary]==3.3.9";
+const ASYNCPG: &str = "asyncpg==0.32.0";
+const SQLALCHEMY: &str = "sqlalchemy==2.1.9";
 const JDBC_VERSION: &str = "42.7.7";
 const NODE_POSTGRES_VERSION: &str = "8.23.1";
 
@@ -158,15 +160,17 @@ fn installed(
     Ok(folder)
 }
 
-/// A Python with one driver in it.
-fn python(driver: &str) -> Result<PathBuf, String> {
-    let name = driver.replace(['[', ']', '='], "-");
+/// A Python with these packages in it.
+fn python(packages: &[&str]) -> Result<PathBuf, String> {
+    let name = packages.join("-").replace(['[', ']', '='], "-");
     let folder = installed(&name, |folder| {
         let path = folder.to_str().ok_or("the target folder's path is not UTF-8")?;
         succeed(command("python3", &["-m", "venv", path]))?;
         let python = folder.join("bin/python");
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", driver];
-        succeed(command(python, &install)).map(|_| ())
+        let mut install =
+            command(python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        install.args(packages);
+        succeed(install).map(|_| ())
     })?;
     Ok(folder.join("bin/python"))
 }
@@ -181,16 +185,23 @@ fn check_passed(client: &str, output: &Output) {
 
 #[test]
 fn psycopg() {
-    let Some(python) = needed("psycopg", python(PYTHON_DRIVERS[0])) else { return };
+    let Some(python) = needed("psycopg", python(&[PSYCOPG])) else { return };
     let client = command(python, &[&script("psycopg_client.py")]);
     check_passed("psycopg", &TestServer::start().run_program(client, b""));
 }
 
 #[test]
 fn asyncpg() {
-    let Some(python) = needed("asyncpg", python(PYTHON_DRIVERS[1])) else { return };
+    let Some(python) = needed("asyncpg", python(&[ASYNCPG])) else { return };
     let client = command(python, &[&script("asyncpg_client.py")]);
     check_passed("asyncpg", &TestServer::start().run_program(client, b""));
+}
+
+#[test]
+fn sqlalchemy() {
+    let Some(python) = needed("SQLAlchemy", python(&[PSYCOPG, SQLALCHEMY])) else { return };
+    let client = command(python, &[&script("sqlalchemy_client.py")]);
+    check_passed("SQLAlchemy", &TestServer::start().run_program(client, b""));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Catalog objects, as plain data. Everything that can be computed from the SQL text is computed
 //! again by `sql`; what stands here is what other rooms need without parsing.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::{Field, SchemaRef};
+use serde::{Deserialize, Serialize};
 
 use crate::types::id::ObjectId;
 
@@ -87,6 +90,20 @@ pub struct ViewObject {
     pub query_sql: String,
     /// `search_path` and database at creation: what unqualified names meant.
     pub search_path: Vec<String>,
+}
+
+/// Who made an object, as far as planning its definition once more looks at it. Kept by the
+/// catalog for what is planned again after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definer {
+    /// When, in microseconds since 1970: what 'today' in a definition meant.
+    pub at_us: i64,
+    pub user: String,
+    /// The session's `TimeZone`.
+    pub time_zone: String,
+    pub search_path: Vec<String>,
+    /// What `current_setting()` knew, if the definition asks; names in lower case.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Object {

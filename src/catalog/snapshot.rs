@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalog::object::{Object, ObjectKind, ObjectName};
+use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -16,14 +16,16 @@ pub const DEFAULT_SCHEMA: &str = "public";
 /// One version of the catalog.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    version: u64,
-    next_id: u64,
+    pub(super) version: u64,
+    pub(super) next_id: u64,
     /// Database to its schemas.
-    databases: BTreeMap<String, Vec<String>>,
-    objects: BTreeMap<ObjectId, Arc<Object>>,
-    by_name: BTreeMap<ObjectName, ObjectId>,
+    pub(super) databases: BTreeMap<String, Vec<String>>,
+    pub(super) objects: BTreeMap<ObjectId, Arc<Object>>,
+    pub(super) by_name: BTreeMap<ObjectName, ObjectId>,
     /// COMMENT ON of objects (`None`) and of their columns; they go with the object.
-    comments: BTreeMap<(ObjectId, Option<usize>), String>,
+    pub(super) comments: BTreeMap<(ObjectId, Option<usize>), String>,
+    /// Of objects that are planned again after a restart; they go with the object.
+    pub(super) definers: BTreeMap<ObjectId, Arc<Definer>>,
 }
 
 /// One step from a version to the next.
@@ -49,6 +51,11 @@ pub enum Change {
         column: Option<usize>,
         text: Option<String>,
     },
+    /// Who made an object.
+    Define {
+        object: ObjectId,
+        definer: Arc<Definer>,
+    },
 }
 
 impl Default for Catalog {
@@ -63,6 +70,7 @@ impl Default for Catalog {
             objects: BTreeMap::new(),
             by_name: BTreeMap::new(),
             comments: BTreeMap::new(),
+            definers: BTreeMap::new(),
         }
     }
 }
@@ -104,6 +112,29 @@ impl Catalog {
         self.comments
             .range((id, None)..=(id, Some(usize::MAX)))
             .map(|((_, column), text)| (*column, text.as_str()))
+    }
+
+    /// Who made an object, where that counts.
+    pub fn definer(&self, id: ObjectId) -> Option<&Arc<Definer>> {
+        self.definers.get(&id)
+    }
+
+    /// The same version with only `ids` and what their definitions name, directly or through
+    /// others: names in them mean what they meant when they were made.
+    pub fn reduced_to(&self, ids: &[ObjectId]) -> Catalog {
+        let mut kept = std::collections::BTreeSet::new();
+        let mut open = ids.to_vec();
+        while let Some(id) = open.pop() {
+            if let Some(object) = self.objects.get(&id)
+                && kept.insert(id)
+            {
+                open.extend(&object.depends_on);
+            }
+        }
+        let mut reduced = self.clone();
+        reduced.objects.retain(|id, _| kept.contains(id));
+        reduced.by_name.retain(|_, id| kept.contains(id));
+        reduced
     }
 
     /// Objects that name `id` in their definition, directly.
@@ -225,6 +256,7 @@ impl Catalog {
                 })?;
                 self.by_name.remove(&object.name);
                 self.comments.retain(|(object, _), _| object != id);
+                self.definers.remove(id);
                 if let Some(dependant) = self.dependants(*id).next() {
                     return Err(Error::internal(format!(
                         "{} is dropped before its dependant {}",
@@ -250,6 +282,12 @@ impl Catalog {
                     Some(text) => self.comments.insert((*object, *column), text.clone()),
                     None => self.comments.remove(&(*object, *column)),
                 };
+            }
+            Change::Define { object, definer } => {
+                if !self.objects.contains_key(object) {
+                    return Err(Error::internal(format!("defined object {object} is gone")));
+                }
+                self.definers.insert(*object, definer.clone());
             }
         }
         Ok(())

@@ -110,7 +110,7 @@ impl Connection {
         let (answer, done) = oneshot::channel();
         let schema = completion.input.clone();
         let task = CopyTask {
-            coordinator: self.database.coordinator.clone(),
+            coordinator: self.write_coordinator(),
             running: running.clone(),
             table,
             completion,

@@ -4,7 +4,7 @@
 //! `create_object`, in which the coordinator sets up the data plane and publishes the catalog
 //! version, or `apply` for what has no data (databases, schemas, comments, replaced views).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::object::{
-    Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
+    Definer, Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
     WatermarkObject,
 };
 use crate::catalog::snapshot::{Change, no_schema};
@@ -131,7 +131,7 @@ impl Connection {
         let schema = table_schema(context, &create.name.name, &create.columns)?;
         let object = table_object(context, parsed, create, place.name, schema)?;
         let coordinator = &self.database.coordinator;
-        coordinator.replace_object(object, Install::Table(None), place.replaces).await?;
+        coordinator.replace_object(object, None, Install::Table(None), place.replaces).await?;
         Ok(())
     }
 
@@ -173,8 +173,9 @@ impl Connection {
             rows = concat(&object.schema, &collected.batches)?;
         }
         let count = rows.num_rows();
+        // Table and rows are one step: after a crash there are both or neither.
         let install = Install::Table(Some(rows));
-        self.database.coordinator.replace_object(object, install, place.replaces).await?;
+        self.database.coordinator.replace_object(object, None, install, place.replaces).await?;
         Ok(Response::Done { tag: format!("SELECT {count}") })
     }
 
@@ -215,8 +216,9 @@ impl Connection {
             schema: object.schema.clone(),
             watermark,
         };
-        let install = Install::Source(spec);
-        self.database.coordinator.replace_object(object, install, place.replaces).await?;
+        let (definer, install) = (Some(definer(context, parsed)), Install::Source(spec));
+        let coordinator = &self.database.coordinator;
+        coordinator.replace_object(object, definer, install, place.replaces).await?;
         Ok(())
     }
 
@@ -304,7 +306,8 @@ impl Connection {
         }
         let install = Install::Dataflow(planned.lower()?);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
-        let create = self.database.coordinator.replace_object(object, install, replaces);
+        let definer = Some(definer(context, parsed));
+        let create = self.database.coordinator.replace_object(object, definer, install, replaces);
         running.wait(create).await?;
         Ok(())
     }
@@ -515,6 +518,19 @@ pub(super) fn wrong_kind(object: &Object, wanted: Noun) -> Error {
 /// `MATERIALIZED VIEW`.
 pub(super) fn upper(kind: Noun) -> String {
     kind.as_str().to_uppercase()
+}
+
+/// What planning `parsed` once more must look at.
+fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
+    // All settings are many, and hardly any definition asks for one.
+    let asks = parsed.sql.to_lowercase().contains("current_setting");
+    Definer {
+        at_us: context.now.timestamp_micros(),
+        user: context.user.clone(),
+        time_zone: context.time_zone.clone(),
+        search_path: context.search_path.clone(),
+        settings: if asks { context.settings.as_ref().clone() } else { BTreeMap::new() },
+    }
 }
 
 /// A query that a definition keeps: without parameters.

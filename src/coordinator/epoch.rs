@@ -57,9 +57,10 @@ pub enum Decision {
 }
 
 impl Epochs {
-    pub fn new(workers: usize, interval_max: Duration) -> Epochs {
+    /// `closed` is the epoch before the first.
+    pub fn new(workers: usize, closed: Epoch, interval_max: Duration) -> Epochs {
         Epochs {
-            open: Epoch(1),
+            open: closed.next(),
             interval_max,
             closed_at: Moment::ZERO,
             touched_at: None,
@@ -67,7 +68,7 @@ impl Epochs {
             urgent: false,
             admission_wanted: false,
             moves: 0,
-            computed: vec![Epoch(0); workers],
+            computed: vec![closed; workers],
         }
     }
 
@@ -178,13 +179,13 @@ mod tests {
 
     #[test]
     fn an_idle_server_closes_nothing() {
-        let epochs = Epochs::new(2, 10 * MS);
+        let epochs = Epochs::new(2, Epoch(0), 10 * MS);
         assert_eq!(epochs.decide(MS * 100_000), Decision::Wait);
     }
 
     #[test]
     fn a_write_closes_its_epoch_at_once_and_the_next_waits_until_it_is_computed() {
-        let mut epochs = Epochs::new(2, 10 * MS);
+        let mut epochs = Epochs::new(2, Epoch(0), 10 * MS);
         epochs.touch(5 * MS);
         assert_eq!(epochs.decide(5 * MS), Decision::Close);
         assert_eq!(epochs.close(5 * MS, 0), Epoch(1));
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_busy_source_is_given_time_and_a_drained_one_is_not_waited_for() {
-        let mut epochs = Epochs::new(1, 10 * MS);
+        let mut epochs = Epochs::new(1, Epoch(0), 10 * MS);
         epochs.source_touched(Epoch(1), 20 * MS);
         assert_eq!(epochs.decide(21 * MS), Decision::WaitUntil(30 * MS));
         assert_eq!(epochs.decide(30 * MS), Decision::Close);
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn many_dataflows_lengthen_epochs_and_a_reader_does_not_wait_for_that() {
-        let mut epochs = Epochs::new(1, 10 * MS);
+        let mut epochs = Epochs::new(1, Epoch(0), 10 * MS);
         epochs.touch(MS);
         epochs.close(MS, 40);
         epochs.computed_by(0, Epoch(1));
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_source_that_wants_in_closes_an_empty_epoch() {
-        let mut epochs = Epochs::new(1, 10 * MS);
+        let mut epochs = Epochs::new(1, Epoch(0), 10 * MS);
         epochs.want_admission();
         assert_eq!(epochs.decide(MS), Decision::Close);
         epochs.close(MS, 0);

@@ -3,7 +3,12 @@
 //! Clients ask through [`Coordinator`]; workers tell through reports; both are handled one by one,
 //! so every decision has one place and one order. After each event
 //! [`State::pump`] does what has become possible: installs waiting dataflows at a quiet moment,
-//! closes the epoch, completes flushes.
+//! closes the epoch, completes flushes, begins a checkpoint.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `definitions.rs` | changes of the catalog, one after the other |
+//! | `durable.rs` | the log, who waits for it, and checkpoints |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +18,17 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use crate::catalog::object::{Object, ObjectKind, ObjectName};
-use crate::catalog::pg_catalog::primary_key_name;
+use self::definitions::{Step, StepInLog};
+use self::durable::{Durable, StorageEvent};
+pub use self::durable::{DurableStart, LogStart};
+use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
-use crate::connectors;
+use crate::connectors::{self, Source};
 use crate::coordinator::epoch::{Decision, Epochs, Moment};
 use crate::coordinator::errors::{ErrorLog, ErrorRecord};
+use crate::coordinator::ground::GroundState;
 use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::subscription::{self, Subscription};
@@ -36,6 +44,9 @@ use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime};
+
+mod definitions;
+mod durable;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -68,6 +79,10 @@ pub struct Coordinator {
     catalog: Arc<RwLock<Arc<Catalog>>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     config: CoordinatorConfig,
+    /// Why the coordinator refuses everything; `None` while it works.
+    failure: watch::Receiver<Option<Error>>,
+    /// Writes through this handle are acknowledged before they are durable.
+    early: bool,
 }
 
 /// What the data plane must set up for a new object.
@@ -97,6 +112,8 @@ pub enum Pinned {
         parts: Vec<Snapshot>,
         /// How often the table had been written to; `None` for a view.
         version: Option<u64>,
+        /// Told when what the table has is durable; `None` when it was.
+        durable: Option<oneshot::Receiver<Result<()>>>,
     },
     /// The workers have not computed the epoch yet.
     Waiting(oneshot::Receiver<Result<RawView>>),
@@ -115,10 +132,20 @@ impl Pinned {
             *self = match answer.await.unwrap_or_else(|_| Err(stopping())) {
                 Ok(view) => {
                     let parts = view.parts.into_iter().map(|(_, part)| part).collect();
-                    Pinned::Taken { parts, version: None }
+                    Pinned::Taken { parts, version: None, durable: None }
                 }
                 Err(error) => Pinned::Failed(error),
             };
+        }
+        if let Pinned::Taken { durable: waiting @ Some(_), .. } = self {
+            let durable = match waiting {
+                Some(waiting) => waiting.await.unwrap_or_else(|_| Err(stopping())),
+                None => Ok(()),
+            };
+            *waiting = None;
+            if let Err(error) = durable {
+                *self = Pinned::Failed(error);
+            }
         }
         if let Pinned::Taken { parts, .. } = self {
             let mut rows = Vec::new();
@@ -211,11 +238,14 @@ type Reply<T> = oneshot::Sender<Result<T>>;
 struct Queues {
     from_clients: Receiver<Request>,
     from_workers: Receiver<Report>,
+    /// A few for each object of the log and each checkpoint.
+    from_storage: Receiver<StorageEvent>,
 }
 
 enum Event {
     Client(Request),
     Worker(Report),
+    Storage(StorageEvent),
 }
 
 impl Queues {
@@ -228,6 +258,11 @@ impl Queues {
                 // The workers go after this thread.
                 Err(_) => Event::Client(Request::Stop),
             }),
+            recv(self.from_storage) -> event => Some(match event {
+                Ok(event) => Event::Storage(event),
+                // Kept open by this thread.
+                Err(_) => Event::Client(Request::Stop),
+            }),
             recv(self.from_clients) -> request => {
                 Some(Event::Client(request.unwrap_or(Request::Stop)))
             }
@@ -235,27 +270,75 @@ impl Queues {
         }
     }
 
-    /// The next event that is there already: reports first, for they end what others wait for.
+    /// The next event that is there already: clients last, for the others end what they wait for.
     fn next(&self) -> Option<Event> {
-        let report = self.from_workers.try_recv().ok().map(Event::Worker);
+        let stored = self.from_storage.try_recv().ok().map(Event::Storage);
+        let report = stored.or_else(|| self.from_workers.try_recv().ok().map(Event::Worker));
         report.or_else(|| self.from_clients.try_recv().ok().map(Event::Client))
     }
 }
 
 enum Request {
-    Create { creation: Box<Creation>, install: Install, reply: Reply<ObjectId> },
-    Apply { changes: Vec<Change>, reply: Reply<()> },
-    Read { objects: Vec<ObjectId>, reply: Reply<RawView> },
-    Pin { objects: Vec<ObjectId>, reply: oneshot::Sender<HashMap<ObjectId, Pinned>> },
-    Lookup { table: ObjectId, keys: RecordBatch, reply: Reply<RecordBatch> },
-    Lock { id: LockId, tables: Vec<ObjectId>, reply: oneshot::Sender<()> },
+    Create {
+        creation: Box<Creation>,
+        install: Install,
+        reply: Reply<ObjectId>,
+    },
+    /// Builds the dataflow of a view that is in the catalog already.
+    Restore {
+        object: Arc<Object>,
+        plan: Plan,
+        reply: Reply<ObjectId>,
+    },
+    /// The object is in the catalog, and cannot be built.
+    RestoreFailed {
+        object: Arc<Object>,
+        error: Error,
+    },
+    Checkpoint {
+        reply: Reply<()>,
+    },
+    Apply {
+        changes: Vec<Change>,
+        reply: Reply<()>,
+    },
+    Read {
+        objects: Vec<ObjectId>,
+        reply: Reply<RawView>,
+    },
+    Pin {
+        objects: Vec<ObjectId>,
+        reply: oneshot::Sender<HashMap<ObjectId, Pinned>>,
+    },
+    Lookup {
+        table: ObjectId,
+        keys: RecordBatch,
+        reply: Reply<RecordBatch>,
+    },
+    Lock {
+        id: LockId,
+        tables: Vec<ObjectId>,
+        reply: oneshot::Sender<()>,
+    },
     Unlock(LockId),
-    Write { lock: Option<LockId>, write: WaitingWrite },
-    Subscribe { plan: Plan, reply: Reply<Subscription> },
+    Write {
+        lock: Option<LockId>,
+        write: WaitingWrite,
+    },
+    Subscribe {
+        plan: Plan,
+        reply: Reply<Subscription>,
+    },
     Unsubscribe(ObjectId),
-    Flush { reply: Reply<Epoch> },
-    Sources { reply: oneshot::Sender<Vec<SourceStatus>> },
-    Errors { reply: oneshot::Sender<Vec<ErrorRecord>> },
+    Flush {
+        reply: Reply<Epoch>,
+    },
+    Sources {
+        reply: oneshot::Sender<Vec<SourceStatus>>,
+    },
+    Errors {
+        reply: oneshot::Sender<Vec<ErrorRecord>>,
+    },
     Stop,
 }
 
@@ -302,29 +385,58 @@ impl Claim {
 }
 
 impl Coordinator {
-    /// Starts the workers and the coordinator's thread.
+    /// Starts the workers and the coordinator's thread, with nothing in the catalog and without
+    /// a storage: everything is gone when it stops.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(config: CoordinatorConfig, clock: Clock) -> Result<Coordinator> {
+        let ground = GroundState { next_id: 1, ..GroundState::default() };
+        Coordinator::start_from(config, clock, ground, Vec::new(), None)
+    }
+
+    /// Starts over what a storage has: tables are there when this returns, and so are `sources`;
+    /// views are restored one by one.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_from(
+        config: CoordinatorConfig,
+        clock: Clock,
+        ground: GroundState,
+        sources: Vec<(SourceSpec, Arc<dyn Source>)>,
+        durable: Option<DurableStart>,
+    ) -> Result<Coordinator> {
         let (requests, from_clients) = unbounded();
         let (reports, from_workers) = bounded(REPORTS_MAX);
+        let (storage_events, from_storage) = unbounded();
         let workers = Workers::start(
             config.workers,
+            ground.epoch,
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
             }),
         )?;
-        let catalog = Arc::new(RwLock::new(Arc::new(Catalog::default())));
-        let state = State::new(workers, catalog.clone(), requests.clone(), &config, clock);
-        let queues = Queues { from_clients, from_workers };
+        let start = |start| Durable::start(start, storage_events.clone());
+        let durable = durable.map(start).transpose()?;
+        let catalog = Arc::new(RwLock::new(Arc::new(ground.catalog.clone())));
+        let (failure_sender, failure) = watch::channel(None);
+        let mut state = State {
+            epochs: Epochs::new(workers.count(), ground.epoch, config.epoch_interval_max),
+            durable,
+            failure: failure_sender,
+            _storage_events: storage_events,
+            ..State::new(workers, catalog.clone(), requests.clone(), clock)
+        };
+        state.lay_ground(ground, sources);
+        let queues = Queues { from_clients, from_workers, from_storage };
         let thread = std::thread::Builder::new()
             .name("coordinator".into())
             .spawn(move || state.run(queues))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
         let places = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Ok(Coordinator { requests, places, catalog, thread, config })
+        Ok(Coordinator { requests, places, catalog, thread, config, failure, early: false })
     }
 
     /// Ends the workers and the thread, and waits for them. Every later call fails.
@@ -339,6 +451,23 @@ impl Coordinator {
 
     pub fn config(&self) -> &CoordinatorConfig {
         &self.config
+    }
+
+    /// A handle whose writes are acknowledged before they are durable, or not.
+    #[must_use]
+    pub fn acknowledging_early(&self, early: bool) -> Coordinator {
+        Coordinator { early, ..self.clone() }
+    }
+
+    /// Waits until the coordinator refuses everything, which it does when another server has
+    /// taken over its storage; gives the reason.
+    pub async fn failed(&self) -> Error {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_else(stopping),
+            // It was stopped.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T> {
@@ -359,22 +488,48 @@ impl Coordinator {
     /// # Errors
     /// When the name is taken, or a dependency has gone meanwhile; then nothing is left behind.
     pub async fn create_object(&self, object: Object, install: Install) -> Result<ObjectId> {
-        self.replace_object(object, install, None).await
+        self.replace_object(object, None, install, None).await
     }
 
     /// The same in the place of `replaces`, which has the same name and goes in the same step: it
-    /// can be read until the new object can.
+    /// can be read until the new object can. `definer` is for what is planned again after a
+    /// restart.
     ///
     /// # Errors
     /// Also when something depends on `replaces`; then it stays.
     pub async fn replace_object(
         &self,
         object: Object,
+        definer: Option<Definer>,
         install: Install,
         replaces: Option<ObjectId>,
     ) -> Result<ObjectId> {
-        let creation = Box::new(Creation { object, replaces });
+        let definer = definer.map(Arc::new);
+        let creation = Box::new(Creation { object, definer, replaces });
         self.ask(|reply| Request::Create { creation, install, reply }).await?
+    }
+
+    /// Builds the dataflow of a materialized view that is in the catalog already; when this
+    /// returns, it has its content.
+    ///
+    /// # Errors
+    /// When it cannot be built; then reading it gives that error.
+    pub async fn restore_view(&self, object: Arc<Object>, plan: Plan) -> Result<ObjectId> {
+        self.ask(|reply| Request::Restore { object, plan, reply }).await?
+    }
+
+    /// Says why an object of the catalog cannot be read.
+    pub fn restore_failed(&self, object: Arc<Object>, error: Error) {
+        // The coordinator has gone only when the server stops.
+        let _ = self.requests.send(Request::RestoreFailed { object, error });
+    }
+
+    /// Waits until everything up to now is in a checkpoint.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.ask(|reply| Request::Checkpoint { reply }).await?
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
@@ -447,9 +602,12 @@ impl Coordinator {
         writes: Vec<TableWrite>,
     ) -> Result<WriteOutcome> {
         let lock = lock.map(|lock| lock.id);
-        let claim = Claim::default();
-        self.ask(|reply| Request::Write { lock, write: WaitingWrite { writes, claim, reply } })
-            .await?
+        let (claim, early) = (Claim::default(), self.early);
+        self.ask(|reply| {
+            let write = WaitingWrite { writes, claim, early, reply };
+            Request::Write { lock, write }
+        })
+        .await?
     }
 
     /// The same without a lock, for a statement that may be cancelled while it waits in line: who
@@ -461,7 +619,7 @@ impl Coordinator {
         let place = self.places.clone().acquire_owned().await.map_err(|_| stopping())?;
         let (reply, answer) = oneshot::channel();
         let claim = Claim::default();
-        let write = WaitingWrite { writes, claim: claim.clone(), reply };
+        let write = WaitingWrite { writes, claim: claim.clone(), early: self.early, reply };
         let request = Request::Write { lock: None, write };
         self.requests.send(request).map_err(|_| stopping())?;
         Ok(PendingWrite { answer, claim, _place: place })
@@ -539,13 +697,15 @@ struct NewDataflow {
 }
 
 enum Purpose {
-    View { creation: Box<Creation>, reply: Reply<ObjectId> },
+    View { creation: Box<Creation>, made: Made, reply: Reply<ObjectId> },
     Subscription { reply: Reply<Subscription> },
 }
 
 /// An object that is to be in the catalog.
 struct Creation {
     object: Object,
+    /// Who made it, for what is planned again after a restart.
+    definer: Option<Arc<Definer>>,
     /// What it takes the place of, which goes in the same step.
     replaces: Option<ObjectId>,
 }
@@ -554,13 +714,24 @@ impl Creation {
     fn changes(&self) -> Vec<Change> {
         let mut changes: Vec<Change> = self.replaces.map(Change::DropObject).into_iter().collect();
         changes.push(Change::CreateObject(Arc::new(self.object.clone())));
+        let object = self.object.id;
+        changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
         changes
     }
+}
+
+/// How a view came to be.
+enum Made {
+    /// By a statement: it goes into the catalog when it has its content.
+    Now,
+    /// It was there before the server started, and stays when it cannot be built.
+    Before,
 }
 
 /// A view whose initial content is being computed.
 struct Hydrating {
     creation: Box<Creation>,
+    made: Made,
     reply: Reply<ObjectId>,
     workers_left: HashSet<usize>,
 }
@@ -569,6 +740,8 @@ struct PendingRead {
     view: RawView,
     /// Answers still to come, per view.
     missing: BTreeMap<ObjectId, usize>,
+    /// The record of the log that must be durable before the answer.
+    horizon: u64,
     reply: Reply<RawView>,
 }
 
@@ -603,6 +776,16 @@ struct State {
     flushes: Vec<PendingFlush>,
     locks: Locks<WaitingWrite>,
     errors: ErrorLog,
+    /// Changes of the catalog that wait, and the one that is in the log.
+    steps: VecDeque<Step>,
+    step_in_log: Option<StepInLog>,
+    /// `None`: nothing outlives the process.
+    durable: Option<Durable>,
+    /// Why everything is refused.
+    halted: Option<Error>,
+    failure: watch::Sender<Option<Error>>,
+    /// Keeps the queue open without a storage, too.
+    _storage_events: Sender<StorageEvent>,
     stop: bool,
 }
 
@@ -610,6 +793,8 @@ struct State {
 struct WaitingWrite {
     writes: Vec<TableWrite>,
     claim: Claim,
+    /// Need not be durable when it is answered.
+    early: bool,
     reply: Reply<WriteOutcome>,
 }
 
@@ -618,11 +803,10 @@ impl State {
         workers: Workers,
         catalog: Arc<RwLock<Arc<Catalog>>>,
         requests: Sender<Request>,
-        config: &CoordinatorConfig,
         clock: Clock,
     ) -> State {
         State {
-            epochs: Epochs::new(workers.count(), config.epoch_interval_max),
+            epochs: Epochs::new(workers.count(), Epoch(0), Duration::ZERO),
             workers,
             catalog,
             requests,
@@ -641,7 +825,29 @@ impl State {
             flushes: Vec::new(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
+            steps: VecDeque::new(),
+            step_in_log: None,
+            durable: None,
+            halted: None,
+            failure: watch::Sender::new(None),
+            _storage_events: unbounded().0,
             stop: false,
+        }
+    }
+
+    /// Sets up what was there before the server started.
+    fn lay_ground(&mut self, ground: GroundState, sources: Vec<(SourceSpec, Arc<dyn Source>)>) {
+        self.next_id = ground.next_id.max(1);
+        for (id, table) in ground.tables {
+            self.tables.insert(id, table);
+            self.add_running(id, vec![], RunningKind::Table);
+            self.workers.send(Command::CreateTable(id));
+        }
+        for (spec, source) in sources {
+            self.install_source(spec, source);
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.replayed(ground.changed, ground.catalog_changed);
         }
     }
 
@@ -665,30 +871,51 @@ impl State {
         // A worker that waits to report must not wait for ever.
         drop(queues);
         self.workers.stop();
+        // Writes what waits for the log.
+        self.durable = None;
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Client(request) => self.handle_request(request),
+            Event::Client(request) => match &self.halted {
+                None => self.handle_request(request),
+                Some(_) if matches!(request, Request::Stop) => self.stop = true,
+                Some(error) => State::refuse(request, error),
+            },
             Event::Worker(report) => self.handle_report(report),
+            Event::Storage(event) => self.storage_event(event),
         }
     }
 
     fn handle_request(&mut self, request: Request) {
         match request {
             Request::Create { creation, install, reply } => self.create(creation, install, reply),
-            Request::Apply { changes, reply } => {
-                let result = self.apply(&changes);
-                let _ = reply.send(result);
+            Request::Restore { object, plan, reply } => {
+                let id = object.id;
+                let object = object.as_ref().clone();
+                let creation = Box::new(Creation { object, definer: None, replaces: None });
+                let purpose = Purpose::View { creation, made: Made::Before, reply };
+                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
             }
+            Request::RestoreFailed { object, error } => self.add_failed(&object, error),
+            Request::Apply { changes, reply } => {
+                self.steps.push_back(Step::Apply { changes, reply });
+                self.run_steps();
+            }
+            Request::Checkpoint { reply } => self.want_checkpoint(reply),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
                 let _ = reply.send(self.pin(&objects));
             }
             Request::Lookup { table, keys, reply } => {
-                let _ = reply.send(match self.tables.get(&table) {
+                let found = match self.tables.get(&table) {
                     Some(rows) => rows.lookup(&keys),
                     None => Err(dependency_gone("the statement")),
+                };
+                let horizon = self.read_horizon(&[table]);
+                self.hold(horizon, false, move |durable| {
+                    // The client may have gone.
+                    let _ = reply.send(durable.and(found));
                 });
             }
             Request::Lock { id, tables, reply } => {
@@ -763,6 +990,13 @@ impl State {
 
     /// Does what has become possible; when to look again without an event.
     fn pump(&mut self) -> Option<Moment> {
+        let checkpoint = self.checkpoint_if_due();
+        self.run_steps();
+        let epoch = self.pump_epochs();
+        epoch.into_iter().chain(checkpoint).min()
+    }
+
+    fn pump_epochs(&mut self) -> Option<Moment> {
         self.install_new_dataflows();
         self.complete_flushes();
         match self.epochs.decide(self.now()) {
@@ -896,38 +1130,43 @@ fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
 impl State {
     fn create(&mut self, mut creation: Box<Creation>, install: Install, reply: Reply<ObjectId>) {
         creation.object.id = self.new_id();
-        match self.try_create(&creation, install) {
-            Ok(Some(plan)) => {
-                let id = creation.object.id;
-                let purpose = Purpose::View { creation, reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
-            }
-            Ok(None) => {
-                let _ = reply.send(Ok(creation.object.id));
-            }
-            Err(error) => {
-                let _ = reply.send(Err(error));
+        match install {
+            Install::Dataflow(plan) => match self.check_new_view(&creation, &plan) {
+                Ok(()) => {
+                    let id = creation.object.id;
+                    let purpose = Purpose::View { creation, made: Made::Now, reply };
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            install => {
+                self.steps.push_back(Step::Create { creation, install, reply });
+                self.run_steps();
             }
         }
     }
 
-    /// The objects that are being created: their dataflows wait or are filled.
+    /// The objects that are being created: their dataflows wait or are filled, or they wait to be
+    /// published.
     fn being_made(&self) -> impl Iterator<Item = &Creation> {
         let filled = self.hydrating.values().map(|h| h.creation.as_ref());
-        filled.chain(self.new_dataflows.iter().filter_map(|new| match &new.purpose {
+        let published = self.steps.iter().filter_map(|step| match step {
+            Step::Publish { creation, .. } => Some(creation.as_ref()),
+            _ => None,
+        });
+        let waiting = self.new_dataflows.iter().filter_map(|new| match &new.purpose {
             Purpose::View { creation, .. } => Some(creation.as_ref()),
             Purpose::Subscription { .. } => None,
-        }))
+        });
+        filled.chain(published).chain(waiting)
     }
 
-    /// Creates what needs no waiting; the plan of what does.
-    fn try_create(&mut self, creation: &Creation, install: Install) -> Result<Option<Plan>> {
+    /// What can be said against an object before anything of it is made.
+    fn check_new(&self, creation: &Creation) -> Result<Catalog> {
         let object = &creation.object;
         let catalog = self.catalog();
-        for dependency in &object.depends_on {
-            if catalog.get(*dependency).is_none() {
-                return Err(dependency_gone(&object.name.name));
-            }
+        if object.depends_on.iter().any(|dependency| catalog.get(*dependency).is_none()) {
+            return Err(dependency_gone(&object.name.name));
         }
         if self.being_made().any(|other| other.object.name == object.name) {
             return Err(Error::user(
@@ -936,48 +1175,12 @@ impl State {
             ));
         }
         self.check_replaced(creation)?;
-        let next = catalog.apply(&creation.changes())?;
-        match install {
-            Install::Nothing => {}
-            Install::Table(rows) => {
-                let ObjectKind::Table(definition) = &object.kind else {
-                    return Err(Error::internal("only tables are installed as tables"));
-                };
-                let key = definition.primary_key.clone();
-                let key_name = primary_key_name(object);
-                let mut table = Table::new(key_name, object.schema.clone(), key)?;
-                if let Some(rows) = rows {
-                    // No dataflow reads the table yet: who does later begins with its content.
-                    let on_conflict = WriteConflict::Error;
-                    table.write(WriteChange::Insert { rows, on_conflict })?;
-                }
-                self.tables.insert(object.id, table);
-                self.add_running(object.id, vec![], RunningKind::Table);
-                self.workers.send(Command::CreateTable(object.id));
-            }
-            Install::Source(mut spec) => {
-                spec.object = object.id;
-                let source = connectors::open_source(
-                    &spec.connector,
-                    &spec.options,
-                    Some(spec.physical_schema.clone()),
-                )?;
-                let metrics = Arc::new(SourceMetrics::default());
-                let bounded = source.bounded();
-                let kind = RunningKind::Source { metrics: metrics.clone(), bounded };
-                self.add_running(object.id, vec![], kind);
-                self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
-            }
-            Install::Dataflow(plan) => {
-                operators::check(&plan)?;
-                return Ok(Some(plan));
-            }
-        }
-        self.set_catalog(next);
-        if let Some(replaced) = creation.replaces {
-            self.drop_running(replaced);
-        }
-        Ok(None)
+        catalog.apply(&creation.changes())
+    }
+
+    fn check_new_view(&self, creation: &Creation, plan: &Plan) -> Result<()> {
+        self.check_new(creation)?;
+        operators::check(plan)
     }
 
     /// What is replaced must be there, and nothing may depend on it.
@@ -1016,28 +1219,16 @@ impl State {
         self.running.insert(id, Running { reads, kind, failed: None });
     }
 
-    fn apply(&mut self, changes: &[Change]) -> Result<()> {
-        for change in changes {
-            if let Change::DropObject(id) = change {
-                let filled = self.hydrating.values().map(|h| &h.creation.object);
-                let user = filled.into_iter().find(|o| o.depends_on.contains(id));
-                if let Some(user) = user {
-                    return Err(Error::user(
-                        SqlState::OBJECT_IN_USE,
-                        format!("\"{}\" is being created over it", user.name.name),
-                    )
-                    .retryable());
-                }
+    /// An object of the catalog that cannot be built: reading it gives the error.
+    fn add_failed(&mut self, object: &Object, error: Error) {
+        let kind = match &object.kind {
+            ObjectKind::Source(source) => {
+                RunningKind::Source { metrics: Arc::default(), bounded: source.bounded }
             }
-        }
-        let next = self.catalog().apply(changes)?;
-        self.set_catalog(next);
-        for change in changes {
-            if let Change::DropObject(id) = change {
-                self.drop_running(*id);
-            }
-        }
-        Ok(())
+            _ => RunningKind::View { last_affected: self.epochs.closed(), snapshot: None },
+        };
+        let reads = object.depends_on.clone();
+        self.running.insert(object.id, Running { reads, kind, failed: Some(error) });
     }
 
     /// Takes an object out of the data plane, with the subscriptions that read it.
@@ -1117,7 +1308,12 @@ impl State {
             (error, _) => {
                 let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
                 match purpose {
-                    Purpose::View { reply, .. } => drop(reply.send(Err(error))),
+                    Purpose::View { creation, made, reply } => {
+                        if let Made::Before = made {
+                            self.add_failed(&creation.object, error.clone());
+                        }
+                        drop(reply.send(Err(error)));
+                    }
                     Purpose::Subscription { reply } => drop(reply.send(Err(error))),
                 }
                 return;
@@ -1125,21 +1321,26 @@ impl State {
         };
         let as_of = self.epochs.closed();
         let (name, kind, result) = match purpose {
-            Purpose::View { creation, reply } => {
+            Purpose::View { creation, made, reply } => {
                 let name = creation.object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
-                self.hydrating.insert(id, Hydrating { creation, reply, workers_left });
+                self.hydrating.insert(id, Hydrating { creation, made, reply, workers_left });
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 (name, kind, DataflowResult::Materialize)
             }
             Purpose::Subscription { reply } => {
                 let requests = self.requests.clone();
                 let schema = plan.root.schema();
-                let (sender, subscription) =
-                    subscription::channel(schema, self.workers.count(), as_of, move || {
+                let (sender, subscription) = subscription::channel(
+                    schema,
+                    self.workers.count(),
+                    as_of,
+                    self.gate(),
+                    move || {
                         // The coordinator has gone only when the server stops.
                         let _ = requests.send(Request::Unsubscribe(id));
-                    });
+                    },
+                );
                 let result = DataflowResult::Subscribe(sender.for_workers());
                 let _ = reply.send(Ok(subscription));
                 ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
@@ -1181,24 +1382,14 @@ impl State {
         if !hydrating.workers_left.is_empty() {
             return;
         }
-        let Hydrating { creation, reply, .. } = self.hydrating.remove(&object).expect("just found");
-        let created =
-            self.check_replaced(&creation).and_then(|()| self.catalog().apply(&creation.changes()));
-        match created {
-            Ok(catalog) => {
-                self.set_catalog(catalog);
-                if let Some(replaced) = creation.replaces {
-                    self.drop_running(replaced);
-                }
-                if reply.send(Ok(object)).is_err() {
-                    // The client has gone; what it asked for stays, as in any database.
-                    tracing::debug!(%object, "created for a client that has gone");
-                }
+        let Hydrating { creation, made, reply, .. } =
+            self.hydrating.remove(&object).expect("just found");
+        match made {
+            Made::Now => {
+                self.steps.push_back(Step::Publish { creation, reply });
+                self.run_steps();
             }
-            Err(error) => {
-                self.drop_running(object);
-                let _ = reply.send(Err(error));
-            }
+            Made::Before => drop(reply.send(Ok(object))),
         }
     }
 
@@ -1210,6 +1401,9 @@ impl State {
         for id in stopped {
             if let Some(hydrating) = self.hydrating.remove(&id) {
                 self.drop_running(id);
+                if let Made::Before = hydrating.made {
+                    self.add_failed(&hydrating.creation.object, error.clone());
+                }
                 let _ = hydrating.reply.send(Err(error.clone()));
                 continue;
             }
@@ -1245,8 +1439,9 @@ fn dependency_gone(what: &str) -> Error {
 impl State {
     fn read(&mut self, objects: Vec<ObjectId>, reply: Reply<RawView>) {
         self.close_written();
+        let horizon = self.read_horizon(&objects);
         match self.begin_read(&objects) {
-            Ok(began) => self.go_on_reading(began, reply),
+            Ok(began) => self.go_on_reading(began, horizon, reply),
             Err(error) => {
                 let _ = reply.send(Err(error));
             }
@@ -1261,16 +1456,15 @@ impl State {
     }
 
     /// Answers when nothing is missing, else asks the workers.
-    fn go_on_reading(&mut self, began: BeganRead, reply: Reply<RawView>) {
+    fn go_on_reading(&mut self, began: BeganRead, horizon: u64, reply: Reply<RawView>) {
         let BeganRead { view, missing } = began;
         if missing.is_empty() {
-            let _ = reply.send(Ok(view));
-            return;
+            return self.answer_read(horizon, view, reply);
         }
         let request = self.next_read;
         self.next_read += 1;
         let objects = Arc::new(missing.keys().copied().collect());
-        self.reads.insert(request, PendingRead { view, missing, reply });
+        self.reads.insert(request, PendingRead { view, missing, horizon, reply });
         self.workers.send(Command::Snapshot { request, objects });
     }
 
@@ -1279,14 +1473,16 @@ impl State {
         self.close_written();
         let mut pinned = HashMap::with_capacity(objects.len());
         for object in objects {
+            let horizon = self.read_horizon(&[*object]);
             let content = match self.begin_read(&[*object]) {
                 Ok(BeganRead { view, missing }) if missing.is_empty() => Pinned::Taken {
                     parts: view.parts.into_iter().map(|(_, part)| part).collect(),
                     version: self.tables.get(object).map(Table::version),
+                    durable: self.wait_for_log(horizon),
                 },
                 Ok(began) => {
                     let (reply, answer) = oneshot::channel();
-                    self.go_on_reading(began, reply);
+                    self.go_on_reading(began, horizon, reply);
                     Pinned::Waiting(answer)
                 }
                 Err(error) => Pinned::Failed(error),
@@ -1356,8 +1552,16 @@ impl State {
         }
         if read.missing.is_empty() {
             let read = self.reads.remove(&request).expect("just found");
-            let _ = read.reply.send(Ok(read.view));
+            self.answer_read(read.horizon, read.view, read.reply);
         }
+    }
+
+    /// Answers a read when what it saw is durable.
+    fn answer_read(&mut self, horizon: u64, view: RawView, reply: Reply<RawView>) {
+        self.hold(horizon, false, move |durable| {
+            // The client may have gone.
+            let _ = reply.send(durable.map(|()| view));
+        });
     }
 
     fn write(&mut self, lock: Option<LockId>, write: WaitingWrite) {
@@ -1383,9 +1587,13 @@ impl State {
     }
 
     fn write_now(&mut self, write: WaitingWrite) {
-        let WaitingWrite { writes, claim, reply } = write;
+        let WaitingWrite { writes, claim, early, reply } = write;
         if reply.is_closed() || !claim.take() {
             // The statement was cancelled while it waited.
+            return;
+        }
+        if let Some(error) = self.writes_refused() {
+            let _ = reply.send(Err(error));
             return;
         }
         let mut done: Vec<(ObjectId, ChangeBatch)> = Vec::new();
@@ -1412,6 +1620,7 @@ impl State {
                 }
             }
         }
+        let record = self.log_rows(&done);
         let mut touched = false;
         for (table, changes) in done {
             if !changes.is_empty() {
@@ -1423,7 +1632,14 @@ impl State {
             let now = self.now();
             self.epochs.touch(now);
         }
-        let _ = reply.send(Ok(outcome));
+        if early && self.may_be_early() {
+            let _ = reply.send(Ok(outcome));
+            return;
+        }
+        self.hold(record, true, move |durable| {
+            // The client may have gone.
+            let _ = reply.send(durable.map(|()| outcome));
+        });
     }
 
     // ---- waiting for everything

@@ -24,6 +24,7 @@ use futures::future::BoxFuture;
 use crate::coordinator::command::{
     Connection, CopyFormat, CopyKind, Notice, Prepared, Response, Statement, Value,
 };
+use crate::coordinator::event_loop::Coordinator;
 use crate::coordinator::running::{Limits, Running, guard_rows};
 use crate::coordinator::show;
 use crate::coordinator::system_relations::SessionDoor;
@@ -358,8 +359,12 @@ impl Connection {
             (S::VerifyMaterializedView(_), _) => {
                 Err(Error::unsupported("VERIFY MATERIALIZED VIEW"))
             }
-            (S::Checkpoint | S::CreateSavepoint(_), _) => Err(Error::unsupported(statement.tag())
-                .hint("State is kept in memory; there is nothing durable to write yet.")),
+            (S::Checkpoint, _) => {
+                running.wait(self.database.coordinator.checkpoint()).await?;
+                Ok(done(statement.tag()))
+            }
+            (S::CreateSavepoint(_), _) => Err(Error::unsupported(statement.tag())
+                .hint("Stop the server and copy its storage directory.")),
             _ => match self.run_session(running, statement).await? {
                 Some(response) => Ok(response),
                 None => self.run_ddl(running, context, parsed).await,
@@ -545,7 +550,7 @@ impl Connection {
         let Some(block) = self.transaction.take() else { return Ok(()) };
         let before = block.settings_before().clone();
         let strict = self.strict();
-        let result = block.commit(&self.database.coordinator, running, strict).await;
+        let result = block.commit(&self.write_coordinator(), running, strict).await;
         if result.is_err() {
             *self.session.settings() = before;
         }
@@ -565,6 +570,13 @@ impl Connection {
         self.session.settings().end_transaction();
         self.copy = None;
         self.end_transaction_cursors(committed);
+    }
+
+    /// The coordinator, acknowledging writes as `synchronous_commit` says.
+    pub(super) fn write_coordinator(&self) -> Coordinator {
+        let settings = self.session.settings();
+        let early = settings.get("synchronous_commit").is_ok_and(|value| value == "off");
+        self.database.coordinator.acknowledging_early(early)
     }
 
     /// Whether reads of this transaction must still be true when it commits.

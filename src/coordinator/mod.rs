@@ -18,6 +18,8 @@
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
 //! | `epoch.rs` | opens and closes epochs; a pure state machine |
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
+//! | `ground.rs` | catalog and tables as a storage has them: files, then the log |
+//! | `recovery.rs` | from a storage to a coordinator that answers as before |
 //! | `locks.rs` | who may write which table, and the line of those who wait |
 //! | `subscription.rs` | the workers' changes of a query as one feed in epoch order |
 //! | `errors.rs` | rows and records that were left out |
@@ -32,8 +34,10 @@ pub mod epoch;
 pub mod errors;
 pub mod event_loop;
 mod execute;
+pub mod ground;
 pub mod locks;
 mod query;
+pub mod recovery;
 mod rows;
 mod running;
 pub mod settings;

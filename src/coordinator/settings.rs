@@ -207,7 +207,7 @@ pub const SETTINGS: &[SettingSpec] = &[
         "synchronous_commit",
         "on",
         K::Choice(&["local", "remote_write", "remote_apply", "on", "off"]),
-        "Accepted; a commit is acknowledged when it is durable.",
+        "A commit is acknowledged when it is durable; off: before that.",
     ),
     setting("synchronize_seqscans", "on", K::Boolean, "Accepted for pg_dump; no effect."),
     reported("TimeZone", "UTC", K::TimeZone, "Where timestamptz values are shown and read."),

@@ -3,9 +3,10 @@
 //! Workers hand over the changes of an epoch and tell when they have finished it; when all have,
 //! the epoch goes to the subscriber as one consolidated step. What waits for a slow subscriber is
 //! bounded in bytes: beyond that the subscription ends with an error, and nothing else is harmed.
+//! Epochs whose writes are not durable yet wait at a [`Gate`], and the workers do not.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::SchemaRef;
@@ -18,6 +19,27 @@ use crate::types::time::Epoch;
 
 /// Bytes that may wait for one subscriber.
 const WAITING_BYTES_MAX: usize = 256 << 20;
+
+/// The first epoch that nobody may be shown yet, because a write in it is not durable.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<AtomicU64>);
+
+impl Gate {
+    /// Nothing is held back.
+    pub fn open() -> Gate {
+        Gate(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+
+    /// Holds `epoch` and all later ones back; `None`: nothing. Whoever may have been held back
+    /// before is told with [`FeedSender::release`].
+    pub fn hold_from(&self, epoch: Option<Epoch>) {
+        self.0.store(epoch.map_or(u64::MAX, |epoch| epoch.0), Ordering::Release);
+    }
+
+    fn limit(&self) -> Epoch {
+        Epoch(self.0.load(Ordering::Acquire))
+    }
+}
 
 /// Changes of a query from one epoch on. Dropping it ends the dataflow behind it.
 pub struct Subscription {
@@ -65,6 +87,7 @@ pub struct FeedSender(Arc<Mutex<Feed>>);
 
 struct Feed {
     schema: SchemaRef,
+    gate: Gate,
     /// Per worker: the lowest epoch that it may still change.
     frontiers: Vec<Epoch>,
     /// All epochs before this one have been sent.
@@ -76,11 +99,12 @@ struct Feed {
     waiting_bytes: Arc<AtomicUsize>,
 }
 
-/// A feed that starts at `as_of` with `workers` shares. `on_drop` runs when the subscriber goes.
+/// A feed that starts at `as_of` with `workers` shares, behind `gate`. `on_drop` runs when the subscriber goes.
 pub fn channel(
     schema: SchemaRef,
     workers: usize,
     as_of: Epoch,
+    gate: Gate,
     on_drop: impl FnOnce() + Send + Sync + 'static,
 ) -> (FeedSender, Subscription) {
     let waiting_bytes = Arc::new(AtomicUsize::new(0));
@@ -88,6 +112,7 @@ pub fn channel(
     let (sender, receiver) = mpsc::unbounded_channel();
     let feed = Feed {
         schema,
+        gate,
         frontiers: vec![as_of; workers],
         sent: as_of,
         pending: BTreeMap::new(),
@@ -106,6 +131,11 @@ impl FeedSender {
         SubscriptionSender::new(move |event| {
             feed.lock().expect("the feed does not panic").receive(event);
         })
+    }
+
+    /// Sends what the gate held back.
+    pub fn release(&self) {
+        self.0.lock().expect("the feed does not panic").send_complete();
     }
 
     /// Ends the subscription with an error.
@@ -145,7 +175,11 @@ impl Feed {
     }
 
     fn send_complete(&mut self) {
-        let complete = *self.frontiers.iter().min().expect("there is at least one worker");
+        if self.sender.is_none() {
+            return;
+        }
+        let computed = *self.frontiers.iter().min().expect("there is at least one worker");
+        let complete = computed.min(self.gate.limit());
         if complete <= self.sent {
             return;
         }

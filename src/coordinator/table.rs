@@ -8,6 +8,8 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 
+use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::pg_catalog::primary_key_name;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::coordinator::rows::{RowIndex, columns_at};
 use crate::state::keyed_table::{KeyedTable, OnConflict};
@@ -53,6 +55,18 @@ impl Table {
         Ok(Table { key_name, schema, rows, version: 0 })
     }
 
+    /// The empty table of a catalog object.
+    ///
+    /// # Errors
+    /// As [`Table::new`].
+    pub fn of(object: &Object) -> Result<Table> {
+        let ObjectKind::Table(definition) = &object.kind else {
+            return Err(Error::internal("only tables are installed as tables"));
+        };
+        let (schema, key) = (object.schema.clone(), definition.primary_key.clone());
+        Table::new(primary_key_name(object), schema, key)
+    }
+
     /// Equal at two times only if nothing was written between them.
     pub fn version(&self) -> u64 {
         self.version
@@ -67,7 +81,8 @@ impl Table {
             Rows::Keyed(table) => {
                 let found = table.find(keys)?.rows;
                 let key = columns_at(&found, table.key());
-                let firsts = RowIndex::new(&key, found.num_rows())?.lookup(&key, found.num_rows())?;
+                let firsts =
+                    RowIndex::new(&key, found.num_rows())?.lookup(&key, found.num_rows())?;
                 // A key that is asked for twice has one row.
                 let keep = firsts.iter().zip(0u32..).map(|(first, row)| Some(*first == Some(row)));
                 Ok(compute::filter_record_batch(&found, &BooleanArray::from_iter(keep))?)
@@ -126,6 +141,14 @@ impl Table {
     /// Takes back what a write did; nothing has been written since.
     pub fn undo(&mut self, changes: &ChangeBatch) {
         self.apply(&changes.negate()).expect("what was applied can be taken back");
+    }
+
+    /// Applies what a write did before the server started.
+    ///
+    /// # Errors
+    /// When it contradicts the table.
+    pub fn replay(&mut self, changes: &ChangeBatch) -> Result<()> {
+        self.apply(changes)
     }
 
     fn apply(&mut self, changes: &ChangeBatch) -> Result<()> {

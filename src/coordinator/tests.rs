@@ -1,5 +1,7 @@
 //! Connections over a real coordinator and workers: SQL in, text out.
 
+mod durability;
+
 use std::fmt::Write;
 use std::time::Duration;
 

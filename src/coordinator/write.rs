@@ -82,7 +82,7 @@ impl Connection {
         insert: &PlannedInsert,
         definition: &TableObject,
     ) -> Result<Done> {
-        let coordinator = self.database.coordinator.clone();
+        let coordinator = self.write_coordinator();
         let (stored, sources) = split_objects(&context.catalog, &insert.rows.objects);
         let (lock, stored) = if stored.is_empty() && running.limits_locks() {
             // The line has no limit of its own.
@@ -261,7 +261,7 @@ impl Connection {
         }
         if self.transaction.is_none() {
             let ids: Vec<ObjectId> = tables.iter().map(|t| t.id).collect();
-            let coordinator = &self.database.coordinator;
+            let coordinator = self.write_coordinator();
             let lock = running.wait_for_lock(coordinator.lock_tables(ids.clone())).await?;
             let writes = ids
                 .into_iter()
@@ -319,7 +319,7 @@ impl Connection {
         }
         let value = result?;
         // Everything it read is locked: there is nothing to check.
-        block.commit(&self.database.coordinator, running, false).await?;
+        block.commit(&self.write_coordinator(), running, false).await?;
         Ok(value)
     }
 

@@ -1,5 +1,8 @@
 //! Walks a plan and wires its dataflow: scans from inboxes, operators under drivers, the result
 //! into its hub or subscription, a probe at the end.
+//!
+//! Where the plan has an operator that keeps state twice, with all that is below it (a CTE that is
+//! read twice), there is one, and both readers get its output.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -43,7 +46,7 @@ pub fn assemble(
     context: &DriverContext,
 ) -> Result<Assembled> {
     let mut scans = Vec::new();
-    let root = node_stream(scope, &plan.root, context, &mut scans)?;
+    let root = node_stream(scope, &plan.root, context, &mut scans, &mut Vec::new())?;
     let exchange = result_exchange(plan);
     let changes = drive(scope, vec![(root, exchange)], result, context.clone());
     let probe = export(changes, hub);
@@ -82,12 +85,19 @@ fn placed_by_content(node: &Node) -> Option<Vec<usize>> {
     }
 }
 
-fn node_stream<'scope>(
+/// `built` are the operators with state so far.
+fn node_stream<'scope, 'plan>(
     scope: Scope<'scope, u64>,
-    node: &Node,
+    node: &'plan Node,
     context: &DriverContext,
     scans: &mut Vec<Rc<RefCell<Inbox>>>,
+    built: &mut Vec<(&'plan Node, ChunkStream<'scope>)>,
 ) -> Result<ChunkStream<'scope>> {
+    if node.keeps_state()
+        && let Some((_, stream)) = built.iter().find(|(other, _)| *other == node)
+    {
+        return Ok(stream.clone());
+    }
     if let Node::Scan(scan) = node {
         let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
         let inbox = Rc::new(RefCell::new(inbox));
@@ -96,7 +106,7 @@ fn node_stream<'scope>(
     }
     let mut inputs = Vec::new();
     for Edge { input, exchange } in node.inputs() {
-        let stream = node_stream(scope, input, context, scans)?;
+        let stream = node_stream(scope, input, context, scans, built)?;
         inputs.push((stream, exchange.clone()));
     }
     if let Node::Constant(constant) = node {
@@ -104,7 +114,11 @@ fn node_stream<'scope>(
         return Ok(constant_stream(scope, rows, context));
     }
     let operator = operators::build(node, context.worker)?;
-    Ok(drive(scope, inputs, operator, context.clone()))
+    let stream = drive(scope, inputs, operator, context.clone());
+    if node.keeps_state() {
+        built.push((node, stream.clone()));
+    }
+    Ok(stream)
 }
 
 /// The head of a dataflow: sends what is in the inbox, and lets epochs pass as it is told.

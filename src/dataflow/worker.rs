@@ -139,11 +139,11 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers.
+    /// Starts `count` workers; `closed` is the epoch before the first.
     ///
     /// # Errors
     /// When the threads cannot be started.
-    pub fn start(count: usize, reporter: Reporter) -> Result<Workers> {
+    pub fn start(count: usize, closed: Epoch, reporter: Reporter) -> Result<Workers> {
         assert!(count > 0);
         // Commands in flight are bounded by the protocol: a few per open epoch, statement and
         // reader; the coordinator never runs ahead of an epoch that is not computed.
@@ -159,7 +159,7 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
-            run(worker, commands, reporter.clone());
+            run(worker, commands, closed, reporter.clone());
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
         let mut threads: Vec<(usize, Thread)> = (0..count)
@@ -193,8 +193,8 @@ impl Workers {
     }
 }
 
-fn run(worker: &mut Worker, commands: Receiver<Command>, reporter: Reporter) {
-    let mut plane = Plane::new(worker, reporter);
+fn run(worker: &mut Worker, commands: Receiver<Command>, closed: Epoch, reporter: Reporter) {
+    let mut plane = Plane::new(worker, closed, reporter);
     loop {
         // After a command the turn is finished without sleeping: it may have to be answered.
         let mut busy = false;
@@ -259,12 +259,12 @@ struct Plane {
 }
 
 impl Plane {
-    fn new(worker: &Worker, reporter: Reporter) -> Plane {
+    fn new(worker: &Worker, closed: Epoch, reporter: Reporter) -> Plane {
         Plane {
             worker: worker.index(),
             workers: worker.peers(),
             reporter,
-            closed: Epoch(0),
+            closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
             hydrating: Vec::new(),

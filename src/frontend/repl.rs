@@ -27,7 +27,7 @@ mod session;
 mod table;
 
 use std::future::Future;
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -118,6 +118,8 @@ pub fn restore_terminal() {
     if std::io::stdin().is_terminal() {
         // What the editor saved is on its thread, which waits for a key.
         let _ = std::process::Command::new("stty").arg("sane").status();
+        // Pasted text is no longer marked.
+        let _ = std::io::stdout().write_all(b"\x1b[?2004l\n");
     }
 }
 

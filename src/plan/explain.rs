@@ -1,7 +1,7 @@
 //! A plan as text: one line per operator, inputs indented below it.
 //!
 //! A line says what the operator does, whether its output only grows (`append-only`) or takes rows
-//! back (`retracts`), and what it keeps. An edge that sends rows to other workers is a line of its
+//! back (`retracts`), and what it keeps. What is read twice is written once. An edge that sends rows to other workers is a line of its
 //! own, `Exchange`.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::plan::node::{
     Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
-    RankFunction, Recursive, Scan, SortColumn, TopN, Union,
+    RankFunction, Recursive, Scan, SortColumn, TopN, Union, Unnest, UnnestColumn,
 };
 
 /// Two spaces a level.
@@ -24,12 +24,19 @@ impl fmt::Display for Plan {
             Some(key) => writeln!(f, "Result by key {}", names(&self.root.schema(), key))?,
             None => writeln!(f, "Result by whole row")?,
         }
-        write_node(f, &self.root, 1)
+        write_node(f, &self.root, 1, &mut Vec::new())
     }
 }
 
-fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Result {
+/// `written` are the nodes with state so far: an equal one is the same operator.
+fn write_node<'plan>(
+    f: &mut fmt::Formatter<'_>,
+    node: &'plan Node,
+    level: usize,
+    written: &mut Vec<&'plan Node>,
+) -> fmt::Result {
     write!(f, "{}", INDENT.repeat(level))?;
+    let shared = node.keeps_state() && written.contains(&node);
     match node {
         Node::Scan(n) => write_scan(f, n)?,
         Node::Constant(n) => write_constant(f, n)?,
@@ -44,7 +51,14 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
         Node::TopN(n) => write_top_n(f, n)?,
         Node::Over(n) => write_over(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
+        Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
+    }
+    if shared {
+        return f.write_str(" | the same as above\n");
+    }
+    if node.keeps_state() {
+        written.push(node);
     }
     f.write_str(if node.append_only() { " | append-only" } else { " | retracts" })?;
     if let Some(kept) = kept(node) {
@@ -53,25 +67,30 @@ fn write_node(f: &mut fmt::Formatter<'_>, node: &Node, level: usize) -> fmt::Res
     writeln!(f)?;
     if let Node::Recursive(n) = node {
         writeln!(f, "{}Step", INDENT.repeat(level + 1))?;
-        write_node(f, &n.step, level + 2)?;
+        write_node(f, &n.step, level + 2, written)?;
     }
     for edge in node.inputs() {
-        write_edge(f, edge, level + 1)?;
+        write_edge(f, edge, level + 1, written)?;
     }
     Ok(())
 }
 
-fn write_edge(f: &mut fmt::Formatter<'_>, edge: &Edge, level: usize) -> fmt::Result {
+fn write_edge<'plan>(
+    f: &mut fmt::Formatter<'_>,
+    edge: &'plan Edge,
+    level: usize,
+    written: &mut Vec<&'plan Node>,
+) -> fmt::Result {
     let indent = INDENT.repeat(level);
     match &edge.exchange {
-        Exchange::Local => return write_node(f, &edge.input, level),
+        Exchange::Local => return write_node(f, &edge.input, level, written),
         Exchange::Hash(columns) => {
             let columns = names(&edge.input.schema(), columns);
             writeln!(f, "{indent}Exchange by hash of {columns}")?;
         }
         Exchange::Single => writeln!(f, "{indent}Exchange to one worker")?,
     }
-    write_node(f, &edge.input, level + 1)
+    write_node(f, &edge.input, level + 1, written)
 }
 
 /// What an operator holds from one epoch to the next; `None`: nothing.
@@ -83,6 +102,7 @@ fn kept(node: &Node) -> Option<String> {
         | Node::Expand(_)
         | Node::Copies(_)
         | Node::Union(_)
+        | Node::Unnest(_)
         | Node::Input(_) => None,
         Node::Recursive(n) if n.distinct => {
             Some("each derived row with the iterations that derive it".to_owned())
@@ -255,4 +275,17 @@ fn write_over(f: &mut fmt::Formatter<'_>, over: &Over) -> fmt::Result {
 fn write_recursive(f: &mut fmt::Formatter<'_>, recursive: &Recursive) -> fmt::Result {
     let union = if recursive.distinct { "union" } else { "union all" };
     write!(f, "Recursive {} {}: {union}", recursive.name, all_names(&recursive.schema))
+}
+
+fn write_unnest(f: &mut fmt::Formatter<'_>, unnest: &Unnest) -> fmt::Result {
+    let mut lists: Vec<usize> = Vec::new();
+    for column in &unnest.columns {
+        if let UnnestColumn::Elements(column) = column
+            && !lists.contains(column)
+        {
+            lists.push(*column);
+        }
+    }
+    write!(f, "Unnest {}", names(&unnest.input.input.schema(), &lists))?;
+    if unnest.keeps_empty { f.write_str(", or NULL") } else { Ok(()) }
 }

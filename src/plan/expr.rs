@@ -92,6 +92,15 @@ impl Expr {
     }
 }
 
+/// The same computation; the text may differ.
+impl PartialEq for Expr {
+    fn eq(&self, other: &Expr) -> bool {
+        *self.physical == *other.physical
+            && self.data_type == other.data_type
+            && self.nullable == other.nullable
+    }
+}
+
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.text {

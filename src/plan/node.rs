@@ -10,7 +10,7 @@ use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
 
 /// What a dataflow computes and how its result is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     pub root: Node,
     /// Columns of the result that identify a row, when the query guarantees them (group keys).
@@ -30,7 +30,7 @@ pub enum Exchange {
 }
 
 /// One input of a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Edge {
     pub input: Box<Node>,
     pub exchange: Exchange,
@@ -48,7 +48,7 @@ impl Edge {
 }
 
 /// One operator with its inputs. The variants are the operators' names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Node {
     Scan(Scan),
     Constant(Constant),
@@ -61,12 +61,13 @@ pub enum Node {
     TopN(TopN),
     Over(Over),
     Recursive(Recursive),
+    Unnest(Unnest),
     Input(Input),
 }
 
 /// Reads the changes of a source, table or materialized view; first its content, then what
 /// follows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Scan {
     pub object: ObjectId,
     /// For EXPLAIN.
@@ -78,13 +79,13 @@ pub struct Scan {
 }
 
 /// Rows that are there from the first epoch on (VALUES, SELECT without FROM). Worker 0 emits them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Constant {
     pub rows: RecordBatch,
 }
 
 /// Filters, then projects; stateless. The `map` operator.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     pub input: Edge,
     /// Rows are kept where this is true (not false, not NULL).
@@ -95,7 +96,7 @@ pub struct Map {
 }
 
 /// Each row once for each list of columns (GROUPING SETS); stateless.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Expand {
     pub input: Edge,
     /// The output columns over the input's, once for each copy.
@@ -105,7 +106,7 @@ pub struct Expand {
 
 /// Each row as often as it says itself (EXCEPT ALL, INTERSECT ALL); stateless. The output has the
 /// input's columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Copies {
     pub input: Edge,
     /// The column that counts, a bigint.
@@ -113,7 +114,7 @@ pub struct Copies {
 }
 
 /// All rows of all inputs (UNION ALL); stateless. Inputs have the output's column types.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Union {
     pub inputs: Vec<Edge>,
     pub schema: SchemaRef,
@@ -122,7 +123,7 @@ pub struct Union {
 /// One output row per group: the key columns, then one column per call.
 ///
 /// Without calls it is DISTINCT. Without keys there is exactly one row, also for no input.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
     pub input: Edge,
     /// Input columns that make a group.
@@ -135,7 +136,7 @@ pub struct Aggregate {
 }
 
 /// Which part of an aggregation a node does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Phase {
     /// All of it.
     #[default]
@@ -203,7 +204,7 @@ impl Aggregate {
 }
 
 /// One aggregate function call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AggregateCall {
     pub function: AggregateFunction,
     /// Input columns of the arguments; none for `count(*)`. Expressions are computed by a `Map`
@@ -377,7 +378,7 @@ pub enum JoinKind {
 }
 
 /// Hash join of two inputs, both changing. Output columns: left, then right (semi and anti: left).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Join {
     pub left: Edge,
     pub right: Edge,
@@ -406,7 +407,7 @@ pub enum RankFunction {
 /// number if it is wanted.
 ///
 /// Rows that sort alike stand in the order of their other columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopN {
     pub input: Edge,
     pub partition: Vec<usize>,
@@ -424,7 +425,7 @@ pub struct TopN {
 /// Window functions over partitions in order. Output columns: the input's, then one per call.
 ///
 /// Rows that sort alike stand in the order of their other columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Over {
     pub input: Edge,
     pub partition: Vec<usize>,
@@ -433,12 +434,32 @@ pub struct Over {
     pub schema: SchemaRef,
 }
 
+/// Lists to rows: each row becomes as many as its longest list has elements; stateless.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unnest {
+    pub input: Edge,
+    /// What each output column is.
+    pub columns: Vec<UnnestColumn>,
+    /// A row without elements stays, once, with NULLs.
+    pub keeps_empty: bool,
+    pub schema: SchemaRef,
+}
+
+/// A column of an `Unnest`, over an input column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnnestColumn {
+    /// The value, for each of the rows.
+    Whole(usize),
+    /// The list's elements, one a row.
+    Elements(usize),
+}
+
 /// The port of a `Recursive` that brings the static term, and in its step stands for the recursive
 /// reference.
 pub const RECURSIVE_REFERENCE: usize = 0;
 
 /// WITH RECURSIVE: the static term, and what the step derives from rows that are there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Recursive {
     /// The static term, then what the step reads beside the recursive reference. All on one worker.
     pub inputs: Vec<Edge>,
@@ -453,7 +474,7 @@ pub struct Recursive {
 }
 
 /// An input of the operator that this node is inside of (the step of a `Recursive`).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     pub port: usize,
     /// For EXPLAIN.
@@ -476,6 +497,7 @@ impl Node {
             Node::TopN(n) => n.schema.clone(),
             Node::Over(n) => n.schema.clone(),
             Node::Recursive(n) => n.schema.clone(),
+            Node::Unnest(n) => n.schema.clone(),
             Node::Input(n) => n.schema.clone(),
         }
     }
@@ -493,6 +515,27 @@ impl Node {
             Node::TopN(n) => vec![&n.input],
             Node::Over(n) => vec![&n.input],
             Node::Recursive(n) => n.inputs.iter().collect(),
+            Node::Unnest(n) => vec![&n.input],
+        }
+    }
+
+    /// Whether the operator keeps something from one epoch to the next. Two such nodes that are
+    /// equal are one operator, which both readers share.
+    pub fn keeps_state(&self) -> bool {
+        match self {
+            Node::Aggregate(_)
+            | Node::Join(_)
+            | Node::TopN(_)
+            | Node::Over(_)
+            | Node::Recursive(_) => true,
+            Node::Scan(_)
+            | Node::Constant(_)
+            | Node::Map(_)
+            | Node::Expand(_)
+            | Node::Copies(_)
+            | Node::Union(_)
+            | Node::Unnest(_)
+            | Node::Input(_) => false,
         }
     }
 
@@ -509,6 +552,7 @@ impl Node {
             Node::TopN(n) => vec![&mut n.input],
             Node::Over(n) => vec![&mut n.input],
             Node::Recursive(n) => n.inputs.iter_mut().collect(),
+            Node::Unnest(n) => vec![&mut n.input],
         }
     }
 
@@ -529,6 +573,7 @@ impl Node {
                     && n.left.input.append_only()
                     && n.right.input.append_only()
             }
+            Node::Unnest(n) => n.input.input.append_only(),
             // A new row pushes another one out, or changes what its neighbours see.
             Node::TopN(_) | Node::Over(_) => false,
             // A row may be derived in another iteration, which is a change inside of the step.

@@ -10,7 +10,7 @@
 //!    phases into one, whose input is spread by the group's keys.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow::compute::{filter, take};
@@ -18,6 +18,7 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -77,6 +78,19 @@ pub fn all() -> Vec<Arc<AggregateUDF>> {
             }))
         })
         .collect()
+}
+
+/// The function of that name over a window, whose order is the window's and not of the values:
+/// DataFusion's own. `None` for functions whose result does not depend on an order.
+pub fn in_window(name: &str) -> Option<Arc<AggregateUDF>> {
+    static ORDERED: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
+        let mut functions = SessionStateDefaults::default_aggregate_functions();
+        functions.retain(|function| {
+            matches!(function.name(), "array_agg" | "string_agg" | "first_value" | "last_value")
+        });
+        functions
+    });
+    ORDERED.iter().find(|function| function.name() == name).cloned()
 }
 
 /// One aggregate function.

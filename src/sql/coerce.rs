@@ -35,12 +35,14 @@ use crate::sql::operators::{
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
+use crate::sql::subquery::count_rows_of_subqueries;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::{SqlType, length_chars_max};
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = count_copies(plan)?;
+    let plan = count_rows_of_subqueries(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;

@@ -32,6 +32,7 @@ mod join;
 mod pipe;
 mod recursive;
 mod unique_key;
+mod unnest;
 mod window;
 
 /// The dataflow of an optimised plan, whose result has the columns of `schema`.
@@ -100,7 +101,10 @@ fn lower_node(plan: &LogicalPlan) -> Result<Pipe> {
         LogicalPlan::Sort(n) if n.fetch.is_none() => lower_node(&n.input),
         LogicalPlan::Repartition(n) => lower_node(&n.input),
         LogicalPlan::Subquery(n) => lower_node(&n.subquery),
-        LogicalPlan::Unnest(n) if let Some(pipe) = lower_copies(n)? => Ok(pipe),
+        LogicalPlan::Unnest(n) => match lower_copies(n)? {
+            Some(pipe) => Ok(pipe),
+            None => unnest::lower_unnest(n),
+        },
         other => Err(not_maintained(other)),
     }
 }
@@ -132,17 +136,9 @@ fn lower_copies(unnest: &Unnest) -> Result<Option<Pipe>> {
     Ok(Some(Pipe::new(node, unnest.schema.clone())))
 }
 
-/// What a user would call the node, and what to do instead.
 fn not_maintained(plan: &LogicalPlan) -> Error {
-    let (what, hint) = match plan {
-        LogicalPlan::Unnest(_) => ("unnest()", "Put it into the SELECT that reads the view."),
-        other => {
-            let name = other.display().to_string();
-            let error = Error::unsupported(format!("{name} in a maintained query"));
-            return error;
-        }
-    };
-    Error::unsupported(format!("{what} in a maintained query")).hint(hint)
+    let name = plan.display().to_string();
+    Error::unsupported(format!("{name} in a maintained query"))
 }
 
 fn lower_scan(scan: &TableScan) -> Result<Pipe> {

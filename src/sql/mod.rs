@@ -9,6 +9,8 @@
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
+//! | `subquery.rs` | scalar subqueries that may give several rows |
+//! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
@@ -40,6 +42,7 @@ pub mod dml;
 pub mod errors;
 pub mod expressions;
 pub mod functions;
+pub mod lateral;
 pub mod lower;
 pub mod operators;
 pub mod optimize;
@@ -48,6 +51,7 @@ pub mod query;
 pub mod resolve;
 pub mod rewrite;
 pub mod schema;
+mod subquery;
 pub mod system_functions;
 
 mod extensions;

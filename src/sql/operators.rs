@@ -12,14 +12,16 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::WindowFunctionDefinition;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type};
 use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
+use crate::sql::aggregates;
 use crate::sql::functions::FUNCTIONS;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::SqlType;
@@ -58,10 +60,15 @@ impl ExprPlanner for PostgresOperators {
             return Ok(PlannerResult::Original(raw));
         };
         if let Some(op) = arithmetic_op(&raw.op) {
-            let of_family = |field: &Field| {
-                matches!(SqlType::of_field(field), Some(SqlType::Numeric(_, _) | SqlType::Interval))
+            let is = |field: &Field, wanted: fn(&SqlType) -> bool| {
+                SqlType::of_field(field).as_ref().is_some_and(wanted)
             };
-            if (of_family(&left) || of_family(&right))
+            let numeric = |field: &Field| is(field, |t| matches!(t, SqlType::Numeric(_, _)));
+            let zoned = |field: &Field| is(field, |t| *t == SqlType::Timestamptz);
+            let interval = |field: &Field| is(field, |t| *t == SqlType::Interval);
+            // A day later is by the clocks of the session's zone.
+            let moved = zoned(&left) && interval(&right) || interval(&left) && zoned(&right);
+            if (numeric(&left) || numeric(&right) || moved)
                 && let Some(planned) = plan_family(&raw, &left, &right)
             {
                 return Ok(PlannerResult::Planned(planned));
@@ -79,6 +86,16 @@ impl ExprPlanner for PostgresOperators {
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         plan_call("extract", args)
+    }
+
+    fn plan_window(&self, raw: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        let mut raw = raw;
+        if let WindowFunctionDefinition::AggregateUDF(function) = &raw.func_def
+            && let Some(function) = aggregates::in_window(function.name())
+        {
+            raw.func_def = WindowFunctionDefinition::AggregateUDF(function);
+        }
+        Ok(PlannerResult::Original(raw))
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {

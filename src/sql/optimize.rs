@@ -40,6 +40,7 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
+use crate::sql::lateral::unnest_lateral;
 
 /// Optimises a plan for one batch execution.
 pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -50,7 +51,7 @@ pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
         Optimizer::with_rules(rules)
     });
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(OPTIONS.clone()));
-    order_conditions(run(&RULES, plan, &SETTINGS)?)
+    order_conditions(run(&RULES, prepare(plan)?, &SETTINGS)?)
 }
 
 /// Conditions that may fail are looked at last (a dataflow's when they are compiled).
@@ -66,8 +67,13 @@ fn order_conditions(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(ordered.data)
 }
 
-/// DISTINCT ON as what it means: of each group the row that comes first. (DataFusion's own rewrite
-/// picks each column by itself.)
+/// What DataFusion plans otherwise, or not at all.
+fn prepare(plan: LogicalPlan) -> Result<LogicalPlan> {
+    unnest_lateral(number_distinct_on(plan)?)
+}
+
+/// DISTINCT ON as what it means: of each group the row that comes first. DataFusion's own rewrite
+/// makes an aggregate of each column; a dataflow has an operator for the first rows.
 fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
     const PLACE: &str = "place in distinct on";
     let numbered = plan.transform_up_with_subqueries(|node| {
@@ -92,7 +98,7 @@ fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// Optimises a plan for a dataflow that maintains its result.
 pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = number_distinct_on(plan)?;
+    let plan = prepare(plan)?;
     static RULES: LazyLock<Optimizer> = LazyLock::new(|| Optimizer::with_rules(dataflow_rules()));
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
         let mut options = OPTIONS.clone();

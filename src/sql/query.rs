@@ -7,18 +7,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
@@ -30,7 +32,7 @@ use crate::sql::coerce::now_value;
 use crate::sql::functions::SESSION;
 use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
-use crate::sql::resolve::{CatalogSource, SystemSource};
+use crate::sql::resolve::{CatalogSource, SystemSource, external};
 use crate::sql::schema::check_storable;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -126,7 +128,6 @@ impl PlannedQuery {
             plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
         }
         check_storable(&self.schema)?;
-        reject_ambiguous_subqueries(&plan)?;
         let plan = optimize_dataflow(plan).map_err(Error::from)?;
         lower(&plan, &self.schema)
     }
@@ -181,8 +182,31 @@ impl PlannedQuery {
         }
         let mut values = self.values.as_ref().clone();
         values.insert(NOW[1..].to_owned(), ScalarAndMetadata::new(now_value(now), None));
-        plan.replace_params_with_values(&ParamValues::Map(values)).map_err(Error::from)
+        let plan = plan.replace_params_with_values(&ParamValues::Map(values))?;
+        Ok(plan.transform_up_with_subqueries(fold_limit)?.data)
     }
+}
+
+/// LIMIT and OFFSET as numbers: what is computed from parameters is known now.
+fn fold_limit(node: LogicalPlan) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+    let LogicalPlan::Limit(mut limit) = node else { return Ok(Transformed::no(node)) };
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
+    let clauses = [
+        (&mut limit.fetch, "LIMIT", SqlState("2201W")),
+        (&mut limit.skip, "OFFSET", SqlState("2201X")),
+    ];
+    for (count, clause, sqlstate) in clauses {
+        let Some(count) = count else { continue };
+        if let Expr::Literal(value, _) = simplifier.simplify(count.as_ref().clone())? {
+            let value = value.cast_to(&DataType::Int64)?;
+            if matches!(value, ScalarValue::Int64(Some(number)) if number < 0) {
+                let message = format!("{clause} must not be negative");
+                return Err(external(Error::user(sqlstate, message)));
+            }
+            **count = Expr::Literal(value, None);
+        }
+    }
+    Ok(Transformed::yes(LogicalPlan::Limit(limit)))
 }
 
 /// One run of a query, ready to be started on any thread of any runtime.
@@ -230,31 +254,6 @@ fn is_linear(plan: &dyn ExecutionPlan) -> bool {
         "UnionExec",
     ];
     LINEAR.contains(&plan.name()) && plan.children().iter().all(|child| is_linear(child.as_ref()))
-}
-
-/// A scalar subquery becomes a join, which does not notice a second row: it must be sure that
-/// there is none. (Those that depend on the outer row DataFusion checks.)
-fn reject_ambiguous_subqueries(plan: &LogicalPlan) -> Result<()> {
-    let mut found = Ok(());
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|e| {
-                if let Expr::ScalarSubquery(subquery) = e
-                    && subquery.outer_ref_columns.is_empty()
-                    && subquery.subquery.max_rows() != Some(1)
-                {
-                    found = Err(Error::unsupported(
-                        "a scalar subquery that may give several rows, in a maintained query",
-                    )
-                    .hint("Use an aggregate such as max(), or select by primary key."));
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })
-    .map_err(Error::from)?;
-    found
 }
 
 /// The rows behind the scans, and how many there are at most when all are in memory.

@@ -16,9 +16,9 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
-    NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, TableAlias,
-    TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut,
-    Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
+    NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select,
+    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -96,6 +96,8 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         unnest_function(factor);
+        unnest_series(factor);
+        number_elements(factor);
         select_function(factor);
         ControlFlow::Continue(())
     }
@@ -148,10 +150,12 @@ impl Rewriter {
     /// Steps 5 and 6 of a query's LIMIT and FETCH.
     fn rewrite_limit(&mut self, query: &mut Query) -> Result<()> {
         if let Some(fetch) = query.fetch.take() {
-            if fetch.with_ties || fetch.percent {
-                let clause = if fetch.percent { "PERCENT" } else { "WITH TIES" };
-                return Err(Error::unsupported(format!("FETCH FIRST ... {clause}"))
-                    .hint("Filter by rank() over the same order instead."));
+            if fetch.percent {
+                return Err(Error::unsupported("FETCH FIRST ... PERCENT")
+                    .hint("Filter by percent_rank() over the same order instead."));
+            }
+            if fetch.with_ties {
+                return self.rank_ties(query, fetch.quantity);
             }
             let quantity = fetch.quantity.unwrap_or_else(|| integer(1));
             match &mut query.limit_clause {
@@ -187,6 +191,81 @@ impl Rewriter {
         for count in counts {
             self.take_parameter_type(count, &SqlType::Int8)?;
         }
+        Ok(())
+    }
+
+    /// FETCH FIRST n ROWS WITH TIES after OFFSET m: the rows whose rank is at most m + n, without
+    /// the first m.
+    fn rank_ties(&mut self, query: &mut Query, quantity: Option<Expr>) -> Result<()> {
+        let order_by = match query.order_by.as_ref().map(|order_by| &order_by.kind) {
+            Some(OrderByKind::Expressions(exprs)) if !exprs.is_empty() => exprs.clone(),
+            _ => {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    "WITH TIES cannot be specified without ORDER BY clause",
+                ));
+            }
+        };
+        let unsupported = || {
+            Error::unsupported("FETCH FIRST ... WITH TIES in this place")
+                .hint("Filter by rank() over the same order instead.")
+        };
+        let SetExpr::Select(select) = &mut *query.body else { return Err(unsupported()) };
+        if select.distinct.is_some() {
+            return Err(unsupported());
+        }
+        let order_by = order_by
+            .into_iter()
+            .map(|by| Ok(OrderByExpr { expr: selected(by.expr, &select.projection)?, ..by }))
+            .collect::<Result<Vec<_>>>()?;
+        let window = |function: &str| {
+            let mut ranked = call(function, vec![]);
+            if let Expr::Function(function) = &mut ranked {
+                function.over = Some(WindowType::WindowSpec(WindowSpec {
+                    window_name: None,
+                    partition_by: vec![],
+                    order_by: order_by.clone(),
+                    window_frame: None,
+                }));
+            }
+            ranked
+        };
+        let quantity = quantity.unwrap_or_else(|| integer(1));
+        self.take_parameter_type(&quantity, &SqlType::Int8)?;
+        let binary = |left: Expr, op: BinaryOperator, right: Expr| Expr::BinaryOp {
+            left: Box::new(left),
+            op,
+            right: Box::new(right),
+        };
+        let skipped = match query.limit_clause.take() {
+            None => None,
+            Some(LimitClause::LimitOffset { limit: None, offset, limit_by })
+                if limit_by.is_empty() =>
+            {
+                offset.map(|offset| offset.value)
+            }
+            Some(_) => {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    "LIMIT and FETCH cannot both be given",
+                ));
+            }
+        };
+        let mut condition = match skipped {
+            None => binary(window("rank"), BinaryOperator::LtEq, quantity),
+            Some(skipped) => {
+                self.take_parameter_type(&skipped, &SqlType::Int8)?;
+                let last = binary(skipped.clone(), BinaryOperator::Plus, quantity);
+                let last = binary(window("rank"), BinaryOperator::LtEq, last);
+                let first = binary(window("row_number"), BinaryOperator::Gt, skipped);
+                binary(last, BinaryOperator::And, first)
+            }
+        };
+        if let Some(other) = select.qualify.take() {
+            let other = Expr::Nested(Box::new(other));
+            condition = binary(other, BinaryOperator::And, condition);
+        }
+        select.qualify = Some(condition);
         Ok(())
     }
 
@@ -999,8 +1078,127 @@ fn spread_series(expr: &mut Expr) {
     }
 }
 
-/// A function in FROM that gives one value is a table of one row; so is a series whose ends have
-/// to be computed, of many.
+/// What ORDER BY means by the number or name of a select item: its expression.
+fn selected(expr: Expr, projection: &[SelectItem]) -> Result<Expr> {
+    if let Some(number) = as_integer(&expr) {
+        let item = number.parse::<usize>().ok().and_then(|n| projection.get(n.checked_sub(1)?));
+        return match item {
+            Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => {
+                Ok(expr.clone())
+            }
+            _ => Err(Error::unsupported("ORDER BY a number with WITH TIES in this place")
+                .hint("Write the expression itself.")),
+        };
+    }
+    let Expr::Identifier(name) = &expr else { return Ok(expr) };
+    let named = projection.iter().find_map(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } if fold(alias) == fold(name) => Some(expr),
+        _ => None,
+    });
+    Ok(named.cloned().unwrap_or(expr))
+}
+
+/// A series in FROM that is constant and has at most this many elements is an array, which can be
+/// maintained; a longer one is a table function, which needs no memory.
+const SERIES_ELEMENTS_MAX: i64 = 65_536;
+
+/// LATERAL functions, and series whose ends have to be computed, are unnested arrays.
+fn unnest_series(factor: &mut TableFactor) {
+    let (name, args, alias, with_ordinality) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
+            (name, &args.args, alias, *with_ordinality)
+        }
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+            (name, &*args, alias, *with_ordinality)
+        }
+        _ => return,
+    };
+    let name = name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
+    let plain: Option<Vec<Expr>> = args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(plain) = plain else { return };
+    let array_exprs = match name.as_str() {
+        "unnest" => plain,
+        "generate_series" => {
+            let short = constant_series(&plain).is_some_and(|count| count <= SERIES_ELEMENTS_MAX);
+            if !with_ordinality && !short && !plain.iter().any(is_computed) {
+                return;
+            }
+            vec![call("generate_series", plain)]
+        }
+        _ => return,
+    };
+    let alias = alias.take().or_else(|| {
+        let name = Ident::with_quote('"', name);
+        Some(TableAlias { explicit: true, name, columns: vec![], at: None })
+    });
+    *factor = TableFactor::UNNEST {
+        alias,
+        array_exprs,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality,
+    };
+}
+
+/// Whether an argument is more than a literal under a cast or sign.
+fn is_computed(argument: &Expr) -> bool {
+    let mut inner = argument;
+    while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner {
+        inner = expr;
+    }
+    !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
+}
+
+/// How many elements a series of integer literals has; `None`: its arguments are something else
+/// than literals, or columns.
+fn constant_series(args: &[Expr]) -> Option<i64> {
+    let literals: Option<Vec<i64>> =
+        args.iter().map(|arg| as_integer(arg)?.to_string().parse().ok()).collect();
+    match literals?.as_slice() {
+        [first, last] => Some(last.saturating_sub(*first).saturating_add(1)),
+        [first, last, step] if *step != 0 => Some(last.saturating_sub(*first) / step + 1),
+        _ => None,
+    }
+}
+
+/// WITH ORDINALITY is a further array, of the numbers of the longest one's elements.
+fn number_elements(factor: &mut TableFactor) {
+    let TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } = factor else { return };
+    if !std::mem::take(with_ordinality) || array_exprs.is_empty() {
+        return;
+    }
+    let columns = array_exprs.len();
+    let lengths: Vec<Expr> =
+        array_exprs.iter().map(|array| call("cardinality", vec![array.clone()])).collect();
+    let longest = match <[Expr; 1]>::try_from(lengths) {
+        Ok([length]) => length,
+        Err(lengths) => call("greatest", lengths),
+    };
+    let longest = cast(longest, DataType::BigInt(None));
+    let first = cast(integer(1), DataType::BigInt(None));
+    array_exprs.push(call("generate_series", vec![first, longest]));
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', "unnest"),
+        columns: vec![],
+        at: None,
+    });
+    let column = |name: Ident| TableAliasColumnDef { name, data_type: None };
+    if alias.columns.is_empty() && columns == 1 {
+        alias.columns.push(column(alias.name.clone()));
+    }
+    if alias.columns.len() == columns {
+        alias.columns.push(column(Ident::with_quote('"', "ordinality")));
+    }
+}
+
+/// A function in FROM that gives one value is a table of one row.
 fn select_function(factor: &mut TableFactor) {
     let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } = factor
     else {
@@ -1013,19 +1211,9 @@ fn select_function(factor: &mut TableFactor) {
     }
     let [part] = name.0.as_slice() else { return };
     let Some(function) = part.as_ident().map(fold) else { return };
-    let computed = args.args.iter().any(|arg| {
-        let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg else { return false };
-        let mut inner = expr;
-        while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner
-        {
-            inner = expr;
-        }
-        !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
-    });
-    let series = function == "generate_series" && computed;
     let scalar =
         FUNCTIONS.scalar.contains_key(&function) && !FUNCTIONS.table.contains_key(&function);
-    if !series && !scalar {
+    if !scalar {
         return;
     }
     let arguments: Option<Vec<Expr>> = args

@@ -32,11 +32,10 @@ use datafusion::logical_expr::{
 use futures::future::BoxFuture;
 
 use self::facts::Facts;
-use self::names::{format_type, option_text, quote_ident, size_pretty, type_oid};
+use self::names::{format_type, option_text, size_pretty, type_oid};
 pub use self::special::keywords;
 use crate::catalog::pg_catalog::ROLE_OID;
 use crate::sql::bind::PlanContext;
-use crate::sql::parse::name::quote_literal;
 use crate::sql::resolve::{external, search_schemas};
 use crate::types::error::{Error, Result, SqlState};
 
@@ -315,14 +314,7 @@ const FUNCTIONS: &[Function] = &[
     function("_regrole_out", OID_OR_TEXT, Text, |f, args| {
         Ok(name_out(args, |oid| (oid == ROLE_OID).then(|| f.user.clone())))
     }),
-    // Quoting.
-    function("quote_ident", &[&[Text]], Text, |_, args| Ok(args.text(0).map(quote_ident).into())),
-    function("quote_literal", &[&[Text]], Text, |_, args| {
-        Ok(args.text(0).map(quote_literal).into())
-    }),
-    function("quote_nullable", &[&[Text]], Text, |_, args| {
-        Ok(Out::Text(args.text(0).map_or_else(|| "NULL".to_owned(), quote_literal)))
-    }),
+    // Names.
     function("parse_ident", &[&[Text], &[Text, Bool]], Texts, |_, args| {
         let Some(text) = args.text(0) else { return Ok(Out::Null) };
         names::name_parts(text).map(Out::Texts).ok_or_else(|| {

@@ -238,7 +238,12 @@ impl MultiTable {
             && let Some(id) = self.walk_on(&mut walk)
         {
             let here = self.store.weight(id);
-            if (here > 0) == (settling.weight > 0) || !self.is_row(id, change.rows(), row) {
+            let equal = self.is_row(id, change.rows(), row);
+            if equal && (here > 0) == (settling.weight > 0) {
+                // Equal rows are of one sign: those of two signs have settled.
+                break;
+            }
+            if !equal {
                 steps += 1;
                 if steps > CHAIN_STEPS_MAX && self.wants_by_row() {
                     return false;

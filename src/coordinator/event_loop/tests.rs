@@ -345,7 +345,9 @@ async fn a_replaced_object_goes_when_the_new_one_is_ready() {
         });
         let object = object(name, kind, inputs);
         let coordinator = coordinator.clone();
-        async move { coordinator.replace_object(object, Install::Dataflow(plan), Some(replaces)).await }
+        async move {
+            coordinator.replace_object(object, None, Install::Dataflow(plan), Some(replaces)).await
+        }
     };
     let new = replace("v", vec![t, t], old).await.expect("replaced");
     assert_eq!(content(&coordinator, new).await, [(1, 10), (1, 10)]);

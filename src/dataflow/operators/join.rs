@@ -281,6 +281,10 @@ impl Join {
         out: &mut Output,
     ) -> Result<()> {
         let [own, other] = own_and_other(&mut self.sides, port);
+        if self.residual.is_none() && !self.emits_pairs && own.shows == Shows::Never {
+            // The right side of a semi or anti join: nobody asks what its rows match.
+            return Ok(());
+        }
         let heads = other.table.heads(own.key_columns(rows), rows.num_rows())?;
         let first = matches.of_rows.len();
         if self.residual.is_none() {

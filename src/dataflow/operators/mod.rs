@@ -12,6 +12,7 @@
 //! | `top_n.rs` | the first rows of each partition |
 //! | `over.rs` | window functions |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
+//! | `unnest.rs` | lists to rows |
 //! | `materialize.rs` | keeps the rows of a view |
 //! | `subscribe.rs` | hands changes to one subscriber |
 //! | `evaluate.rs` | expressions over batches in which some rows may fail |
@@ -38,6 +39,7 @@ pub mod source;
 pub mod subscribe;
 pub mod top_n;
 pub mod union;
+pub mod unnest;
 
 /// The operator of a node on one worker.
 ///
@@ -60,6 +62,7 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
         Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
         Node::Recursive(node) => Box::new(recursive::Recursive::new(node, worker)?),
+        Node::Unnest(node) => Box::new(unnest::Unnest::new(node.into(), &inputs[0])?),
         Node::Input(_) => return Err(Error::internal("an input stands inside of an operator")),
         Node::Scan(_) | Node::Constant(_) => {
             return Err(Error::internal("scans and constants are wired by assemble.rs"));

@@ -14,6 +14,7 @@
 //! | `copies.rs` | how often EXCEPT ALL and INTERSECT ALL give a row |
 //! | `datetime.rs` | operators on dates, timestamps and intervals |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
+//! | `single_row.rs` | the value of a scalar subquery, if it has one row |
 //! | `unknown.rs` | stands for a function that does not exist, until the error can tell its types |
 
 pub mod arithmetic;
@@ -26,6 +27,7 @@ pub mod datetime;
 pub mod json;
 pub mod math;
 pub mod session;
+pub mod single_row;
 pub mod string;
 pub mod template;
 pub mod unknown;

@@ -241,7 +241,8 @@ fn lower_reference(scan: &TableScan, table: &CteWorkTable) -> Result<Pipe> {
 fn cut(mut node: Node, inputs: &mut Vec<Edge>) -> Node {
     for edge in node.inputs_mut() {
         let below = std::mem::replace(&mut *edge.input, Node::Input(placeholder()));
-        edge.exchange = Exchange::Single;
+        // All of the step is on one worker already.
+        edge.exchange = Exchange::Local;
         *edge.input = if depends(&below) {
             cut(below, inputs)
         } else {

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::{Between, NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -117,6 +118,7 @@ fn make_over(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {
         .zip(&compiled)
         .map(|((_, field), call)| Arc::new((*field).clone().with_name(&call.display)));
     let node_schema = Arc::new(Schema::new(fields.chain(added).collect::<Vec<_>>()));
+    let displays: Vec<String> = compiled.iter().map(|call| call.display.clone()).collect();
     let node = Node::Over(node::Over {
         input: Edge::hash(mapped, partition.clone()),
         partition,
@@ -125,7 +127,12 @@ fn make_over(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {
         schema: node_schema,
     });
     let width = schema.fields().len();
-    output.extend(calls.iter().map(|(_, field)| (None, Arc::new((*field).clone()))));
+    for ((_, field), display) in calls.iter().zip(&displays) {
+        // For EXPLAIN, the name that the user would know, where it tells columns apart.
+        let taken = output.iter().any(|(_, other)| other.name() == display);
+        let name = if taken { field.name() } else { display };
+        output.push((None, Arc::new((*field).clone().with_name(name))));
+    }
     keep(node, (0..own.len()).chain(width..width + calls.len()).collect(), output)
 }
 
@@ -287,6 +294,22 @@ fn frame_distances(frame: &WindowFrame) -> Result<(Distance, Distance)> {
 
 /// A filter; over a window function alone that numbers rows, perhaps the first rows only.
 pub fn lower_filter(filter: &Filter) -> Result<Pipe> {
+    // The filter is looked at below projections of columns and other names.
+    match &*filter.input {
+        LogicalPlan::Projection(n) if is_above_window(&filter.input) => {
+            let below = over_input(filter, n.input.schema(), |index| &n.expr[index])?;
+            let filter = Filter::try_new(below, n.input.clone()).map_err(Error::from)?;
+            return lower_filter(&filter)?.project(&n.expr, &n.schema);
+        }
+        LogicalPlan::SubqueryAlias(n) if is_above_window(&filter.input) => {
+            let columns: Vec<Expr> =
+                n.input.schema().columns().into_iter().map(Expr::Column).collect();
+            let below = over_input(filter, n.input.schema(), |index| &columns[index])?;
+            let filter = Filter::try_new(below, n.input.clone()).map_err(Error::from)?;
+            return Ok(lower_filter(&filter)?.rename(n.schema.clone()));
+        }
+        _ => {}
+    }
     if let LogicalPlan::Window(window) = &*filter.input
         && let [expr] = window.window_expr.as_slice()
     {
@@ -314,6 +337,39 @@ pub fn lower_filter(filter: &Filter) -> Result<Pipe> {
         }
     }
     lower_node(&filter.input)?.filter(&filter.predicate)
+}
+
+/// Whether a plan only picks and renames columns of a window function's result.
+fn is_above_window(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Window(_) => true,
+        LogicalPlan::Projection(n) => {
+            let picks = |e: &Expr| column_index(e, n.input.schema()).is_some();
+            n.expr.iter().all(picks) && is_above_window(&n.input)
+        }
+        LogicalPlan::SubqueryAlias(n) => is_above_window(&n.input),
+        _ => false,
+    }
+}
+
+/// A filter's condition over the columns below its input, of which `column` gives those of the
+/// input.
+fn over_input<'a>(
+    filter: &Filter,
+    below: &DFSchema,
+    column: impl Fn(usize) -> &'a Expr,
+) -> Result<Expr> {
+    let schema = filter.input.schema();
+    let replaced = filter.predicate.clone().transform_up(|e| match &e {
+        Expr::Column(named) => {
+            let expr = column(schema.index_of_column(named)?);
+            let index = column_index(expr, below);
+            let index = index.ok_or_else(|| internal_datafusion_err!("{expr} is no column"))?;
+            Ok(Transformed::yes(Expr::Column(Column::from(below.qualified_field(index)))))
+        }
+        _ => Ok(Transformed::no(e)),
+    });
+    Ok(replaced.map_err(Error::from)?.data)
 }
 
 /// The greatest number that a condition lets pass, and what it says beside that; the number is the
@@ -456,7 +512,9 @@ fn make_top_n(
         columns.add(column);
     }
     let partition: Vec<usize> = partition_by.iter().map(|e| columns.add(e)).collect();
-    let order_by = sort_columns(order_by, &mut columns);
+    let mut order_by = sort_columns(order_by, &mut columns);
+    // Within a partition these are all the same.
+    order_by.retain(|by| !partition.contains(&by.column));
     let mapped = columns.map(input)?;
     let mut fields: Vec<_> = mapped.schema().fields().iter().cloned().collect();
     let width = fields.len();

@@ -12,8 +12,7 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Field, FieldRef, Fields, Float64Type, Int32Type, IntervalMonthDayNanoType,
-    IntervalUnit, Schema,
+    DataType, Field, FieldRef, Fields, Float64Type, IntervalMonthDayNanoType, IntervalUnit, Schema,
 };
 use async_trait::async_trait;
 use datafusion::common::{DataFusionError, Result as PlanResult, ScalarValue};
@@ -46,10 +45,6 @@ pub fn find(session: Option<&Arc<dyn Session>>, name: &str) -> Option<Arc<Scalar
         "pg_typeof" => {
             ScalarUDF::new_from_impl(TypeOf { signature: Signature::any(1, Volatility::Stable) })
         }
-        "array_upper" | "array_lower" => ScalarUDF::new_from_impl(ArrayBound {
-            upper: name == "array_upper",
-            signature: Signature::any(2, Volatility::Immutable),
-        }),
         "_pg_expandarray" => ScalarUDF::new_from_impl(ExpandArray {
             signature: Signature::new(TypeSignature::Any(1), Volatility::Immutable),
         }),
@@ -241,71 +236,6 @@ impl ScalarUDFImpl for ExpandArray {
         let item = Arc::new(Field::new("item", DataType::Struct(fields), true));
         let list = ListArray::try_new(item, offsets, Arc::new(rows), lists.nulls().cloned())?;
         Ok(ColumnarValue::Array(Arc::new(list)))
-    }
-}
-
-/// `array_upper(array, dimension)` and `array_lower`: arrays begin with 1.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ArrayBound {
-    upper: bool,
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for ArrayBound {
-    fn name(&self) -> &str {
-        if self.upper { "array_upper" } else { "array_lower" }
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> PlanResult<DataType> {
-        match types {
-            [DataType::List(_) | DataType::Null, dimension]
-                if dimension.is_integer() || dimension.is_null() =>
-            {
-                Ok(DataType::Int32)
-            }
-            types => {
-                let types: Vec<String> = types.iter().map(ToString::to_string).collect();
-                let message =
-                    format!("function {}({}) does not exist", self.name(), types.join(", "));
-                Err(external(Error::user(SqlState::UNDEFINED_FUNCTION, message)))
-            }
-        }
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
-        let columns = ColumnarValue::values_to_arrays(&args.args)?;
-        let [arrays, dimensions] = columns.as_slice() else {
-            return Err(DataFusionError::Internal("it takes two arguments".to_owned()));
-        };
-        let dimensions = cast(dimensions, &DataType::Int32)?;
-        let dimensions = dimensions.as_primitive::<Int32Type>();
-        let bounds: Int32Array = (0..arrays.len())
-            .map(|row| {
-                let dimension = dimensions.is_valid(row).then(|| dimensions.value(row))?;
-                let length = length_of(arrays, row, dimension)?;
-                (length > 0).then_some(if self.upper { length } else { 1 })
-            })
-            .collect();
-        Ok(ColumnarValue::Array(Arc::new(bounds)))
-    }
-}
-
-/// The length of an array in one dimension, the outermost being 1.
-fn length_of(arrays: &ArrayRef, row: usize, dimension: i32) -> Option<i32> {
-    let lists = arrays.as_list_opt::<i32>()?;
-    if lists.is_null(row) || dimension < 1 {
-        return None;
-    }
-    let items = lists.value(row);
-    match dimension {
-        1 => i32::try_from(items.len()).ok(),
-        _ if items.is_empty() => None,
-        // Rows of a table of numbers are of one length.
-        _ => length_of(&items, 0, dimension - 1),
     }
 }
 

@@ -1,0 +1,280 @@
+//! Changes of the catalog, one after the other.
+//!
+//! ```text
+//!  waiting --next in line--> checked --appended to the log--> in the log --durable--> real
+//!                               |                                 (at once without a storage)
+//!                               +-- refused: nothing has happened
+//! ```
+//!
+//! While a step is in the log, the next one waits: it is checked against a catalog that has the
+//! step before. A step that is real is in the published catalog and in the data plane, and is
+//! answered. A crash before that leaves all of it or nothing, because it is one record.
+
+use std::sync::Arc;
+
+use super::durable::given_up;
+use super::{
+    Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, connectors,
+    dependency_gone,
+};
+use crate::catalog::snapshot::{Catalog, Change};
+use crate::connectors::Source;
+use crate::coordinator::epoch::Moment;
+use crate::coordinator::event_loop::{WriteChange, WriteConflict};
+use crate::coordinator::table::Table;
+use crate::plan::node::SourceSpec;
+use crate::types::change::ChangeBatch;
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+
+/// A change of the catalog that waits for its turn.
+pub(super) enum Step {
+    /// Anything but a materialized view.
+    Create {
+        creation: Box<Creation>,
+        install: Install,
+        reply: Reply<ObjectId>,
+    },
+    /// A materialized view whose dataflow runs and has its content.
+    Publish {
+        creation: Box<Creation>,
+        reply: Reply<ObjectId>,
+    },
+    Apply {
+        changes: Vec<Change>,
+        reply: Reply<()>,
+    },
+}
+
+/// A step that is in the log.
+pub(super) struct StepInLog {
+    sequence: u64,
+    since: Moment,
+    checked: Checked,
+    /// Taken when its outcome was called unknown.
+    reply: Option<StepReply>,
+}
+
+/// A step that can be made real.
+struct Checked {
+    next: Catalog,
+    effect: Effect,
+    /// What goes.
+    dropped: Vec<ObjectId>,
+}
+
+/// A step that may go into the log, with its changes of the catalog and a table's first rows.
+type Plan = (Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>);
+
+/// What a step brings beside the catalog.
+enum Effect {
+    Nothing,
+    Table(ObjectId, Box<Table>),
+    Source(Box<SourceSpec>, Arc<dyn Source>),
+}
+
+enum StepReply {
+    Created(ObjectId, Reply<ObjectId>),
+    Applied(Reply<()>),
+}
+
+impl StepReply {
+    fn send(self, result: Result<()>) {
+        match self {
+            StepReply::Created(id, reply) => {
+                if reply.send(result.map(|()| id)).is_err() {
+                    // The client has gone; what it asked for stays, as in any database.
+                    tracing::debug!(object = %id, "created for a client that has gone");
+                }
+            }
+            StepReply::Applied(reply) => drop(reply.send(result)),
+        }
+    }
+}
+
+impl State {
+    /// Takes steps as far as they go now.
+    pub(super) fn run_steps(&mut self) {
+        while self.step_in_log.is_none() {
+            let Some(step) = self.steps.pop_front() else { return };
+            self.run_step(step);
+        }
+    }
+
+    fn run_step(&mut self, step: Step) {
+        let now = self.now();
+        if let Some(error) = self.writes_refused() {
+            return self.refuse_step(step, error);
+        }
+        let (result, reply) = match step {
+            Step::Create { creation, install, reply } => {
+                let result = self.check_create(&creation, install);
+                (result, StepReply::Created(creation.object.id, reply))
+            }
+            Step::Publish { creation, reply } => {
+                let id = creation.object.id;
+                let result = self.check_publish(&creation);
+                if result.is_err() {
+                    self.drop_running(id);
+                }
+                (result, StepReply::Created(id, reply))
+            }
+            Step::Apply { changes, reply } => {
+                (self.check_apply(changes), StepReply::Applied(reply))
+            }
+        };
+        let (checked, changes, rows) = match result {
+            Ok(checked) => checked,
+            Err(error) => return reply.send(Err(error)),
+        };
+        match self.log_definition(&changes, rows) {
+            Ok(None) => {
+                self.make_real(checked);
+                reply.send(Ok(()));
+            }
+            Ok(Some(sequence)) => {
+                let step = StepInLog { sequence, since: now, checked, reply: Some(reply) };
+                self.step_in_log = Some(step);
+            }
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn refuse_step(&mut self, step: Step, error: Error) {
+        match step {
+            Step::Create { reply, .. } => drop(reply.send(Err(error))),
+            Step::Publish { creation, reply } => {
+                self.drop_running(creation.object.id);
+                let _ = reply.send(Err(error));
+            }
+            Step::Apply { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Refuses all that wait for their turn.
+    pub(super) fn refuse_steps(&mut self, error: &Error) {
+        while let Some(step) = self.steps.pop_front() {
+            self.refuse_step(step, error.clone());
+        }
+    }
+
+    pub(super) fn step_in_log(&self) -> bool {
+        self.step_in_log.is_some()
+    }
+
+    /// The log is durable up to `sequence`.
+    pub(super) fn step_is_durable(&mut self, sequence: u64) {
+        if let Some(step) = self.step_in_log.take_if(|step| step.sequence <= sequence) {
+            self.make_real(step.checked);
+            if let Some(reply) = step.reply {
+                reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// The log cannot be written: who has waited since before `since_max` is told.
+    pub(super) fn step_waits(&mut self, since_max: Moment, error: &Error) {
+        if let Some(step) = &mut self.step_in_log
+            && step.since <= since_max
+            && let Some(reply) = step.reply.take()
+        {
+            reply.send(Err(given_up(true, error)));
+        }
+    }
+
+    fn make_real(&mut self, checked: Checked) {
+        let Checked { next, effect, dropped } = checked;
+        let mut created_table = None;
+        self.set_catalog(next);
+        match effect {
+            Effect::Nothing => {}
+            Effect::Table(id, rows) => {
+                self.tables.insert(id, *rows);
+                self.add_running(id, vec![], RunningKind::Table);
+                self.workers.send(Command::CreateTable(id));
+                created_table = Some(id);
+            }
+            Effect::Source(spec, source) => self.install_source(*spec, source),
+        }
+        dropped.into_iter().for_each(|id| self.drop_running(id));
+        self.definition_is_real(created_table);
+    }
+
+    pub(super) fn install_source(&mut self, spec: SourceSpec, source: Arc<dyn Source>) {
+        let metrics = Arc::new(SourceMetrics::default());
+        let kind = RunningKind::Source { metrics: metrics.clone(), bounded: source.bounded() };
+        self.add_running(spec.object, vec![], kind);
+        self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
+    }
+
+    fn check_create(&mut self, creation: &Creation, install: Install) -> Result<Plan> {
+        let next = self.check_new(creation)?;
+        let object = &creation.object;
+        let mut first_rows = None;
+        let effect = match install {
+            Install::Nothing => Effect::Nothing,
+            Install::Table(rows) => {
+                let mut table = Table::of(object)?;
+                if let Some(rows) = rows {
+                    // No dataflow reads the table yet: who does later begins with its content.
+                    let change = WriteChange::Insert { rows, on_conflict: WriteConflict::Error };
+                    let changes = table.write(change)?.changes;
+                    first_rows = (!changes.is_empty()).then_some((object.id, changes));
+                }
+                Effect::Table(object.id, Box::new(table))
+            }
+            Install::Source(mut spec) => {
+                spec.object = object.id;
+                let source = connectors::open_source(
+                    &spec.connector,
+                    &spec.options,
+                    Some(spec.physical_schema.clone()),
+                )?;
+                Effect::Source(Box::new(spec), source)
+            }
+            Install::Dataflow(_) => {
+                return Err(Error::internal("a dataflow is published, not created"));
+            }
+        };
+        let dropped = creation.replaces.into_iter().collect();
+        Ok((Checked { next, effect, dropped }, creation.changes(), first_rows))
+    }
+
+    fn check_publish(&self, creation: &Creation) -> Result<Plan> {
+        let next = self.check_new(creation)?;
+        let object = &creation.object;
+        match self.running.get(&object.id) {
+            None => return Err(dependency_gone(&object.name.name)),
+            Some(running) => {
+                if let Some(error) = &running.failed {
+                    return Err(error.clone());
+                }
+            }
+        }
+        let dropped = creation.replaces.into_iter().collect();
+        Ok((Checked { next, effect: Effect::Nothing, dropped }, creation.changes(), None))
+    }
+
+    fn check_apply(&self, changes: Vec<Change>) -> Result<Plan> {
+        let mut dropped = Vec::new();
+        for change in &changes {
+            let Change::DropObject(id) = change else { continue };
+            dropped.push(*id);
+            let published = self.steps.iter().filter_map(|step| match step {
+                Step::Publish { creation, .. } => Some(&creation.object),
+                _ => None,
+            });
+            let filled = self.hydrating.values().map(|h| &h.creation.object);
+            let user = filled.chain(published).find(|o| o.depends_on.contains(id));
+            if let Some(user) = user {
+                return Err(Error::user(
+                    SqlState::OBJECT_IN_USE,
+                    format!("\"{}\" is being created over it", user.name.name),
+                )
+                .retryable());
+            }
+        }
+        let next = self.catalog().apply(&changes)?;
+        Ok((Checked { next, effect: Effect::Nothing, dropped }, changes, None))
+    }
+}

@@ -1,0 +1,186 @@
+//! A store for tests that fails when it is told to.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::storage::store::Store;
+
+/// How writes fail.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    None,
+    /// Nothing is written.
+    DiskFull,
+    /// Everything is written, and no answer comes back.
+    LostAnswers,
+    /// A random part of writes fails, before or after it was done.
+    Random(StdRng, f64),
+}
+
+/// What was done to a store.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    Put(Path, PutPayload),
+    Delete(Path),
+}
+
+/// An object store in memory, which remembers what was done to it.
+#[derive(Debug)]
+pub struct FaultyStore {
+    objects: Arc<InMemory>,
+    fault: Mutex<Fault>,
+    operations: Arc<Mutex<Vec<Operation>>>,
+    refused_writes: AtomicUsize,
+}
+
+impl FaultyStore {
+    pub fn new() -> Arc<FaultyStore> {
+        Arc::new(FaultyStore {
+            objects: Arc::default(),
+            fault: Mutex::new(Fault::None),
+            operations: Arc::default(),
+            refused_writes: AtomicUsize::new(0),
+        })
+    }
+
+    /// Writes that failed before they were done.
+    pub fn refused_writes(&self) -> usize {
+        self.refused_writes.load(Ordering::SeqCst)
+    }
+
+    /// What has been done until now.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.operations.lock().unwrap().clone()
+    }
+
+    /// A store to which only these operations were done: what a crash leaves.
+    pub async fn after(operations: &[Operation]) -> Arc<FaultyStore> {
+        let store = FaultyStore::new();
+        for operation in operations {
+            match operation.clone() {
+                Operation::Put(path, payload) => {
+                    store.objects.put_opts(&path, payload, PutOptions::default()).await.unwrap();
+                }
+                Operation::Delete(path) => {
+                    // It may be missing.
+                    let _ = object_store::ObjectStoreExt::delete(&*store.objects, &path).await;
+                }
+            }
+        }
+        store
+    }
+
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    pub fn set_random(&self, seed: u64, probability: f64) {
+        self.set(Fault::Random(StdRng::seed_from_u64(seed), probability));
+    }
+
+    /// The store as the storage room wants it.
+    pub fn store(self: &Arc<FaultyStore>) -> Store {
+        Store::over(self.clone(), "test")
+    }
+
+    /// Puts bytes under a name, whatever is there.
+    pub async fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
+        self.objects.put_opts(path, bytes.into(), PutOptions::default()).await.unwrap();
+    }
+
+    /// Whether the next write fails before it is done, and whether after.
+    fn next_write(&self) -> (bool, bool) {
+        match &mut *self.fault.lock().unwrap() {
+            Fault::None => (false, false),
+            Fault::DiskFull => (true, false),
+            Fault::LostAnswers => (false, true),
+            Fault::Random(random, probability) => {
+                (random.random_bool(*probability), random.random_bool(*probability))
+            }
+        }
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faulty store")
+    }
+}
+
+fn io(kind: std::io::ErrorKind) -> Error {
+    Error::Generic { store: "faulty", source: std::io::Error::from(kind).into() }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let (before, after) = self.next_write();
+        if before {
+            self.refused_writes.fetch_add(1, Ordering::SeqCst);
+            return Err(io(std::io::ErrorKind::StorageFull));
+        }
+        let result = self.objects.put_opts(path, payload.clone(), options).await;
+        if result.is_ok() {
+            self.operations.lock().unwrap().push(Operation::Put(path.clone(), payload));
+        }
+        if after {
+            return Err(io(std::io::ErrorKind::TimedOut));
+        }
+        result
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.objects.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.objects.get_opts(path, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let operations = self.operations.clone();
+        let paths = paths.inspect(move |path| {
+            if let Ok(path) = path {
+                operations.lock().unwrap().push(Operation::Delete(path.clone()));
+            }
+        });
+        self.objects.delete_stream(paths.boxed())
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}

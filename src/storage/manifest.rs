@@ -1,0 +1,191 @@
+//! Manifests: what is durable, as a numbered list of files.
+//!
+//! A manifest is complete or not there, and never changed. The newest one that can be read
+//! counts; when it cannot, the one before does, which is why two are kept with all that they
+//! name. The log after `sequence` is what has happened since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::storage::checksum::{damaged, seal, unseal};
+use crate::storage::paths::{self, MANIFESTS};
+use crate::storage::store::{Put, Store};
+use crate::types::error::{Result, SqlState};
+
+/// Version of the format, see `docs/FORMAT.md`.
+pub const FORMAT: u32 = 1;
+
+/// What is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub number: u64,
+    /// The server that wrote it.
+    pub generation: u64,
+    /// Records of the log up to this one are in the files.
+    pub sequence: u64,
+    /// The newest epoch that a record in the files belongs to.
+    pub epoch: u64,
+    /// No catalog object has this id or a higher one.
+    pub next_id: u64,
+    /// The first object of the log that may hold later records.
+    pub log_start: u64,
+    /// `None` before the first object is created.
+    pub catalog: Option<FileRef>,
+    /// By object id: base file first, then deltas in order.
+    pub tables: BTreeMap<u64, Vec<FileRef>>,
+    /// By object id: rows that each source had given.
+    pub sources: BTreeMap<u64, u64>,
+}
+
+/// A file that a manifest names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRef {
+    pub name: String,
+    pub bytes: u64,
+    /// Of the whole file.
+    pub crc32: u32,
+    /// 0 for files that do not hold rows.
+    pub rows: u64,
+}
+
+impl Manifest {
+    /// Names of all its files.
+    pub fn files(&self) -> BTreeSet<&str> {
+        let tables = self.tables.values().flatten();
+        self.catalog.iter().chain(tables).map(|file| file.name.as_str()).collect()
+    }
+
+    /// As it is stored.
+    pub fn encode(&self) -> Bytes {
+        let json = serde_json::to_string_pretty(self).expect("plain data has a JSON form");
+        Bytes::from(seal("manifest", FORMAT, &json))
+    }
+
+    /// Reads a stored manifest.
+    ///
+    /// # Errors
+    /// When it is damaged, or of a newer version.
+    pub fn decode(object: &str, bytes: &[u8]) -> Result<Manifest> {
+        let json = unseal(object, "manifest", FORMAT, bytes)?;
+        serde_json::from_str(json).map_err(|error| damaged(object, error))
+    }
+}
+
+/// The manifests of a storage.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Those that can be read, newest first.
+    pub manifests: Vec<Manifest>,
+    /// The highest number there is, readable or not; 0 when there is none.
+    pub number_max: u64,
+}
+
+/// Finds the manifests, and warns of those that cannot be read.
+///
+/// # Errors
+/// When the storage fails; when there are manifests and none can be read; when one was written by
+/// a newer version.
+pub async fn find(store: &Store) -> Result<Found> {
+    let numbers = store.list_numbers(MANIFESTS).await?;
+    let mut found =
+        Found { manifests: Vec::new(), number_max: numbers.last().copied().unwrap_or(0) };
+    let mut last_error = None;
+    for number in numbers.iter().rev() {
+        let path = paths::numbered(MANIFESTS, *number);
+        let manifest = match store.get(&path).await {
+            Ok(bytes) => Manifest::decode(path.as_ref(), &bytes),
+            // Deleted meanwhile by a server that is being replaced; newer ones are there.
+            Err(error) if error.sqlstate() == SqlState::UNDEFINED_FILE => continue,
+            Err(error) => return Err(error),
+        };
+        let error = match manifest {
+            Ok(manifest) if manifest.number == *number => {
+                found.manifests.push(manifest);
+                continue;
+            }
+            Ok(manifest) => damaged(path.as_ref(), format!("it says number {}", manifest.number)),
+            Err(error) if error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED => return Err(error),
+            Err(error) => error,
+        };
+        tracing::warn!(file = %path, %error, "a manifest cannot be read; the one before counts");
+        last_error = Some(error);
+    }
+    match last_error {
+        Some(error) if found.manifests.is_empty() => Err(error
+            .context("no manifest can be read")
+            .hint("Restore the storage from a backup; nothing has been changed.")),
+        _ => Ok(found),
+    }
+}
+
+/// Writes a manifest; `false` when its number is taken.
+///
+/// # Errors
+/// When the storage fails.
+pub async fn write(store: &Store, manifest: &Manifest) -> Result<bool> {
+    assert!(manifest.number > 0, "manifests count from 1");
+    let path = paths::numbered(MANIFESTS, manifest.number);
+    match store.put_new(&path, manifest.encode()).await? {
+        Put::Written => Ok(true),
+        Put::Taken(_) => Ok(false),
+    }
+}
+
+/// What nobody needs any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Garbage {
+    pub manifests: Vec<u64>,
+    pub files: Vec<String>,
+    /// Objects of the log before this one.
+    pub log_below: u64,
+}
+
+/// What may go once `newest` is there beside `kept`, the one before it; `old` are those before.
+pub fn garbage(old: &[Manifest], kept: &Manifest, newest: &Manifest) -> Garbage {
+    assert!(kept.number < newest.number);
+    let needed: BTreeSet<&str> = kept.files().union(&newest.files()).copied().collect();
+    let mut garbage =
+        Garbage { log_below: kept.log_start.min(newest.log_start), ..Garbage::default() };
+    for manifest in old {
+        assert!(manifest.number < kept.number);
+        garbage.manifests.push(manifest.number);
+        for file in manifest.files() {
+            if !needed.contains(file) && !garbage.files.iter().any(|f| f == file) {
+                garbage.files.push(file.to_owned());
+            }
+        }
+    }
+    garbage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(number: u64, log_start: u64, files: &[&str]) -> Manifest {
+        let file = |name: &&str| FileRef { name: (*name).to_owned(), bytes: 1, crc32: 2, rows: 3 };
+        Manifest {
+            number,
+            log_start,
+            tables: BTreeMap::from([(1, files.iter().map(file).collect())]),
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn a_manifest_comes_back() {
+        let manifest = manifest(7, 3, &["a", "b"]);
+        assert_eq!(Manifest::decode("m", &manifest.encode()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn two_manifests_keep_all_that_they_name() {
+        let old = manifest(1, 2, &["a", "b", "c"]);
+        let kept = manifest(2, 5, &["b", "d"]);
+        let newest = manifest(3, 9, &["c", "e"]);
+        let expected = Garbage { manifests: vec![1], files: vec!["a".to_owned()], log_below: 5 };
+        assert_eq!(garbage(&[old], &kept, &newest), expected);
+    }
+}

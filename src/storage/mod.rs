@@ -1,0 +1,36 @@
+//! What survives the process: one object store holds all of it, as `docs/FORMAT.md` says.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `paths.rs` | every object name |
+//! | `store.rs` | put-if-absent, reads, lists and their errors, over any object store |
+//! | `local.rs` | a directory as an object store that survives power loss |
+//! | `checksum.rs` | CRC-32, and the envelope of text objects |
+//! | `generation.rs` | which server may write: the newest that claimed the storage |
+//! | `manifest.rs` | the numbered list of what is durable; which one counts at a start |
+//! | `log.rs` | the write-ahead log: records, group commit, reading back |
+//! | `rows.rs` | changes of rows as Arrow batches |
+//! | `table_files.rs` | contents of tables as base and delta files |
+//! | `checkpoint.rs` | writes what changed, then a manifest, then collects what nobody needs |
+//! | `faulty.rs` | for tests: a store that fails when it is told to |
+//! | `recovery.rs` | claims a storage and finds out what is in it |
+//!
+//! Nobody else knows that object stores exist. What the log's entries mean is the coordinator's
+//! affair: catalog changes are text here, rows are Arrow batches.
+
+pub mod checkpoint;
+pub mod checksum;
+pub mod generation;
+pub mod local;
+pub mod log;
+pub mod manifest;
+pub mod paths;
+pub mod recovery;
+pub mod rows;
+pub mod store;
+pub mod table_files;
+
+#[cfg(test)]
+pub mod faulty;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! All object names. Numbers have twenty digits, so that names sort as numbers do.
+
+use object_store::path::Path;
+
+use crate::types::id::ObjectId;
+
+/// Claims of servers, one object each.
+pub const GENERATIONS: &str = "generation";
+/// Manifests.
+pub const MANIFESTS: &str = "manifest";
+/// Objects of the write-ahead log.
+pub const LOG: &str = "log";
+/// Catalogs as manifests name them.
+pub const CATALOGS: &str = "catalog";
+/// Contents of tables, a folder each.
+pub const TABLES: &str = "tables";
+
+/// `folder/00000000000000000042`.
+pub fn numbered(folder: &str, number: u64) -> Path {
+    Path::from(format!("{folder}/{number:020}"))
+}
+
+/// The number of a [`numbered`] object; `None` for other names.
+pub fn number_of(path: &Path) -> Option<u64> {
+    let name = path.filename()?;
+    if name.len() != 20 || !name.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    name.parse().ok()
+}
+
+/// A catalog of the manifest `number`. The generation keeps servers apart that write at once.
+pub fn catalog(generation: u64, number: u64) -> String {
+    format!("{CATALOGS}/{generation:020}-{number:020}.json")
+}
+
+/// A file of a table, written for the manifest `number`.
+pub fn table_file(table: ObjectId, generation: u64, number: u64, extension: &str) -> String {
+    format!("{TABLES}/{}/{generation:020}-{number:020}.{extension}", table.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_sort() {
+        let (small, large) = (numbered(LOG, 9), numbered(LOG, 10));
+        assert!(small.as_ref() < large.as_ref());
+        assert_eq!(large.as_ref(), "log/00000000000000000010");
+        assert_eq!(number_of(&large), Some(10));
+        assert_eq!(number_of(&numbered(LOG, u64::MAX)), Some(u64::MAX));
+        assert_eq!(number_of(&Path::from("log/10")), None);
+        assert_eq!(number_of(&Path::from("log/0000000000000000001x")), None);
+        assert_eq!(
+            table_file(ObjectId(7), 1, 2, "parquet"),
+            "tables/7/00000000000000000001-00000000000000000002.parquet"
+        );
+    }
+}

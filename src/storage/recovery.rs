@@ -1,0 +1,268 @@
+//! Claims a storage and finds out what is in it.
+//!
+//! 1. The next generation is claimed.
+//! 2. The newest manifest whose files are sound is found, and written once more under the next
+//!    number: an older server that is still running cannot write that number any more.
+//! 3. The log is read from where the manifest says, up to its end; then an empty object takes the
+//!    next number, which fences the log in the same way. If the other server was faster, its
+//!    object is read too, and the number after it is tried.
+//! 4. What no manifest names and an older server left behind is deleted.
+//!
+//! Damage at the end of the log, behind which there is nothing, is taken as a write that was not
+//! finished: the records before it count, and a warning names the object. Damage before other
+//! records, or a missing object, means that something acknowledged is lost: the start is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use object_store::path::Path;
+
+use crate::storage::checkpoint::{CATALOG_FORMAT, Checkpointer};
+use crate::storage::checksum::{crc32, damaged, unseal};
+use crate::storage::generation::{claim, fenced};
+use crate::storage::log::{ReadObject, Record, decode_object, encode_object};
+use crate::storage::manifest::{self, Manifest};
+use crate::storage::paths::{self, CATALOGS, LOG, TABLES};
+use crate::storage::store::{Put, Store};
+use crate::storage::table_files;
+use crate::types::change::ChangeBatch;
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+
+/// Numbers that the servers may fight over before one gives up.
+const ATTEMPTS_MAX: u32 = 1000;
+
+/// A claimed storage and what is in it.
+#[derive(Debug)]
+pub struct Recovered {
+    pub store: Store,
+    pub generation: u64,
+    /// What the files show.
+    pub manifest: Manifest,
+    /// The catalog's JSON; `None` when nothing was ever created.
+    pub catalog: Option<String>,
+    /// The rows of each table as changes in order.
+    pub tables: BTreeMap<ObjectId, Vec<ChangeBatch>>,
+    /// What has happened since, oldest first, without gaps.
+    pub records: Vec<Record>,
+    /// The last record there is; that of the manifest when there are none after it.
+    pub sequence: u64,
+    /// The newest object of the log, which is ours.
+    pub log_number: u64,
+    /// Something at the log's end was left out.
+    pub torn: bool,
+    pub checkpointer: Checkpointer,
+}
+
+/// Claims a storage for a server called `identity`, a text that no other uses.
+///
+/// # Errors
+/// When the storage fails; when it is damaged so that something acknowledged would be lost; when
+/// another server claims it meanwhile.
+pub async fn recover(store: Store, identity: &str) -> Result<Recovered> {
+    let generation = claim(&store, identity).await?;
+    let base = fence_manifests(&store, generation).await?;
+    let log = fence_log(&store, generation, base.manifest.log_start).await?;
+    let Replay { records, torn } = plan_replay(&base.manifest, log.objects)?;
+    let sequence = records.last().map_or(base.manifest.sequence, |record| record.sequence);
+    remove_orphans(&store, &base).await?;
+    let checkpointer =
+        Checkpointer::new(store.clone(), generation, base.older, base.manifest.clone(), log.first);
+    Ok(Recovered {
+        store,
+        generation,
+        manifest: base.manifest,
+        catalog: base.catalog,
+        tables: base.tables,
+        records,
+        sequence,
+        log_number: log.last,
+        torn,
+        checkpointer,
+    })
+}
+
+/// What files show.
+struct Base {
+    /// Written in the name of this generation.
+    manifest: Manifest,
+    /// All others that can be read, oldest first.
+    older: Vec<Manifest>,
+    catalog: Option<String>,
+    tables: BTreeMap<ObjectId, Vec<ChangeBatch>>,
+}
+
+async fn fence_manifests(store: &Store, generation: u64) -> Result<Base> {
+    for _ in 0..ATTEMPTS_MAX {
+        let found = manifest::find(store).await?;
+        if found.manifests.iter().any(|manifest| manifest.generation > generation) {
+            return Err(fenced(store, generation));
+        }
+        let (manifest, catalog, tables) = load_newest(store, &found.manifests).await?;
+        let manifest = Manifest { number: found.number_max + 1, generation, ..manifest };
+        if manifest::write(store, &manifest).await? {
+            let mut older = found.manifests;
+            older.reverse();
+            return Ok(Base { manifest, older, catalog, tables });
+        }
+    }
+    Err(busy())
+}
+
+type Content = (Manifest, Option<String>, BTreeMap<ObjectId, Vec<ChangeBatch>>);
+
+/// The newest of `manifests` whose files are all sound, with what is in them.
+async fn load_newest(store: &Store, manifests: &[Manifest]) -> Result<Content> {
+    let mut last_error = None;
+    for manifest in manifests {
+        match load(store, manifest).await {
+            Ok((catalog, tables)) => return Ok((manifest.clone(), catalog, tables)),
+            Err(error) => {
+                let lost = [SqlState::DATA_CORRUPTED, SqlState::UNDEFINED_FILE];
+                if !lost.contains(&error.sqlstate()) {
+                    return Err(error);
+                }
+                let file = paths::numbered(paths::MANIFESTS, manifest.number);
+                tracing::warn!(%file, %error, "a checkpoint is damaged; the one before counts");
+                last_error.get_or_insert(error);
+            }
+        }
+    }
+    match last_error {
+        None => {
+            let empty = Manifest { next_id: 1, log_start: 1, ..Manifest::default() };
+            Ok((empty, None, BTreeMap::new()))
+        }
+        Some(error) => Err(error
+            .context("no checkpoint can be read")
+            .hint("Restore the storage from a backup; nothing has been changed.")),
+    }
+}
+
+async fn load(
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<(Option<String>, BTreeMap<ObjectId, Vec<ChangeBatch>>)> {
+    let mut catalog = None;
+    if let Some(file) = &manifest.catalog {
+        let bytes = store.get(&Path::from(file.name.as_str())).await?;
+        if bytes.len() as u64 != file.bytes || crc32(&bytes) != file.crc32 {
+            return Err(damaged(&file.name, "its checksum differs"));
+        }
+        catalog = Some(unseal(&file.name, "catalog", CATALOG_FORMAT, &bytes)?.to_owned());
+    }
+    let mut tables = BTreeMap::new();
+    for (table, files) in &manifest.tables {
+        tables.insert(ObjectId(*table), table_files::read_table(store, files).await?);
+    }
+    Ok((catalog, tables))
+}
+
+fn busy() -> Error {
+    Error::external(SqlState::OBJECT_IN_USE, "another server writes to the same storage")
+        .hint("Stop it, or give each server a storage of its own.")
+}
+
+/// The log as it is.
+struct FencedLog {
+    /// In order, from where the manifest says.
+    objects: Vec<(u64, ReadObject)>,
+    /// The oldest object there is.
+    first: u64,
+    /// Ours, which ends what the others wrote.
+    last: u64,
+}
+
+async fn fence_log(store: &Store, generation: u64, start: u64) -> Result<FencedLog> {
+    let numbers = store.list_numbers(LOG).await?;
+    let first = numbers.first().copied().unwrap_or(start);
+    let mut objects = Vec::new();
+    let mut next = start;
+    for number in numbers.into_iter().filter(|number| *number >= start) {
+        if number != next {
+            return Err(damaged(
+                paths::numbered(LOG, next).as_ref(),
+                "it is missing, and later ones are there",
+            )
+            .hint("Restore the storage from a backup; nothing has been changed."));
+        }
+        let bytes = store.get(&paths::numbered(LOG, number)).await?;
+        objects.push((number, decode_object(number, &bytes)));
+        next += 1;
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        let content = encode_object(generation, next, &[])?;
+        match store.put_new(&paths::numbered(LOG, next), content).await? {
+            Put::Written => return Ok(FencedLog { objects, first, last: next }),
+            Put::Taken(bytes) => {
+                let read = decode_object(next, &bytes);
+                if read.generation > generation {
+                    return Err(fenced(store, generation));
+                }
+                objects.push((next, read));
+                next += 1;
+            }
+        }
+    }
+    Err(busy())
+}
+
+/// What to replay.
+#[derive(Debug)]
+struct Replay {
+    records: Vec<Record>,
+    torn: bool,
+}
+
+/// Decides which records count.
+fn plan_replay(manifest: &Manifest, objects: Vec<(u64, ReadObject)>) -> Result<Replay> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut sequence = manifest.sequence;
+    let mut damage: Option<(u64, Error)> = None;
+    for (number, object) in objects {
+        for record in object.records {
+            if let Some((_, error)) = damage {
+                return Err(error
+                    .context("the log is damaged before its end")
+                    .hint("Restore the storage from a backup; nothing has been changed."));
+            }
+            if record.sequence <= manifest.sequence {
+                continue;
+            }
+            if record.sequence != sequence + 1 {
+                let name = paths::numbered(LOG, number);
+                let what = format!("record {} follows {sequence}", record.sequence);
+                return Err(damaged(name.as_ref(), what)
+                    .hint("Restore the storage from a backup; nothing has been changed."));
+            }
+            sequence = record.sequence;
+            records.push(record);
+        }
+        match object.damage {
+            // Not damage, but what a newer program wrote.
+            Some(error) if error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED => {
+                return Err(error);
+            }
+            Some(error) if damage.is_none() => damage = Some((number, error)),
+            _ => {}
+        }
+    }
+    if let Some((number, error)) = &damage {
+        let file = paths::numbered(LOG, *number);
+        tracing::warn!(%file, %error, "the end of the log cannot be read, and is left out");
+    }
+    Ok(Replay { records, torn: damage.is_some() })
+}
+
+/// Deletes files that no manifest names.
+async fn remove_orphans(store: &Store, base: &Base) -> Result<()> {
+    let manifests = base.older.iter().chain([&base.manifest]);
+    let needed: BTreeSet<&str> = manifests.flat_map(|manifest| manifest.files()).collect();
+    for folder in [CATALOGS, TABLES] {
+        for path in store.list(folder).await? {
+            if !needed.contains(path.as_ref()) {
+                store.delete(&path).await?;
+            }
+        }
+    }
+    Ok(())
+}

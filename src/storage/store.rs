@@ -1,0 +1,162 @@
+//! What Millstream asks of an object store: write once, read, list, delete.
+//!
+//! Every object is written once, under a name that must not exist. An answer may be lost on its
+//! way: when a name is taken, the object is read back, and if it is what was to be written, it
+//! was we.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::storage::local::LocalStore;
+use crate::storage::paths;
+use crate::types::error::{Error, Result, SqlState};
+
+/// SQLSTATE of Postgres for a full disk.
+pub const DISK_FULL: SqlState = SqlState("53100");
+
+/// An object store and how to name it in messages. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    place: Arc<str>,
+}
+
+/// What became of an object that was to be written.
+#[derive(Debug)]
+pub enum Put {
+    Written,
+    /// Another has that name; its content.
+    Taken(Bytes),
+}
+
+impl Store {
+    /// A directory of this machine, made when it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn directory(directory: &std::path::Path) -> Result<Store> {
+        let place = directory.display().to_string();
+        let local =
+            LocalStore::open(directory).map_err(|e| e.context(format!("storage {place}")))?;
+        Ok(Store::over(Arc::new(local), &place))
+    }
+
+    /// Any store.
+    pub fn over(objects: Arc<dyn ObjectStore>, place: &str) -> Store {
+        Store { objects, place: place.into() }
+    }
+
+    /// Where it is, for messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Writes an object that must not exist. When this returns [`Put::Written`], it is durable.
+    ///
+    /// # Errors
+    /// When the store fails; the object may or may not be there.
+    pub async fn put_new(&self, path: &Path, content: Bytes) -> Result<Put> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let payload = PutPayload::from_bytes(content.clone());
+        match self.objects.put_opts(path, payload, options).await {
+            Ok(_) => Ok(Put::Written),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                let found = self.get(path).await?;
+                Ok(if found == content { Put::Written } else { Put::Taken(found) })
+            }
+            Err(error) => Err(self.failed("write", path, error)),
+        }
+    }
+
+    /// The content of an object.
+    ///
+    /// # Errors
+    /// SQLSTATE 58P01 when it is missing; others when the store fails.
+    pub async fn get(&self, path: &Path) -> Result<Bytes> {
+        let read = async { self.objects.get(path).await?.bytes().await };
+        read.await.map_err(|error| self.failed("read", path, error))
+    }
+
+    /// Whether there is an object.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn exists(&self, path: &Path) -> Result<bool> {
+        match self.objects.head(path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.failed("read", path, error)),
+        }
+    }
+
+    /// The names below a folder, sorted.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(&self, folder: &str) -> Result<Vec<Path>> {
+        let prefix = Path::from(folder);
+        let objects = self.objects.list(Some(&prefix)).map_ok(|meta| meta.location);
+        let mut names: Vec<Path> =
+            objects.try_collect().await.map_err(|error| self.failed("list", &prefix, error))?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The numbers of a folder of numbered objects, ascending.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_numbers(&self, folder: &str) -> Result<Vec<u64>> {
+        Ok(self.list(folder).await?.iter().filter_map(paths::number_of).collect())
+    }
+
+    /// Deletes an object; one that is missing is as good as deleted.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn delete(&self, path: &Path) -> Result<()> {
+        match self.objects.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed("delete", path, error)),
+        }
+    }
+
+    fn failed(&self, action: &str, path: &Path, error: object_store::Error) -> Error {
+        let state = sqlstate(&error);
+        let failure = Error::external(
+            state,
+            format!("cannot {action} object \"{path}\" of storage {}", self.place),
+        )
+        .detail(error.to_string());
+        match state {
+            DISK_FULL => failure.hint("Free some space; the server goes on by itself then."),
+            _ => failure,
+        }
+    }
+}
+
+/// The SQLSTATE of a store's failure, from the operating system's error if there is one.
+fn sqlstate(error: &object_store::Error) -> SqlState {
+    match error {
+        object_store::Error::NotFound { .. } => return SqlState::UNDEFINED_FILE,
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => return SqlState::INSUFFICIENT_PRIVILEGE,
+        _ => {}
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return match io.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => DISK_FULL,
+                std::io::ErrorKind::PermissionDenied => SqlState::INSUFFICIENT_PRIVILEGE,
+                _ => SqlState::IO_ERROR,
+            };
+        }
+        cause = error.source();
+    }
+    SqlState::IO_ERROR
+}

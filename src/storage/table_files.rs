@@ -1,0 +1,255 @@
+//! Contents of tables as files: a base with all rows of a moment, and deltas with what changed
+//! since, in order.
+//!
+//! 1. A base is the table's rows; a delta has a last column `millstream_weight`, -1 for a row
+//!    that went and +1 for one that came.
+//! 2. Files are Parquet, zstd level 1, without dictionaries and statistics: nobody searches in
+//!    them. A table with an interval column, which Parquet's writer does not have, and one
+//!    without columns are Arrow IPC files.
+//! 3. When the deltas together have half as many rows as the base, or are many, a new base takes
+//!    their place ([`decide`]): rows are so written about three times in their life.
+
+use std::io::Cursor;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::ipc::reader::FileReader;
+use arrow::ipc::writer::FileWriter;
+use bytes::Bytes;
+use object_store::path::Path;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use crate::storage::checksum::{crc32, damaged};
+use crate::storage::manifest::FileRef;
+use crate::storage::paths;
+use crate::storage::rows::{split_weights, with_weights};
+use crate::storage::store::{Put, Store};
+use crate::types::change::ChangeBatch;
+use crate::types::error::{Error, Result};
+use crate::types::id::ObjectId;
+
+/// Deltas of a table, at most.
+const DELTAS_MAX: usize = 16;
+/// Tables below this many rows get a new base each time: one small file instead of two.
+const SMALL_ROWS: u64 = 1024;
+
+/// What to write of a table that has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Delta,
+    Base,
+}
+
+/// Decides from the rows of the files there are, of the table and of its changes since.
+pub fn decide(files: &[FileRef], table_rows: u64, changed_rows: u64) -> Next {
+    let [base, deltas @ ..] = files else { return Next::Base };
+    let delta_rows = deltas.iter().map(|file| file.rows).sum::<u64>() + changed_rows;
+    let many = deltas.len() >= DELTAS_MAX;
+    if many || table_rows <= SMALL_ROWS || delta_rows * 2 > base.rows {
+        Next::Base
+    } else {
+        Next::Delta
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Parquet,
+    Arrow,
+}
+
+impl Format {
+    fn of(schema: &Schema) -> Format {
+        let plain = |field: &arrow::datatypes::FieldRef| in_parquet(field.data_type());
+        match !schema.fields().is_empty() && schema.fields().iter().all(plain) {
+            true => Format::Parquet,
+            false => Format::Arrow,
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Format::Parquet => "parquet",
+            Format::Arrow => "arrow",
+        }
+    }
+}
+
+/// Whether Parquet's writer has the type.
+fn in_parquet(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Interval(_) | DataType::Duration(_) | DataType::Union(_, _) => false,
+        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
+            in_parquet(field.data_type())
+        }
+        DataType::Struct(fields) => {
+            !fields.is_empty() && fields.iter().all(|field| in_parquet(field.data_type()))
+        }
+        _ => true,
+    }
+}
+
+/// Rows of a base, made as they are written.
+pub type Rows = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+/// Writes all rows of a table.
+///
+/// # Errors
+/// When the rows cannot be had or encoded, or the storage fails.
+pub async fn write_base(
+    store: &Store,
+    table: ObjectId,
+    generation: u64,
+    number: u64,
+    schema: SchemaRef,
+    rows: Rows,
+) -> Result<FileRef> {
+    write(store, table, generation, number, schema, rows).await
+}
+
+/// Writes changes of a table; `None` when they cancel each other.
+///
+/// # Errors
+/// When the changes cannot be encoded, or the storage fails.
+pub async fn write_delta(
+    store: &Store,
+    table: ObjectId,
+    generation: u64,
+    number: u64,
+    schema: &SchemaRef,
+    changes: Vec<ChangeBatch>,
+) -> Result<Option<FileRef>> {
+    let all = ChangeBatch::concat(schema, &changes)?.consolidate()?;
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let rows = with_weights(&all)?;
+    let schema = rows.schema();
+    let rows = Box::new(std::iter::once(Ok(rows)));
+    write(store, table, generation, number, schema, rows).await.map(Some)
+}
+
+async fn write(
+    store: &Store,
+    table: ObjectId,
+    generation: u64,
+    number: u64,
+    schema: SchemaRef,
+    rows: Rows,
+) -> Result<FileRef> {
+    let format = Format::of(&schema);
+    let encoded = tokio::task::spawn_blocking(move || encode(format, &schema, rows)).await;
+    let (content, rows) =
+        encoded.map_err(|error| Error::internal(format!("a file was not encoded: {error}")))??;
+    let name = paths::table_file(table, generation, number, format.extension());
+    let file = FileRef { bytes: content.len() as u64, crc32: crc32(&content), name, rows };
+    match store.put_new(&Path::from(file.name.as_str()), content).await? {
+        Put::Written => Ok(file),
+        Put::Taken(_) => Err(Error::internal(format!("object \"{}\" is there already", file.name))),
+    }
+}
+
+fn encode(format: Format, schema: &SchemaRef, rows: Rows) -> Result<(Bytes, u64)> {
+    let mut count = 0;
+    let content = match format {
+        Format::Parquet => {
+            let level = ZstdLevel::try_new(1).expect("zstd has a level 1");
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(level))
+                .set_dictionary_enabled(false)
+                .set_statistics_enabled(EnabledStatistics::None)
+                .build();
+            let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))
+                .map_err(parquet_error)?;
+            for batch in rows {
+                let batch = batch?;
+                count += batch.num_rows() as u64;
+                writer.write(&batch).map_err(parquet_error)?;
+            }
+            writer.into_inner().map_err(parquet_error)?
+        }
+        Format::Arrow => {
+            let mut writer = FileWriter::try_new(Vec::new(), schema)?;
+            for batch in rows {
+                let batch = batch?;
+                count += batch.num_rows() as u64;
+                writer.write(&batch)?;
+            }
+            writer.into_inner()?
+        }
+    };
+    Ok((Bytes::from(content), count))
+}
+
+fn parquet_error(error: parquet::errors::ParquetError) -> Error {
+    Error::internal(format!("Parquet: {error}"))
+}
+
+/// Reads a file back.
+///
+/// # Errors
+/// SQLSTATE XX001 when it is not what was written; others when the storage fails.
+pub async fn read(store: &Store, file: &FileRef) -> Result<Vec<RecordBatch>> {
+    let content = store.get(&Path::from(file.name.as_str())).await?;
+    if content.len() as u64 != file.bytes || crc32(&content) != file.crc32 {
+        return Err(damaged(&file.name, "its checksum differs"));
+    }
+    let batches = decode(&file.name, content).map_err(|error| damaged(&file.name, error))?;
+    let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    if rows != file.rows {
+        return Err(damaged(&file.name, format!("{rows} rows instead of {}", file.rows)));
+    }
+    Ok(batches)
+}
+
+fn decode(name: &str, content: Bytes) -> Result<Vec<RecordBatch>> {
+    if name.ends_with(".parquet") {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(content)
+            .and_then(|builder| builder.with_batch_size(8192).build())
+            .map_err(parquet_error)?;
+        return Ok(reader.collect::<std::result::Result<_, _>>()?);
+    }
+    let reader = FileReader::try_new(Cursor::new(content), None)?;
+    Ok(reader.collect::<std::result::Result<_, _>>()?)
+}
+
+/// All of a table as changes: its base, then its deltas.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_table(store: &Store, files: &[FileRef]) -> Result<Vec<ChangeBatch>> {
+    let mut changes = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        for batch in read(store, file).await? {
+            changes.push(if index == 0 {
+                ChangeBatch::inserts(batch)
+            } else {
+                split_weights(&batch).map_err(|error| damaged(&file.name, error))?
+            });
+        }
+    }
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deltas_end_when_they_are_many_or_large() {
+        let file = |rows| FileRef { name: String::new(), bytes: 0, crc32: 0, rows };
+        assert_eq!(decide(&[], 10, 10), Next::Base);
+        assert_eq!(decide(&[file(1000)], 1000, 1), Next::Base);
+        assert_eq!(decide(&[file(100_000)], 100_000, 1000), Next::Delta);
+        assert_eq!(decide(&[file(100_000), file(30_000)], 130_000, 19_000), Next::Delta);
+        assert_eq!(decide(&[file(100_000), file(30_000)], 130_000, 21_000), Next::Base);
+        assert_eq!(decide(&vec![file(100_000); 1 + DELTAS_MAX], 100_000, 1), Next::Base);
+        let mut small: Vec<_> = vec![file(10); DELTAS_MAX];
+        small.insert(0, file(100_000));
+        assert_eq!(decide(&small, 100_000, 1), Next::Base);
+        assert_eq!(decide(&small[..DELTAS_MAX], 100_000, 1), Next::Delta);
+    }
+}
