@@ -67,7 +67,7 @@ fn inline_examples(number: usize, line: &str) -> Vec<Example> {
     let mut found = Vec::new();
     for index in (1..parts.len()).step_by(2) {
         let is_query = code(index).is_some_and(|c| c.starts_with("SELECT ") && !c.contains("..."));
-        if !is_query || parts.len() % 2 == 0 {
+        if !is_query || parts.len().is_multiple_of(2) {
             continue;
         }
         let gives = parts.get(index + 1).is_some_and(|text| *text == " gives ");
@@ -151,7 +151,6 @@ fn run(server: &PrivateServer, path: &Path, database: &str) -> Vec<String> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "whoever runs the tests should see what was left out")]
 fn every_example_of_the_documents_runs() {
     if let Err(error) = Command::new("psql").arg("--version").output() {
         assert!(std::env::var_os("CI").is_none(), "psql: {error}");

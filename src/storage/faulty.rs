@@ -27,7 +27,7 @@ pub enum Fault {
     /// Everything is written, and no answer comes back.
     LostAnswers,
     /// A random part of writes fails, before or after it was done.
-    Random(StdRng, f64),
+    Random(Box<StdRng>, f64),
 }
 
 /// What was done to a store.
@@ -88,7 +88,7 @@ impl FaultyStore {
     }
 
     pub fn set_random(&self, seed: u64, probability: f64) {
-        self.set(Fault::Random(StdRng::seed_from_u64(seed), probability));
+        self.set(Fault::Random(Box::new(StdRng::seed_from_u64(seed)), probability));
     }
 
     /// The store as the storage room wants it.

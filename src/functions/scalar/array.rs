@@ -172,10 +172,10 @@ fn put(call: &Call<'_>, list: usize, item: usize) -> Result<ArrayRef> {
     })
 }
 
-fn tested(
-    call: &Call<'_>,
-    test: fn(&[Option<OwnedRow>], &[Option<OwnedRow>]) -> bool,
-) -> Result<ArrayRef> {
+/// The items of an array, NULLs among them.
+type OwnedItems = [Option<OwnedRow>];
+
+fn tested(call: &Call<'_>, test: fn(&OwnedItems, &OwnedItems) -> bool) -> Result<ArrayRef> {
     let left = Items::new(call.list(0).values())?;
     let right_rows = left.others(call.list(1).values())?;
     let right_values = call.list(1).values();

@@ -208,9 +208,9 @@ fn two_phases_give_what_one_gives() {
     ";
     for keys in ["k", "", "k,f"] {
         let spec = spec(&input, keys, &calls, false);
-        let whole = run(|| aggregate(&spec, &input), &[input.clone()], script);
+        let whole = run(|| aggregate(&spec, &input), std::slice::from_ref(&input), script);
         let phases = || -> Box<dyn Operator> { Box::new(TwoPhases::new(&spec, &input)) };
-        assert_eq!(run(phases, &[input.clone()], script), whole);
+        assert_eq!(run(phases, std::slice::from_ref(&input), script), whole);
         assert!(whole.contains("epoch 2"), "{whole}");
     }
     let spec = spec(&input, "k", &["count(*)", "min(v)", "max(n)", "min(d)"], true);
@@ -227,8 +227,8 @@ fn two_phases_give_what_one_gives() {
     ";
     let phases = || -> Box<dyn Operator> { Box::new(TwoPhases::new(&spec, &input)) };
     assert_eq!(
-        run(phases, &[input.clone()], script),
-        run(|| aggregate(&spec, &input), &[input.clone()], script),
+        run(phases, std::slice::from_ref(&input), script),
+        run(|| aggregate(&spec, &input), std::slice::from_ref(&input), script),
     );
 }
 
