@@ -98,7 +98,8 @@ fn is_number(expr: &Expr) -> bool {
 pub fn take_type(expr: &mut Expr, sql_type: Option<SqlType>) {
     // Numbers, too, beside others in VALUES: 0.1 beside 'NaN' is no numeric in a float column.
     let is_float = matches!(sql_type, Some(SqlType::Float4 | SqlType::Float8));
-    if !is_untyped(expr) && !(is_float && is_number(expr)) {
+    let takes = is_untyped(expr) || is_float && is_number(expr);
+    if !takes {
         return;
     }
     if let Some(data_type) = sql_type.as_ref().and_then(type_syntax) {
