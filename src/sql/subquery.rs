@@ -1,11 +1,11 @@
 //! Subqueries in places where a join cannot say what they need to.
 //!
 //! 1. Scalar subqueries that may give several rows count them. A subquery that is joined (every one in a dataflow, every correlated one) may give one row only,
-//! and DataFusion asks for an aggregate where it cannot see that. So `(SELECT x FROM ...)` becomes
-//! `single_row((SELECT struct(count(*), any_value(x)) FROM ...))`, which fails where Postgres does.
+//!    and DataFusion asks for an aggregate where it cannot see that. So `(SELECT x FROM ...)` becomes
+//!    `single_row((SELECT struct(count(*), any_value(x)) FROM ...))`, which fails where Postgres does.
 //! 2. IN and EXISTS in the select list are no conditions: they count what they find. `x IN (SELECT y
-//! ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL, and
-//! for a `y` that is NULL.
+//!    ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL, and
+//!    for a `y` that is NULL.
 
 use std::sync::Arc;
 
