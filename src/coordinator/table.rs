@@ -81,7 +81,8 @@ impl Table {
             Rows::Keyed(table) => {
                 let found = table.find(keys)?.rows;
                 let key = columns_at(&found, table.key());
-                let firsts = RowIndex::new(&key, found.num_rows())?.lookup(&key, found.num_rows())?;
+                let firsts =
+                    RowIndex::new(&key, found.num_rows())?.lookup(&key, found.num_rows())?;
                 // A key that is asked for twice has one row.
                 let keep = firsts.iter().zip(0u32..).map(|(first, row)| Some(*first == Some(row)));
                 Ok(compute::filter_record_batch(&found, &BooleanArray::from_iter(keep))?)

@@ -273,10 +273,7 @@ const RULES: &[Rule] = &[
     Rule {
         sign: "cannot take square root of a negative number",
         say: |_| {
-            Some(Error::user(
-                SqlState("2201F"),
-                "cannot take square root of a negative number",
-            ))
+            Some(Error::user(SqlState("2201F"), "cannot take square root of a negative number"))
         },
     },
     Rule { sign: "must appear in the GROUP BY clause", say: not_grouped },
