@@ -93,7 +93,7 @@ mod tests {
         let node = node::Copies { input: Edge::local(scan), count: 1 };
         check(
             || Box::new(Copies::new(&node)),
-            &[input.clone()],
+            std::slice::from_ref(&input),
             "
             batch 0
               + a 3

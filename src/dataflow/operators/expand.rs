@@ -97,7 +97,7 @@ mod tests {
         };
         check(
             || Box::new(Expand::new(&node, &input)),
-            &[input.clone()],
+            std::slice::from_ref(&input),
             "
             batch 0
               + 1 2

@@ -172,10 +172,10 @@ fn put(call: &Call<'_>, list: usize, item: usize) -> Result<ArrayRef> {
     })
 }
 
-fn tested(
-    call: &Call<'_>,
-    test: fn(&[Option<OwnedRow>], &[Option<OwnedRow>]) -> bool,
-) -> Result<ArrayRef> {
+/// What is asked of the items of two arrays.
+type Test = fn(&[Option<OwnedRow>], &[Option<OwnedRow>]) -> bool;
+
+fn tested(call: &Call<'_>, test: Test) -> Result<ArrayRef> {
     let left = Items::new(call.list(0).values())?;
     let right_rows = left.others(call.list(1).values())?;
     let right_values = call.list(1).values();

@@ -781,7 +781,7 @@ fn write_key(keys: &ArrayRef, row: usize, out: &mut BytesMut) -> Result<()> {
 }
 
 fn build_object(call: &Call<'_>) -> Result<ArrayRef> {
-    if call.columns.len() % 2 != 0 {
+    if !call.columns.len().is_multiple_of(2) {
         return Err(wrong("argument list must have even number of elements").hint(
             "The arguments of json_build_object() must consist of alternating keys and values.",
         ));
@@ -808,7 +808,7 @@ fn object_of_texts(call: &Call<'_>) -> Result<ArrayRef> {
     let list = call.list(0);
     documents(call, |row, out| {
         let items = list.value(row);
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err(wrong("array must have even number of elements"));
         }
         let texts = items.as_string::<i32>();

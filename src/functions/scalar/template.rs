@@ -49,9 +49,7 @@ pub fn all() -> Vec<Overload> {
         function("to_char", &[Timestamptz, Text], R::Is(Text), |c| {
             times(c, |c, row| Moment::of(c.timestamp(0, row), c.settings.zone, true))
         }),
-        function("to_char", &[Interval, Text], R::Is(Text), |c| {
-            times(c, |c, row| Moment::of_interval(c, row))
-        }),
+        function("to_char", &[Interval, Text], R::Is(Text), |c| times(c, Moment::of_interval)),
         function("to_char", &[Int4, Text], R::Is(Text), |c| {
             numbers(c, |c, row| (i128::from(c.int4(0, row)), 0))
         }),
@@ -904,9 +902,9 @@ fn write_number(template: &NumberTemplate, value: i128, scale: u32, out: &mut St
                     body.push('#');
                 } else if place >= blank {
                     body.push(char::from(digits.as_bytes()[place - blank]));
-                } else if place >= first_zero {
-                    body.push('0');
-                } else if whole == 0 && place + 1 == width && (!template.has_point || wanted == 0) {
+                } else if place >= first_zero
+                    || whole == 0 && place + 1 == width && (!template.has_point || wanted == 0)
+                {
                     body.push('0');
                 } else {
                     body.push(' ');
