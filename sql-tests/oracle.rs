@@ -108,6 +108,9 @@ const QUERIES: &[&str] = &[
     "SELECT id FROM t WHERE k NOT IN (SELECT k FROM u)",
     "SELECT id FROM t WHERE v > 2 OR EXISTS (SELECT 1 FROM u WHERE u.k = t.k)",
     "SELECT id FROM t WHERE v > (SELECT avg(w) FROM u)",
+    "SELECT id, k IN (SELECT k FROM u WHERE w > 1) AS a, EXISTS (SELECT 1 FROM u WHERE u.k = t.k) \
+     AS b, v NOT IN (SELECT w FROM u) AS c FROM t",
+    "SELECT id FROM t WHERE k = 1 OR EXISTS (SELECT 1 FROM u WHERE u.k = t.k AND u.w > t.v)",
     "SELECT id, g FROM t, generate_series(1, t.v) AS g",
     "SELECT id, unnest(ARRAY[k, v]) AS e FROM t",
     "WITH c AS (SELECT s, count(*) AS n, sum(v) AS sv FROM t GROUP BY s) \

@@ -1289,6 +1289,8 @@ impl State {
         while let Some((lock, write)) = self.waiting_writes.pop_front() {
             self.write(lock, write);
         }
+        // Those that found others in line.
+        self.grant_locks();
     }
 
     fn install(&mut self, new: NewDataflow) {
@@ -1582,7 +1584,12 @@ impl State {
 
     fn grant_locks(&mut self) {
         while let Some(write) = self.locks.grant() {
-            self.write(None, write);
+            // Its turn has come, whoever waits behind it.
+            if self.new_dataflows.is_empty() {
+                self.write_now(write);
+            } else {
+                self.waiting_writes.push_back((None, write));
+            }
         }
     }
 

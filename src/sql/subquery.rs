@@ -1,16 +1,23 @@
-//! Scalar subqueries that may give several rows: they count them.
+//! Subqueries in places where a join cannot say what they need to.
 //!
-//! A subquery that is joined (every one in a dataflow, every correlated one) may give one row only,
+//! 1. Scalar subqueries that may give several rows count them. A subquery that is joined (every one in a dataflow, every correlated one) may give one row only,
 //! and DataFusion asks for an aggregate where it cannot see that. So `(SELECT x FROM ...)` becomes
 //! `single_row((SELECT struct(count(*), any_value(x)) FROM ...))`, which fails where Postgres does.
+//! 2. IN and EXISTS in the select list are no conditions: they count what they find. `x IN (SELECT y
+//! ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL, and
+//! for a `y` that is NULL.
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DataFusionError, Result};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::r#struct;
+use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Subquery, lit};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, LogicalPlan, LogicalPlanBuilder, Subquery, lit, not, when,
+};
 
 use crate::functions::scalar::single_row::single_row;
 use crate::sql::functions::FUNCTIONS;
@@ -19,11 +26,22 @@ use crate::sql::functions::FUNCTIONS;
 pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
     let counted = plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
+        let selects = matches!(node, LogicalPlan::Projection(_));
+        let input = merge_schema(&node.inputs());
         let mapped = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let counted = expr.transform_up(|e| match e {
                 Expr::ScalarSubquery(subquery) if subquery.subquery.max_rows() != Some(1) => {
                     Ok(Transformed::yes(counted(subquery)?))
+                }
+                Expr::Exists(Exists { subquery, negated }) if selects => {
+                    let rows = count_of(&subquery, None)?;
+                    let found = if negated { rows.eq(lit(0_i64)) } else { rows.gt(lit(0_i64)) };
+                    Ok(Transformed::yes(found))
+                }
+                Expr::InSubquery(InSubquery { expr, subquery, negated }) if selects => {
+                    let found = found_in(*expr, &subquery, &input)?;
+                    Ok(Transformed::yes(if negated { not(found) } else { found }))
                 }
                 other => Ok(Transformed::no(other)),
             })?;
@@ -34,13 +52,53 @@ pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(counted.data)
 }
 
+/// Whether a subquery has `value`: true, false or NULL.
+fn found_in(value: Expr, subquery: &Subquery, input: &DFSchema) -> Result<Expr> {
+    let column = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0)));
+    let outer = value.clone().transform_up(|e| match e {
+        Expr::Column(column) => {
+            let field = input.field_from_column(&column)?.clone();
+            Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    let equal = count_of(subquery, Some(column.clone().eq(outer.data)))?;
+    let rows = count_of(subquery, None)?;
+    let nulls = count_of(subquery, Some(column.is_null()))?;
+    let unknown = Expr::Literal(ScalarValue::Boolean(None), None);
+    when(equal.gt(lit(0_i64)), lit(true))
+        .when(value.is_null().and(rows.gt(lit(0_i64))), unknown.clone())
+        .when(nulls.gt(lit(0_i64)), unknown)
+        .otherwise(lit(false))
+}
+
+/// How many rows a subquery has that meet a condition.
+fn count_of(subquery: &Subquery, condition: Option<Expr>) -> Result<Expr> {
+    const ROWS: &str = "rows of the subquery";
+    let mut plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone());
+    let mut outer_ref_columns = subquery.outer_ref_columns.clone();
+    if let Some(condition) = condition {
+        condition.apply(|e| {
+            if matches!(e, Expr::OuterReferenceColumn(_, _)) && !outer_ref_columns.contains(e) {
+                outer_ref_columns.push(e.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        plan = plan.filter(condition)?;
+    }
+    let count = function("count")?.call(vec![lit(1_i64)]).alias(ROWS);
+    let plan = Arc::new(plan.aggregate(Vec::<Expr>::new(), [count])?.build()?);
+    Ok(Expr::ScalarSubquery(Subquery { outer_ref_columns, ..subquery.with_plan(plan) }))
+}
+
+fn function(name: &str) -> Result<&'static Arc<AggregateUDF>> {
+    let function = FUNCTIONS.aggregate.get(name);
+    function.ok_or_else(|| DataFusionError::Internal(format!("there is no {name}()")))
+}
+
 fn counted(subquery: Subquery) -> Result<Expr> {
     const ROWS: &str = "rows of the subquery";
     const VALUE: &str = "value of the subquery";
-    let function = |name: &str| {
-        let function = FUNCTIONS.aggregate.get(name);
-        function.ok_or_else(|| DataFusionError::Internal(format!("there is no {name}()")))
-    };
     let schema = subquery.subquery.schema().clone();
     let [field] = schema.fields().iter().as_slice() else {
         return Err(DataFusionError::Internal("a scalar subquery has one column".to_owned()));

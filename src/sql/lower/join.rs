@@ -4,7 +4,8 @@
 //!    input's own; a projection above drops them again.
 //! 2. Right semi and anti joins are left ones with the sides swapped.
 //! 3. A mark join (IN or EXISTS under OR) is a left join with the distinct keys of the right side;
-//!    the mark says whether something was found.
+//!    the mark says whether something was found. With a condition that is no equality it is the rows
+//!    of a semi join and those of an anti join.
 //! 4. NOT IN keeps a row only while the right side has no NULL: an anti join beside a one-row
 //!    aggregate that says so.
 
@@ -157,10 +158,7 @@ fn lower_mark(
     on: &[(Expr, Expr)],
 ) -> Result<Pipe> {
     if join.filter.is_some() {
-        return Err(Error::unsupported(
-            "EXISTS under OR with a condition that is no equality, in a maintained query",
-        )
-        .hint("Write the alternatives as a UNION."));
+        return lower_mark_by_condition(join, left, right, on);
     }
     const FOUND: &str = "found";
     let right = lower_node(right)?;
@@ -192,6 +190,28 @@ fn lower_mark(
     let joined = make_join(left, right, &keys, JoinKind::Left, None, join.null_equality)?;
     output.push(Expr::Column(Column::from_name(FOUND)).is_not_null());
     joined.project(&output, &join.schema)
+}
+
+/// The mark of a condition that is no equality: rows with a match, marked true, and rows without
+/// one, marked false.
+fn lower_mark_by_condition(
+    join: &Join,
+    left: &LogicalPlan,
+    right: &LogicalPlan,
+    on: &[(Expr, Expr)],
+) -> Result<Pipe> {
+    let schema = join.schema.inner().clone();
+    let mut inputs = vec![];
+    for (kind, found) in [(JoinKind::LeftSemi, true), (JoinKind::LeftAnti, false)] {
+        let (left, right) = (lower_node(left)?, lower_node(right)?);
+        let rows = make_join(left, right, on, kind, join.filter.as_ref(), join.null_equality)?;
+        let mut columns = rows.columns();
+        columns.push(lit(found));
+        let marked = rows.project(&columns, &join.schema)?;
+        inputs.push(Edge::local(marked.into_node_with(schema.clone())?));
+    }
+    let union = Node::Union(node::Union { inputs, schema });
+    Ok(Pipe::new(union, join.schema.clone()))
 }
 
 const COUNT: &str = "rows";
