@@ -22,7 +22,7 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
 
 /// Epochs tried by a plain `cargo test`.
-const EPOCHS: u64 = 4_000;
+const EPOCHS: u64 = 10_000;
 /// Commits of one case.
 const EPOCHS_PER_CASE: u64 = 100;
 /// Views of one case; one over tables and one over it come on top.

@@ -38,7 +38,7 @@ pub const QUERIES: &[&str] = &[
     "SELECT s FROM u INTERSECT ALL SELECT s FROM t",
     "SELECT k FROM t EXCEPT ALL (SELECT k FROM u INTERSECT ALL SELECT k FROM x)",
     "SELECT id FROM t WHERE v NOT IN (SELECT w FROM u)",
-    "SELECT id FROM t WHERE v NOT IN (SELECT w FROM u WHERE w IS NOT NULL AND u.k = t.k)",
+    "SELECT id FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.k = t.k AND u.w = t.v)",
     "SELECT id, v - (SELECT max(w) FROM u) AS d FROM t WHERE v > (SELECT avg(w) FROM u)",
     "SELECT t.id, u.w, x.b FROM t JOIN u ON t.k = u.k LEFT JOIN x ON x.k = u.k AND x.ok",
     "SELECT t.s, count(*) AS n, sum(x.b) AS sb FROM t, u, x \
