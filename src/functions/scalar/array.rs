@@ -172,17 +172,10 @@ fn put(call: &Call<'_>, list: usize, item: usize) -> Result<ArrayRef> {
     })
 }
 
-<<<<<<< HEAD
-/// The items of an array, NULLs among them.
-type OwnedItems = [Option<OwnedRow>];
-
-fn tested(call: &Call<'_>, test: fn(&OwnedItems, &OwnedItems) -> bool) -> Result<ArrayRef> {
-=======
 /// What is asked of the items of two arrays.
 type Test = fn(&[Option<OwnedRow>], &[Option<OwnedRow>]) -> bool;
 
 fn tested(call: &Call<'_>, test: Test) -> Result<ArrayRef> {
->>>>>>> expr
     let left = Items::new(call.list(0).values())?;
     let right_rows = left.others(call.list(1).values())?;
     let right_values = call.list(1).values();

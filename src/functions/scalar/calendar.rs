@@ -27,22 +27,14 @@ const HOURS_PER_DAY: i64 = 24;
 /// Seconds of a year of 365.25 days, which `extract(epoch from interval)` takes.
 const SECONDS_PER_YEAR: i64 = 31_557_600;
 
-<<<<<<< HEAD
-type Compute = fn(&Call<'_>) -> Result<ArrayRef>;
-=======
 /// What computes a function.
 type Run = fn(&Call<'_>) -> Result<ArrayRef>;
->>>>>>> expr
 
 /// All of them.
 pub fn all() -> Vec<Overload> {
     use T::{Date, Float8, Int4, Interval, Text, Time, Timestamp, Timestamptz};
     let mut list = vec![];
-<<<<<<< HEAD
-    let kinds: [(T, Compute, Compute); 5] = [
-=======
     let kinds: [(T, Run, Run); 5] = [
->>>>>>> expr
         (Date, |c| extracted(c, date_field), |c| parts(c, date_field)),
         (Timestamp, |c| extracted(c, timestamp_field), |c| parts(c, timestamp_field)),
         (Timestamptz, |c| extracted(c, timestamptz_field), |c| parts(c, timestamptz_field)),

@@ -903,11 +903,7 @@ fn write_number(template: &NumberTemplate, value: i128, scale: u32, out: &mut St
                 } else if place >= blank {
                     body.push(char::from(digits.as_bytes()[place - blank]));
                 } else if place >= first_zero
-<<<<<<< HEAD
-                    || (whole == 0 && place + 1 == width && (!template.has_point || wanted == 0))
-=======
                     || whole == 0 && place + 1 == width && (!template.has_point || wanted == 0)
->>>>>>> expr
                 {
                     body.push('0');
                 } else {
