@@ -651,7 +651,7 @@ impl Coordinator {
         self.ask(|reply| Request::Sources { reply }).await
     }
 
-    /// Rows and records that were left out.
+    /// Rows and records that were left out, of every acknowledged write.
     ///
     /// # Errors
     /// When the server stops.
@@ -774,6 +774,8 @@ struct State {
     reads: HashMap<u64, PendingRead>,
     next_read: u64,
     flushes: Vec<PendingFlush>,
+    /// Who asks for the row errors as of an epoch, which has to be computed first.
+    error_reads: Vec<(Epoch, oneshot::Sender<Vec<ErrorRecord>>)>,
     locks: Locks<WaitingWrite>,
     errors: ErrorLog,
     /// Changes of the catalog that wait, and the one that is in the log.
@@ -823,6 +825,7 @@ impl State {
             reads: HashMap::new(),
             next_read: 1,
             flushes: Vec::new(),
+            error_reads: Vec::new(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
             steps: VecDeque::new(),
@@ -938,7 +941,8 @@ impl State {
                 let _ = reply.send(self.source_statuses());
             }
             Request::Errors { reply } => {
-                let _ = reply.send(self.errors.records());
+                self.close_written();
+                self.error_reads.push((self.epochs.closed(), reply));
             }
             Request::Stop => self.stop = true,
         }
@@ -999,6 +1003,7 @@ impl State {
     fn pump_epochs(&mut self) -> Option<Moment> {
         self.install_new_dataflows();
         self.complete_flushes();
+        self.answer_error_reads();
         match self.epochs.decide(self.now()) {
             // New dataflows wait for the epochs that are under way, and close the next themselves.
             _ if !self.new_dataflows.is_empty() => None,
@@ -1650,6 +1655,19 @@ impl State {
     }
 
     // ---- waiting for everything
+
+    /// The errors of an epoch are told before it is computed.
+    fn answer_error_reads(&mut self) {
+        let computed = self.epochs.computed();
+        for (epoch, reply) in std::mem::take(&mut self.error_reads) {
+            if computed >= epoch {
+                // The client may have gone.
+                let _ = reply.send(self.errors.records());
+            } else {
+                self.error_reads.push((epoch, reply));
+            }
+        }
+    }
 
     fn complete_flushes(&mut self) {
         if self.flushes.is_empty() {
