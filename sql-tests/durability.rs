@@ -172,7 +172,17 @@ async fn a_server_that_is_killed_loses_nothing_it_acknowledged() {
             let (client, acknowledged) = (server.connect().await, acknowledged.clone());
             writers.push(tokio::spawn(write(client, writer as i64, acknowledged, random.random())));
         }
-        let pause = Duration::from_millis(random.random_range(20..400));
+        // Killed in the midst of writing, however slow the machine is.
+        let acknowledged_now =
+            || acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).sum::<i64>();
+        let before = acknowledged_now();
+        let started = tokio::time::timeout(PATIENCE, async {
+            while acknowledged_now() == before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        started.await.unwrap_or_else(|_| panic!("{context}: nothing is written"));
+        let pause = Duration::from_millis(random.random_range(0..400));
         let reads = tokio::time::timeout(pause, async {
             loop {
                 let row = client.query_one("SELECT s FROM total", &[]).await.expect("answers");
@@ -188,7 +198,7 @@ async fn a_server_that_is_killed_loses_nothing_it_acknowledged() {
     let server = serve(directory.path(), "2");
     check(&server.connect().await, &acknowledged, &format!("seed {seed}, at the end")).await;
     let written: i64 = acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).sum();
-    assert!(written > kills as i64, "only {written} transfers were acknowledged");
+    assert!(written >= kills as i64, "only {written} transfers were acknowledged");
     server.kill();
 }
 
