@@ -656,13 +656,6 @@ fn split_quoted(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// An identifier as it must be written so that it is read back as `name`.
-pub fn quote_name(name: &str) -> String {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}
-
 fn unrecognized(name: &str) -> Error {
     Error::user(
         SqlState::UNDEFINED_OBJECT,
@@ -791,8 +784,6 @@ mod tests {
         settings.set("search_path", "\"\"", false).expect("a list");
         assert!(settings.search_path("ann").is_empty());
         assert!(settings.set("search_path", "a b", false).is_err());
-        assert_eq!(quote_name("sales"), "sales");
-        assert_eq!(quote_name("Old \"one"), "\"Old \"\"one\"");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::coordinator::command::{Connection, Response, Value};
 use crate::coordinator::ddl::{noun_of, schema_database, wrong_kind};
 use crate::coordinator::execute::{StatementPlan, text_schema};
 use crate::coordinator::running::Running;
-use crate::coordinator::settings::{SettingKind, find, quote_name};
+use crate::coordinator::settings::{SettingKind, find};
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::FUNCTIONS;
 use crate::sql::query::PlannedQuery;
@@ -24,6 +24,7 @@ use crate::sql::statement::{
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
+use crate::types::text::quote::quote_ident;
 
 /// The column of EXPLAIN.
 pub(super) fn explain_schema() -> SchemaRef {
@@ -67,7 +68,7 @@ pub(super) fn show_schema(show: &Show) -> SchemaRef {
 pub(super) fn set_value(name: &str, values: &[String]) -> Result<String> {
     match find(name).map(|spec| spec.kind) {
         Some(SettingKind::NameList) => {
-            let names: Vec<String> = values.iter().map(|v| quote_name(v)).collect();
+            let names: Vec<String> = values.iter().map(|v| quote_ident(v)).collect();
             Ok(names.join(", "))
         }
         Some(SettingKind::DateStyle) => Ok(values.join(", ")),

@@ -15,6 +15,7 @@ use crate::functions::scalar::call::{Call, Overload, R, T, function};
 use crate::functions::scalar::cast::cast_array;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
+use crate::types::text::quote::{push_ident, push_literal};
 
 /// Characters of a base64 line in Postgres's `encode`.
 const BASE64_LINE: usize = 76;
@@ -44,7 +45,7 @@ pub fn all() -> Vec<Overload> {
         }),
         function("quote_ident", &[Text], text, |c| {
             c.to_text(|row, out| {
-                quote_ident(c.text(0).value(row), out);
+                push_ident(c.text(0).value(row), out);
                 Ok(true)
             })
         }),
@@ -168,121 +169,6 @@ fn joined(call: &Call<'_>, first: usize) -> Result<ArrayRef> {
     })
 }
 
-/// `"name"`, without quotes where none are needed.
-fn quote_ident(name: &str, out: &mut String) {
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        && !RESERVED.contains(&name);
-    if plain {
-        out.push_str(name);
-        return;
-    }
-    out.push('"');
-    for character in name.chars() {
-        if character == '"' {
-            out.push('"');
-        }
-        out.push(character);
-    }
-    out.push('"');
-}
-
-/// Postgres's reserved words, which need quotes as names.
-const RESERVED: [&str; 77] = [
-    "all",
-    "analyse",
-    "analyze",
-    "and",
-    "any",
-    "array",
-    "as",
-    "asc",
-    "asymmetric",
-    "both",
-    "case",
-    "cast",
-    "check",
-    "collate",
-    "column",
-    "constraint",
-    "create",
-    "current_catalog",
-    "current_date",
-    "current_role",
-    "current_time",
-    "current_timestamp",
-    "current_user",
-    "default",
-    "deferrable",
-    "desc",
-    "distinct",
-    "do",
-    "else",
-    "end",
-    "except",
-    "false",
-    "fetch",
-    "for",
-    "foreign",
-    "from",
-    "grant",
-    "group",
-    "having",
-    "in",
-    "initially",
-    "intersect",
-    "into",
-    "lateral",
-    "leading",
-    "limit",
-    "localtime",
-    "localtimestamp",
-    "not",
-    "null",
-    "offset",
-    "on",
-    "only",
-    "or",
-    "order",
-    "placing",
-    "primary",
-    "references",
-    "returning",
-    "select",
-    "session_user",
-    "some",
-    "symmetric",
-    "system_user",
-    "table",
-    "then",
-    "to",
-    "trailing",
-    "true",
-    "union",
-    "unique",
-    "user",
-    "using",
-    "variadic",
-    "when",
-    "where",
-    "window",
-];
-
-/// `'text'`, with `E` in front when it has a backslash.
-fn quote_literal(text: &str, out: &mut String) {
-    if text.contains('\\') {
-        out.push('E');
-    }
-    out.push('\'');
-    for character in text.chars() {
-        if matches!(character, '\'' | '\\') {
-            out.push(character);
-        }
-        out.push(character);
-    }
-    out.push('\'');
-}
-
 fn quoted(call: &Call<'_>, null_is_text: bool) -> Result<ArrayRef> {
     let texts = texts(call, 0)?;
     call.to_text(|row, out| {
@@ -290,7 +176,7 @@ fn quoted(call: &Call<'_>, null_is_text: bool) -> Result<ArrayRef> {
             out.push_str("NULL");
             return Ok(null_is_text);
         }
-        quote_literal(texts[0].as_string::<i32>().value(row), out);
+        push_literal(texts[0].as_string::<i32>().value(row), out);
         Ok(true)
     })
 }
@@ -372,9 +258,9 @@ fn format_text(call: &Call<'_>) -> Result<ArrayRef> {
             value.clear();
             match (kind, given) {
                 (Some('s'), given) => value.push_str(given.unwrap_or("")),
-                (Some('L'), Some(given)) => quote_literal(given, &mut value),
+                (Some('L'), Some(given)) => push_literal(given, &mut value),
                 (Some('L'), None) => value.push_str("NULL"),
-                (Some('I'), Some(given)) => quote_ident(given, &mut value),
+                (Some('I'), Some(given)) => push_ident(given, &mut value),
                 (Some('I'), None) => {
                     return Err(Error::user(
                         SqlState::INVALID_PARAMETER_VALUE,

@@ -7,6 +7,7 @@
 //! | `interval.rs` | interval in all four styles |
 //! | `zone.rs` | time zones and their offsets |
 //! | `scalar.rs` | boolean, bytea, uuid |
+//! | `quote.rs` | names and texts as SQL that means them |
 //! | `json.rs` | json is checked, jsonb is brought into its one spelling |
 //!
 //! Printing appends to a buffer and cannot fail; reading returns the error of Postgres with its
@@ -16,6 +17,7 @@ pub mod datetime;
 pub mod interval;
 pub mod json;
 pub mod number;
+pub mod quote;
 pub mod scalar;
 pub mod zone;
 
