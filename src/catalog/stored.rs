@@ -19,6 +19,7 @@ use crate::catalog::object::{
     WatermarkObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
+use crate::plan::event_time::TimeBound;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -84,6 +85,10 @@ enum StoredKind {
     MaterializedView {
         query_sql: String,
         search_path: Vec<String>,
+        #[serde(default)]
+        append_only: bool,
+        #[serde(default)]
+        time_bounds: Vec<TimeBound>,
     },
 }
 
@@ -223,7 +228,9 @@ fn store_object(object: &Object) -> Result<StoredObject> {
         }
         ObjectKind::MaterializedView(definition) => {
             let (query_sql, search_path) = view(definition);
-            StoredKind::MaterializedView { query_sql, search_path }
+            let (append_only, time_bounds) =
+                (definition.append_only, definition.time_bounds.clone());
+            StoredKind::MaterializedView { query_sql, search_path, append_only, time_bounds }
         }
     };
     Ok(StoredObject {
@@ -275,10 +282,15 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             watermark: watermark.map(load_watermark),
         }),
         StoredKind::View { query_sql, search_path } => {
-            ObjectKind::View(ViewObject { query_sql, search_path })
+            ObjectKind::View(ViewObject { query_sql, search_path, ..ViewObject::default() })
         }
-        StoredKind::MaterializedView { query_sql, search_path } => {
-            ObjectKind::MaterializedView(ViewObject { query_sql, search_path })
+        StoredKind::MaterializedView { query_sql, search_path, append_only, time_bounds } => {
+            ObjectKind::MaterializedView(ViewObject {
+                query_sql,
+                search_path,
+                append_only,
+                time_bounds,
+            })
         }
     };
     Ok(Object {
@@ -375,7 +387,12 @@ mod tests {
             watermark: watermark(),
             bounded: true,
         });
-        let view = ViewObject { query_sql: "SELECT 1".into(), search_path: vec!["a".into()] };
+        let view = ViewObject {
+            query_sql: "SELECT 1".into(),
+            search_path: vec!["a".into()],
+            append_only: true,
+            time_bounds: vec![TimeBound::of_watermark(0)],
+        };
         let definer = Definer {
             at_us: 1_577_836_800_000_000,
             user: "ann".into(),

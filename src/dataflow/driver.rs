@@ -3,8 +3,10 @@
 //! 1. Batches of the current epoch (the lowest that an input may still carry) are handed to the
 //!    operator at once; batches of later epochs are stashed.
 //! 2. When the input frontier passes epochs, each of them that has something is finished in order:
-//!    stashed batches, then `on_epoch`. A run of empty epochs is finished by one `on_epoch` of its
-//!    last.
+//!    stashed batches, then the watermarks that moved in it, then `on_epoch`. A run of empty epochs
+//!    is finished by one `on_epoch` of its last.
+//!    A watermark is of all rows up to the end of its epoch, so it is handed over after them, and
+//!    what the operator announces leaves after all that it sends for the epoch.
 //! 3. The one capability is then moved up to the frontier, which lets the epochs pass downstream.
 //!
 //! An operator that fails or panics is not called again: its input is thrown away and the
@@ -126,6 +128,10 @@ struct Driver {
     /// Per port: the newest watermark of each sender; a port's watermark is their minimum, once
     /// all have spoken.
     watermarks: Vec<BTreeMap<usize, Watermark>>,
+    /// Per port: the watermark that moved in the current epoch.
+    moved: Vec<Option<Watermark>>,
+    /// What the operator has announced in the current epoch.
+    announced: Option<Watermark>,
     /// Whether anything of epoch `now` has been handed to the operator.
     received: bool,
     failed: bool,
@@ -142,6 +148,7 @@ impl Driver {
         let now = context.as_of.0;
         capability.downgrade(&now);
         let watermarks = vec![BTreeMap::new(); ports.len()];
+        let moved = vec![None; ports.len()];
         let stash = BTreeMap::new();
         Driver {
             operator,
@@ -150,6 +157,8 @@ impl Driver {
             now,
             stash,
             watermarks,
+            moved,
+            announced: None,
             received: false,
             failed: false,
             context,
@@ -196,10 +205,16 @@ impl Driver {
             };
             let epoch = if self.received { self.now } else { next };
             self.move_to(epoch, send);
+            for port in 0..self.moved.len() {
+                if let Some(watermark) = self.moved[port].take() {
+                    self.call(send, |operator, out| operator.on_watermark(port, watermark, out));
+                }
+            }
             self.call(send, |operator, out| operator.on_epoch(Epoch(epoch), out));
             if self.failed {
                 return;
             }
+            self.announce(send);
             self.received = false;
             self.now = epoch + 1;
             if ended && self.stash.is_empty() {
@@ -227,8 +242,18 @@ impl Driver {
         }
         for sent in chunk.watermarks {
             if let Some(watermark) = self.port_watermark(port, sent) {
-                self.call(send, |operator, out| operator.on_watermark(port, watermark, out));
+                self.moved[port] = Some(watermark);
             }
+        }
+    }
+
+    /// Sends on what the operator has announced in the epoch that ends.
+    fn announce(&mut self, send: Send<'_>) {
+        if let Some(watermark) = self.announced.take() {
+            let DriverContext { worker, workers, .. } = self.context;
+            let watermarks = vec![SentWatermark::to_all(watermark, worker, workers)];
+            let capability = self.capability.as_ref().expect("held until the inputs end");
+            send(capability, &mut Chunk { batches: vec![], watermarks });
         }
     }
 
@@ -279,18 +304,10 @@ impl Driver {
             (self.context.on_row_errors)(row_errors);
         }
         let batches: Vec<ChangeBatch> = out.take_batches();
-        let watermarks = out
-            .take_watermark()
-            .map(|watermark| SentWatermark {
-                from: self.context.worker,
-                copies: self.context.workers as u32,
-                watermark,
-            })
-            .into_iter()
-            .collect::<Vec<_>>();
-        if !batches.is_empty() || !watermarks.is_empty() {
+        self.announced = self.announced.max(out.take_watermark());
+        if !batches.is_empty() {
             let capability = self.capability.as_ref().expect("held until the inputs end");
-            send(capability, &mut Chunk { batches, watermarks });
+            send(capability, &mut Chunk { batches, watermarks: vec![] });
         }
     }
 }

@@ -1,10 +1,13 @@
 //! The contract every operator keeps: seven methods, no timely, no tokio, no clock.
 //!
 //! The driver calls them on one thread and in this order, for each epoch e:
-//! 1. `on_batch` for batches of e, and `on_watermark` when a port's watermark moved, in any mix;
-//! 2. `on_epoch(e)` once all of e has arrived on every port; what leaves a stateful operator for
+//! 1. `on_batch` for batches of e;
+//! 2. `on_watermark`, at most once for each port whose watermark moved in e: all rows of e have
+//!    arrived, and no later change is behind it. What the operator announces leaves after all that
+//!    it emits for e;
+//! 3. `on_epoch(e)` once all of e has arrived on every port; what leaves a stateful operator for
 //!    e is emitted here or before, and consolidated;
-//! 3. `checkpoint(e)` if one was asked for at e.
+//! 4. `checkpoint(e)` if one was asked for at e.
 //!
 //! Batches of later epochs never arrive before `on_epoch(e)`; a run of epochs in which nothing
 //! arrives may be skipped. `Err` means that the operator cannot go on (our bug, or memory): the

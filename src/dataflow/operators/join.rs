@@ -21,8 +21,8 @@
 //! Keeps: every row of both sides with a key. Of the right side of a semi or anti join without
 //! residual condition only the key columns.
 //!
-//! No watermark is passed on but the end: a row that arrives late for one side may still meet any
-//! row of the other.
+//! The watermark is the lesser one of both sides. It bounds only columns that the keys make equal:
+//! a row of one side may still meet any row of the other.
 
 use std::sync::Arc;
 
@@ -594,8 +594,9 @@ impl Operator for Join {
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
         self.sides[port].watermark = Some(watermark);
-        if self.sides.iter().all(|side| side.watermark == Some(Watermark::END)) {
-            out.emit_watermark(Watermark::END);
+        // What it means for a column is the plan's to say (`plan::event_time`).
+        if let [Some(left), Some(right)] = [0, 1].map(|side| self.sides[side].watermark) {
+            out.emit_watermark(left.min(right));
         }
         Ok(())
     }
