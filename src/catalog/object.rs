@@ -91,6 +91,8 @@ pub struct ViewObject {
     pub query_sql: String,
     /// `search_path` and database at creation: what unqualified names meant.
     pub search_path: Vec<String>,
+    /// `WITH (...)` of a materialized view: names and values.
+    pub options: Vec<(String, String)>,
     /// Rows never go. Only of a materialized view.
     pub append_only: bool,
     /// What the watermark promises of the columns. Only of a materialized view.

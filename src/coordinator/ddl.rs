@@ -27,7 +27,9 @@ use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
-use crate::plan::node::{SourceSpec, WatermarkSpec};
+use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
+use crate::plan::null_on_error::{null_on_error, nullable};
+use crate::plan::view_options::{OnError, ViewOptions};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
@@ -36,7 +38,7 @@ use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
     CreateTable, CreateView, Emit, Expression, Name, Noun, OnConflict, PrimaryKey, Statement,
-    Watermark, WithOption,
+    Watermark, WithOption, option_pairs,
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -281,7 +283,6 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
-        refuse_options(&create.options)?;
         match &create.emit {
             Emit::Unspecified | Emit::OnUpdate { every: None } => {}
             Emit::OnUpdate { every: Some(_) } => {
@@ -308,7 +309,7 @@ impl Connection {
         if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
             return Err(reads_itself(&object.name.name));
         }
-        let plan = planned.lower()?;
+        let plan = view_plan(&planned, &object)?;
         if let ObjectKind::MaterializedView(view) = &mut object.kind {
             view.time_bounds = time_bounds(&plan.root);
         }
@@ -559,13 +560,20 @@ pub(super) fn materialized_view_object(
 ) -> Result<(Object, PlannedQuery)> {
     let planned = plan_definition(context, &create.query.ast)?;
     let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
-    let schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
+    let mut schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
+    let pairs = option_pairs(&create.options);
+    let options = ViewOptions::parse(&pairs)
+        .map_err(|(index, error)| error.position(create.options[index].position))?;
+    if options.on_error == OnError::Null {
+        schema = nullable(&schema);
+    }
     let object = Object {
         id: ObjectId(0),
         name,
         kind: ObjectKind::MaterializedView(ViewObject {
             query_sql: create.query.sql.clone(),
             search_path: context.search_path.clone(),
+            options: pairs,
             ..ViewObject::default()
         }),
         schema,
@@ -573,6 +581,18 @@ pub(super) fn materialized_view_object(
         depends_on: planned.depends_on.clone(),
     };
     Ok((object, planned))
+}
+
+/// The dataflow of a materialized view, kept as its options say.
+pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan> {
+    let plan = planned.lower()?;
+    let ObjectKind::MaterializedView(view) = &object.kind else { return Ok(plan) };
+    let options = ViewOptions::of_stored(&view.options)?;
+    let plan = match options.on_error {
+        OnError::Null => null_on_error(plan),
+        OnError::Quarantine | OnError::Fail => plan,
+    };
+    Ok(Plan { options, ..plan })
 }
 
 /// A query's columns with `names` for the first of them; every name once.

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::plan::event_time::TimeBound;
 use crate::plan::expr::Expr;
+use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
 
@@ -18,6 +19,8 @@ pub struct Plan {
     /// Columns of the result that identify a row, when the query guarantees them (group keys).
     /// The materialized rows are then kept and exchanged by them; otherwise by the whole row.
     pub unique_key: Option<Vec<usize>>,
+    /// How it is kept.
+    pub options: ViewOptions,
 }
 
 /// How an input's rows are spread over the workers.

@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use super::*;
 use crate::catalog::object::{ObjectName, TableConflict, TableObject, ViewObject};
 use crate::plan::node::{Edge, Node, Scan, Union};
+use crate::plan::view_options::ViewOptions;
 
 fn schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
@@ -73,7 +74,11 @@ fn scan(object: ObjectId) -> Node {
 /// All rows of all inputs.
 fn union(inputs: Vec<Node>) -> Plan {
     let inputs = inputs.into_iter().map(Edge::local).collect();
-    Plan { root: Node::Union(Union { inputs, schema: schema() }), unique_key: None }
+    Plan {
+        root: Node::Union(Union { inputs, schema: schema() }),
+        unique_key: None,
+        options: ViewOptions::default(),
+    }
 }
 
 async fn view(coordinator: &Coordinator, name: &str, inputs: Vec<ObjectId>) -> Result<ObjectId> {
