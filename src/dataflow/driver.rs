@@ -26,6 +26,7 @@ use timely::progress::frontier::MutableAntichain;
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
 use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::plan::node::Exchange;
+use crate::plan::view_options::OnError;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -42,6 +43,8 @@ pub struct DriverContext {
     pub as_of: Epoch,
     /// Told once when the operator cannot go on.
     pub on_failure: Rc<dyn Fn(Error)>,
+    /// What becomes of rows that fail.
+    pub on_error: OnError,
     /// Told of rows that were left out.
     pub on_row_errors: Rc<dyn Fn(Vec<RowError>)>,
 }
@@ -257,10 +260,10 @@ impl Driver {
         let operator = &mut *self.operator;
         let result = catch_unwind(AssertUnwindSafe(|| event(operator, &mut out)));
         let error = match result {
-            Ok(Ok(())) => {
-                self.send(out, send);
-                return;
-            }
+            Ok(Ok(())) => match self.refused(&mut out) {
+                None => return self.send(out, send),
+                Some(error) => error,
+            },
             Ok(Err(error)) => error,
             Err(panic) => Error::internal(format!(
                 "operator {} panicked: {}",
@@ -271,6 +274,20 @@ impl Driver {
         self.failed = true;
         self.stash.clear();
         (self.context.on_failure)(error);
+    }
+
+    /// The error of a row that failed, when no row may.
+    fn refused(&self, out: &mut Output) -> Option<Error> {
+        if self.context.on_error != OnError::Fail || out.row_errors.is_empty() {
+            return None;
+        }
+        let RowError { error, expression, row, .. } = out.take_row_errors().into_iter().next()?;
+        let detail = format!("Row {row} failed in {expression}.");
+        Some(
+            error.detail(detail).hint(
+                "The view was made WITH (on_error = 'fail'). Mend the row and replace the view.",
+            ),
+        )
     }
 
     fn send(&mut self, mut out: Output, send: Send<'_>) {
