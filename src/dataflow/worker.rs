@@ -320,6 +320,7 @@ impl Plane {
                 reporter(Report::Failed { object, error });
             }),
             on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
+            backlog: Rc::default(),
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {
