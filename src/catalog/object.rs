@@ -90,6 +90,8 @@ pub struct ViewObject {
     pub query_sql: String,
     /// `search_path` and database at creation: what unqualified names meant.
     pub search_path: Vec<String>,
+    /// `WITH (...)` of a materialized view: names and values.
+    pub options: Vec<(String, String)>,
 }
 
 /// Who made an object, as far as planning its definition once more looks at it. Kept by the

@@ -84,6 +84,8 @@ enum StoredKind {
     MaterializedView {
         query_sql: String,
         search_path: Vec<String>,
+        #[serde(default)]
+        options: Vec<(String, String)>,
     },
 }
 
@@ -223,7 +225,8 @@ fn store_object(object: &Object) -> Result<StoredObject> {
         }
         ObjectKind::MaterializedView(definition) => {
             let (query_sql, search_path) = view(definition);
-            StoredKind::MaterializedView { query_sql, search_path }
+            let options = definition.options.clone();
+            StoredKind::MaterializedView { query_sql, search_path, options }
         }
     };
     Ok(StoredObject {
@@ -275,10 +278,10 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             watermark: watermark.map(load_watermark),
         }),
         StoredKind::View { query_sql, search_path } => {
-            ObjectKind::View(ViewObject { query_sql, search_path })
+            ObjectKind::View(ViewObject { query_sql, search_path, options: Vec::new() })
         }
-        StoredKind::MaterializedView { query_sql, search_path } => {
-            ObjectKind::MaterializedView(ViewObject { query_sql, search_path })
+        StoredKind::MaterializedView { query_sql, search_path, options } => {
+            ObjectKind::MaterializedView(ViewObject { query_sql, search_path, options })
         }
     };
     Ok(Object {
@@ -375,7 +378,12 @@ mod tests {
             watermark: watermark(),
             bounded: true,
         });
-        let view = ViewObject { query_sql: "SELECT 1".into(), search_path: vec!["a".into()] };
+        let view = ViewObject {
+            query_sql: "SELECT 1".into(),
+            search_path: vec!["a".into()],
+            options: vec![],
+        };
+        let kept = ViewObject { options: vec![("on_error".into(), "null".into())], ..view.clone() };
         let definer = Definer {
             at_us: 1_577_836_800_000_000,
             user: "ann".into(),
@@ -392,7 +400,7 @@ mod tests {
             create(object(5, "table", table)),
             create(object(6, "source", source)),
             create(object(7, "view", ObjectKind::View(view.clone()))),
-            create(object(9, "mv", ObjectKind::MaterializedView(view.clone()))),
+            create(object(9, "mv", ObjectKind::MaterializedView(kept))),
             create(object(8, "dropped", ObjectKind::View(view.clone()))),
             Change::ReplaceView(Arc::new(object(7, "view", ObjectKind::View(view)))),
             Change::Comment { object: ObjectId(5), column: Some(1), text: Some("c".into()) },

@@ -25,7 +25,9 @@ use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::expr::Expr;
-use crate::plan::node::SourceSpec;
+use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::null_on_error::{null_on_error, nullable};
+use crate::plan::view_options::{OnError, ViewOptions};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
@@ -34,7 +36,7 @@ use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
     CreateTable, CreateView, Emit, Expression, Name, Noun, OnConflict, PrimaryKey, Statement,
-    Watermark, WithOption,
+    Watermark, WithOption, option_pairs,
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -253,6 +255,7 @@ impl Connection {
             kind: ObjectKind::View(ViewObject {
                 query_sql: create.query.sql.clone(),
                 search_path: context.search_path.clone(),
+                options: Vec::new(),
             }),
             schema,
             create_sql: parsed.sql.clone(),
@@ -277,7 +280,6 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
-        refuse_options(&create.options)?;
         match &create.emit {
             Emit::Unspecified | Emit::OnUpdate { every: None } => {}
             Emit::OnUpdate { every: Some(_) } => {
@@ -304,7 +306,7 @@ impl Connection {
         if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
             return Err(reads_itself(&object.name.name));
         }
-        let install = Install::Dataflow(planned.lower()?);
+        let install = Install::Dataflow(view_plan(&planned, &object)?);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(definer(context, parsed));
         let create = self.database.coordinator.replace_object(object, definer, install, replaces);
@@ -551,19 +553,38 @@ pub(super) fn materialized_view_object(
 ) -> Result<(Object, PlannedQuery)> {
     let planned = plan_definition(context, &create.query.ast)?;
     let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
-    let schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
+    let mut schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
+    let pairs = option_pairs(&create.options);
+    let options = ViewOptions::parse(&pairs)
+        .map_err(|(index, error)| error.position(create.options[index].position))?;
+    if options.on_error == OnError::Null {
+        schema = nullable(&schema);
+    }
     let object = Object {
         id: ObjectId(0),
         name,
         kind: ObjectKind::MaterializedView(ViewObject {
             query_sql: create.query.sql.clone(),
             search_path: context.search_path.clone(),
+            options: pairs,
         }),
         schema,
         create_sql: parsed.sql.clone(),
         depends_on: planned.depends_on.clone(),
     };
     Ok((object, planned))
+}
+
+/// The dataflow of a materialized view, kept as its options say.
+pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan> {
+    let plan = planned.lower()?;
+    let ObjectKind::MaterializedView(view) = &object.kind else { return Ok(plan) };
+    let options = ViewOptions::of_stored(&view.options)?;
+    let plan = match options.on_error {
+        OnError::Null => null_on_error(plan),
+        OnError::Quarantine | OnError::Fail => plan,
+    };
+    Ok(Plan { options, ..plan })
 }
 
 /// A query's columns with `names` for the first of them; every name once.

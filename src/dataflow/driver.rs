@@ -32,6 +32,7 @@ use timely::progress::frontier::MutableAntichain;
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
 use crate::dataflow::operator::{FUEL_BYTES, Operator, Output, RowError};
 use crate::plan::node::Exchange;
+use crate::plan::view_options::OnError;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -48,6 +49,8 @@ pub struct DriverContext {
     pub as_of: Epoch,
     /// Told once when the operator cannot go on.
     pub on_failure: Rc<dyn Fn(Error)>,
+    /// What becomes of rows that fail.
+    pub on_error: OnError,
     /// Told of rows that were left out.
     pub on_row_errors: Rc<dyn Fn(Vec<RowError>)>,
     /// One for all operators of the dataflow on this worker.
@@ -343,12 +346,15 @@ impl Driver {
         let operator = &mut *self.operator;
         let result = catch_unwind(AssertUnwindSafe(|| event(operator, &mut out)));
         let error = match result {
-            Ok(Ok(())) => {
-                let more = out.is_unfinished();
-                self.sent_bytes += out.bytes();
-                self.send(out, send);
-                return more;
-            }
+            Ok(Ok(())) => match self.refused(&mut out) {
+                None => {
+                    let more = out.is_unfinished();
+                    self.sent_bytes += out.bytes();
+                    self.send(out, send);
+                    return more;
+                }
+                Some(error) => error,
+            },
             Ok(Err(error)) => error,
             Err(panic) => Error::internal(format!(
                 "operator {} panicked: {}",
@@ -360,6 +366,20 @@ impl Driver {
         self.stash.clear();
         (self.context.on_failure)(error);
         false
+    }
+
+    /// The error of a row that failed, when no row may.
+    fn refused(&self, out: &mut Output) -> Option<Error> {
+        if self.context.on_error != OnError::Fail || out.row_errors.is_empty() {
+            return None;
+        }
+        let RowError { error, expression, row, .. } = out.take_row_errors().into_iter().next()?;
+        let detail = format!("Row {row} failed in {expression}.");
+        Some(
+            error.detail(detail).hint(
+                "The view was made WITH (on_error = 'fail'). Mend the row and replace the view.",
+            ),
+        )
     }
 
     fn send(&mut self, mut out: Output, send: Send<'_>) {
@@ -525,6 +545,7 @@ mod tests {
                 workers: 1,
                 as_of: Epoch(3),
                 on_failure: Rc::new(|error| panic!("{error:?}")),
+                on_error: OnError::default(),
                 on_row_errors: Rc::new(|_| {}),
                 backlog: Rc::default(),
             };

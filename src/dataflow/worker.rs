@@ -319,6 +319,7 @@ impl Plane {
                 failed_flag.set(true);
                 reporter(Report::Failed { object, error });
             }),
+            on_error: spec.plan.options.on_error,
             on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
             backlog: Rc::default(),
         };

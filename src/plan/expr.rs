@@ -20,23 +20,40 @@ pub struct Expr {
     nullable: bool,
     /// As SQL, for EXPLAIN and for the record of a row that failed.
     text: Option<Arc<str>>,
+    /// A row that fails gives NULL.
+    null_on_error: bool,
 }
 
 impl Expr {
     pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType, nullable: bool) -> Expr {
-        Expr { physical, data_type, nullable, text: None }
+        Expr { physical, data_type, nullable, text: None, null_on_error: false }
     }
 
     /// A column of the input.
     pub fn column(name: &str, index: usize, data_type: DataType, nullable: bool) -> Expr {
         let physical = Arc::new(Column::new(name, index));
-        Expr { physical, data_type, nullable, text: Some(name.into()) }
+        let text = Some(name.into());
+        Expr { physical, data_type, nullable, text, null_on_error: false }
     }
 
     /// With its SQL.
     #[must_use]
     pub fn with_text(self, text: String) -> Expr {
         Expr { text: Some(text.into()), ..self }
+    }
+
+    /// With NULL for rows that fail. A column by itself never does.
+    #[must_use]
+    pub fn null_on_error(self) -> Expr {
+        if self.as_column().is_some() {
+            return Expr { nullable: true, ..self };
+        }
+        Expr { nullable: true, null_on_error: true, ..self }
+    }
+
+    /// Whether rows that fail give NULL.
+    pub fn is_null_on_error(&self) -> bool {
+        self.null_on_error
     }
 
     /// The column's index, when the expression is nothing but a column.
@@ -98,6 +115,7 @@ impl PartialEq for Expr {
         *self.physical == *other.physical
             && self.data_type == other.data_type
             && self.nullable == other.nullable
+            && self.null_on_error == other.null_on_error
     }
 }
 

@@ -6,6 +6,8 @@
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
+//! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
+//! | `null_on_error.rs` | the same plan with NULL for what fails |
 //! | `explain.rs` | a plan as text, golden-tested |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
@@ -15,4 +17,6 @@ mod errors;
 pub mod explain;
 pub mod expr;
 pub mod node;
+pub mod null_on_error;
+pub mod view_options;
 pub mod window;

@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::plan::expr::Expr;
+use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
 
@@ -16,6 +17,8 @@ pub struct Plan {
     /// Columns of the result that identify a row, when the query guarantees them (group keys).
     /// The materialized rows are then kept and exchanged by them; otherwise by the whole row.
     pub unique_key: Option<Vec<usize>>,
+    /// How it is kept.
+    pub options: ViewOptions,
 }
 
 /// How an input's rows are spread over the workers.

@@ -21,6 +21,7 @@ use crate::catalog::object::{Object, ObjectKind};
 use crate::functions::scalar::copies::Copies;
 use crate::functions::scalar::session::NOW;
 use crate::plan::node::{self, Edge, Node, Plan};
+use crate::plan::view_options::ViewOptions;
 use crate::sql::expressions::compile;
 use crate::sql::lower::pipe::Pipe;
 use crate::sql::lower::unique_key::unique_key;
@@ -39,7 +40,7 @@ mod window;
 pub fn lower(plan: &LogicalPlan, schema: &SchemaRef) -> Result<Plan> {
     reject_unstable(plan)?;
     let root = lower_node(plan)?.into_node_with(schema.clone())?;
-    Ok(Plan { root, unique_key: unique_key(plan) })
+    Ok(Plan { root, unique_key: unique_key(plan), options: ViewOptions::default() })
 }
 
 /// Refuses what has another value at every look.
