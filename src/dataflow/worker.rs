@@ -356,6 +356,7 @@ impl Plane {
             }),
             on_error: spec.plan.options.on_error,
             on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
+            backlog: Rc::default(),
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {
