@@ -45,6 +45,8 @@ pub enum Command {
     CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>),
     CreateDataflow(Arc<DataflowSpec>),
     Drop(ObjectId),
+    /// A dataflow has failed on some worker, or one that it reads has: nobody waits for it any more.
+    Stopped(ObjectId),
     Close(Arc<CloseEpoch>),
     /// Report the content of these views at the newest closed epoch.
     Snapshot {
@@ -290,6 +292,11 @@ impl Plane {
                 }
             }
             Command::Drop(object) => self.drop_object(worker, object),
+            Command::Stopped(object) => {
+                if let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) {
+                    dataflow.failed.set(true);
+                }
+            }
             Command::Close(close) => self.close(&close),
             Command::Snapshot { request, objects } => self.snapshot(request, &objects),
             Command::Shutdown => unreachable!("handled by the loop"),
