@@ -1462,6 +1462,7 @@ impl State {
             }
             let Some(running) = self.running.get_mut(&id) else { continue };
             running.failed.get_or_insert(error.clone());
+            self.workers.send(Command::Stopped(id));
             if let RunningKind::Subscription { sender } = &running.kind {
                 sender.fail(error.clone());
                 self.drop_running(id);
