@@ -174,7 +174,6 @@ pub struct Join {
     leaving: VecDeque<ChangeBatch>,
     /// Pairs tried in this call.
     tried_pairs: usize,
-    /// The end of both inputs has been passed on.
 }
 
 /// How rows of one side matched.
