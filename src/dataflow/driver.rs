@@ -5,14 +5,19 @@
 //! 2. When the input frontier passes epochs, each of them that has something is finished in order:
 //!    stashed batches, then `on_epoch`. A run of empty epochs is finished by one `on_epoch` of its
 //!    last.
-//! 3. The one capability is then moved up to the frontier, which lets the epochs pass downstream.
+//! 3. After the `on_epoch` of an epoch at which a checkpoint was asked for, and before anything
+//!    later, the operator hands over what has changed ([`CheckpointPoint`]).
+//! 4. The one capability is then moved up to the frontier, which lets the epochs pass downstream.
 //!
 //! An operator that fails or panics is not called again: its input is thrown away and the
 //! capability is kept at the failing epoch, so that nothing later can look complete.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::{ParallelizationContract, Pipeline};
@@ -26,6 +31,7 @@ use timely::progress::frontier::MutableAntichain;
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
 use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::plan::node::Exchange;
+use crate::state::delta::{CheckpointWriter, RestoredState};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -42,8 +48,67 @@ pub struct DriverContext {
     pub as_of: Epoch,
     /// Told once when the operator cannot go on.
     pub on_failure: Rc<dyn Fn(Error)>,
-    /// Told of rows that were left out.
-    pub on_row_errors: Rc<dyn Fn(Vec<RowError>)>,
+    /// Told of rows that were left out, with their epoch.
+    pub on_row_errors: Rc<dyn Fn(Epoch, Vec<RowError>)>,
+    /// Where the dataflow's operators meet for a checkpoint.
+    pub checkpoints: Rc<CheckpointPoint>,
+    /// The state that the dataflow begins with; `None`: it begins empty.
+    pub restore: Option<Arc<RestoredState>>,
+}
+
+/// What one operator of a dataflow hands over at a checkpoint.
+#[derive(Debug)]
+pub struct OperatorState {
+    /// The operator's place in the dataflow, which is the same for the same plan.
+    pub operator: usize,
+    pub name: &'static str,
+    pub writer: CheckpointWriter,
+}
+
+/// Where the operators of one dataflow meet for a checkpoint, on one worker.
+#[derive(Debug, Default)]
+pub struct CheckpointPoint {
+    /// The epoch of the newest checkpoint that was asked for.
+    at: Cell<Option<u64>>,
+    operators: Cell<usize>,
+    /// What has been handed over, of operators that have any.
+    handed: RefCell<Vec<OperatorState>>,
+    /// How many operators have handed over.
+    count: Cell<usize>,
+    /// How long the operators took, which is what the stream had to wait.
+    stall: Cell<Duration>,
+}
+
+impl CheckpointPoint {
+    /// Asks all operators for a checkpoint at `epoch`, which none of them has completed.
+    pub fn ask(&self, epoch: Epoch) {
+        assert!(self.at.get().is_none_or(|before| before < epoch.0), "checkpoints go up");
+        self.at.set(Some(epoch.0));
+        self.handed.borrow_mut().clear();
+        self.count.set(0);
+        self.stall.set(Duration::ZERO);
+    }
+
+    /// What all operators have handed over, and how long they took; `None` while some have not.
+    pub fn complete(&self) -> Option<(Vec<OperatorState>, Duration)> {
+        let complete = self.count.get() == self.operators.get();
+        complete.then(|| (std::mem::take(&mut *self.handed.borrow_mut()), self.stall.get()))
+    }
+
+    /// The next operator's index.
+    fn enter(&self) -> usize {
+        let index = self.operators.get();
+        self.operators.set(index + 1);
+        index
+    }
+
+    fn hand_over(&self, state: OperatorState, took: Duration) {
+        self.count.set(self.count.get() + 1);
+        self.stall.set(self.stall.get() + took);
+        if !state.writer.is_empty() {
+            self.handed.borrow_mut().push(state);
+        }
+    }
 }
 
 /// Adds `operator` to the dataflow, fed by `inputs` in port order; its output stream.
@@ -129,6 +194,10 @@ struct Driver {
     /// Whether anything of epoch `now` has been handed to the operator.
     received: bool,
     failed: bool,
+    /// The operator's place in the dataflow.
+    index: usize,
+    /// The last checkpoint that it has handed over for.
+    checkpointed: Option<u64>,
     context: DriverContext,
 }
 
@@ -143,7 +212,8 @@ impl Driver {
         capability.downgrade(&now);
         let watermarks = vec![BTreeMap::new(); ports.len()];
         let stash = BTreeMap::new();
-        Driver {
+        let index = context.checkpoints.enter();
+        let mut driver = Driver {
             operator,
             ports,
             capability: Some(capability),
@@ -152,8 +222,40 @@ impl Driver {
             watermarks,
             received: false,
             failed: false,
+            index,
+            checkpointed: None,
             context,
+        };
+        driver.restore();
+        driver
+    }
+
+    /// Gives the operator the state that its dataflow begins with.
+    fn restore(&mut self) {
+        let Some(state) = &self.context.restore else { return };
+        let mut reader = state.reader(self.index, self.context.worker, self.context.workers);
+        self.guarded(|operator, _| operator.restore(&mut reader));
+    }
+
+    /// The epoch before `frontier` at which the operator has to hand over its state.
+    fn checkpoint_due(&self, frontier: u64) -> Option<u64> {
+        let at = self.context.checkpoints.at.get()?;
+        (self.checkpointed != Some(at) && at < frontier).then_some(at)
+    }
+
+    /// Hands over the state at `epoch`, which is complete.
+    fn checkpoint(&mut self, epoch: u64) {
+        assert!(!self.received, "a checkpoint follows the end of an epoch");
+        let mut writer = CheckpointWriter::default();
+        #[expect(clippy::disallowed_methods, reason = "how long a checkpoint takes is not data")]
+        let began = Instant::now();
+        self.guarded(|operator, _| operator.checkpoint(Epoch(epoch), &mut writer));
+        if self.failed {
+            return;
         }
+        self.checkpointed = Some(epoch);
+        let state = OperatorState { operator: self.index, name: self.operator.name(), writer };
+        self.context.checkpoints.hand_over(state, began.elapsed());
     }
 
     fn step(&mut self, frontiers: &[MutableAntichain<u64>], send: Send<'_>) {
@@ -188,7 +290,12 @@ impl Driver {
         // first one.
         let ended = frontier == u64::MAX;
         while self.now < frontier {
-            let last = if ended { self.now } else { frontier - 1 };
+            let checkpoint = self.checkpoint_due(frontier);
+            let last = match checkpoint {
+                Some(at) => at.max(self.now),
+                None if ended => self.now,
+                None => frontier - 1,
+            };
             let next = match self.stash.keys().next() {
                 Some(stashed) if ended => *stashed,
                 Some(stashed) => last.min(*stashed),
@@ -201,6 +308,12 @@ impl Driver {
                 return;
             }
             self.received = false;
+            if checkpoint.is_some_and(|at| at <= epoch) {
+                self.checkpoint(epoch);
+                if self.failed {
+                    return;
+                }
+            }
             self.now = epoch + 1;
             if ended && self.stash.is_empty() {
                 self.capability = None;
@@ -250,17 +363,24 @@ impl Driver {
         send: Send<'_>,
         event: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()>,
     ) {
+        if let Some(out) = self.guarded(event) {
+            self.send(out, send);
+        }
+    }
+
+    /// Calls the operator; what it emits, or nothing when it cannot go on.
+    fn guarded(
+        &mut self,
+        event: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()>,
+    ) -> Option<Output> {
         if self.failed {
-            return;
+            return None;
         }
         let mut out = Output::default();
         let operator = &mut *self.operator;
         let result = catch_unwind(AssertUnwindSafe(|| event(operator, &mut out)));
         let error = match result {
-            Ok(Ok(())) => {
-                self.send(out, send);
-                return;
-            }
+            Ok(Ok(())) => return Some(out),
             Ok(Err(error)) => error,
             Err(panic) => Error::internal(format!(
                 "operator {} panicked: {}",
@@ -271,12 +391,13 @@ impl Driver {
         self.failed = true;
         self.stash.clear();
         (self.context.on_failure)(error);
+        None
     }
 
     fn send(&mut self, mut out: Output, send: Send<'_>) {
         let row_errors = out.take_row_errors();
         if !row_errors.is_empty() {
-            (self.context.on_row_errors)(row_errors);
+            (self.context.on_row_errors)(Epoch(self.now), row_errors);
         }
         let batches: Vec<ChangeBatch> = out.take_batches();
         let watermarks = out

@@ -7,6 +7,7 @@
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `explain.rs` | a plan as text, golden-tested |
+//! | `fingerprint.rs` | a text that says whether stored state fits a plan |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
 //! edge, never a node; a plan never names a connector object, only its options.
@@ -14,5 +15,6 @@
 mod errors;
 pub mod explain;
 pub mod expr;
+pub mod fingerprint;
 pub mod node;
 pub mod window;

@@ -24,13 +24,14 @@ use arrow::array::{
 use arrow::compute;
 use arrow::datatypes::{Field, Schema};
 
-use crate::connectors::reader::{Began, ReadJob, ReaderItem, SourceReader};
+use crate::connectors::reader::{Began, ReadJob, ReaderItem, SourceReader, owner_of};
 use crate::connectors::{MalformedRecord, Offset, Source, SourceRows, SplitId};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::RowError;
 use crate::dataflow::operators::evaluate::{Evaluated, evaluate, shown_row};
 use crate::dataflow::worker::{Report, SourceMetrics, count_rows};
 use crate::plan::node::SourceSpec;
+use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -56,6 +57,8 @@ pub struct WorkerSource {
     columns: Vec<usize>,
     /// How far each split has gone into closed and open epochs.
     offsets: BTreeMap<SplitId, Offset>,
+    /// Rows and malformed records up to there, of this worker.
+    given: (u64, u64),
     finished: bool,
     /// Rows may go into the open epoch.
     admitted: bool,
@@ -91,6 +94,7 @@ impl WorkerSource {
             began: None,
             columns: Vec::new(),
             offsets: BTreeMap::new(),
+            given: (0, 0),
             finished: false,
             admitted: false,
             touched: false,
@@ -103,6 +107,35 @@ impl WorkerSource {
 
     pub fn object(&self) -> ObjectId {
         self.spec.object
+    }
+
+    /// Goes on where the source was read to before the start. For who reads it from the beginning,
+    /// everything up to there is its past.
+    pub fn resume(&mut self, place: &SourcePlace) {
+        assert!(self.reader.is_none() && self.offsets.is_empty(), "a fresh source is resumed");
+        for (split, offset) in &place.offsets {
+            let split = SplitId(split.clone());
+            if owner_of(&split, self.workers) == self.worker {
+                self.offsets.insert(split, Offset(offset.clone()));
+            }
+        }
+        if self.worker == 0 {
+            // What others gave before is counted here.
+            self.given = (place.rows, place.malformed);
+            self.metrics.rows.fetch_add(place.rows, Ordering::Relaxed);
+            self.metrics.malformed.fetch_add(place.malformed, Ordering::Relaxed);
+        }
+    }
+
+    /// How far this worker's splits have gone; `None` before the first row.
+    pub fn place(&self) -> Option<SourcePlace> {
+        let (rows, malformed) = self.given;
+        if self.offsets.is_empty() && self.given == (0, 0) {
+            return None;
+        }
+        let text = |(split, offset): (&SplitId, &Offset)| (split.0.clone(), offset.0.clone());
+        let offsets = self.offsets.iter().map(text).collect();
+        Some(SourcePlace { rows, malformed, offsets, values: BTreeMap::new() })
     }
 
     /// Starts the reading, or starts it again where it was when other columns are wanted.
@@ -138,6 +171,7 @@ impl WorkerSource {
             self.began = None;
             self.columns = Vec::new();
             self.offsets = BTreeMap::new();
+            self.given = (0, 0);
             self.finished = false;
         }
     }
@@ -214,11 +248,14 @@ impl WorkerSource {
             ReaderItem::Rows { split, rows } => {
                 self.offsets.insert(split, rows.offset.clone());
                 count_rows(&self.metrics, rows.rows.num_rows(), rows.malformed.len());
-                let rows = take_malformed(object, rows, reports);
+                self.given.0 += rows.rows.num_rows() as u64;
+                self.given.1 += rows.malformed.len() as u64;
+                let rows = take_malformed(object, open, rows, reports);
                 match declared_columns(&self.spec, &self.columns, &rows) {
                     Ok(Declared { rows: batch, left_out }) => {
                         if !left_out.is_empty() {
-                            reports.push(Report::RowErrors { object, errors: left_out });
+                            let epoch = open;
+                            reports.push(Report::RowErrors { object, epoch, errors: left_out });
                         }
                         self.epoch_bytes += batch.get_array_memory_size();
                         let batch = ChangeBatch::inserts(batch);
@@ -227,6 +264,7 @@ impl WorkerSource {
                     }
                     Err(error) => reports.push(Report::RowErrors {
                         object,
+                        epoch: open,
                         errors: vec![batch_error(error, rows.num_rows())],
                     }),
                 }
@@ -238,6 +276,7 @@ impl WorkerSource {
             }
             ReaderItem::Failed { place, error } => reports.push(Report::RowErrors {
                 object,
+                epoch: open,
                 errors: vec![RowError { error, expression: place, row: String::new(), weight: 1 }],
             }),
         }
@@ -288,6 +327,7 @@ impl Backfill {
                     }
                     Err(error) => reports.push(Report::RowErrors {
                         object: reader_of,
+                        epoch,
                         errors: vec![batch_error(error, rows.rows.num_rows())],
                     }),
                 }
@@ -296,6 +336,7 @@ impl Backfill {
             Some(ReaderItem::Finished) => self.done = true,
             Some(ReaderItem::Failed { place, error }) => reports.push(Report::RowErrors {
                 object: reader_of,
+                epoch,
                 errors: vec![RowError { error, expression: place, row: String::new(), weight: 1 }],
             }),
         }
@@ -396,10 +437,15 @@ fn missing_values<'a>(
     })
 }
 
-fn take_malformed(object: ObjectId, rows: SourceRows, reports: &mut Vec<Report>) -> RecordBatch {
+fn take_malformed(
+    object: ObjectId,
+    epoch: Epoch,
+    rows: SourceRows,
+    reports: &mut Vec<Report>,
+) -> RecordBatch {
     if !rows.malformed.is_empty() {
         let errors = rows.malformed.into_iter().map(malformed_error).collect();
-        reports.push(Report::RowErrors { object, errors });
+        reports.push(Report::RowErrors { object, epoch, errors });
     }
     rows.rows
 }
