@@ -41,6 +41,7 @@ mod tests {
 
     use super::*;
     use crate::plan::node::{Node, Scan};
+    use crate::plan::view_options::ViewOptions;
     use crate::types::id::ObjectId;
 
     fn plan(object: u64, columns: Vec<usize>, metadata: bool) -> Plan {
@@ -53,8 +54,9 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![field, Field::new("v", DataType::Utf8, true)]));
         let name = "t".to_owned();
         let object = ObjectId(object);
-        let root = Node::Scan(Scan { object, name, columns, schema, append_only: true });
-        Plan { root, unique_key: None }
+        let time_bounds = vec![];
+        let scan = Scan { object, name, columns, schema, append_only: true, time_bounds };
+        Plan { root: Node::Scan(scan), unique_key: None, options: ViewOptions::default() }
     }
 
     #[test]

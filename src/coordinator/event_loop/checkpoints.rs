@@ -31,13 +31,14 @@ use crate::coordinator::epoch::Moment;
 use crate::coordinator::errors::LateErrors;
 use crate::dataflow::driver::OperatorState;
 use crate::dataflow::operator::RowError;
+use crate::dataflow::operators::source::ANNOUNCED;
 use crate::storage::checkpoint::{Cut, TableCut, ViewCut, Written};
 use crate::storage::manifest::SourcePlace;
 use crate::storage::state_files::StateChange;
 use crate::storage::table_files::{Rows, RowsAgain};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, EventTime};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// Checkpoints that `SHOW CHECKPOINTS` remembers.
 const HISTORY_MAX: usize = 100;
@@ -87,6 +88,8 @@ struct Gathering {
     cut: Cut,
     began: Moment,
     waiting: Vec<Reply<()>>,
+    /// The watermarks of sources at the end of the epoch.
+    announced: BTreeMap<ObjectId, Watermark>,
     /// Workers that have not said where their sources are.
     places_missing: BTreeSet<usize>,
     places: BTreeMap<ObjectId, SourcePlace>,
@@ -213,6 +216,12 @@ impl State {
         self.close_epoch_for(admit, Some(changed.clone()));
         let epoch = self.epochs.closed();
         let workers = self.workers.count();
+        // As they hold at the end of the epoch.
+        let announced: BTreeMap<ObjectId, Watermark> = self
+            .running
+            .keys()
+            .filter_map(|id| Some((*id, self.watermarks.announced(*id)?)))
+            .collect();
         let tables = self.cut_tables();
         let Some(durable) = &mut self.durable else { return Ok(()) };
         durable.catalog_changed = false;
@@ -243,6 +252,7 @@ impl State {
             cut,
             began: now,
             waiting,
+            announced,
             places_missing: (0..workers).collect(),
             places: BTreeMap::new(),
             states_missing: changed.iter().flat_map(all_workers).collect(),
@@ -316,7 +326,8 @@ impl State {
             mut cut,
             began,
             waiting,
-            places,
+            announced,
+            mut places,
             states,
             stalls,
             late_errors,
@@ -324,6 +335,11 @@ impl State {
             places_missing: _,
             states_missing: _,
         } = *gathering;
+        for (object, Watermark(EventTime(us))) in announced {
+            if let Some(place) = places.get_mut(&object) {
+                place.values.insert(ANNOUNCED.to_owned(), us.to_string());
+            }
+        }
         cut.places = places.into_iter().map(|(object, place)| (object.0, place)).collect();
         let views = states.len();
         for (view, changes) in states {

@@ -22,11 +22,13 @@ use crate::connectors::Source;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::coordinator::table::Table;
+use crate::dataflow::operators::source::ANNOUNCED;
 use crate::plan::node::SourceSpec;
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
+use crate::types::time::{EventTime, Watermark};
 
 /// A change of the catalog that waits for its turn.
 pub(super) enum Step {
@@ -211,6 +213,13 @@ impl State {
         let metrics = Arc::new(SourceMetrics::default());
         let kind = RunningKind::Source { metrics: metrics.clone(), bounded: source.bounded() };
         self.add_running(spec.object, vec![], kind);
+        if let Some(watermark) = &spec.watermark {
+            self.watermarks.add(spec.object, watermark.idle_timeout);
+            let announced = place.as_ref().and_then(|place| place.values.get(ANNOUNCED));
+            if let Some(us) = announced.and_then(|text| text.parse().ok()) {
+                self.watermarks.resume_at(spec.object, Watermark(EventTime(us)));
+            }
+        }
         self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics, place));
     }
 
