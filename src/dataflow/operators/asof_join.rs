@@ -380,8 +380,9 @@ impl Operator for AsofJoin {
             push(&change.key, found.map(RowKey::from), change.weight);
         }
         self.apply(LEFT, &left);
-        let both = !left.is_empty() && !touched.is_empty();
-        self.emit(pairs, both, out)
+        // What changes in several ways within the epoch may take itself back.
+        let mixed = !left.is_empty() && !touched.is_empty() || !self.pending.is_empty();
+        self.emit(pairs, mixed, out)
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
