@@ -38,9 +38,14 @@ use datafusion::logical_expr::ScalarUDF;
 
 /// The functions that SQL text may call by name; they take the place of DataFusion's of that name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
-    let lists =
-        [math::all(), string::all(), calendar::all(), template::all(), json::all(), array::all()];
-    let mut functions = call::families(lists.into_iter().flatten().collect());
+    let mut functions = call::families(overloads());
     functions.push(session::now_function());
     functions
+}
+
+/// Those of them that are told apart by their arguments, one by one.
+pub fn overloads() -> Vec<call::Overload> {
+    let lists =
+        [math::all(), string::all(), calendar::all(), template::all(), json::all(), array::all()];
+    lists.into_iter().flatten().collect()
 }
