@@ -1,11 +1,14 @@
 //! The contract every operator keeps: seven methods, no timely, no tokio, no clock.
 //!
 //! The driver calls them on one thread and in this order, for each epoch e:
-//! 1. `on_batch` for batches of e, and `on_watermark` when a port's watermark moved, in any mix;
-//! 2. `on_epoch(e)` once all of e has arrived on every port; what leaves a stateful operator for
+//! 1. `on_batch` for batches of e;
+//! 2. `on_watermark`, at most once for each port whose watermark moved in e: all rows of e have
+//!    arrived, and no later change is behind it. What the operator announces leaves after all that
+//!    it emits for e;
+//! 3. `on_epoch(e)` once all of e has arrived on every port; what leaves a stateful operator for
 //!    e is emitted here or before, and consolidated;
-//! 3. `on_epoch(e)` again, as long as the call before said [`Output::unfinished`];
-//! 4. `checkpoint(e)` if one was asked for at e.
+//! 4. `on_epoch(e)` again, as long as the call before said [`Output::unfinished`];
+//! 5. `checkpoint(e)` if one was asked for at e.
 //!
 //! An operator of which a few rows may make very many (a join) works with fuel: it stops when
 //! [`Output::is_full`], keeps what is left to do, and goes on in the next call, at the latest in

@@ -66,6 +66,7 @@ mod tests {
             columns: vec![0, 1],
             schema: input.clone(),
             append_only: false,
+            time_bounds: vec![],
         });
         let node = node::Copies { input: Edge::local(scan), count: 1 };
         check(

@@ -63,6 +63,7 @@ mod tests {
             columns: vec![0, 1],
             schema: input.clone(),
             append_only: false,
+            time_bounds: vec![],
         });
         let node = node::Expand {
             input: Edge::local(scan),

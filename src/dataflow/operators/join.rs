@@ -30,8 +30,8 @@
 //! Keeps: every row of both sides with a key. Of the right side of a semi or anti join without
 //! residual condition only the key columns.
 //!
-//! No watermark is passed on but the end: a row that arrives late for one side may still meet any
-//! row of the other.
+//! The watermark is the lesser one of both sides. It bounds only columns that the keys make equal:
+//! a row of one side may still meet any row of the other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -174,8 +174,6 @@ pub struct Join {
     leaving: VecDeque<ChangeBatch>,
     /// Pairs tried in this call.
     tried_pairs: usize,
-    /// The end of both inputs has been passed on.
-    end_sent: bool,
 }
 
 /// How rows of one side matched.
@@ -286,7 +284,6 @@ impl Join {
             aside: Vec::new(),
             leaving: VecDeque::new(),
             tried_pairs: 0,
-            end_sent: false,
         })
     }
 
@@ -823,14 +820,6 @@ impl Join {
         pads && (self.spec.keys.is_empty() || self.spec.null_equals_null)
     }
 
-    /// Passes on the end of both inputs, once.
-    fn send_end(&mut self, out: &mut Output) {
-        let ended = self.sides.iter().all(|side| side.watermark == Some(Watermark::END));
-        if ended && !std::mem::replace(&mut self.end_sent, true) {
-            out.emit_watermark(Watermark::END);
-        }
-    }
-
     /// Counts the matches of all rows anew.
     fn restore_counts(&mut self) -> Result<()> {
         for port in [LEFT, RIGHT] {
@@ -874,8 +863,9 @@ impl Operator for Join {
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
         self.sides[port].watermark = Some(watermark);
-        if self.work.is_empty() {
-            self.send_end(out);
+        // What it means for a column is the plan's to say (`plan::event_time`).
+        if let [Some(left), Some(right)] = [0, 1].map(|side| self.sides[side].watermark) {
+            out.emit_watermark(left.min(right));
         }
         Ok(())
     }
@@ -898,9 +888,7 @@ impl Operator for Join {
             }
             out.emit(batch.slice(0, step));
         }
-        if self.leaving.is_empty() {
-            self.send_end(out);
-        } else {
+        if !self.leaving.is_empty() {
             out.unfinished();
         }
         Ok(())
