@@ -128,6 +128,7 @@ pub(super) const FILLED: &[&str] = &[
     "pg_language",
     "pg_matviews",
     "pg_namespace",
+    "pg_proc",
     "pg_roles",
     "pg_settings",
     "pg_shadow",
@@ -217,6 +218,7 @@ pub(super) fn constant_rows(name: &str) -> Vec<Row> {
                     .map(move |(index, field)| attribute_row(oid, index, field, false, ""))
             })
             .collect(),
+        "pg_proc" => crate::catalog::pg_proc::rows(),
         _ => Vec::new(),
     }
 }

@@ -34,6 +34,7 @@ use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
 use crate::sql::query::PlannedQuery;
+use crate::sql::resolve::cross_database;
 use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
@@ -450,15 +451,8 @@ pub(super) fn target_name(context: &PlanContext, name: &Name) -> Result<ObjectNa
         && *database != context.database
     {
         let schema = name.schema.as_deref().unwrap_or_default();
-        return Err(Error::user(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!(
-                "cross-database references are not implemented: \"{database}.{schema}.{}\"",
-                name.name
-            ),
-        )
-        .hint("Connect to that database.")
-        .position(name.position));
+        let name_text = format!("{database}.{schema}.{}", name.name);
+        return Err(cross_database(&name_text).position(name.position));
     }
     let schemas = context.catalog.schemas(&context.database).unwrap_or_default();
     let schema = match &name.schema {

@@ -212,8 +212,26 @@ impl SqlType {
 
     /// The type with this object id, as a client names a parameter's type.
     pub fn from_oid(oid: u32) -> Option<SqlType> {
+        // varchar, bpchar, name and unknown are read as text.
+        if [1043, 1042, 19, 705].contains(&oid) {
+            return Some(SqlType::Text);
+        }
+        SqlType::all_scalar().into_iter().find_map(|t| {
+            let array = SqlType::Array(Box::new(t.clone()));
+            if t.oid() == oid {
+                Some(t)
+            } else if array.oid() == oid {
+                Some(array)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// All types that are neither arrays nor rows.
+    pub fn all_scalar() -> [SqlType; 18] {
         use SqlType as T;
-        let base = [
+        [
             T::Boolean,
             T::Int2,
             T::Int4,
@@ -232,21 +250,7 @@ impl SqlType {
             T::Oid,
             T::Json,
             T::Jsonb,
-        ];
-        // varchar, bpchar, name and unknown are read as text.
-        if [1043, 1042, 19, 705].contains(&oid) {
-            return Some(T::Text);
-        }
-        base.iter().find_map(|t| {
-            let array = T::Array(Box::new(t.clone()));
-            if t.oid() == oid {
-                Some(t.clone())
-            } else if array.oid() == oid {
-                Some(array)
-            } else {
-                None
-            }
-        })
+        ]
     }
 }
 
