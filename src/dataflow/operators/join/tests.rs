@@ -426,6 +426,7 @@ fn the_lesser_watermark_is_passed_on() {
         ),
         expect![[r#"
             epoch 1
+            watermark 6
             epoch 2
             watermark 9223372036854775807
         "#]],
