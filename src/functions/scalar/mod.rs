@@ -41,6 +41,12 @@ use datafusion::logical_expr::ScalarUDF;
 /// The functions that SQL text may call by name; they take the place of DataFusion's of that name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
     let mut functions = call::families(overloads());
+    functions.push(session::now_function());
+    functions
+}
+
+/// Those of them that are told apart by their arguments, one by one.
+pub fn overloads() -> Vec<call::Overload> {
     let lists = [
         math::all(),
         string::all(),
@@ -50,14 +56,5 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
         array::all(),
         windows::all(),
     ];
-    let mut functions = call::families(lists.into_iter().flatten().collect());
-    functions.push(session::now_function());
-    functions
-}
-
-/// Those of them that are told apart by their arguments, one by one.
-pub fn overloads() -> Vec<call::Overload> {
-    let lists =
-        [math::all(), string::all(), calendar::all(), template::all(), json::all(), array::all()];
     lists.into_iter().flatten().collect()
 }
