@@ -9,6 +9,8 @@ use crate::catalog::pg_catalog::ROLE_OID;
 use crate::catalog::system_views::Row;
 use crate::functions::scalar;
 use crate::functions::scalar::call::{Overload, R, T};
+use crate::functions::scalar::datetime::ROUND_TIME;
+use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::types::sql_type::SqlType;
 
 /// Ids of functions begin here: none of Postgres's own objects that clients ask for have such ids.
@@ -111,7 +113,12 @@ impl Proc {
 pub fn procs() -> &'static [Proc] {
     static PROCS: OnceLock<Vec<Proc>> = OnceLock::new();
     PROCS.get_or_init(|| {
-        let scalars = scalar::overloads().into_iter().map(of_overload);
+        // Operators are functions too, and so is what columns do to values.
+        let listed = |overload: &Overload| {
+            overload.name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && ![FIT_LENGTH, FIT_CHAR, ROUND_TIME].contains(&overload.name)
+        };
+        let scalars = scalar::overloads().into_iter().filter(listed).map(of_overload);
         let others = OTHERS.iter().map(|(kind, name, arguments, result)| Proc {
             oid: 0,
             name,

@@ -43,7 +43,7 @@ use crate::sql::statement::{
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::sql_type::{LENGTH_CHARS_MAX, SqlType};
+use crate::types::sql_type::SqlType;
 
 impl Connection {
     pub(super) async fn run_ddl(
@@ -754,13 +754,13 @@ fn declared_field(column: &ColumnDef) -> Option<Field> {
     }
 }
 
-/// The field of a column with a type, marked with the length of `varchar(n)`.
+/// The field of a column with a type, marked with its modifier.
 fn typed_field(column: &ColumnDef, sql_type: &SqlType) -> Field {
     let field = sql_type.to_field(&column.name, !column.not_null);
-    let Some(length) = column.length_chars_max else { return field };
-    let mut metadata = field.metadata().clone();
-    metadata.insert(LENGTH_CHARS_MAX.to_owned(), length.to_string());
-    field.with_metadata(metadata)
+    match column.modifier {
+        Some(modifier) => modifier.mark(field),
+        None => field,
+    }
 }
 
 /// A column's field; a generated one without a type has that of its expression.
