@@ -1006,7 +1006,9 @@ fn reject_windows(condition: Option<&Expr>, clause: &str) -> Result<()> {
 }
 
 /// Functions that give rows, and those that give the same as an array.
-const SETS: [(&str, &str); 8] = [
+const SETS: [(&str, &str); 10] = [
+    ("jsonb_path_query", "jsonb_path_query"),
+    ("jsonb_path_query_tz", "jsonb_path_query_tz"),
     ("json_array_elements", "json_array_elements"),
     ("jsonb_array_elements", "jsonb_array_elements"),
     ("json_array_elements_text", "json_array_elements_text"),

@@ -31,7 +31,8 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     let missing = || no_function(name, given);
     let count = match name {
         "sum" | "avg" | "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "median"
-        | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" => 1,
+        | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" | "bit_and"
+        | "bit_or" | "bit_xor" | "bool_and" | "bool_or" => 1,
         _ => 2,
     };
     if given.len() != count {
@@ -62,6 +63,15 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
         "sum" | "avg" => number(&given[0]).ok_or_else(missing)?,
         "median" | "percentile_cont" => float(&given[0]).ok_or_else(missing)?,
         "string_agg" => text(&given[0]).ok_or_else(missing)?,
+        "bit_and" | "bit_or" | "bit_xor" => match number(&given[0]) {
+            _ if given[0].is_null() => DataType::Int64,
+            Some(integer) if integer.is_integer() => integer,
+            _ => return Err(missing()),
+        },
+        "bool_and" | "bool_or" => match given[0] {
+            DataType::Null | DataType::Boolean => DataType::Boolean,
+            _ => return Err(missing()),
+        },
         "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" => {
             any(&given[0])
         }
@@ -92,7 +102,9 @@ pub fn result(name: &str, arguments: &[FieldRef]) -> FieldRef {
             let item = first.as_ref().clone().with_name("item").with_nullable(true);
             DataType::List(Arc::new(item))
         }
-        "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" => {
+        "bool_and" | "bool_or" => DataType::Boolean,
+        "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" | "bit_and"
+        | "bit_or" | "bit_xor" => {
             return Arc::new(first.as_ref().clone().with_name(name).with_nullable(true));
         }
         _ => DataType::Float64,
