@@ -17,6 +17,7 @@
 //! | `float_key.rs` | floats as something to sort by |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
 //! | `single_row.rs` | the value of a scalar subquery, if it has one row |
+//! | `windows.rs` | TUMBLE, HOP and CUMULATE: in which windows a time stands |
 //! | `unknown.rs` | stands for a function that does not exist, until the error can tell its types |
 
 pub mod arithmetic;
@@ -35,6 +36,7 @@ pub mod single_row;
 pub mod string;
 pub mod template;
 pub mod unknown;
+pub mod windows;
 
 use std::sync::Arc;
 
@@ -50,6 +52,8 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
         json::all(),
         json_path::all(),
         array::all(),
+        array::all(),
+        windows::all(),
     ];
     let mut functions = call::families(lists.into_iter().flatten().collect());
     functions.push(session::now_function());
