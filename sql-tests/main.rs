@@ -12,6 +12,7 @@ mod durability;
 mod fairness;
 mod functions;
 mod oracle;
+mod tpch;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -36,7 +36,9 @@ use crate::state::group_table::GroupTable;
 use crate::types::error::Error;
 
 /// Functions that DataFusion lacks or computes otherwise, and other names of theirs.
-const NAMES: [(&str, &[&str]); 30] = [
+const NAMES: [(&str, &[&str]); 32] = [
+    ("bool_and", &[]),
+    ("bool_or", &[]),
     ("bit_and", &[]),
     ("bit_or", &[]),
     ("bit_xor", &[]),

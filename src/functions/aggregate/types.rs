@@ -6,6 +6,7 @@
 //! | | bigint | numeric(38,0) |
 //! | | numeric(p,s) | numeric(38,s) |
 //! | | real, double precision, interval | the same |
+//! | `bool_and`, `bool_or` | boolean | boolean |
 //! | `bit_and`, `bit_or`, `bit_xor` | integers | the same |
 //! | `avg` | integers, numeric(p,s) | numeric with at least 16 digits after the point |
 //! | | real, double precision | double precision |
@@ -33,7 +34,7 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     let count = match name {
         "sum" | "avg" | "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "median"
         | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" | "bit_and"
-        | "bit_or" | "bit_xor" => 1,
+        | "bit_or" | "bit_xor" | "bool_and" | "bool_or" => 1,
         _ => 2,
     };
     if given.len() != count {
@@ -66,6 +67,10 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     let first = match name {
         "sum" | "avg" if matches!(given[0], DataType::Interval(_)) => given[0].clone(),
         "sum" | "avg" => number(&given[0]).ok_or_else(missing)?,
+        "bool_and" | "bool_or" => match &given[0] {
+            DataType::Boolean | DataType::Null => DataType::Boolean,
+            _ => return Err(missing()),
+        },
         "bit_and" | "bit_or" | "bit_xor" => integer(&given[0]).ok_or_else(missing)?,
         "median" | "percentile_cont" => float(&given[0]).ok_or_else(missing)?,
         "string_agg" => text(&given[0]).ok_or_else(missing)?,
@@ -94,7 +99,7 @@ pub fn result(name: &str, arguments: &[FieldRef]) -> FieldRef {
         "sum" => sum(first.data_type()),
         "avg" => avg(first.data_type()),
         "regr_count" => DataType::Int64,
-        "bit_and" | "bit_or" | "bit_xor" => first.data_type().clone(),
+        "bool_and" | "bool_or" | "bit_and" | "bit_or" | "bit_xor" => first.data_type().clone(),
         "string_agg" => DataType::Utf8,
         "array_agg" => {
             let item = first.as_ref().clone().with_name("item").with_nullable(true);

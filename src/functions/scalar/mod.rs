@@ -25,6 +25,7 @@ pub mod cast;
 pub mod copies;
 pub mod datetime;
 pub mod json;
+pub mod marked;
 pub mod math;
 pub mod session;
 pub mod single_row;
