@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -24,14 +25,16 @@ use crate::coordinator::event_loop::Install;
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
+use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
 use crate::plan::view_options::{OnError, ViewOptions};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
 use crate::sql::query::PlannedQuery;
+use crate::sql::resolve::cross_database;
 use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
@@ -40,7 +43,7 @@ use crate::sql::statement::{
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::sql_type::{LENGTH_CHARS_MAX, SqlType};
+use crate::types::sql_type::SqlType;
 
 impl Connection {
     pub(super) async fn run_ddl(
@@ -204,7 +207,8 @@ impl Connection {
         let watermark = match &create.watermark {
             Some(watermark) => {
                 let (column, field) = watermark_column(&object.schema, watermark)?;
-                Some((column, watermark_expr(context, &object, watermark, field)?))
+                let expr = watermark_expr(context, &object, watermark, field)?;
+                Some(watermark_spec(column, expr))
             }
             None => None,
         };
@@ -255,7 +259,7 @@ impl Connection {
             kind: ObjectKind::View(ViewObject {
                 query_sql: create.query.sql.clone(),
                 search_path: context.search_path.clone(),
-                options: Vec::new(),
+                ..ViewObject::default()
             }),
             schema,
             create_sql: parsed.sql.clone(),
@@ -302,11 +306,15 @@ impl Connection {
             return Ok(());
         };
         let Place { name, replaces } = place;
-        let (object, planned) = materialized_view_object(context, parsed, create, name)?;
+        let (mut object, planned) = materialized_view_object(context, parsed, create, name)?;
         if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
             return Err(reads_itself(&object.name.name));
         }
-        let install = Install::Dataflow(view_plan(&planned, &object)?);
+        let plan = view_plan(&planned, &object)?;
+        if let ObjectKind::MaterializedView(view) = &mut object.kind {
+            view.time_bounds = time_bounds(&plan.root);
+        }
+        let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(definer(context, parsed));
         let create = self.database.coordinator.replace_object(object, definer, install, replaces);
@@ -443,15 +451,8 @@ pub(super) fn target_name(context: &PlanContext, name: &Name) -> Result<ObjectNa
         && *database != context.database
     {
         let schema = name.schema.as_deref().unwrap_or_default();
-        return Err(Error::user(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!(
-                "cross-database references are not implemented: \"{database}.{schema}.{}\"",
-                name.name
-            ),
-        )
-        .hint("Connect to that database.")
-        .position(name.position));
+        let name_text = format!("{database}.{schema}.{}", name.name);
+        return Err(cross_database(&name_text).position(name.position));
     }
     let schemas = context.catalog.schemas(&context.database).unwrap_or_default();
     let schema = match &name.schema {
@@ -567,6 +568,7 @@ pub(super) fn materialized_view_object(
             query_sql: create.query.sql.clone(),
             search_path: context.search_path.clone(),
             options: pairs,
+            ..ViewObject::default()
         }),
         schema,
         create_sql: parsed.sql.clone(),
@@ -752,13 +754,13 @@ fn declared_field(column: &ColumnDef) -> Option<Field> {
     }
 }
 
-/// The field of a column with a type, marked with the length of `varchar(n)`.
+/// The field of a column with a type, marked with its modifier.
 fn typed_field(column: &ColumnDef, sql_type: &SqlType) -> Field {
     let field = sql_type.to_field(&column.name, !column.not_null);
-    let Some(length) = column.length_chars_max else { return field };
-    let mut metadata = field.metadata().clone();
-    metadata.insert(LENGTH_CHARS_MAX.to_owned(), length.to_string());
-    field.with_metadata(metadata)
+    match column.modifier {
+        Some(modifier) => modifier.mark(field),
+        None => field,
+    }
 }
 
 /// A column's field; a generated one without a type has that of its expression.
@@ -941,6 +943,16 @@ fn watermark_expr(
     let nullable = field.clone().with_nullable(true);
     let expression = &watermark.expression.ast;
     context.plan_assigned_expr(expression, &object.schema, Some(&object.name.name), &nullable)
+}
+
+pub(super) fn watermark_spec(column: usize, expr: Expr) -> WatermarkSpec {
+    WatermarkSpec {
+        column,
+        expr,
+        allowed_lateness: Duration::ZERO,
+        idle_timeout: None,
+        drift_max: None,
+    }
 }
 
 fn source_object(

@@ -8,7 +8,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
-//! | `durable.rs` | the log, who waits for it, and checkpoints |
+//! | `event_time.rs` | watermarks and late rows |
+//! | `durable.rs` | the log, and who waits for it |
+//! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,9 +22,12 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+pub use self::checkpoints::CheckpointFact;
+use self::checkpoints::{Checkpoints, ViewMark};
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
+use self::event_time::PendingWatermarks;
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::{self, Source};
@@ -33,20 +38,26 @@ use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
+use crate::coordinator::watermarks::Watermarks;
 use crate::dataflow::operators;
 use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
+use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec};
+use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
+use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, EventTime};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
+mod checkpoints;
 mod definitions;
 mod durable;
+mod event_time;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -284,11 +295,9 @@ enum Request {
         install: Install,
         reply: Reply<ObjectId>,
     },
-    /// Builds the dataflow of a view that is in the catalog already.
+    /// Builds the dataflows of views that are in the catalog already.
     Restore {
-        object: Arc<Object>,
-        plan: Plan,
-        reply: Reply<ObjectId>,
+        views: Vec<(Arc<Object>, Plan, Reply<ObjectId>)>,
     },
     /// The object is in the catalog, and cannot be built.
     RestoreFailed {
@@ -297,6 +306,9 @@ enum Request {
     },
     Checkpoint {
         reply: Reply<()>,
+    },
+    Checkpoints {
+        reply: oneshot::Sender<Vec<CheckpointFact>>,
     },
     Apply {
         changes: Vec<Change>,
@@ -338,6 +350,9 @@ enum Request {
     },
     Errors {
         reply: oneshot::Sender<Vec<ErrorRecord>>,
+    },
+    Watermarks {
+        reply: Reply<BTreeMap<ObjectId, Watermark>>,
     },
     Stop,
 }
@@ -392,51 +407,53 @@ impl Coordinator {
     /// When a thread cannot be started.
     pub fn start(config: CoordinatorConfig, clock: Clock) -> Result<Coordinator> {
         let ground = GroundState { next_id: 1, ..GroundState::default() };
-        Coordinator::start_from(config, clock, ground, Vec::new(), None)
+        let start = StartState { ground, ..StartState::default() };
+        Coordinator::start_from(config, clock, start, None).map(|(coordinator, _)| coordinator)
     }
 
-    /// Starts over what a storage has: tables are there when this returns, and so are `sources`;
-    /// views are restored one by one.
+    /// Starts over what a storage has: tables and sources are there when this returns. Views that
+    /// begin with their stored state tell when they have it, the others are restored one by one.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start_from(
         config: CoordinatorConfig,
         clock: Clock,
-        ground: GroundState,
-        sources: Vec<(SourceSpec, Arc<dyn Source>)>,
+        start: StartState,
         durable: Option<DurableStart>,
-    ) -> Result<Coordinator> {
+    ) -> Result<(Coordinator, Vec<RestoredAnswer>)> {
         let (requests, from_clients) = unbounded();
         let (reports, from_workers) = bounded(REPORTS_MAX);
         let (storage_events, from_storage) = unbounded();
         let workers = Workers::start(
             config.workers,
-            ground.epoch,
+            start.ground.epoch,
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
             }),
         )?;
-        let start = |start| Durable::start(start, storage_events.clone());
-        let durable = durable.map(start).transpose()?;
-        let catalog = Arc::new(RwLock::new(Arc::new(ground.catalog.clone())));
+        let open = |durable| Durable::start(durable, storage_events.clone());
+        let durable = durable.map(open).transpose()?;
+        let catalog = Arc::new(RwLock::new(Arc::new(start.ground.catalog.clone())));
         let (failure_sender, failure) = watch::channel(None);
         let mut state = State {
-            epochs: Epochs::new(workers.count(), ground.epoch, config.epoch_interval_max),
+            epochs: Epochs::new(workers.count(), start.ground.epoch, config.epoch_interval_max),
             durable,
             failure: failure_sender,
             _storage_events: storage_events,
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
-        state.lay_ground(ground, sources);
+        let restored = state.lay_ground(start);
         let queues = Queues { from_clients, from_workers, from_storage };
         let thread = std::thread::Builder::new()
             .name("coordinator".into())
             .spawn(move || state.run(queues))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
         let places = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Ok(Coordinator { requests, places, catalog, thread, config, failure, early: false })
+        let coordinator =
+            Coordinator { requests, places, catalog, thread, config, failure, early: false };
+        Ok((coordinator, restored))
     }
 
     /// Ends the workers and the thread, and waits for them. Every later call fails.
@@ -509,13 +526,19 @@ impl Coordinator {
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
-    /// Builds the dataflow of a materialized view that is in the catalog already; when this
-    /// returns, it has its content.
-    ///
-    /// # Errors
-    /// When it cannot be built; then reading it gives that error.
-    pub async fn restore_view(&self, object: Arc<Object>, plan: Plan) -> Result<ObjectId> {
-        self.ask(|reply| Request::Restore { object, plan, reply }).await?
+    /// Builds the dataflows of materialized views that are in the catalog already, those that are
+    /// read by others first; each tells when it has its content. One that cannot be built gives
+    /// the error when it is read.
+    pub fn restore_views(&self, views: Vec<(Arc<Object>, Plan)>) -> Vec<RestoredAnswer> {
+        let (mut answers, mut asked) = (Vec::new(), Vec::new());
+        for (object, plan) in views {
+            let (reply, answer) = oneshot::channel();
+            answers.push((object.id, answer));
+            asked.push((object, plan, reply));
+        }
+        // The coordinator has gone only when the server stops; then the answers say so.
+        let _ = self.requests.send(Request::Restore { views: asked });
+        answers
     }
 
     /// Says why an object of the catalog cannot be read.
@@ -530,6 +553,14 @@ impl Coordinator {
     /// When the storage fails.
     pub async fn checkpoint(&self) -> Result<()> {
         self.ask(|reply| Request::Checkpoint { reply }).await?
+    }
+
+    /// The newest checkpoints of this run, newest first.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn checkpoints(&self) -> Result<Vec<CheckpointFact>> {
+        self.ask(|reply| Request::Checkpoints { reply }).await
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
@@ -651,6 +682,14 @@ impl Coordinator {
         self.ask(|reply| Request::Sources { reply }).await
     }
 
+    /// The watermarks of sources, tables and materialized views that have one.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn watermarks(&self) -> Result<BTreeMap<ObjectId, Watermark>> {
+        self.ask(|reply| Request::Watermarks { reply }).await?
+    }
+
     /// Rows and records that were left out, of every acknowledged write.
     ///
     /// # Errors
@@ -663,6 +702,28 @@ impl Coordinator {
 fn stopping() -> Error {
     Error::external(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
 }
+
+/// What a coordinator starts over.
+#[derive(Default)]
+pub struct StartState {
+    pub ground: GroundState,
+    /// Sources, with the places that they were read to.
+    pub sources: Vec<(SourceSpec, Arc<dyn Source>, Option<Arc<SourcePlace>>)>,
+    /// Views that begin with their stored state, those that are read by others first.
+    pub views: Vec<RestoredView>,
+    /// The row errors as of then, as text.
+    pub errors: Option<String>,
+}
+
+/// A view with its stored state, which is of before the log's records.
+pub struct RestoredView {
+    pub object: Arc<Object>,
+    pub plan: Plan,
+    pub state: RestoredState,
+}
+
+/// Tells when a view has taken up its state.
+pub type RestoredAnswer = (ObjectId, oneshot::Receiver<Result<ObjectId>>);
 
 /// What runs in the data plane for one object.
 struct Running {
@@ -694,6 +755,8 @@ struct NewDataflow {
     id: ObjectId,
     plan: Plan,
     purpose: Purpose,
+    /// The state that it begins with.
+    restore: Option<Arc<RestoredState>>,
 }
 
 enum Purpose {
@@ -732,6 +795,8 @@ enum Made {
 struct Hydrating {
     creation: Box<Creation>,
     made: Made,
+    /// It takes up its stored state.
+    restored: bool,
     reply: Reply<ObjectId>,
     workers_left: HashSet<usize>,
 }
@@ -778,11 +843,16 @@ struct State {
     error_reads: Vec<(Epoch, oneshot::Sender<Vec<ErrorRecord>>)>,
     locks: Locks<WaitingWrite>,
     errors: ErrorLog,
+    watermarks: Watermarks,
+    watermark_reads: HashMap<u64, PendingWatermarks>,
+    /// `Command::Drop`s that have been sent.
+    drops: u64,
     /// Changes of the catalog that wait, and the one that is in the log.
     steps: VecDeque<Step>,
     step_in_log: Option<StepInLog>,
     /// `None`: nothing outlives the process.
     durable: Option<Durable>,
+    checkpoints: Checkpoints,
     /// Why everything is refused.
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
@@ -807,8 +877,9 @@ impl State {
         requests: Sender<Request>,
         clock: Clock,
     ) -> State {
+        let workers_count = workers.count();
         State {
-            epochs: Epochs::new(workers.count(), Epoch(0), Duration::ZERO),
+            epochs: Epochs::new(workers_count, Epoch(0), Duration::ZERO),
             workers,
             catalog,
             requests,
@@ -828,9 +899,13 @@ impl State {
             error_reads: Vec::new(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
+            watermarks: Watermarks::new(workers_count),
+            watermark_reads: HashMap::new(),
+            drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
             durable: None,
+            checkpoints: Checkpoints::default(),
             halted: None,
             failure: watch::Sender::new(None),
             _storage_events: unbounded().0,
@@ -839,19 +914,50 @@ impl State {
     }
 
     /// Sets up what was there before the server started.
-    fn lay_ground(&mut self, ground: GroundState, sources: Vec<(SourceSpec, Arc<dyn Source>)>) {
+    fn lay_ground(&mut self, start: StartState) -> Vec<RestoredAnswer> {
+        let StartState { ground, sources, views, errors } = start;
         self.next_id = ground.next_id.max(1);
         for (id, table) in ground.tables {
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
         }
-        for (spec, source) in sources {
-            self.install_source(spec, source);
+        for (spec, source, place) in sources {
+            self.install_source(spec, source, place);
+        }
+        if let Some(text) = errors {
+            let kept = |object: ObjectId| {
+                self.running.contains_key(&object) || views.iter().any(|v| v.object.id == object)
+            };
+            if let Err(error) = self.errors.load(&text, kept) {
+                tracing::error!(%error, "the row errors of before the start are lost");
+            }
+        }
+        // What the log brought comes to the views as the first epoch, all of them together.
+        if !views.is_empty() {
+            for (table, changes) in &ground.changed {
+                let Some(changes) = changes else { continue };
+                if !changes.is_empty() {
+                    self.changes.insert(*table, changes.clone());
+                    self.epochs.touch(self.clock.elapsed());
+                }
+            }
         }
         if let Some(durable) = &mut self.durable {
             durable.replayed(ground.changed, ground.catalog_changed);
         }
+        views.into_iter().map(|view| self.install_restored(view)).collect()
+    }
+
+    fn install_restored(&mut self, view: RestoredView) -> RestoredAnswer {
+        let RestoredView { object, plan, state } = view;
+        let (reply, answer) = oneshot::channel();
+        let id = object.id;
+        let object = object.as_ref().clone();
+        let creation = Box::new(Creation { object, definer: None, replaces: None });
+        let purpose = Purpose::View { creation, made: Made::Before, reply };
+        self.install(NewDataflow { id, plan, purpose, restore: Some(Arc::new(state)) });
+        (id, answer)
     }
 
     fn now(&self) -> Moment {
@@ -893,12 +999,16 @@ impl State {
     fn handle_request(&mut self, request: Request) {
         match request {
             Request::Create { creation, install, reply } => self.create(creation, install, reply),
-            Request::Restore { object, plan, reply } => {
-                let id = object.id;
-                let object = object.as_ref().clone();
-                let creation = Box::new(Creation { object, definer: None, replaces: None });
-                let purpose = Purpose::View { creation, made: Made::Before, reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+            Request::Restore { views } => {
+                // All of them begin in the same epoch, so that they may read each other.
+                for (object, plan, reply) in views {
+                    let id = object.id;
+                    let object = object.as_ref().clone();
+                    let creation = Box::new(Creation { object, definer: None, replaces: None });
+                    let purpose = Purpose::View { creation, made: Made::Before, reply };
+                    let restore = None;
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
+                }
             }
             Request::RestoreFailed { object, error } => self.add_failed(&object, error),
             Request::Apply { changes, reply } => {
@@ -906,6 +1016,7 @@ impl State {
                 self.run_steps();
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
+            Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
                 let _ = reply.send(self.pin(&objects));
@@ -933,13 +1044,15 @@ impl State {
             Request::Subscribe { plan, reply } => {
                 let id = self.new_id();
                 let purpose = Purpose::Subscription { reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                let restore = None;
+                self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
             }
             Request::Unsubscribe(id) => self.drop_running(id),
             Request::Flush { reply } => self.flushes.push(PendingFlush { target: None, reply }),
             Request::Sources { reply } => {
                 let _ = reply.send(self.source_statuses());
             }
+            Request::Watermarks { reply } => self.ask_watermarks(reply),
             Request::Errors { reply } => {
                 self.close_written();
                 self.error_reads.push((self.epochs.closed(), reply));
@@ -962,18 +1075,25 @@ impl State {
                 self.epochs.source_touched(epoch, now);
             }
             Report::SourceDrained { epoch, .. } => self.epochs.source_drained(epoch),
+            Report::SourceTime { object, worker, drops, news } => {
+                self.watermarks.news(object, worker, drops, news, now);
+            }
+            Report::LateRows { object, rows } => self.late_rows(object, rows),
+            Report::Watermarks { request, marks } => self.watermarks_arrived(request, &marks),
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
             Report::Snapshot { request, object, content } => {
                 self.snapshot_arrived(request, object, content);
             }
             Report::Failed { object, error } => self.failed(object, error),
-            Report::RowErrors { object, errors } => {
+            Report::RowErrors { object, epoch, errors } => {
                 // What has gone leaves no record.
                 if self.running.contains_key(&object) {
                     let name = self.object_name(object);
+                    self.checkpoints.row_errors(object, &name, epoch, &errors);
                     self.errors.record(object, &name, errors, self.clock.now());
                 }
             }
+            part @ (Report::Places { .. } | Report::State { .. }) => self.checkpoint_part(part),
         }
     }
 
@@ -996,8 +1116,13 @@ impl State {
     fn pump(&mut self) -> Option<Moment> {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
+        let now = self.now();
+        if self.watermarks.moved(now) {
+            self.epochs.touch(now);
+        }
         let epoch = self.pump_epochs();
-        epoch.into_iter().chain(checkpoint).min()
+        let idle = self.watermarks.wake(now);
+        epoch.into_iter().chain(checkpoint).chain(idle).min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1046,10 +1171,19 @@ impl State {
 
     /// Closes the open epoch. `admit`: let sources into the next one.
     fn close_epoch(&mut self, admit: bool) {
+        self.close_epoch_for(admit, None);
+    }
+
+    /// The same; with `checkpoint`, the sources tell where they are at its end, and these views
+    /// hand over their state.
+    fn close_epoch_for(&mut self, admit: bool, checkpoint: Option<Vec<ObjectId>>) {
         let changes = std::mem::take(&mut self.changes);
+        let now = self.now();
+        let watermarks = self.watermarks.announce(now);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
-        let affected = Arc::new(self.dependants(&touched));
+        touched.extend(watermarks.iter().map(|(object, _)| *object));
+        let mut affected = self.dependants(&touched);
         let epoch = self.epochs.open();
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
@@ -1057,8 +1191,15 @@ impl State {
             {
                 *last_affected = epoch;
                 *snapshot = None;
+                self.checkpoints.views_changed = true;
             }
         }
+        if let Some(views) = &checkpoint {
+            affected.extend(views);
+            affected.sort_unstable();
+            affected.dedup();
+        }
+        let affected = Arc::new(affected);
         self.admitted = if admit { self.ready.iter().copied().collect() } else { BTreeSet::new() };
         self.admitted.retain(|source| !is_paused(&self.hydrating, &self.running, *source));
         if admit {
@@ -1076,8 +1217,9 @@ impl State {
             changes,
             affected,
             admitted,
+            checkpoint,
+            watermarks,
         })));
-        let now = self.now();
         self.epochs.close(now, moves);
     }
 
@@ -1140,7 +1282,8 @@ impl State {
                 Ok(()) => {
                     let id = creation.object.id;
                     let purpose = Purpose::View { creation, made: Made::Now, reply };
-                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                    let restore = None;
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
@@ -1258,6 +1401,7 @@ impl State {
             return;
         }
         self.errors.forget(id);
+        self.checkpoint_without(id);
         self.tables.remove(&id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -1273,6 +1417,15 @@ impl State {
             let _ = read.reply.send(Err(dependency_gone("query")));
         }
         self.workers.send(Command::Drop(id));
+        self.drops += 1;
+        self.watermarks.remove(id);
+        let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
+        let sources = self.running.iter().filter(|(_, running)| is_source(running));
+        for (source, _) in sources {
+            if !self.running.values().any(|running| running.reads.contains(source)) {
+                self.watermarks.begin_anew(*source, self.drops);
+            }
+        }
     }
 
     /// Installs what waits, once nothing is under way and the open epoch is empty and stays so.
@@ -1299,11 +1452,15 @@ impl State {
     }
 
     fn install(&mut self, new: NewDataflow) {
-        let NewDataflow { id, plan, purpose } = new;
+        let NewDataflow { id, plan, purpose, restore } = new;
         let reads = plan.root.scanned_objects();
         let gone = reads.iter().any(|read| !self.running.contains_key(read));
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
-        let table_contents = self.table_shares(&reads);
+        let table_contents = match &restore {
+            None => self.table_shares(&reads),
+            // It has seen them.
+            Some(_) => Ok(HashMap::new()),
+        };
         let error = match (gone, failed, &table_contents) {
             (true, _, _) => Some(dependency_gone("view")),
             (_, Some(error), _) => Some(error),
@@ -1331,7 +1488,16 @@ impl State {
             Purpose::View { creation, made, reply } => {
                 let name = creation.object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
-                self.hydrating.insert(id, Hydrating { creation, made, reply, workers_left });
+                let restored = restore.is_some();
+                let hydrating = Hydrating { creation, made, restored, reply, workers_left };
+                self.hydrating.insert(id, hydrating);
+                let mark = ViewMark {
+                    fingerprint: fingerprint(&plan),
+                    checkpointed: restored.then_some(as_of),
+                    based: false,
+                };
+                self.checkpoints.views.insert(id, mark);
+                self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 (name, kind, DataflowResult::Materialize)
             }
@@ -1354,7 +1520,7 @@ impl State {
             }
         };
         self.add_running(id, reads, kind);
-        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents };
+        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents, restore };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }
 
@@ -1396,7 +1562,10 @@ impl State {
                 self.steps.push_back(Step::Publish { creation, reply });
                 self.run_steps();
             }
-            Made::Before => drop(reply.send(Ok(object))),
+            Made::Before => {
+                self.checkpoints.views_changed = true;
+                drop(reply.send(Ok(object)));
+            }
         }
     }
 
@@ -1416,10 +1585,12 @@ impl State {
             }
             let Some(running) = self.running.get_mut(&id) else { continue };
             running.failed.get_or_insert(error.clone());
+            self.workers.send(Command::Stopped(id));
             if let RunningKind::Subscription { sender } = &running.kind {
                 sender.fail(error.clone());
                 self.drop_running(id);
             }
+            self.checkpoint_without(id);
             let waiting: Vec<u64> = self
                 .reads
                 .iter()
@@ -1675,6 +1846,10 @@ impl State {
         }
         let sources_ended =
             self.source_statuses().iter().all(|s| s.finished) && self.hydrating.is_empty();
+        let now = self.now();
+        if self.watermarks.moved(now) {
+            self.epochs.touch(now);
+        }
         let (touched, computed) = (self.epochs.touched(), self.epochs.computed());
         let (open, closed) = (self.epochs.open(), self.epochs.closed());
         let mut waiting = Vec::new();
@@ -1713,7 +1888,7 @@ impl State {
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
                     started_at: began.map(|at| self.clock.time_of(at)),
-                    finished: finished || !bounded || !read,
+                    finished: (finished && self.watermarks.finished(*id)) || !bounded || !read,
                 })
             })
             .collect()

@@ -1,14 +1,17 @@
 //! A dataflow as a tree of nodes. Immutable; one per materialized view, source or subscription.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
+use crate::plan::event_time::TimeBound;
 use crate::plan::expr::Expr;
 use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
+use crate::types::time::EventDuration;
 
 /// What a dataflow computes and how its result is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +66,8 @@ pub enum Node {
     Join(Join),
     TopN(TopN),
     Over(Over),
+    Session(Session),
+    AsofJoin(AsofJoin),
     Recursive(Recursive),
     Unnest(Unnest),
     Input(Input),
@@ -79,6 +84,8 @@ pub struct Scan {
     pub columns: Vec<usize>,
     pub schema: SchemaRef,
     pub append_only: bool,
+    /// What the object's watermark promises of the scan's columns.
+    pub time_bounds: Vec<TimeBound>,
 }
 
 /// Rows that are there from the first epoch on (VALUES, SELECT without FROM). Worker 0 emits them.
@@ -437,6 +444,74 @@ pub struct Over {
     pub schema: SchemaRef,
 }
 
+/// The session of each row (`sql::windows`): the rows of a partition that follow each other at
+/// most a gap apart. Output columns: the input's, then where the session begins and ends.
+///
+/// Rows without a time are in no session and fall out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    pub input: Edge,
+    pub partition: Vec<usize>,
+    /// The column of the rows' times, a timestamp.
+    pub time: usize,
+    pub gap: EventDuration,
+    pub schema: SchemaRef,
+}
+
+/// How the times of a left row and of its match compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AsofOrder {
+    /// left >= right: the latest right row that is not after it.
+    AtOrBefore,
+    /// left > right: the latest right row before it.
+    Before,
+    /// left <= right: the earliest right row that is not before it.
+    AtOrAfter,
+    /// left < right: the earliest right row after it.
+    After,
+}
+
+impl AsofOrder {
+    /// The operator between the left time and the right one.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            AsofOrder::AtOrBefore => ">=",
+            AsofOrder::Before => ">",
+            AsofOrder::AtOrAfter => "<=",
+            AsofOrder::After => "<",
+        }
+    }
+
+    /// Whether matches are earlier than the rows that they match.
+    pub fn looks_back(self) -> bool {
+        matches!(self, AsofOrder::AtOrBefore | AsofOrder::Before)
+    }
+
+    /// Whether a match may have the same time.
+    pub fn takes_equal(self) -> bool {
+        matches!(self, AsofOrder::AtOrBefore | AsofOrder::AtOrAfter)
+    }
+}
+
+/// Each left row with the right row of equal keys whose time is nearest. Output columns: left,
+/// then right.
+///
+/// Of right rows of one time the last one in the order of their columns is the match; the first
+/// one where matches are later. NULL keys and times match nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AsofJoin {
+    pub left: Edge,
+    pub right: Edge,
+    /// Pairs of equal columns: (left column, right column).
+    pub keys: Vec<(usize, usize)>,
+    /// The time columns: (left column, right column).
+    pub times: (usize, usize),
+    pub order: AsofOrder,
+    /// A left row without a match stays, with NULLs.
+    pub keeps_left: bool,
+    pub schema: SchemaRef,
+}
+
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unnest {
@@ -499,6 +574,8 @@ impl Node {
             Node::Join(n) => n.schema.clone(),
             Node::TopN(n) => n.schema.clone(),
             Node::Over(n) => n.schema.clone(),
+            Node::Session(n) => n.schema.clone(),
+            Node::AsofJoin(n) => n.schema.clone(),
             Node::Recursive(n) => n.schema.clone(),
             Node::Unnest(n) => n.schema.clone(),
             Node::Input(n) => n.schema.clone(),
@@ -517,6 +594,8 @@ impl Node {
             Node::Join(n) => vec![&n.left, &n.right],
             Node::TopN(n) => vec![&n.input],
             Node::Over(n) => vec![&n.input],
+            Node::Session(n) => vec![&n.input],
+            Node::AsofJoin(n) => vec![&n.left, &n.right],
             Node::Recursive(n) => n.inputs.iter().collect(),
             Node::Unnest(n) => vec![&n.input],
         }
@@ -530,6 +609,8 @@ impl Node {
             | Node::Join(_)
             | Node::TopN(_)
             | Node::Over(_)
+            | Node::Session(_)
+            | Node::AsofJoin(_)
             | Node::Recursive(_) => true,
             Node::Scan(_)
             | Node::Constant(_)
@@ -554,6 +635,8 @@ impl Node {
             Node::Join(n) => vec![&mut n.left, &mut n.right],
             Node::TopN(n) => vec![&mut n.input],
             Node::Over(n) => vec![&mut n.input],
+            Node::Session(n) => vec![&mut n.input],
+            Node::AsofJoin(n) => vec![&mut n.left, &mut n.right],
             Node::Recursive(n) => n.inputs.iter_mut().collect(),
             Node::Unnest(n) => vec![&mut n.input],
         }
@@ -579,6 +662,8 @@ impl Node {
             Node::Unnest(n) => n.input.input.append_only(),
             // A new row pushes another one out, or changes what its neighbours see.
             Node::TopN(_) | Node::Over(_) => false,
+            // A new row moves the end of its session, or is a nearer match.
+            Node::Session(_) | Node::AsofJoin(_) => false,
             // A row may be derived in another iteration, which is a change inside of the step.
             Node::Recursive(_) | Node::Input(_) => false,
         }
@@ -619,6 +704,21 @@ pub struct SourceSpec {
     /// The source's columns, each over the physical ones; `None`: column for column.
     pub columns: Option<Arc<Vec<Expr>>>,
     pub schema: SchemaRef,
-    /// Watermark expression over the source's columns, and its time column.
-    pub watermark: Option<(usize, Expr)>,
+    pub watermark: Option<WatermarkSpec>,
+}
+
+/// How a source's rows move its watermark.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatermarkSpec {
+    /// The time column.
+    pub column: usize,
+    /// The watermark that a row stands for, over the source's columns; of the column's type.
+    pub expr: Expr,
+    /// Rows that are late by no more than this stay in: every watermark is so much smaller.
+    pub allowed_lateness: Duration,
+    /// A split that has given no row for this long is not waited for; `None`: it is, for ever.
+    pub idle_timeout: Option<Duration>,
+    /// A split that is ahead of the source's watermark by more than this is not read further until
+    /// the others have caught up; `None`: however far it is.
+    pub drift_max: Option<Duration>,
 }

@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `source.rs` | takes rows from a source's reader; gives new views its past |
+//! | `source_time.rs` | how far in event time each split of a source is, and which rows are late |
 //! | `map.rs` | filter and projection, fused |
 //! | `expand.rs` | each row once for each grouping set |
 //! | `copies.rs` | each row as often as a column says |
@@ -11,6 +12,8 @@
 //! | `join.rs` | pairs of rows, and rows without a partner |
 //! | `top_n.rs` | the first rows of each partition |
 //! | `over.rs` | window functions |
+//! | `session.rs` | the session that each row is in |
+//! | `asof_join.rs` | each row with the nearest one in time of the other input |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `unnest.rs` | lists to rows |
 //! | `materialize.rs` | keeps the rows of a view |
@@ -27,6 +30,7 @@ use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
 pub mod aggregate;
+pub mod asof_join;
 pub mod copies;
 pub mod evaluate;
 pub mod expand;
@@ -35,7 +39,9 @@ pub mod map;
 pub mod materialize;
 pub mod over;
 pub mod recursive;
+pub mod session;
 pub mod source;
+pub mod source_time;
 pub mod subscribe;
 pub mod top_n;
 pub mod union;
@@ -61,6 +67,10 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
         Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
         Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
+        Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
+        Node::AsofJoin(node) => {
+            Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)
+        }
         Node::Recursive(node) => Box::new(recursive::Recursive::new(node, worker)?),
         Node::Unnest(node) => Box::new(unnest::Unnest::new(node.into(), &inputs[0])?),
         Node::Input(_) => return Err(Error::internal("an input stands inside of an operator")),

@@ -6,7 +6,6 @@
 //! | | bigint | numeric(38,0) |
 //! | | numeric(p,s) | numeric(38,s) |
 //! | | real, double precision, interval | the same |
-//! | `bool_and`, `bool_or` | boolean | boolean |
 //! | `bit_and`, `bit_or`, `bit_xor` | integers | the same |
 //! | `avg` | integers, numeric(p,s) | numeric with at least 16 digits after the point |
 //! | | real, double precision | double precision |
@@ -67,13 +66,13 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     let first = match name {
         "sum" | "avg" if matches!(given[0], DataType::Interval(_)) => given[0].clone(),
         "sum" | "avg" => number(&given[0]).ok_or_else(missing)?,
-        "bool_and" | "bool_or" => match &given[0] {
-            DataType::Boolean | DataType::Null => DataType::Boolean,
-            _ => return Err(missing()),
-        },
         "bit_and" | "bit_or" | "bit_xor" => integer(&given[0]).ok_or_else(missing)?,
         "median" | "percentile_cont" => float(&given[0]).ok_or_else(missing)?,
         "string_agg" => text(&given[0]).ok_or_else(missing)?,
+        "bool_and" | "bool_or" => match given[0] {
+            DataType::Null | DataType::Boolean => DataType::Boolean,
+            _ => return Err(missing()),
+        },
         "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" => {
             any(&given[0])
         }
@@ -99,12 +98,13 @@ pub fn result(name: &str, arguments: &[FieldRef]) -> FieldRef {
         "sum" => sum(first.data_type()),
         "avg" => avg(first.data_type()),
         "regr_count" => DataType::Int64,
-        "bool_and" | "bool_or" | "bit_and" | "bit_or" | "bit_xor" => first.data_type().clone(),
+        "bit_and" | "bit_or" | "bit_xor" => first.data_type().clone(),
         "string_agg" => DataType::Utf8,
         "array_agg" => {
             let item = first.as_ref().clone().with_name("item").with_nullable(true);
             DataType::List(Arc::new(item))
         }
+        "bool_and" | "bool_or" => DataType::Boolean,
         "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" => {
             return Arc::new(first.as_ref().clone().with_name(name).with_nullable(true));
         }
