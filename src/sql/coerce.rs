@@ -34,6 +34,7 @@ use crate::functions::scalar::cast::{
 };
 use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::functions::scalar::float_key::sort_key;
+use crate::functions::scalar::marked::marked;
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
@@ -158,7 +159,17 @@ fn before_analysis(
             Transformed::yes(now_parameter())
         }
         Expr::ScalarFunction(call) if call.func.inner().is::<Family>() => {
-            Transformed::yes(resolve_call(call, schema, settings)?)
+            let resolved = resolve_call(call, schema, settings)?;
+            // Before DataFusion finds common types: what is around must know this one.
+            Transformed::yes(match &resolved {
+                Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
+                    match rounded_type(call, schema)? {
+                        Some(data_type) => plain_cast(resolved, data_type),
+                        None => resolved,
+                    }
+                }
+                _ => resolved,
+            })
         }
         // The literal under the cast that `rewrite` put around it.
         Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int32 => {
@@ -448,11 +459,14 @@ fn after_analysis(
 ) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
-        Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
-            let scale = rounded_type(&call, schema)?;
+        Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
+            let sql_type = passed_on(&call, schema)?;
             let call = Expr::ScalarFunction(call);
-            match scale {
-                Some(data_type) => Transformed::yes(plain_cast(call, data_type)),
+            match sql_type {
+                Some(sql_type) => {
+                    let marked = ScalarFunction::new_udf(marked(sql_type), vec![call]);
+                    Transformed::yes(Expr::ScalarFunction(marked))
+                }
                 None => Transformed::no(call),
             }
         }
@@ -481,6 +495,25 @@ fn after_analysis(
         }
         other => Transformed::no(other),
     })
+}
+
+/// Functions of DataFusion that forget which type of ours an argument has.
+const UNMARKING: [&str; 4] = ["greatest", "least", "nullif", "make_array"];
+
+/// The type that such a function passes on, where only a field's mark tells it.
+fn passed_on(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<SqlType>> {
+    for arg in &call.args {
+        let (_, field) = arg.to_field(schema)?;
+        if let Some(sql_type @ (SqlType::Uuid | SqlType::Json | SqlType::Jsonb)) =
+            SqlType::of_field(&field)
+        {
+            return Ok(Some(match call.func.name() {
+                "make_array" => SqlType::Array(Box::new(sql_type)),
+                _ => sql_type,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// Functions that take digits from a number.

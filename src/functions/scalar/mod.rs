@@ -32,6 +32,7 @@ pub mod datetime;
 pub mod float_key;
 pub mod json;
 pub mod json_path;
+pub mod marked;
 pub mod math;
 pub mod session;
 pub mod single_row;
