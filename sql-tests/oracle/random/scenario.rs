@@ -345,6 +345,17 @@ impl Runner {
                         .await
                         .map_err(|e| fail(Kind::Change(e.sqlstate().0.to_owned()), "COMMIT", &e))?;
                 }
+                if let Some(reference) = &mut self.reference {
+                    let mut sql: Vec<String> = statements.iter().map(Tree::sql).collect();
+                    if block {
+                        sql.insert(0, "BEGIN".to_owned());
+                        sql.push("COMMIT".to_owned());
+                    }
+                    for sql in sql {
+                        // An error is an error on both sides; else tables differ, and views.
+                        let _ = reference.run(&sql).await;
+                    }
+                }
             }
         }
         self.compare(number).await
