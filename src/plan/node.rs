@@ -195,6 +195,12 @@ impl Aggregate {
         }
     }
 
+    /// Whether the accumulators of all calls are small and can be merged.
+    pub fn can_merge(&self) -> bool {
+        let input = self.input.input.schema();
+        self.calls.iter().all(|call| self.merges(call, &input))
+    }
+
     /// Whether a call's accumulators are small and can be merged.
     fn merges(&self, call: &AggregateCall, input: &Schema) -> bool {
         let plain = !call.distinct && call.order_by.is_empty();
