@@ -37,6 +37,8 @@ pub struct NexmarkOptions {
     pub events: u64,
     /// Lines of JSON instead of a table.
     pub json: bool,
+    /// State is written to files, every `checkpoint_interval` of `config`.
+    pub durable: bool,
     pub config: ServerConfig,
 }
 
@@ -151,7 +153,11 @@ fn find(name: &str) -> Result<&'static Query> {
 }
 
 async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Measurement> {
-    let server = PrivateServer::start_with(options.config.clone()).await?;
+    let config = options.config.clone();
+    let server = match options.durable {
+        true => PrivateServer::start_in_storage(config).await?,
+        false => PrivateServer::start_with(config).await?,
+    };
     let client = connect(&server.client_config()).await?;
     for source in query.sources {
         run(&client, &source_sql(source, options.events)).await?;

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::warn;
 
 use crate::bench::{self, LatencyOptions, NexmarkOptions, StartupOptions};
-use crate::config::{self, SETTINGS, ServerConfig};
+use crate::config::{SETTINGS, ServerConfig};
 use crate::frontend::repl::{self, ShellOptions, Target};
 use crate::observe::log::{self, LogTarget};
 use crate::server::Server;
@@ -83,7 +82,7 @@ enum Benchmark {
         /// Threads that maintain the view
         #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
         workers: Option<String>,
-        /// How often state is made durable
+        /// Keep the state in files, checkpointed so often; without it nothing is durable
         #[arg(long, env = "MILLSTREAM_CHECKPOINT_INTERVAL", value_name = "DURATION")]
         checkpoint_interval: Option<String>,
         /// A line of JSON for each query
@@ -377,12 +376,13 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
     };
     match benchmark {
         Benchmark::Nexmark { queries, events, workers, checkpoint_interval, json } => {
+            let mut config = config(workers)?;
+            // Without the flag nothing is durable, and nothing pays for it.
+            let durable = checkpoint_interval.is_some();
             if let Some(interval) = checkpoint_interval {
-                config::parse_duration(&interval)?;
-                warn!("the benchmark keeps its state in memory; no checkpoints are written");
+                config.set("checkpoint_interval", &interval)?;
             }
-            let config = config(workers)?;
-            bench::nexmark(NexmarkOptions { queries, events, json, config }).await?;
+            bench::nexmark(NexmarkOptions { queries, events, json, durable, config }).await?;
         }
         Benchmark::Latency { events_per_second: events_per_s, seconds, workers, json } => {
             let config = config(workers)?;

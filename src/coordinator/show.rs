@@ -23,7 +23,7 @@ use crate::sql::statement::{
     Explain, ExplainFormat, ExplainTarget, Name, Noun, Show, ShowList, ShowWithin, Statement,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::type_text;
 use crate::types::text::quote::quote_ident;
 
 /// The column of EXPLAIN.
@@ -409,7 +409,7 @@ fn describe(context: &PlanContext, object: &Object, like: Option<&str>) -> Resul
         .filter_map(|name| object.column(name[0].as_deref()?).map(|(index, _)| index))
         .collect();
     let fields: Vec<&Field> = kept.iter().map(|index| object.schema.field(*index)).collect();
-    let types = fields.iter().map(|f| SqlType::of_field(f).map(|t| t.to_string()));
+    let types = fields.iter().map(|field| type_text(field));
     let key: &[usize] = match &object.kind {
         ObjectKind::Table(table) => &table.primary_key,
         _ => &[],

@@ -31,19 +31,21 @@ use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::cast::{
     CastKind, CastSettings, cannot_cast, cast_array, cast_function, cast_kind,
 };
+use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
-use crate::functions::scalar::string::FIT_LENGTH;
+use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::operators::{
-    comparable, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
+    comparable, is_char, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
+    without_blanks,
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::sql::subquery::count_rows_of_subqueries;
 use crate::types::error::{Error, SqlState};
-use crate::types::sql_type::{SqlType, length_chars_max};
+use crate::types::sql_type::{Modifier, SqlType};
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
@@ -293,6 +295,7 @@ fn one_like_other(item: Expr, other: &Expr, schema: &DFSchema) -> Expr {
         return item;
     }
     match other.to_field(schema) {
+        Ok((_, field)) if is_char(&field) => without_blanks(item),
         Ok((_, field)) if !is_plain_text(&field) && !field.data_type().is_null() => {
             typed_literal(item, &field)
         }
@@ -489,6 +492,12 @@ fn postgres_cast(
         Some(from) => cast_kind(from, &to),
     };
     match (kind, from) {
+        // What a cast makes of char(n) is text, and shown without blanks at its end.
+        (CastKind::Nothing, Some(from)) if is_char(&from_field) && !is_char(&cast.field) => {
+            let function = cast_function(Some(from), to, *settings);
+            let call = ScalarFunction::new_udf(function, vec![*cast.expr]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
         (CastKind::Nothing, _) if from_field.data_type() == cast.field.data_type() => {
             Ok(Transformed::yes(*cast.expr))
         }
@@ -538,13 +547,22 @@ pub fn now_value(now: DateTime<Utc>) -> ScalarValue {
 /// SQLSTATE 42804 where it wants an explicit cast.
 pub fn assign(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
     let assigned = assign_type(expr, schema, column)?;
-    let Some(length) = length_chars_max(column) else { return Ok(assigned) };
-    let function = FUNCTIONS
-        .scalar
-        .get(FIT_LENGTH)
-        .ok_or_else(|| Error::internal("there is no function that checks lengths"))?;
-    let length = Expr::Literal(ScalarValue::Int64(Some(length)), None);
-    let call = ScalarFunction::new_udf(function.clone(), vec![assigned, length]);
+    let (function, number) = match Modifier::of_field(column) {
+        None => return Ok(assigned),
+        Some(Modifier::Varchar(length)) => {
+            (FIT_LENGTH, Expr::Literal(ScalarValue::Int64(Some(length)), None))
+        }
+        Some(Modifier::Char(length)) => {
+            (FIT_CHAR, Expr::Literal(ScalarValue::Int64(Some(length)), None))
+        }
+        Some(Modifier::Fraction(digits)) => {
+            (ROUND_TIME, Expr::Literal(ScalarValue::Int32(i32::try_from(digits).ok()), None))
+        }
+    };
+    let function = FUNCTIONS.scalar.get(function).ok_or_else(|| {
+        Error::internal(format!("there is no function {function}, which columns need"))
+    })?;
+    let call = ScalarFunction::new_udf(function.clone(), vec![assigned, number]);
     Ok(Expr::ScalarFunction(call))
 }
 

@@ -23,9 +23,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::functions::scalar::char::AS_CHAR;
+use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
-use crate::sql::parse::types::length_chars_max;
+use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::names::name_columns;
 use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_function,
@@ -37,7 +39,7 @@ use crate::sql::windows::{
     expand_group_window, expand_group_window_of_select, expand_window_function,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 pub mod names;
 mod tables;
@@ -457,10 +459,22 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = inner;
         }
         Expr::Cast { expr: inner, data_type, .. } => {
-            if let Some(length) = length_chars_max(data_type) {
-                // An explicit cast to varchar(n) cuts, as in Postgres.
-                let text = std::mem::replace(&mut **inner, null());
-                *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
+            // An explicit cast to varchar(n) or char(n) cuts, as in Postgres.
+            let inner = &mut **inner;
+            match modifier(data_type) {
+                Some(Modifier::Varchar(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call("left", vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Char(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call(AS_CHAR, vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Fraction(digits)) => {
+                    let time = cast(std::mem::replace(inner, null()), data_type.clone());
+                    *expr = call(ROUND_TIME, vec![time, integer(digits.unsigned_abs())]);
+                }
+                None => {}
             }
         }
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {

@@ -11,6 +11,7 @@
 //! | `array.rs` | arrays, uuids |
 //! | `arithmetic.rs` | `+ - * / %` on integers and floats, with errors instead of wrap-around |
 //! | `cast.rs`, `cast/` | casts that Postgres and Arrow do differently |
+//! | `char.rs` | `char(n)` |
 //! | `copies.rs` | how often EXCEPT ALL and INTERSECT ALL give a row |
 //! | `datetime.rs` | operators on dates, timestamps and intervals |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
@@ -23,6 +24,7 @@ pub mod array;
 pub mod calendar;
 pub mod call;
 pub mod cast;
+pub mod char;
 pub mod copies;
 pub mod datetime;
 pub mod json;
@@ -40,6 +42,14 @@ use datafusion::logical_expr::ScalarUDF;
 
 /// The functions that SQL text may call by name; they take the place of DataFusion's of that name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = call::families(overloads());
+    functions.push(session::now_function());
+    functions.push(char::as_char());
+    functions
+}
+
+/// Those of them that are told apart by their arguments, one by one.
+pub fn overloads() -> Vec<call::Overload> {
     let lists = [
         math::all(),
         string::all(),
@@ -49,7 +59,5 @@ pub fn all() -> Vec<Arc<ScalarUDF>> {
         array::all(),
         windows::all(),
     ];
-    let mut functions = call::families(lists.into_iter().flatten().collect());
-    functions.push(session::now_function());
-    functions
+    lists.into_iter().flatten().collect()
 }
