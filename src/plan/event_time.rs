@@ -173,6 +173,8 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         Node::Recursive(_) | Node::Input(_) => vec![],
         Node::Session(n) => in_sessions(n),
         Node::AsofJoin(n) => nearest(n),
+        // Left rows pass once, whatever comes on the right.
+        Node::LookupJoin(n) => time_bounds(&n.left.input),
     };
     bounds.sort_by_key(|bound| bound.column);
     bounds
@@ -292,6 +294,15 @@ pub struct Expiry {
     /// What changes of the other side are not below, of the other side's watermark: the row meets
     /// none of them when its value is.
     pub bound: TimeBound,
+}
+
+/// Whether rows of the left side, and of the right side, are forgotten when they are too old.
+pub fn rows_age(join: &Join) -> [bool; 2] {
+    let [left, right] = expiries(join);
+    let ages = |expiries: Vec<Expiry>, input: &Node| {
+        !expiries.is_empty() && (input.append_only() || !time_bounds(input).is_empty())
+    };
+    [ages(left, &join.left.input), ages(right, &join.right.input)]
 }
 
 /// What tells of the left side's rows that they are too old, and of the right side's: where the
