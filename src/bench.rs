@@ -12,6 +12,7 @@
 
 mod latency;
 mod startup;
+pub mod tpch;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::types::error::{Error, Result, SqlState};
 
 pub use latency::{LatencyOptions, latency};
 pub use startup::{StartupOptions, startup};
+pub use tpch::{TpchOptions, tpch};
 
 /// What to measure, and how.
 #[derive(Clone, Debug)]

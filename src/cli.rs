@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::bench::{self, LatencyOptions, NexmarkOptions, StartupOptions};
+use crate::bench::{self, LatencyOptions, NexmarkOptions, StartupOptions, TpchOptions};
 use crate::config::{SETTINGS, ServerConfig};
 use crate::frontend::repl::{self, ShellOptions, Target};
 use crate::observe::log::{self, LogTarget};
@@ -116,6 +116,21 @@ enum Benchmark {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
         /// A line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The queries of TPC-H as live views, beside computing them anew, in this process
+    Tpch {
+        /// How much data: 1 is a gigabyte
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+        /// Which queries, separated by commas; all when none is named
+        #[arg(long, value_delimiter = ',')]
+        queries: Vec<String>,
+        /// Threads that maintain the views
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// A line of JSON for each query
         #[arg(long)]
         json: bool,
     },
@@ -390,6 +405,10 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         }
         Benchmark::Startup { runs, views, seconds, json } => {
             bench::startup(StartupOptions { runs, views, seconds, json }).await?;
+        }
+        Benchmark::Tpch { scale, queries, workers, json } => {
+            let config = config(workers)?;
+            bench::tpch(TpchOptions { scale, queries, json, config }).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

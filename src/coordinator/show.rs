@@ -15,6 +15,7 @@ use crate::coordinator::command::{Connection, Response, Value};
 use crate::coordinator::ddl::{noun_of, schema_database, wrong_kind};
 use crate::coordinator::execute::{StatementPlan, text_schema};
 use crate::coordinator::running::Running;
+use crate::coordinator::savepoints;
 use crate::coordinator::settings::{SettingKind, find};
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::FUNCTIONS;
@@ -46,6 +47,7 @@ pub(super) fn columns_schema() -> SchemaRef {
 /// The columns of a SHOW.
 pub(super) fn show_schema(show: &Show) -> SchemaRef {
     match show {
+        Show::List { what, .. } if savepoints::lists(*what) => savepoints::schema(*what),
         Show::List { what, .. } => text_schema(match what {
             ShowList::Sources => &["name", "connector"],
             ShowList::Indexes => &["name", "on", "definition"],
@@ -388,7 +390,7 @@ fn watermark(object: &Object) -> Option<Vec<Option<String>>> {
 }
 
 /// Keeps the rows whose first column is LIKE the pattern.
-fn retain_like(rows: &mut Vec<Vec<Option<String>>>, pattern: &str) -> Result<()> {
+pub(super) fn retain_like(rows: &mut Vec<Vec<Option<String>>>, pattern: &str) -> Result<()> {
     let names = StringArray::from_iter(rows.iter().map(|row| row[0].as_deref()));
     let pattern = Scalar::new(StringArray::from(vec![pattern]));
     let keep: BooleanArray = compute::like(&names, &pattern)?;

@@ -5,6 +5,7 @@
 //! 2. `now()` becomes a parameter that is bound when the statement runs.
 //! 3. DataFusion's analyzer inserts the casts that functions and operators need.
 //! 4. Casts get Postgres's meaning (`functions::scalar::cast`), unary minus its overflow error.
+//! 5. Rows are sorted and partitioned by floats in SQL's order, in which -0.0 is 0.0.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Cast, Expr, ExprSchemable, LogicalPlan, Projection, Union, WindowFrame, WindowFrameBound,
-    WindowFrameUnits,
+    Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, SortExpr, Union, WindowFrame,
+    WindowFrameBound, WindowFrameUnits,
 };
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -32,11 +33,14 @@ use crate::functions::scalar::cast::{
     CastKind, CastSettings, cannot_cast, cast_array, cast_function, cast_kind,
 };
 use crate::functions::scalar::datetime::ROUND_TIME;
+use crate::functions::scalar::float_key::sort_key;
+use crate::functions::scalar::marked::marked;
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
+use crate::sql::limited::number_limited_subqueries;
 use crate::sql::operators::{
     comparable, is_char, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
     without_blanks,
@@ -51,11 +55,58 @@ use crate::types::sql_type::{Modifier, SqlType};
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = find_asof_joins(plan)?;
     let plan = count_copies(plan)?;
+    let plan = number_limited_subqueries(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
-    map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))
+    let plan = map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))?;
+    sort_by_keys(plan)
+}
+
+/// Step 5, for what is not inside an expression.
+fn sort_by_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let keys = |sorts: &mut [SortExpr], schema: &DFSchema| -> Result<bool> {
+        let mut changed = false;
+        for sort in sorts {
+            let key = key_of(sort.expr.clone(), schema)?;
+            changed |= key.transformed;
+            sort.expr = key.data;
+        }
+        Ok(changed)
+    };
+    let sorted = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Sort(mut sort) => {
+            let changed = keys(&mut sort.expr, sort.input.schema())?;
+            let sort = LogicalPlan::Sort(sort);
+            Ok(if changed { Transformed::yes(sort) } else { Transformed::no(sort) })
+        }
+        LogicalPlan::Distinct(Distinct::On(mut on)) => {
+            let schema = on.input.schema().clone();
+            let mut changed = match &mut on.sort_expr {
+                Some(sorts) => keys(sorts, &schema)?,
+                None => false,
+            };
+            for expr in &mut on.on_expr {
+                let key = key_of(expr.clone(), &schema)?;
+                changed |= key.transformed;
+                *expr = key.data;
+            }
+            let node = LogicalPlan::Distinct(Distinct::On(on));
+            Ok(if changed { Transformed::yes(node) } else { Transformed::no(node) })
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(sorted.data)
+}
+
+/// What to sort or partition by in the place of an expression.
+fn key_of(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let data_type = expr.get_type(schema)?;
+    match data_type.is_floating() {
+        true => Ok(Transformed::yes(sort_key(expr, &data_type))),
+        false => Ok(Transformed::no(expr)),
+    }
 }
 
 /// Steps 1 to 4 for one scalar expression.
@@ -108,7 +159,17 @@ fn before_analysis(
             Transformed::yes(now_parameter())
         }
         Expr::ScalarFunction(call) if call.func.inner().is::<Family>() => {
-            Transformed::yes(resolve_call(call, schema, settings)?)
+            let resolved = resolve_call(call, schema, settings)?;
+            // Before DataFusion finds common types: what is around must know this one.
+            Transformed::yes(match &resolved {
+                Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
+                    match rounded_type(call, schema)? {
+                        Some(data_type) => plain_cast(resolved, data_type),
+                        None => resolved,
+                    }
+                }
+                _ => resolved,
+            })
         }
         // The literal under the cast that `rewrite` put around it.
         Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int32 => {
@@ -398,11 +459,14 @@ fn after_analysis(
 ) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
-        Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
-            let scale = rounded_type(&call, schema)?;
+        Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
+            let sql_type = passed_on(&call, schema)?;
             let call = Expr::ScalarFunction(call);
-            match scale {
-                Some(data_type) => Transformed::yes(plain_cast(call, data_type)),
+            match sql_type {
+                Some(sql_type) => {
+                    let marked = ScalarFunction::new_udf(marked(sql_type), vec![call]);
+                    Transformed::yes(Expr::ScalarFunction(marked))
+                }
                 None => Transformed::no(call),
             }
         }
@@ -417,8 +481,39 @@ fn after_analysis(
             let call = ScalarFunction::new_udf(arithmetic(ArithmeticOp::Subtract), args);
             Transformed::yes(Expr::ScalarFunction(call))
         }
+        Expr::WindowFunction(mut call) => {
+            let mut changed = false;
+            let params = &mut call.params;
+            let sorted = params.order_by.iter_mut().map(|sort| &mut sort.expr);
+            for expr in params.partition_by.iter_mut().chain(sorted) {
+                let key = key_of(expr.clone(), schema)?;
+                changed |= key.transformed;
+                *expr = key.data;
+            }
+            let call = Expr::WindowFunction(call);
+            if changed { Transformed::yes(call) } else { Transformed::no(call) }
+        }
         other => Transformed::no(other),
     })
+}
+
+/// Functions of DataFusion that forget which type of ours an argument has.
+const UNMARKING: [&str; 4] = ["greatest", "least", "nullif", "make_array"];
+
+/// The type that such a function passes on, where only a field's mark tells it.
+fn passed_on(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<SqlType>> {
+    for arg in &call.args {
+        let (_, field) = arg.to_field(schema)?;
+        if let Some(sql_type @ (SqlType::Uuid | SqlType::Json | SqlType::Jsonb)) =
+            SqlType::of_field(&field)
+        {
+            return Ok(Some(match call.func.name() {
+                "make_array" => SqlType::Array(Box::new(sql_type)),
+                _ => sql_type,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// Functions that take digits from a number.

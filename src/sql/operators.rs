@@ -22,6 +22,7 @@ use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type
 use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
 use crate::sql::aggregates;
+use crate::sql::exclude::exclude;
 use crate::sql::functions::FUNCTIONS;
 use crate::types::error::{Error, SqlState};
 use crate::types::sql_type::{Modifier, SqlType};
@@ -95,7 +96,7 @@ impl ExprPlanner for PostgresOperators {
         {
             raw.func_def = WindowFunctionDefinition::AggregateUDF(function);
         }
-        Ok(PlannerResult::Original(raw))
+        Ok(PlannerResult::Original(exclude(raw)?))
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {

@@ -489,6 +489,7 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             if let Some(WindowType::WindowSpec(window)) = &mut function.over {
                 plain_frame(window);
             }
+            drop_constant_order(function);
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
@@ -569,6 +570,18 @@ fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -
     *pattern = text;
     *escape_char = None;
     Ok(())
+}
+
+/// `array_agg(a ORDER BY 1)`: a constant orders nothing, and is no place in a select list.
+fn drop_constant_order(function: &mut ast::Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    list.clauses.retain_mut(|clause| match clause {
+        ast::FunctionArgumentClause::OrderBy(items) => {
+            items.retain(|item| as_integer(&item.expr).is_none());
+            !items.is_empty()
+        }
+        _ => true,
+    });
 }
 
 /// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
