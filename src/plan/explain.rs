@@ -8,9 +8,11 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::plan::event_time::{find, rows_age, time_bounds};
 use crate::plan::node::{
-    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
-    RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest, UnnestColumn,
+    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, Node, Over,
+    Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
+    UnnestColumn,
 };
 use crate::types::time::EventDuration;
 
@@ -53,6 +55,7 @@ fn write_node<'plan>(
         Node::Over(n) => write_over(f, n)?,
         Node::Session(n) => write_session(f, n)?,
         Node::AsofJoin(n) => write_asof_join(f, n)?,
+        Node::LookupJoin(n) => write_lookup_join(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
@@ -114,12 +117,32 @@ fn kept(node: &Node) -> Option<String> {
         Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
         Node::Aggregate(_) => Some("one row per group".to_owned()),
-        Node::Join(_) => Some("all rows of both inputs".to_owned()),
+        Node::Join(n) => Some(kept_by_join(n)),
         Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
             Some("the rows that show".to_owned())
         }
+        Node::Session(n) if find(&time_bounds(&n.input.input), n.time).is_some() => {
+            Some("rows, in order, until the watermark passes their session's end".to_owned())
+        }
         Node::TopN(_) | Node::Over(_) | Node::Session(_) => Some("all rows, in order".to_owned()),
+        Node::AsofJoin(n)
+            if find(&time_bounds(&n.left.input), n.times.0).is_some()
+                && find(&time_bounds(&n.right.input), n.times.1).is_some() =>
+        {
+            Some("rows of both inputs, in order, until both watermarks pass them".to_owned())
+        }
         Node::AsofJoin(_) => Some("all rows of both inputs, in order".to_owned()),
+        Node::LookupJoin(_) => Some("all rows of the right input".to_owned()),
+    }
+}
+
+fn kept_by_join(join: &Join) -> String {
+    let until = "until the other watermark passes what they could meet";
+    match rows_age(join) {
+        [true, true] => format!("rows of both inputs {until}"),
+        [true, false] => format!("all rows of the right input, of the left {until}"),
+        [false, true] => format!("all rows of the left input, of the right {until}"),
+        [false, false] => "all rows of both inputs".to_owned(),
     }
 }
 
@@ -301,6 +324,16 @@ fn write_asof_join(f: &mut fmt::Formatter<'_>, join: &AsofJoin) -> fmt::Result {
     let order = join.order.symbol();
     conditions.push(format!("{} {order} {}", left.field(l).name(), right.field(r).name()));
     write!(f, "AsofJoin {kind} on {}", conditions.join(" AND "))
+}
+
+fn write_lookup_join(f: &mut fmt::Formatter<'_>, join: &LookupJoin) -> fmt::Result {
+    let (left, right) = (join.left.input.schema(), join.right.input.schema());
+    let kind = if join.keeps_left { "left" } else { "inner" };
+    let keys = join.keys.iter();
+    let keys: Vec<String> = keys
+        .map(|(l, r)| format!("{} = {}", left.field(*l).name(), right.field(*r).name()))
+        .collect();
+    write!(f, "LookupJoin {kind} on {}", keys.join(" AND "))
 }
 
 fn write_recursive(f: &mut fmt::Formatter<'_>, recursive: &Recursive) -> fmt::Result {

@@ -68,6 +68,7 @@ pub enum Node {
     Over(Over),
     Session(Session),
     AsofJoin(AsofJoin),
+    LookupJoin(LookupJoin),
     Recursive(Recursive),
     Unnest(Unnest),
     Input(Input),
@@ -193,6 +194,12 @@ impl Aggregate {
             phase: Phase::Final { input_schema },
             schema: self.schema,
         }
+    }
+
+    /// Whether the accumulators of all calls are small and can be merged.
+    pub fn can_merge(&self) -> bool {
+        let input = self.input.input.schema();
+        self.calls.iter().all(|call| self.merges(call, &input))
     }
 
     /// Whether a call's accumulators are small and can be merged.
@@ -512,6 +519,20 @@ pub struct AsofJoin {
     pub schema: SchemaRef,
 }
 
+/// Each left row with the right rows of equal keys that are there when it comes, never corrected
+/// later (`FOR SYSTEM_TIME AS OF PROCTIME()`). The left input only grows. Output columns: left, then
+/// right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LookupJoin {
+    pub left: Edge,
+    pub right: Edge,
+    /// Pairs of equal columns: (left column, right column).
+    pub keys: Vec<(usize, usize)>,
+    /// A left row without a match stays, with NULLs.
+    pub keeps_left: bool,
+    pub schema: SchemaRef,
+}
+
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unnest {
@@ -576,6 +597,7 @@ impl Node {
             Node::Over(n) => n.schema.clone(),
             Node::Session(n) => n.schema.clone(),
             Node::AsofJoin(n) => n.schema.clone(),
+            Node::LookupJoin(n) => n.schema.clone(),
             Node::Recursive(n) => n.schema.clone(),
             Node::Unnest(n) => n.schema.clone(),
             Node::Input(n) => n.schema.clone(),
@@ -596,6 +618,7 @@ impl Node {
             Node::Over(n) => vec![&n.input],
             Node::Session(n) => vec![&n.input],
             Node::AsofJoin(n) => vec![&n.left, &n.right],
+            Node::LookupJoin(n) => vec![&n.left, &n.right],
             Node::Recursive(n) => n.inputs.iter().collect(),
             Node::Unnest(n) => vec![&n.input],
         }
@@ -611,6 +634,7 @@ impl Node {
             | Node::Over(_)
             | Node::Session(_)
             | Node::AsofJoin(_)
+            | Node::LookupJoin(_)
             | Node::Recursive(_) => true,
             Node::Scan(_)
             | Node::Constant(_)
@@ -637,6 +661,7 @@ impl Node {
             Node::Over(n) => vec![&mut n.input],
             Node::Session(n) => vec![&mut n.input],
             Node::AsofJoin(n) => vec![&mut n.left, &mut n.right],
+            Node::LookupJoin(n) => vec![&mut n.left, &mut n.right],
             Node::Recursive(n) => n.inputs.iter_mut().collect(),
             Node::Unnest(n) => vec![&mut n.input],
         }
@@ -664,6 +689,7 @@ impl Node {
             Node::TopN(_) | Node::Over(_) => false,
             // A new row moves the end of its session, or is a nearer match.
             Node::Session(_) | Node::AsofJoin(_) => false,
+            Node::LookupJoin(n) => n.left.input.append_only(),
             // A row may be derived in another iteration, which is a change inside of the step.
             Node::Recursive(_) | Node::Input(_) => false,
         }

@@ -287,7 +287,7 @@ impl Rewriter<'_> {
         }
         self.range(at + 1, clause)?;
         let span = self.tokens[clause].span;
-        let mut marked = vec![word_token("ON"), word_token(ASOF_CONDITION)];
+        let mut marked = vec![word_token("ON"), Token::make_word(ASOF_CONDITION, None)];
         marked.extend([Token::LParen, Token::RParen, word_token("AND")]);
         self.output.extend(marked.into_iter().map(|token| TokenWithSpan { token, span }));
         if self.words_at(clause, &["ON"]) {

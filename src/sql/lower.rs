@@ -32,6 +32,7 @@ use crate::types::error::{Error, Result, SqlState};
 
 mod aggregate;
 mod join;
+mod panes;
 mod pipe;
 mod recursive;
 mod unique_key;

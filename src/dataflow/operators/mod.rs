@@ -14,6 +14,7 @@
 //! | `over.rs` | window functions |
 //! | `session.rs` | the session that each row is in |
 //! | `asof_join.rs` | each row with the nearest one in time of the other input |
+//! | `lookup_join.rs` | each row with the rows of the other input that are there when it comes |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `unnest.rs` | lists to rows |
 //! | `materialize.rs` | keeps the rows of a view |
@@ -35,6 +36,7 @@ pub mod copies;
 pub mod evaluate;
 pub mod expand;
 pub mod join;
+pub mod lookup_join;
 pub mod map;
 pub mod materialize;
 pub mod over;
@@ -70,6 +72,9 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
         Node::AsofJoin(node) => {
             Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)
+        }
+        Node::LookupJoin(node) => {
+            Box::new(lookup_join::LookupJoin::new(node.into(), &inputs[0], &inputs[1])?)
         }
         Node::Recursive(node) => Box::new(recursive::Recursive::new(node, worker)?),
         Node::Unnest(node) => Box::new(unnest::Unnest::new(node.into(), &inputs[0])?),

@@ -52,6 +52,7 @@ use datafusion::logical_expr::ScalarUDF;
 /// The functions that SQL text may call by name; they take the place of DataFusion's of that name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
     let mut functions = call::families(overloads());
+    functions.extend(call::families(windows::markers()));
     functions.push(session::now_function());
     functions.push(char::as_char());
     functions
