@@ -444,6 +444,9 @@ impl Join {
                 let shown = now.rows.filter(&BooleanArray::from_iter(shown))?;
                 self.show(*port, shown, out)?;
             }
+            if self.is_enough(out) && *next < changes.num_rows() {
+                return Ok(false);
+            }
         }
     }
 
