@@ -102,7 +102,8 @@ fn lateral(dependent: Join, count: &mut usize) -> Result<Transformed<LogicalPlan
         },
         _ => return Ok(Transformed::no(LogicalPlan::Join(dependent))),
     };
-    if !inner || !is_hard(&subquery.subquery, false)? {
+    // What only computes from the row at hand needs no second reading of it (`sql::lateral`).
+    if !inner || !reads_rows(&subquery.subquery)? || !is_hard(&subquery.subquery, false)? {
         return Ok(Transformed::no(LogicalPlan::Join(dependent)));
     }
     let Some(plan) = over_outside(subquery, &dependent.left, count)? else {
@@ -120,6 +121,16 @@ fn lateral(dependent: Join, count: &mut usize) -> Result<Transformed<LogicalPlan
     let left = dependent.left.as_ref().clone();
     let joined = join(left, right.build()?, dependent.join_type, (plan.columns, keys), filter)?;
     Ok(Transformed::yes(LogicalPlanBuilder::from(joined).project(own)?.build()?))
+}
+
+/// Whether a plan reads rows of its own.
+fn reads_rows(plan: &LogicalPlan) -> Result<bool> {
+    let mut reads = false;
+    plan.apply(|node| {
+        reads |= node.inputs().is_empty() && !matches!(node, LogicalPlan::EmptyRelation(_));
+        Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(reads)
 }
 
 /// A join by columns in which NULLs are equal.
