@@ -73,6 +73,7 @@ fn mark(node: &mut Node) {
         }
         Node::Session(n) => n.schema = nullable(&n.schema),
         Node::AsofJoin(n) => n.schema = nullable(&n.schema),
+        Node::LookupJoin(n) => n.schema = nullable(&n.schema),
         Node::TopN(n) => n.schema = nullable(&n.schema),
         Node::Over(n) => n.schema = nullable(&n.schema),
         Node::Recursive(n) => {
