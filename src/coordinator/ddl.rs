@@ -551,6 +551,15 @@ pub(super) fn materialized_view_object(
     create: &CreateMaterializedView,
     name: ObjectName,
 ) -> Result<(Object, PlannedQuery)> {
+    let (object, planned) = explained_view(context, create)?;
+    Ok((Object { name, create_sql: parsed.sql.clone(), ..object }, planned))
+}
+
+/// The same without a name and text of its own, for EXPLAIN.
+pub(super) fn explained_view(
+    context: &PlanContext,
+    create: &CreateMaterializedView,
+) -> Result<(Object, PlannedQuery)> {
     let planned = plan_definition(context, &create.query.ast)?;
     let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
     let mut schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
@@ -560,6 +569,11 @@ pub(super) fn materialized_view_object(
     if options.on_error == OnError::Null {
         schema = nullable(&schema);
     }
+    let name = ObjectName {
+        database: context.database.clone(),
+        schema: create.name.schema.clone().unwrap_or_default(),
+        name: create.name.name.clone(),
+    };
     let object = Object {
         id: ObjectId(0),
         name,
@@ -569,7 +583,7 @@ pub(super) fn materialized_view_object(
             options: pairs,
         }),
         schema,
-        create_sql: parsed.sql.clone(),
+        create_sql: String::new(),
         depends_on: planned.depends_on.clone(),
     };
     Ok((object, planned))

@@ -8,6 +8,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
+//! | `figures.rs` | what operators have done and hold |
 //! | `durable.rs` | the log, who waits for it, and checkpoints |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -23,6 +24,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
+use self::figures::PendingFigures;
+pub use self::figures::{Figures, RunningFigures};
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::{self, Source};
@@ -47,6 +50,7 @@ use crate::types::time::{Epoch, EventTime};
 
 mod definitions;
 mod durable;
+mod figures;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -336,6 +340,10 @@ enum Request {
     Sources {
         reply: oneshot::Sender<Vec<SourceStatus>>,
     },
+    Figures {
+        objects: Vec<ObjectId>,
+        reply: oneshot::Sender<Figures>,
+    },
     Errors {
         reply: oneshot::Sender<Vec<ErrorRecord>>,
     },
@@ -413,6 +421,7 @@ impl Coordinator {
         let workers = Workers::start(
             config.workers,
             ground.epoch,
+            clock.clone(),
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
@@ -651,6 +660,15 @@ impl Coordinator {
         self.ask(|reply| Request::Sources { reply }).await
     }
 
+    /// What the operators of these dataflows have done and hold, now; of all when none is named.
+    /// What each table holds is there, too.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn figures(&self, objects: Vec<ObjectId>) -> Result<Figures> {
+        self.ask(|reply| Request::Figures { objects, reply }).await
+    }
+
     /// Rows and records that were left out, of every acknowledged write.
     ///
     /// # Errors
@@ -671,6 +689,8 @@ struct Running {
     kind: RunningKind,
     /// Its own failure, or that of something it reads.
     failed: Option<Error>,
+    /// What its dataflow computes; `None` for what has none.
+    plan: Option<Arc<Plan>>,
 }
 
 enum RunningKind {
@@ -774,6 +794,8 @@ struct State {
     reads: HashMap<u64, PendingRead>,
     next_read: u64,
     flushes: Vec<PendingFlush>,
+    /// Who asks what operators have done.
+    figures: PendingFigures,
     /// Who asks for the row errors as of an epoch, which has to be computed first.
     error_reads: Vec<(Epoch, oneshot::Sender<Vec<ErrorRecord>>)>,
     locks: Locks<WaitingWrite>,
@@ -826,6 +848,7 @@ impl State {
             next_read: 1,
             flushes: Vec::new(),
             error_reads: Vec::new(),
+            figures: PendingFigures::default(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
             steps: VecDeque::new(),
@@ -940,6 +963,7 @@ impl State {
             Request::Sources { reply } => {
                 let _ = reply.send(self.source_statuses());
             }
+            Request::Figures { objects, reply } => self.ask_figures(objects, reply),
             Request::Errors { reply } => {
                 self.close_written();
                 self.error_reads.push((self.epochs.closed(), reply));
@@ -965,6 +989,9 @@ impl State {
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
             Report::Snapshot { request, object, content } => {
                 self.snapshot_arrived(request, object, content);
+            }
+            Report::Figures { request, worker, figures } => {
+                self.figures_arrived(request, worker, figures);
             }
             Report::Failed { object, error } => self.failed(object, error),
             Report::RowErrors { object, errors } => {
@@ -1221,7 +1248,7 @@ impl State {
     }
 
     fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
-        self.running.insert(id, Running { reads, kind, failed: None });
+        self.running.insert(id, Running { reads, kind, failed: None, plan: None });
     }
 
     /// An object of the catalog that cannot be built: reading it gives the error.
@@ -1233,7 +1260,8 @@ impl State {
             _ => RunningKind::View { last_affected: self.epochs.closed(), snapshot: None },
         };
         let reads = object.depends_on.clone();
-        self.running.insert(object.id, Running { reads, kind, failed: Some(error) });
+        let running = Running { reads, kind, failed: Some(error), plan: None };
+        self.running.insert(object.id, running);
     }
 
     /// Takes an object out of the data plane, with the subscriptions that read it.
@@ -1353,7 +1381,9 @@ impl State {
                 ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
             }
         };
-        self.add_running(id, reads, kind);
+        let plan = Arc::new(plan);
+        let running = Running { reads, kind, failed: None, plan: Some(plan.clone()) };
+        self.running.insert(id, running);
         let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }

@@ -13,6 +13,7 @@
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
 //! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `explain.rs` | EXPLAIN of dataflows, running or not |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
@@ -34,6 +35,7 @@ pub mod epoch;
 pub mod errors;
 pub mod event_loop;
 mod execute;
+mod explain;
 pub mod ground;
 pub mod locks;
 mod query;

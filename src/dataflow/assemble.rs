@@ -18,6 +18,7 @@ use timely::dataflow::operators::probe::{Handle, Probe};
 use crate::dataflow::driver::{ChunkStream, DriverContext, drive};
 use crate::dataflow::exchange::Chunk;
 use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::metered::Counters;
 use crate::dataflow::operator::Operator;
 use crate::dataflow::operators;
 use crate::plan::node::{Edge, Exchange, Node, Plan};
@@ -48,6 +49,7 @@ pub fn assemble(
     let mut scans = Vec::new();
     let root = node_stream(scope, &plan.root, context, &mut scans, &mut Vec::new())?;
     let exchange = result_exchange(plan);
+    let result = context.metrics.watch(result);
     let changes = drive(scope, vec![(root, exchange)], result, context.clone());
     let probe = export(changes, hub);
     Ok(Assembled { probe, scans })
@@ -102,7 +104,7 @@ fn node_stream<'scope, 'plan>(
         let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
         let inbox = Rc::new(RefCell::new(inbox));
         scans.push(inbox.clone());
-        return Ok(scan_stream(scope, inbox, context.as_of));
+        return Ok(scan_stream(scope, inbox, context.as_of, context.metrics.count()));
     }
     let mut inputs = Vec::new();
     for Edge { input, exchange } in node.inputs() {
@@ -111,9 +113,11 @@ fn node_stream<'scope, 'plan>(
     }
     if let Node::Constant(constant) = node {
         let rows = ChangeBatch::inserts(constant.rows.clone());
+        // It is there from the beginning.
+        context.metrics.count().finish(Epoch(u64::MAX));
         return Ok(constant_stream(scope, rows, context));
     }
-    let operator = operators::build(node, context.worker)?;
+    let operator = context.metrics.watch(operators::build(node, context.worker)?);
     let stream = drive(scope, inputs, operator, context.clone());
     if node.keeps_state() {
         built.push((node, stream.clone()));
@@ -122,7 +126,12 @@ fn node_stream<'scope, 'plan>(
 }
 
 /// The head of a dataflow: sends what is in the inbox, and lets epochs pass as it is told.
-fn scan_stream(scope: Scope<'_, u64>, inbox: Rc<RefCell<Inbox>>, as_of: Epoch) -> ChunkStream<'_> {
+fn scan_stream(
+    scope: Scope<'_, u64>,
+    inbox: Rc<RefCell<Inbox>>,
+    as_of: Epoch,
+    counters: Rc<Counters>,
+) -> ChunkStream<'_> {
     let mut builder = OperatorBuilder::new("scan".to_owned(), scope);
     let activator = scope.activator_for(builder.operator_info().address);
     inbox.borrow_mut().on_change(move || activator.activate());
@@ -135,11 +144,13 @@ fn scan_stream(scope: Scope<'_, u64>, inbox: Rc<RefCell<Inbox>>, as_of: Epoch) -
             let mut inbox = inbox.borrow_mut();
             let mut handle = output.activate();
             for (epoch, batch) in inbox.take() {
+                counters.add_rows_out(batch.num_rows());
                 let mut chunk = Chunk { batches: vec![batch], watermarks: vec![] };
                 let at = capability.delayed(&epoch.0);
                 handle.session_with_builder(&at).give_container(&mut chunk);
             }
             capability.downgrade(&inbox.frontier().0);
+            counters.finish(Epoch(inbox.frontier().0.saturating_sub(1)));
         }
     });
     stream

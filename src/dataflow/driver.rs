@@ -24,6 +24,7 @@ use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
+use crate::dataflow::metered::DataflowMetrics;
 use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::plan::node::Exchange;
 use crate::plan::view_options::OnError;
@@ -41,6 +42,8 @@ pub struct DriverContext {
     pub workers: usize,
     /// The epoch that the dataflow starts at: its initial content belongs to it.
     pub as_of: Epoch,
+    /// Counts what operators do.
+    pub metrics: Rc<DataflowMetrics>,
     /// Told once when the operator cannot go on.
     pub on_failure: Rc<dyn Fn(Error)>,
     /// What becomes of rows that fail.

@@ -38,6 +38,11 @@ pub trait Operator {
 
     /// Memory held, in bytes.
     fn memory_bytes(&self) -> usize;
+
+    /// Rows held from one epoch to the next, for those who look: groups, rows of both sides.
+    fn state_rows(&self) -> usize {
+        0
+    }
 }
 
 /// What an operator sends on in one call.

@@ -25,11 +25,13 @@ use crate::connectors::{Offset, Source, SplitId};
 use crate::dataflow::assemble::{assemble, result_exchange};
 use crate::dataflow::driver::DriverContext;
 use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
 use crate::dataflow::operator::{Operator, RowError};
 use crate::dataflow::operators::materialize::Materialize;
 use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{Published, SnapshotRequest};
+use crate::observe::clock::Clock;
 use crate::plan::node::{Exchange, Plan, SourceSpec};
 use crate::state::multi_table::MultiTable;
 use crate::state::snapshot::Snapshot;
@@ -53,6 +55,11 @@ pub enum Command {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
     },
+    /// Report what the operators of these dataflows have done; of all when there are none.
+    Figures {
+        request: u64,
+        objects: Arc<Vec<ObjectId>>,
+    },
     Shutdown,
 }
 
@@ -71,7 +78,7 @@ pub struct CloseEpoch {
 pub struct DataflowSpec {
     pub object: ObjectId,
     pub name: String,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub result: DataflowResult,
     /// The newest closed epoch; every object that is scanned has finished it.
     pub as_of: Epoch,
@@ -123,6 +130,8 @@ pub enum Report {
     Hydrated { worker: usize, object: ObjectId },
     /// The answer to `Command::Snapshot` for one object.
     Snapshot { request: u64, object: ObjectId, content: Option<Snapshot> },
+    /// The answer to `Command::Figures`.
+    Figures { request: u64, worker: usize, figures: Vec<(ObjectId, DataflowFigures)> },
     /// A dataflow cannot go on.
     Failed { object: ObjectId, error: Error },
     /// Rows or records that were left out.
@@ -145,7 +154,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the threads cannot be started.
-    pub fn start(count: usize, closed: Epoch, reporter: Reporter) -> Result<Workers> {
+    pub fn start(count: usize, closed: Epoch, clock: Clock, reporter: Reporter) -> Result<Workers> {
         assert!(count > 0);
         // Commands in flight are bounded by the protocol: a few per open epoch, statement and
         // reader; the coordinator never runs ahead of an epoch that is not computed.
@@ -161,7 +170,7 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
-            run(worker, commands, closed, reporter.clone());
+            run(worker, commands, closed, clock.clone(), reporter.clone());
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
         let mut threads: Vec<(usize, Thread)> = (0..count)
@@ -195,8 +204,14 @@ impl Workers {
     }
 }
 
-fn run(worker: &mut Worker, commands: Receiver<Command>, closed: Epoch, reporter: Reporter) {
-    let mut plane = Plane::new(worker, closed, reporter);
+fn run(
+    worker: &mut Worker,
+    commands: Receiver<Command>,
+    closed: Epoch,
+    clock: Clock,
+    reporter: Reporter,
+) {
+    let mut plane = Plane::new(worker, closed, clock, reporter);
     loop {
         // After a command the turn is finished without sleeping: it may have to be answered.
         let mut busy = false;
@@ -244,6 +259,7 @@ struct Dataflow {
     failed: Rc<Cell<bool>>,
     published: Option<Rc<RefCell<Published>>>,
     subscription: Option<SubscriptionSender>,
+    metrics: Rc<DataflowMetrics>,
 }
 
 /// One worker's share of the data plane.
@@ -251,6 +267,7 @@ struct Plane {
     worker: usize,
     workers: usize,
     reporter: Reporter,
+    clock: Clock,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -261,11 +278,12 @@ struct Plane {
 }
 
 impl Plane {
-    fn new(worker: &Worker, closed: Epoch, reporter: Reporter) -> Plane {
+    fn new(worker: &Worker, closed: Epoch, clock: Clock, reporter: Reporter) -> Plane {
         Plane {
             worker: worker.index(),
             workers: worker.peers(),
             reporter,
+            clock,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -299,6 +317,7 @@ impl Plane {
             }
             Command::Close(close) => self.close(&close),
             Command::Snapshot { request, objects } => self.snapshot(request, &objects),
+            Command::Figures { request, objects } => self.figures(request, &objects),
             Command::Shutdown => unreachable!("handled by the loop"),
         }
     }
@@ -318,10 +337,12 @@ impl Plane {
         let object = spec.object;
         let (reporter, failed_flag) = (self.reporter.clone(), failed.clone());
         let errors_to = self.reporter.clone();
+        let metrics = Rc::new(DataflowMetrics::new(self.clock.clone()));
         let context = DriverContext {
             worker: self.worker,
             workers: self.workers,
             as_of: spec.as_of,
+            metrics: metrics.clone(),
             on_failure: Rc::new(move |error| {
                 failed_flag.set(true);
                 reporter(Report::Failed { object, error });
@@ -370,6 +391,7 @@ impl Plane {
             failed,
             published,
             subscription,
+            metrics,
         };
         self.entries.insert(object, Entry::Dataflow(Box::new(dataflow)));
         self.hydrating.push(object);
@@ -461,6 +483,20 @@ impl Plane {
             });
             published.borrow_mut().request(SnapshotRequest { epoch, reply });
         }
+    }
+
+    fn figures(&self, request: u64, objects: &[ObjectId]) {
+        let mut figures = Vec::new();
+        for (object, entry) in &self.entries {
+            let Entry::Dataflow(dataflow) = entry else { continue };
+            if objects.is_empty() || objects.contains(object) {
+                // What is idle is complete.
+                let idle = probe_frontier(&dataflow.probe) > dataflow.last_affected;
+                let closed = if idle { Epoch(0) } else { dataflow.last_affected };
+                figures.push((*object, dataflow.metrics.figures(closed)));
+            }
+        }
+        self.report(Report::Figures { request, worker: self.worker, figures });
     }
 
     /// The epochs that have not passed `object`, given what is idle is complete.

@@ -8,6 +8,8 @@
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
+//! | `operators.rs` | the operators of a plan and their numbers |
+//! | `growth.rs` | what keeps growing for as long as rows come |
 //! | `explain.rs` | a plan as text, golden-tested |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
@@ -16,7 +18,9 @@
 mod errors;
 pub mod explain;
 pub mod expr;
+pub mod growth;
 pub mod node;
 pub mod null_on_error;
+pub mod operators;
 pub mod view_options;
 pub mod window;

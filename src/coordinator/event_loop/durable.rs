@@ -461,6 +461,7 @@ impl State {
             | Request::Unsubscribe(_)
             | Request::RestoreFailed { .. }
             | Request::Sources { .. }
+            | Request::Figures { .. }
             | Request::Errors { .. }
             | Request::Stop => {}
         }

@@ -645,6 +645,10 @@ impl Operator for Join {
         };
         self.sides.iter().map(side).sum()
     }
+
+    fn state_rows(&self) -> usize {
+        self.sides.iter().map(|side| side.table.live_rows()).sum()
+    }
 }
 
 /// Rows of a batch and rows of the other side's table that match.

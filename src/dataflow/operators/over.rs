@@ -545,6 +545,10 @@ impl Operator for Over {
             + changes.sum::<usize>()
             + self.changes.capacity() * size_of::<Change>()
     }
+
+    fn state_rows(&self) -> usize {
+        self.table.len()
+    }
 }
 
 /// Each distance once; the end of the partition alone, if it is one of them: nothing is further.
