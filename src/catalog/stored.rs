@@ -19,6 +19,7 @@ use crate::catalog::object::{
     WatermarkObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
+use crate::plan::event_time::TimeBound;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -86,6 +87,10 @@ enum StoredKind {
         search_path: Vec<String>,
         #[serde(default)]
         options: Vec<(String, String)>,
+        #[serde(default)]
+        append_only: bool,
+        #[serde(default)]
+        time_bounds: Vec<TimeBound>,
     },
 }
 
@@ -225,8 +230,15 @@ fn store_object(object: &Object) -> Result<StoredObject> {
         }
         ObjectKind::MaterializedView(definition) => {
             let (query_sql, search_path) = view(definition);
-            let options = definition.options.clone();
-            StoredKind::MaterializedView { query_sql, search_path, options }
+            let (options, append_only) = (definition.options.clone(), definition.append_only);
+            let time_bounds = definition.time_bounds.clone();
+            StoredKind::MaterializedView {
+                query_sql,
+                search_path,
+                options,
+                append_only,
+                time_bounds,
+            }
         }
     };
     Ok(StoredObject {
@@ -278,11 +290,21 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             watermark: watermark.map(load_watermark),
         }),
         StoredKind::View { query_sql, search_path } => {
-            ObjectKind::View(ViewObject { query_sql, search_path, options: Vec::new() })
+            ObjectKind::View(ViewObject { query_sql, search_path, ..ViewObject::default() })
         }
-        StoredKind::MaterializedView { query_sql, search_path, options } => {
-            ObjectKind::MaterializedView(ViewObject { query_sql, search_path, options })
-        }
+        StoredKind::MaterializedView {
+            query_sql,
+            search_path,
+            options,
+            append_only,
+            time_bounds,
+        } => ObjectKind::MaterializedView(ViewObject {
+            query_sql,
+            search_path,
+            options,
+            append_only,
+            time_bounds,
+        }),
     };
     Ok(Object {
         id: ObjectId(stored.id),
@@ -382,6 +404,8 @@ mod tests {
             query_sql: "SELECT 1".into(),
             search_path: vec!["a".into()],
             options: vec![],
+            append_only: true,
+            time_bounds: vec![TimeBound::of_watermark(0)],
         };
         let kept = ViewObject { options: vec![("on_error".into(), "null".into())], ..view.clone() };
         let definer = Definer {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -24,8 +25,9 @@ use crate::coordinator::event_loop::Install;
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
+use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
 use crate::plan::view_options::{OnError, ViewOptions};
 use crate::sql::bind::PlanContext;
@@ -204,7 +206,8 @@ impl Connection {
         let watermark = match &create.watermark {
             Some(watermark) => {
                 let (column, field) = watermark_column(&object.schema, watermark)?;
-                Some((column, watermark_expr(context, &object, watermark, field)?))
+                let expr = watermark_expr(context, &object, watermark, field)?;
+                Some(watermark_spec(column, expr))
             }
             None => None,
         };
@@ -255,7 +258,7 @@ impl Connection {
             kind: ObjectKind::View(ViewObject {
                 query_sql: create.query.sql.clone(),
                 search_path: context.search_path.clone(),
-                options: Vec::new(),
+                ..ViewObject::default()
             }),
             schema,
             create_sql: parsed.sql.clone(),
@@ -302,11 +305,15 @@ impl Connection {
             return Ok(());
         };
         let Place { name, replaces } = place;
-        let (object, planned) = materialized_view_object(context, parsed, create, name)?;
+        let (mut object, planned) = materialized_view_object(context, parsed, create, name)?;
         if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
             return Err(reads_itself(&object.name.name));
         }
-        let install = Install::Dataflow(view_plan(&planned, &object)?);
+        let plan = view_plan(&planned, &object)?;
+        if let ObjectKind::MaterializedView(view) = &mut object.kind {
+            view.time_bounds = time_bounds(&plan.root);
+        }
+        let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(definer(context, parsed));
         let create = self.database.coordinator.replace_object(object, definer, install, replaces);
@@ -581,6 +588,7 @@ pub(super) fn explained_view(
             query_sql: create.query.sql.clone(),
             search_path: context.search_path.clone(),
             options: pairs,
+            ..ViewObject::default()
         }),
         schema,
         create_sql: String::new(),
@@ -955,6 +963,16 @@ fn watermark_expr(
     let nullable = field.clone().with_nullable(true);
     let expression = &watermark.expression.ast;
     context.plan_assigned_expr(expression, &object.schema, Some(&object.name.name), &nullable)
+}
+
+pub(super) fn watermark_spec(column: usize, expr: Expr) -> WatermarkSpec {
+    WatermarkSpec {
+        column,
+        expr,
+        allowed_lateness: Duration::ZERO,
+        idle_timeout: None,
+        drift_max: None,
+    }
 }
 
 fn source_object(

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
 //! | `figures.rs` | what operators have done and hold |
+//! | `event_time.rs` | watermarks and late rows |
 //! | `durable.rs` | the log, who waits for it, and checkpoints |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -24,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
+use self::event_time::PendingWatermarks;
 use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
@@ -36,6 +38,7 @@ use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
+use crate::coordinator::watermarks::Watermarks;
 use crate::dataflow::operators;
 use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
@@ -46,10 +49,11 @@ use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, EventTime};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 mod definitions;
 mod durable;
+mod event_time;
 mod figures;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
@@ -344,8 +348,13 @@ enum Request {
         objects: Vec<ObjectId>,
         reply: oneshot::Sender<Figures>,
     },
+    #[cfg(test)]
+    Tamper(ObjectId, ChangeBatch),
     Errors {
         reply: oneshot::Sender<Vec<ErrorRecord>>,
+    },
+    Watermarks {
+        reply: Reply<BTreeMap<ObjectId, Watermark>>,
     },
     Stop,
 }
@@ -660,6 +669,12 @@ impl Coordinator {
         self.ask(|reply| Request::Sources { reply }).await
     }
 
+    /// Makes the content of a view wrong.
+    #[cfg(test)]
+    pub fn tamper(&self, view: ObjectId, changes: ChangeBatch) {
+        self.requests.send(Request::Tamper(view, changes)).expect("it runs");
+    }
+
     /// What the operators of these dataflows have done and hold, now; of all when none is named.
     /// What each table holds is there, too.
     ///
@@ -667,6 +682,14 @@ impl Coordinator {
     /// When the server stops.
     pub async fn figures(&self, objects: Vec<ObjectId>) -> Result<Figures> {
         self.ask(|reply| Request::Figures { objects, reply }).await
+    }
+
+    /// The watermarks of sources, tables and materialized views that have one.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn watermarks(&self) -> Result<BTreeMap<ObjectId, Watermark>> {
+        self.ask(|reply| Request::Watermarks { reply }).await?
     }
 
     /// Rows and records that were left out, of every acknowledged write.
@@ -800,6 +823,10 @@ struct State {
     error_reads: Vec<(Epoch, oneshot::Sender<Vec<ErrorRecord>>)>,
     locks: Locks<WaitingWrite>,
     errors: ErrorLog,
+    watermarks: Watermarks,
+    watermark_reads: HashMap<u64, PendingWatermarks>,
+    /// `Command::Drop`s that have been sent.
+    drops: u64,
     /// Changes of the catalog that wait, and the one that is in the log.
     steps: VecDeque<Step>,
     step_in_log: Option<StepInLog>,
@@ -829,8 +856,9 @@ impl State {
         requests: Sender<Request>,
         clock: Clock,
     ) -> State {
+        let workers_count = workers.count();
         State {
-            epochs: Epochs::new(workers.count(), Epoch(0), Duration::ZERO),
+            epochs: Epochs::new(workers_count, Epoch(0), Duration::ZERO),
             workers,
             catalog,
             requests,
@@ -851,6 +879,9 @@ impl State {
             figures: PendingFigures::default(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
+            watermarks: Watermarks::new(workers_count),
+            watermark_reads: HashMap::new(),
+            drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
             durable: None,
@@ -964,6 +995,16 @@ impl State {
                 let _ = reply.send(self.source_statuses());
             }
             Request::Figures { objects, reply } => self.ask_figures(objects, reply),
+            #[cfg(test)]
+            Request::Tamper(view, changes) => {
+                if let Some(Running { kind: RunningKind::View { snapshot, .. }, .. }) =
+                    self.running.get_mut(&view)
+                {
+                    *snapshot = None;
+                }
+                self.workers.send(Command::Tamper(view, changes));
+            }
+            Request::Watermarks { reply } => self.ask_watermarks(reply),
             Request::Errors { reply } => {
                 self.close_written();
                 self.error_reads.push((self.epochs.closed(), reply));
@@ -986,6 +1027,11 @@ impl State {
                 self.epochs.source_touched(epoch, now);
             }
             Report::SourceDrained { epoch, .. } => self.epochs.source_drained(epoch),
+            Report::SourceTime { object, worker, drops, news } => {
+                self.watermarks.news(object, worker, drops, news, now);
+            }
+            Report::LateRows { object, rows } => self.late_rows(object, rows),
+            Report::Watermarks { request, marks } => self.watermarks_arrived(request, &marks),
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
             Report::Snapshot { request, object, content } => {
                 self.snapshot_arrived(request, object, content);
@@ -1023,8 +1069,13 @@ impl State {
     fn pump(&mut self) -> Option<Moment> {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
+        let now = self.now();
+        if self.watermarks.moved(now) {
+            self.epochs.touch(now);
+        }
         let epoch = self.pump_epochs();
-        epoch.into_iter().chain(checkpoint).min()
+        let idle = self.watermarks.wake(now);
+        epoch.into_iter().chain(checkpoint).chain(idle).min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1074,8 +1125,11 @@ impl State {
     /// Closes the open epoch. `admit`: let sources into the next one.
     fn close_epoch(&mut self, admit: bool) {
         let changes = std::mem::take(&mut self.changes);
+        let now = self.now();
+        let watermarks = self.watermarks.announce(now);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
+        touched.extend(watermarks.iter().map(|(object, _)| *object));
         let affected = Arc::new(self.dependants(&touched));
         let epoch = self.epochs.open();
         for object in affected.iter() {
@@ -1103,8 +1157,8 @@ impl State {
             changes,
             affected,
             admitted,
+            watermarks,
         })));
-        let now = self.now();
         self.epochs.close(now, moves);
     }
 
@@ -1301,6 +1355,15 @@ impl State {
             let _ = read.reply.send(Err(dependency_gone("query")));
         }
         self.workers.send(Command::Drop(id));
+        self.drops += 1;
+        self.watermarks.remove(id);
+        let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
+        let sources = self.running.iter().filter(|(_, running)| is_source(running));
+        for (source, _) in sources {
+            if !self.running.values().any(|running| running.reads.contains(source)) {
+                self.watermarks.begin_anew(*source, self.drops);
+            }
+        }
     }
 
     /// Installs what waits, once nothing is under way and the open epoch is empty and stays so.
@@ -1706,6 +1769,10 @@ impl State {
         }
         let sources_ended =
             self.source_statuses().iter().all(|s| s.finished) && self.hydrating.is_empty();
+        let now = self.now();
+        if self.watermarks.moved(now) {
+            self.epochs.touch(now);
+        }
         let (touched, computed) = (self.epochs.touched(), self.epochs.computed());
         let (open, closed) = (self.epochs.open(), self.epochs.closed());
         let mut waiting = Vec::new();
@@ -1744,7 +1811,7 @@ impl State {
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
                     started_at: began.map(|at| self.clock.time_of(at)),
-                    finished: finished || !bounded || !read,
+                    finished: (finished && self.watermarks.finished(*id)) || !bounded || !read,
                 })
             })
             .collect()

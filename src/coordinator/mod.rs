@@ -13,11 +13,13 @@
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
 //! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
 //! | `epoch.rs` | opens and closes epochs; a pure state machine |
+//! | `watermarks.rs` | what the watermarks of sources and tables are; a pure state machine |
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
 //! | `ground.rs` | catalog and tables as a storage has them: files, then the log |
 //! | `recovery.rs` | from a storage to a coordinator that answers as before |
@@ -49,6 +51,8 @@ pub mod subscription;
 mod system_relations;
 pub mod table;
 mod transaction;
+mod verify;
+mod watermarks;
 mod write;
 
 #[cfg(test)]

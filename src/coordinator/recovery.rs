@@ -20,7 +20,7 @@ use chrono::DateTime;
 
 use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject};
 use crate::catalog::snapshot::Catalog;
-use crate::coordinator::ddl::{self, open_connector, source_columns};
+use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, DurableStart};
 use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
@@ -28,6 +28,7 @@ use crate::observe::clock::Clock;
 use crate::plan::node::{Plan, SourceSpec};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
+use crate::sql::query::PlannedQuery;
 use crate::storage::log::Log;
 use crate::storage::recovery::recover;
 use crate::storage::store::Store;
@@ -173,7 +174,15 @@ fn definition_context(catalog: &Catalog, object: &Object) -> PlanContext {
     context
 }
 
-fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Plan> {
+/// The query of a materialized view, as it was meant when the view was made.
+///
+/// # Errors
+/// When this version of the program has another meaning for it.
+pub(super) fn planned_view(
+    catalog: &Catalog,
+    object: &Object,
+    view: &ViewObject,
+) -> Result<PlannedQuery> {
     let mut context = definition_context(catalog, object);
     context.search_path.clone_from(&view.search_path);
     let query = parse_query(&view.query_sql)?;
@@ -188,6 +197,11 @@ fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Pl
         )
         .hint("Drop it and create it again."));
     }
+    Ok(planned)
+}
+
+fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Plan> {
+    let planned = planned_view(catalog, object, view)?;
     let plan = ddl::view_plan(&planned, object)?;
     operators::check(&plan)?;
     Ok(plan)
@@ -205,7 +219,7 @@ fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Res
             let expression = parse_expression(&watermark.expression_sql)?;
             let name = Some(object.name.name.as_str());
             let expr = context.plan_assigned_expr(&expression, &object.schema, name, &nullable)?;
-            Some((index, expr))
+            Some(watermark_spec(index, expr))
         }
     };
     Ok(SourceSpec {

@@ -175,7 +175,9 @@ impl Operator for Metered {
 
     fn on_epoch(&mut self, epoch: Epoch, out: &mut Output) -> Result<()> {
         self.emit(out, |operator, out| operator.on_epoch(epoch, out))?;
-        self.counters.finish(epoch);
+        if !out.is_unfinished() {
+            self.counters.finish(epoch);
+        }
         Ok(())
     }
 

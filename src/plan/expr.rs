@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::utils::collect_columns;
 
 use crate::types::error::{Error, Result};
+
+mod monotone;
 
 /// An expression over the columns of one input schema. Cheap to clone.
 #[derive(Clone)]
@@ -68,6 +71,34 @@ impl Expr {
         columns.sort_unstable();
         columns.dedup();
         columns
+    }
+
+    /// The same over a batch that has only these columns of the input, which are all that the
+    /// expression uses.
+    ///
+    /// # Errors
+    /// When it uses another one.
+    pub fn over_columns(&self, columns: &[usize]) -> Result<Expr> {
+        let physical = self.physical.clone().transform_up(|node| {
+            let Some(column) = node.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(node));
+            };
+            let place = columns.iter().position(|c| *c == column.index()).ok_or_else(|| {
+                datafusion::common::DataFusionError::Internal(format!(
+                    "column {} is not among those that are there",
+                    column.name()
+                ))
+            })?;
+            let moved: Arc<dyn PhysicalExpr> = Arc::new(Column::new(column.name(), place));
+            Ok(Transformed::yes(moved))
+        })?;
+        Ok(Expr { physical: physical.data, ..self.clone() })
+    }
+
+    /// Whether it is the literal NULL.
+    pub fn is_null(&self) -> bool {
+        let literal = self.physical.downcast_ref::<Literal>();
+        literal.is_some_and(|literal| literal.value().is_null())
     }
 
     pub fn data_type(&self) -> &DataType {

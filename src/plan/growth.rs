@@ -145,6 +145,7 @@ mod tests {
             columns: vec![0],
             schema: schema(),
             append_only: true,
+            time_bounds: vec![],
         })
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `node.rs` | `Plan`, `Node`, `Edge`: a dataflow as a tree, the same nouns as `dataflow/operators/` |
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
+//! | `event_time.rs` | what watermarks promise of an operator's time columns |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
@@ -16,6 +17,7 @@
 //! edge, never a node; a plan never names a connector object, only its options.
 
 mod errors;
+pub mod event_time;
 pub mod explain;
 pub mod expr;
 pub mod growth;

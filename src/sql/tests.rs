@@ -175,7 +175,7 @@ impl Fixture {
         let view = ViewObject {
             query_sql: sql.to_owned(),
             search_path: vec!["public".to_owned()],
-            options: vec![],
+            ..ViewObject::default()
         };
         self.add(name, ObjectKind::View(view), schema)
     }

@@ -67,6 +67,7 @@ fn scan(object: ObjectId) -> Node {
         columns: vec![0, 1],
         schema: schema(),
         append_only: false,
+        time_bounds: vec![],
     })
 }
 
@@ -82,11 +83,7 @@ fn union(inputs: Vec<Node>) -> Plan {
 
 async fn view(coordinator: &Coordinator, name: &str, inputs: Vec<ObjectId>) -> Result<ObjectId> {
     let plan = union(inputs.iter().map(|i| scan(*i)).collect());
-    let kind = ObjectKind::MaterializedView(ViewObject {
-        query_sql: String::new(),
-        search_path: vec![],
-        options: vec![],
-    });
+    let kind = ObjectKind::MaterializedView(ViewObject::default());
     coordinator.create_object(object(name, kind, inputs), Install::Dataflow(plan)).await
 }
 
@@ -347,11 +344,7 @@ async fn a_replaced_object_goes_when_the_new_one_is_ready() {
     let old = view(&coordinator, "v", vec![t]).await.expect("created");
     let replace = |name: &str, inputs: Vec<ObjectId>, replaces: ObjectId| {
         let plan = union(inputs.iter().map(|i| scan(*i)).collect());
-        let kind = ObjectKind::MaterializedView(ViewObject {
-            query_sql: String::new(),
-            search_path: vec![],
-            options: vec![],
-        });
+        let kind = ObjectKind::MaterializedView(ViewObject::default());
         let object = object(name, kind, inputs);
         let coordinator = coordinator.clone();
         async move {
