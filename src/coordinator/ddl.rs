@@ -294,21 +294,17 @@ impl Connection {
                     .hint("Without EMIT the view changes as rows arrive."));
             }
         }
-        let Some(place) = self.place(
-            context,
-            &create.name,
-            create.if_not_exists,
-            create.or_replace,
-            Noun::MaterializedView,
-        )?
+        if create.or_replace
+            && let Some(old) = context.catalog.lookup(&target_name(context, &create.name)?)
+        {
+            return self.replace_materialized_view(running, context, parsed, create, old).await;
+        }
+        let noun = Noun::MaterializedView;
+        let Some(place) = self.place(context, &create.name, create.if_not_exists, false, noun)?
         else {
             return Ok(());
         };
-        let Place { name, replaces } = place;
-        let (mut object, planned) = materialized_view_object(context, parsed, create, name)?;
-        if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
-            return Err(reads_itself(&object.name.name));
-        }
+        let (mut object, planned) = materialized_view_object(context, parsed, create, place.name)?;
         let plan = view_plan(&planned, &object)?;
         if let ObjectKind::MaterializedView(view) = &mut object.kind {
             view.time_bounds = time_bounds(&plan.root);
@@ -316,7 +312,7 @@ impl Connection {
         let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(definer(context, parsed));
-        let create = self.database.coordinator.replace_object(object, definer, install, replaces);
+        let create = self.database.coordinator.replace_object(object, definer, install, None);
         running.wait(create).await?;
         Ok(())
     }
@@ -419,7 +415,7 @@ fn check_replaced(context: &PlanContext, old: &Object) -> Result<()> {
 }
 
 /// Whether `object` is among `objects` or behind them.
-fn reads(context: &PlanContext, objects: &[ObjectId], object: ObjectId) -> bool {
+pub(super) fn reads(context: &PlanContext, objects: &[ObjectId], object: ObjectId) -> bool {
     let mut visited = BTreeSet::new();
     let mut open = objects.to_vec();
     while let Some(id) = open.pop() {
@@ -435,7 +431,7 @@ fn reads(context: &PlanContext, objects: &[ObjectId], object: ObjectId) -> bool 
     false
 }
 
-fn reads_itself(name: &str) -> Error {
+pub(super) fn reads_itself(name: &str) -> Error {
     Error::user(
         SqlState::INVALID_OBJECT_DEFINITION,
         format!("infinite recursion detected in rules for relation \"{name}\""),
@@ -530,7 +526,7 @@ pub(super) fn upper(kind: Noun) -> String {
 }
 
 /// What planning `parsed` once more must look at.
-fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
+pub(super) fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
     // All settings are many, and hardly any definition asks for one.
     let asks = parsed.sql.to_lowercase().contains("current_setting");
     Definer {

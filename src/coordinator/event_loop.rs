@@ -10,6 +10,7 @@
 //! | `definitions.rs` | changes of the catalog, one after the other |
 //! | `figures.rs` | what operators have done and hold |
 //! | `event_time.rs` | watermarks and late rows |
+//! | `swap.rs` | a materialized view gets its new definition |
 //! | `durable.rs` | the log, who waits for it, and checkpoints |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -19,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Field;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -28,6 +30,7 @@ pub use self::durable::{DurableStart, LogStart};
 use self::event_time::PendingWatermarks;
 use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
+use self::swap::Swap;
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::{self, Source};
@@ -44,7 +47,7 @@ use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Node, Plan, SourceSpec};
 use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -55,6 +58,7 @@ mod definitions;
 mod durable;
 mod event_time;
 mod figures;
+mod swap;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -523,7 +527,25 @@ impl Coordinator {
         replaces: Option<ObjectId>,
     ) -> Result<ObjectId> {
         let definer = definer.map(Arc::new);
-        let creation = Box::new(Creation { object, definer, replaces });
+        let creation = Box::new(Creation { object, definer, replaces, in_place: false });
+        self.ask(|reply| Request::Create { creation, install, reply }).await?
+    }
+
+    /// Gives the materialized view `view` another definition, in place: whoever depends on it goes
+    /// on with what the new content has more and less.
+    ///
+    /// # Errors
+    /// When a dependant uses columns that go; then nothing is changed.
+    pub async fn replace_view(
+        &self,
+        object: Object,
+        definer: Option<Definer>,
+        plan: Plan,
+        view: ObjectId,
+    ) -> Result<ObjectId> {
+        let definer = definer.map(Arc::new);
+        let creation = Box::new(Creation { object, definer, replaces: Some(view), in_place: true });
+        let install = Install::Dataflow(plan);
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
@@ -751,10 +773,18 @@ struct Creation {
     definer: Option<Arc<Definer>>,
     /// What it takes the place of, which goes in the same step.
     replaces: Option<ObjectId>,
+    /// It gets the id of what it replaces, and with it all who depend on that.
+    in_place: bool,
 }
 
 impl Creation {
     fn changes(&self) -> Vec<Change> {
+        if let (true, Some(object)) = (self.in_place, self.replaces) {
+            let replaced = Object { id: object, ..self.object.clone() };
+            let mut changes = vec![Change::ReplaceView(Arc::new(replaced))];
+            changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
+            return changes;
+        }
         let mut changes: Vec<Change> = self.replaces.map(Change::DropObject).into_iter().collect();
         changes.push(Change::CreateObject(Arc::new(self.object.clone())));
         let object = self.object.id;
@@ -830,6 +860,12 @@ struct State {
     /// Changes of the catalog that wait, and the one that is in the log.
     steps: VecDeque<Step>,
     step_in_log: Option<StepInLog>,
+    /// A view's new definition that waits for a quiet moment. While there is one, writes wait too.
+    swap: Option<Swap>,
+    /// The view that changes with the end of the open epoch because its definition did.
+    swapped: Option<ObjectId>,
+    /// Some view reads one that was made after it.
+    reads_newer: bool,
     /// `None`: nothing outlives the process.
     durable: Option<Durable>,
     /// Why everything is refused.
@@ -884,6 +920,9 @@ impl State {
             drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
+            swap: None,
+            swapped: None,
+            reads_newer: false,
             durable: None,
             halted: None,
             failure: watch::Sender::new(None),
@@ -950,7 +989,8 @@ impl State {
             Request::Restore { object, plan, reply } => {
                 let id = object.id;
                 let object = object.as_ref().clone();
-                let creation = Box::new(Creation { object, definer: None, replaces: None });
+                let creation =
+                    Box::new(Creation { object, definer: None, replaces: None, in_place: false });
                 let purpose = Purpose::View { creation, made: Made::Before, reply };
                 self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
             }
@@ -1084,7 +1124,7 @@ impl State {
         self.answer_error_reads();
         match self.epochs.decide(self.now()) {
             // New dataflows wait for the epochs that are under way, and close the next themselves.
-            _ if !self.new_dataflows.is_empty() => None,
+            _ if self.wants_quiet() => None,
             Decision::Close => {
                 self.close_epoch(true);
                 None
@@ -1130,7 +1170,11 @@ impl State {
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
         touched.extend(watermarks.iter().map(|(object, _)| *object));
-        let affected = Arc::new(self.dependants(&touched));
+        touched.extend(self.swapped);
+        let mut affected = self.dependants(&touched);
+        // It has the epoch in which it came to be the view.
+        affected.extend(self.swapped.take().filter(|view| !affected.contains(view)));
+        let affected = Arc::new(affected);
         let epoch = self.epochs.open();
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
@@ -1166,14 +1210,20 @@ impl State {
     fn dependants(&self, roots: &[ObjectId]) -> Vec<ObjectId> {
         let mut touched: HashSet<ObjectId> = roots.iter().copied().collect();
         let mut affected = Vec::new();
-        // Ids grow, and a dataflow reads only what was there before it: one pass is enough.
-        for (id, running) in &self.running {
-            if running.reads.iter().any(|read| touched.contains(read)) {
-                touched.insert(*id);
-                affected.push(*id);
+        loop {
+            let before = affected.len();
+            for (id, running) in &self.running {
+                if !affected.contains(id) && running.reads.iter().any(|r| touched.contains(r)) {
+                    touched.insert(*id);
+                    affected.push(*id);
+                }
+            }
+            // Ids grow, and a dataflow reads what was there before it: one pass is enough, unless
+            // a view was replaced by one that reads something newer.
+            if !self.reads_newer || affected.len() == before {
+                return affected;
             }
         }
-        affected
     }
 }
 
@@ -1276,6 +1326,9 @@ impl State {
         let Some(old) = catalog.get(replaced) else {
             return Err(dependency_gone("the statement"));
         };
+        if creation.in_place {
+            return self.check_swap(creation, replaced);
+        }
         let others = self.being_made().map(|other| &other.object);
         let user = catalog.dependants(replaced).map(AsRef::as_ref).chain(others).find(|other| {
             other.name != creation.object.name && other.depends_on.contains(&replaced)
@@ -1366,9 +1419,14 @@ impl State {
         }
     }
 
+    /// Whether something waits until nothing is under way.
+    fn wants_quiet(&self) -> bool {
+        !self.new_dataflows.is_empty() || self.swap.is_some()
+    }
+
     /// Installs what waits, once nothing is under way and the open epoch is empty and stays so.
     fn install_new_dataflows(&mut self) {
-        if self.new_dataflows.is_empty() {
+        if !self.wants_quiet() {
             return;
         }
         if !self.epochs.all_computed() {
@@ -1378,6 +1436,12 @@ impl State {
             // Close without letting sources into the next epoch, and come back when it is computed.
             self.close_epoch(false);
             return;
+        }
+        if let Some(swap) = self.swap.take() {
+            self.swap_now(swap);
+            if self.wants_quiet() {
+                return;
+            }
         }
         while let Some(new) = self.new_dataflows.pop_front() {
             self.install(new);
@@ -1392,7 +1456,8 @@ impl State {
     fn install(&mut self, new: NewDataflow) {
         let NewDataflow { id, plan, purpose } = new;
         let reads = plan.root.scanned_objects();
-        let gone = reads.iter().any(|read| !self.running.contains_key(read));
+        let gone = reads.iter().any(|read| !self.running.contains_key(read))
+            || !self.has_columns(&plan.root);
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
         let table_contents = self.table_shares(&reads);
         let error = match (gone, failed, &table_contents) {
@@ -1449,6 +1514,27 @@ impl State {
         self.running.insert(id, running);
         let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
+    }
+
+    /// Whether what the plan reads has the columns that it was planned with: a view may have got
+    /// another definition meanwhile.
+    fn has_columns(&self, root: &Node) -> bool {
+        let catalog = self.catalog();
+        let mut has = true;
+        root.visit(&mut |node| {
+            if let Node::Scan(scan) = node
+                && let Some(object) = catalog.get(scan.object)
+            {
+                let same = |column: &usize, planned: &Field| {
+                    object.schema.fields().get(*column).is_some_and(|field| {
+                        field.name() == planned.name() && field.data_type() == planned.data_type()
+                    })
+                };
+                let mut columns = scan.columns.iter().zip(scan.schema.fields());
+                has &= columns.all(|(column, planned)| same(column, planned));
+            }
+        });
+        has
     }
 
     /// The rows of the tables among `objects`, one share per worker.
@@ -1552,7 +1638,7 @@ impl State {
     /// Acknowledged writes must be in what is read, so they must be in a closed epoch.
     fn close_written(&mut self) {
         if !self.changes.is_empty() {
-            self.close_epoch(self.new_dataflows.is_empty());
+            self.close_epoch(!self.wants_quiet());
         }
     }
 
@@ -1666,7 +1752,7 @@ impl State {
     }
 
     fn write(&mut self, lock: Option<LockId>, write: WaitingWrite) {
-        if !self.new_dataflows.is_empty() {
+        if self.wants_quiet() {
             self.waiting_writes.push_back((lock, write));
             return;
         }
@@ -1684,7 +1770,7 @@ impl State {
     fn grant_locks(&mut self) {
         while let Some(write) = self.locks.grant() {
             // Its turn has come, whoever waits behind it.
-            if self.new_dataflows.is_empty() {
+            if !self.wants_quiet() {
                 self.write_now(write);
             } else {
                 self.waiting_writes.push_back((None, write));

@@ -13,6 +13,7 @@
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
 //! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
 //! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
@@ -42,6 +43,7 @@ pub mod ground;
 pub mod locks;
 mod query;
 pub mod recovery;
+mod replace;
 mod rows;
 mod running;
 pub mod settings;

@@ -126,27 +126,26 @@ fn tell_failed(coordinator: &Coordinator, object: Arc<Object>, error: Error) {
 
 /// Builds all materialized views; gives the sources that they read.
 async fn restore_views(coordinator: &Coordinator, catalog: &Catalog) -> BTreeSet<ObjectId> {
-    // By how many views stand on each other below.
-    let mut levels: BTreeMap<ObjectId, usize> = BTreeMap::new();
-    let mut by_level: Vec<Vec<(Arc<Object>, Plan)>> = Vec::new();
+    let mut plans: Vec<(Arc<Object>, Plan)> = Vec::new();
     let mut read = BTreeSet::new();
-    // In order of ids, which is that of their creation.
     for object in catalog.objects() {
         let ObjectKind::MaterializedView(view) = &object.kind else { continue };
         match view_plan(catalog, object, view) {
             Err(error) => tell_failed(coordinator, object.clone(), error),
             Ok(plan) => {
-                let scanned = plan.root.scanned_objects();
-                let below = scanned.iter().filter_map(|id| levels.get(id));
-                let level = below.map(|level| level + 1).max().unwrap_or(0);
-                levels.insert(object.id, level);
-                read.extend(scanned);
-                if by_level.len() <= level {
-                    by_level.resize_with(level + 1, Vec::new);
-                }
-                by_level[level].push((object.clone(), plan));
+                read.extend(plan.root.scanned_objects());
+                plans.push((object.clone(), plan));
             }
         }
+    }
+    let levels = levels(&plans);
+    let mut by_level: Vec<Vec<(Arc<Object>, Plan)>> = Vec::new();
+    for (object, plan) in plans {
+        let level = levels[&object.id];
+        if by_level.len() <= level {
+            by_level.resize_with(level + 1, Vec::new);
+        }
+        by_level[level].push((object, plan));
     }
     for views in by_level {
         let restored = views.into_iter().map(|(object, plan)| async move {
@@ -158,6 +157,26 @@ async fn restore_views(coordinator: &Coordinator, catalog: &Catalog) -> BTreeSet
         futures::future::join_all(restored).await;
     }
     read
+}
+
+/// How many views stand on each other below each view. Ids do not tell: a view that was replaced
+/// may read one that was made after it.
+fn levels(plans: &[(Arc<Object>, Plan)]) -> BTreeMap<ObjectId, usize> {
+    let mut levels: BTreeMap<ObjectId, usize> = plans.iter().map(|(o, _)| (o.id, 0)).collect();
+    // At the most one round for each view: they do not read each other in a circle.
+    for _ in 0..plans.len() {
+        let mut changed = false;
+        for (object, plan) in plans {
+            let scanned = plan.root.scanned_objects();
+            let below = scanned.iter().filter_map(|id| levels.get(id));
+            let level = below.map(|level| level + 1).max().unwrap_or(0);
+            changed |= levels.insert(object.id, level) != Some(level);
+        }
+        if !changed {
+            break;
+        }
+    }
+    levels
 }
 
 /// What planning looked at when the object was made.

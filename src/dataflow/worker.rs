@@ -47,6 +47,8 @@ pub enum Command {
     CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>),
     CreateDataflow(Arc<DataflowSpec>),
     Drop(ObjectId),
+    /// Two views change places; nothing is under way.
+    Swap(Arc<SwapDataflows>),
     /// A dataflow has failed on some worker, or one that it reads has: nobody waits for it any more.
     Stopped(ObjectId),
     Close(Arc<CloseEpoch>),
@@ -81,6 +83,17 @@ pub struct CloseEpoch {
     pub admitted: Vec<ObjectId>,
     /// Sources and tables whose watermark moved: what it is at the end of the epoch.
     pub watermarks: Vec<(ObjectId, Watermark)>,
+}
+
+/// A view that gets another dataflow.
+pub struct SwapDataflows {
+    pub view: ObjectId,
+    /// The new dataflow, which has its content; it gets the old one's.
+    pub by: ObjectId,
+    /// Where each of the old columns is among the new ones, as far as somebody reads it.
+    pub columns: Vec<Option<usize>>,
+    /// The open epoch, in which readers get the difference.
+    pub epoch: Epoch,
 }
 
 /// A dataflow to build.
@@ -275,6 +288,8 @@ enum Entry {
 }
 
 struct Dataflow {
+    /// What its reports name.
+    id: Rc<Cell<ObjectId>>,
     /// For `Worker::drop_dataflow`.
     index: usize,
     probe: Handle<u64>,
@@ -348,6 +363,11 @@ impl Plane {
                     dataflow.failed.set(true);
                 }
             }
+            Command::Swap(swap) => {
+                if let Err(error) = self.swap(&swap) {
+                    self.report(Report::Failed { object: swap.view, error });
+                }
+            }
             Command::Close(close) => self.close(&close),
             Command::Snapshot { request, objects } => self.snapshot(request, &objects),
             Command::Figures { request, objects } => self.figures(request, &objects),
@@ -382,7 +402,9 @@ impl Plane {
     fn create_dataflow(&mut self, worker: &mut Worker, spec: &Arc<DataflowSpec>) -> Result<()> {
         assert_eq!(spec.as_of, self.closed, "dataflows start at the newest closed epoch");
         let failed = Rc::new(Cell::new(false));
+        let id = Rc::new(Cell::new(spec.object));
         let object = spec.object;
+        let (failed_id, errors_id) = (id.clone(), id.clone());
         let (reporter, failed_flag) = (self.reporter.clone(), failed.clone());
         let errors_to = self.reporter.clone();
         let metrics = Rc::new(DataflowMetrics::new(self.clock.clone()));
@@ -393,10 +415,12 @@ impl Plane {
             metrics: metrics.clone(),
             on_failure: Rc::new(move |error| {
                 failed_flag.set(true);
-                reporter(Report::Failed { object, error });
+                reporter(Report::Failed { object: failed_id.get(), error });
             }),
             on_error: spec.plan.options.on_error,
-            on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
+            on_row_errors: Rc::new(move |errors| {
+                errors_to(Report::RowErrors { object: errors_id.get(), errors });
+            }),
             backlog: Rc::default(),
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
@@ -429,6 +453,7 @@ impl Plane {
             DataflowResult::Materialize => None,
         };
         let dataflow = Dataflow {
+            id,
             index,
             probe: assembled.probe,
             hub,
@@ -484,6 +509,34 @@ impl Plane {
         if let Some(watermark) = self.hub_of(object)?.borrow().watermark() {
             inbox.borrow_mut().push_watermark(spec.as_of, watermark);
         }
+        Ok(())
+    }
+
+    /// Lets two views change places, and gives those who read the first what the second has more
+    /// and less.
+    fn swap(&mut self, swap: &SwapDataflows) -> Result<()> {
+        let SwapDataflows { view, by, columns, epoch } = swap;
+        let (Some(Entry::Dataflow(old)), Some(Entry::Dataflow(new))) =
+            (self.entries.remove(view), self.entries.remove(by))
+        else {
+            return Err(Error::internal("only views are swapped"));
+        };
+        if let (Some(before), Some(now)) = (&old.published, &new.published) {
+            // Every closed epoch is computed, so it has what is asked for.
+            before.borrow_mut().serve(|_| true);
+            let (before, now) = (before.borrow_mut().snapshot(), now.borrow_mut().snapshot());
+            new.hub.borrow_mut().take_over(
+                &mut old.hub.borrow_mut(),
+                *epoch,
+                columns,
+                &before,
+                &now,
+            )?;
+        }
+        old.id.set(*by);
+        new.id.set(*view);
+        self.entries.insert(*view, Entry::Dataflow(new));
+        self.entries.insert(*by, Entry::Dataflow(old));
         Ok(())
     }
 
