@@ -114,15 +114,15 @@ fn with_growth(catalog: &Catalog, plan: &Plan, mut text: String) -> String {
     text
 }
 
-/// Whether rows of an object never stop coming, and never go.
+/// Whether rows of an object never stop coming, and never go. A table keeps its rows itself: what
+/// is kept for it is in proportion to it.
 fn endless(catalog: &Catalog, object: ObjectId) -> Option<Endless> {
     let object: &Object = catalog.get(object)?;
     let watermark = match &object.kind {
         ObjectKind::Source(source) if !source.bounded => &source.watermark,
-        ObjectKind::Table(table) if table.append_only => &table.watermark,
         _ => return None,
     };
-    debug_assert!(matches!(noun_of(object), Noun::Source | Noun::Table));
+    debug_assert!(noun_of(object) == Noun::Source);
     let watermark = watermark.as_ref().map(|watermark| watermark.column.clone());
     Some(Endless { name: object.name.name.clone(), watermark })
 }

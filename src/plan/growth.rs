@@ -1,9 +1,8 @@
 //! What grows without bound: operators that keep something for rows that never stop coming.
 //!
-//! A scan is endless if its object only ever gets rows and does not end (a source without end, an
-//! APPEND ONLY table); what goes through it without being summed up is endless, too. An operator
-//! that keeps rows or groups of such an input grows for as long as rows come. A table that also
-//! loses rows is not endless: what is kept for it is in proportion to it.
+//! A scan is endless if its object only ever gets rows and does not end (a source without end); what goes through it without being summed up is endless, too. An operator
+//! that keeps rows or groups of such an input grows for as long as rows come. A table is
+//! not endless: it keeps its rows itself, and what is kept for it is in proportion to it.
 
 use crate::plan::explain::describe;
 use crate::plan::node::{Aggregate, Join, JoinKind, Node, Phase, Plan, TopN};
