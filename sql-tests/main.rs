@@ -11,7 +11,9 @@ mod documents;
 mod durability;
 mod fairness;
 mod functions;
+mod nexmark;
 mod oracle;
+mod tpch;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;

@@ -11,7 +11,8 @@
 //! | `figures.rs` | what operators have done and hold |
 //! | `event_time.rs` | watermarks and late rows |
 //! | `swap.rs` | a materialized view gets its new definition |
-//! | `durable.rs` | the log, who waits for it, and checkpoints |
+//! | `durable.rs` | the log, and who waits for it |
+//! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +25,10 @@ use arrow::datatypes::Field;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+pub use self::checkpoints::CheckpointFact;
+use self::checkpoints::{Checkpoints, ViewMark};
 use self::definitions::{Step, StepInLog};
-use self::durable::{Durable, StorageEvent};
+use self::durable::{Durable, SavepointJob, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
 use self::event_time::PendingWatermarks;
 use self::figures::PendingFigures;
@@ -47,13 +50,18 @@ use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
+use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Node, Plan, SourceSpec};
+use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
+use crate::storage::manifest::SourcePlace;
+use crate::storage::savepoint::{self, Savepoint};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime, Watermark};
 
+mod checkpoints;
 mod definitions;
 mod durable;
 mod event_time;
@@ -296,11 +304,9 @@ enum Request {
         install: Install,
         reply: Reply<ObjectId>,
     },
-    /// Builds the dataflow of a view that is in the catalog already.
+    /// Builds the dataflows of views that are in the catalog already.
     Restore {
-        object: Arc<Object>,
-        plan: Plan,
-        reply: Reply<ObjectId>,
+        views: Vec<(Arc<Object>, Plan, Reply<ObjectId>)>,
     },
     /// The object is in the catalog, and cannot be built.
     RestoreFailed {
@@ -310,6 +316,10 @@ enum Request {
     Checkpoint {
         reply: Reply<()>,
     },
+    Checkpoints {
+        reply: oneshot::Sender<Vec<CheckpointFact>>,
+    },
+    Savepoint(SavepointJob),
     Apply {
         changes: Vec<Change>,
         reply: Reply<()>,
@@ -413,52 +423,54 @@ impl Coordinator {
     /// When a thread cannot be started.
     pub fn start(config: CoordinatorConfig, clock: Clock) -> Result<Coordinator> {
         let ground = GroundState { next_id: 1, ..GroundState::default() };
-        Coordinator::start_from(config, clock, ground, Vec::new(), None)
+        let start = StartState { ground, ..StartState::default() };
+        Coordinator::start_from(config, clock, start, None).map(|(coordinator, _)| coordinator)
     }
 
-    /// Starts over what a storage has: tables are there when this returns, and so are `sources`;
-    /// views are restored one by one.
+    /// Starts over what a storage has: tables and sources are there when this returns. Views that
+    /// begin with their stored state tell when they have it, the others are restored one by one.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start_from(
         config: CoordinatorConfig,
         clock: Clock,
-        ground: GroundState,
-        sources: Vec<(SourceSpec, Arc<dyn Source>)>,
+        start: StartState,
         durable: Option<DurableStart>,
-    ) -> Result<Coordinator> {
+    ) -> Result<(Coordinator, Vec<RestoredAnswer>)> {
         let (requests, from_clients) = unbounded();
         let (reports, from_workers) = bounded(REPORTS_MAX);
         let (storage_events, from_storage) = unbounded();
         let workers = Workers::start(
             config.workers,
-            ground.epoch,
+            start.ground.epoch,
             clock.clone(),
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
             }),
         )?;
-        let start = |start| Durable::start(start, storage_events.clone());
-        let durable = durable.map(start).transpose()?;
-        let catalog = Arc::new(RwLock::new(Arc::new(ground.catalog.clone())));
+        let open = |durable| Durable::start(durable, storage_events.clone());
+        let durable = durable.map(open).transpose()?;
+        let catalog = Arc::new(RwLock::new(Arc::new(start.ground.catalog.clone())));
         let (failure_sender, failure) = watch::channel(None);
         let mut state = State {
-            epochs: Epochs::new(workers.count(), ground.epoch, config.epoch_interval_max),
+            epochs: Epochs::new(workers.count(), start.ground.epoch, config.epoch_interval_max),
             durable,
             failure: failure_sender,
             _storage_events: storage_events,
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
-        state.lay_ground(ground, sources);
+        let restored = state.lay_ground(start);
         let queues = Queues { from_clients, from_workers, from_storage };
         let thread = std::thread::Builder::new()
             .name("coordinator".into())
             .spawn(move || state.run(queues))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
         let places = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Ok(Coordinator { requests, places, catalog, thread, config, failure, early: false })
+        let coordinator =
+            Coordinator { requests, places, catalog, thread, config, failure, early: false };
+        Ok((coordinator, restored))
     }
 
     /// Ends the workers and the thread, and waits for them. Every later call fails.
@@ -549,13 +561,19 @@ impl Coordinator {
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
-    /// Builds the dataflow of a materialized view that is in the catalog already; when this
-    /// returns, it has its content.
-    ///
-    /// # Errors
-    /// When it cannot be built; then reading it gives that error.
-    pub async fn restore_view(&self, object: Arc<Object>, plan: Plan) -> Result<ObjectId> {
-        self.ask(|reply| Request::Restore { object, plan, reply }).await?
+    /// Builds the dataflows of materialized views that are in the catalog already, those that are
+    /// read by others first; each tells when it has its content. One that cannot be built gives
+    /// the error when it is read.
+    pub fn restore_views(&self, views: Vec<(Arc<Object>, Plan)>) -> Vec<RestoredAnswer> {
+        let (mut answers, mut asked) = (Vec::new(), Vec::new());
+        for (object, plan) in views {
+            let (reply, answer) = oneshot::channel();
+            answers.push((object.id, answer));
+            asked.push((object, plan, reply));
+        }
+        // The coordinator has gone only when the server stops; then the answers say so.
+        let _ = self.requests.send(Request::Restore { views: asked });
+        answers
     }
 
     /// Says why an object of the catalog cannot be read.
@@ -570,6 +588,45 @@ impl Coordinator {
     /// When the storage fails.
     pub async fn checkpoint(&self) -> Result<()> {
         self.ask(|reply| Request::Checkpoint { reply }).await?
+    }
+
+    /// Gives a name to a checkpoint of everything up to now.
+    ///
+    /// # Errors
+    /// SQLSTATE 42710 when the name is taken; others when the storage fails.
+    pub async fn create_savepoint(&self, name: &str, created_at_us: i64) -> Result<()> {
+        let name = name.to_owned();
+        if self.savepoints().await?.iter().any(|savepoint| savepoint.name == name) {
+            return Err(savepoint::exists(&name));
+        }
+        self.checkpoint().await?;
+        self.ask(|reply| Request::Savepoint(SavepointJob::Create { name, created_at_us, reply }))
+            .await?
+    }
+
+    /// Drops a savepoint.
+    ///
+    /// # Errors
+    /// SQLSTATE 42704 when there is none of that name; others when the storage fails.
+    pub async fn drop_savepoint(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.ask(|reply| Request::Savepoint(SavepointJob::Drop { name, reply })).await?
+    }
+
+    /// All savepoints, by name.
+    ///
+    /// # Errors
+    /// SQLSTATE 0A000 without a storage.
+    pub async fn savepoints(&self) -> Result<Vec<Savepoint>> {
+        self.ask(|reply| Request::Savepoint(SavepointJob::List { reply })).await?
+    }
+
+    /// The newest checkpoints of this run, newest first.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn checkpoints(&self) -> Result<Vec<CheckpointFact>> {
+        self.ask(|reply| Request::Checkpoints { reply }).await
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
@@ -727,6 +784,28 @@ fn stopping() -> Error {
     Error::external(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
 }
 
+/// What a coordinator starts over.
+#[derive(Default)]
+pub struct StartState {
+    pub ground: GroundState,
+    /// Sources, with the places that they were read to.
+    pub sources: Vec<(SourceSpec, Arc<dyn Source>, Option<Arc<SourcePlace>>)>,
+    /// Views that begin with their stored state, those that are read by others first.
+    pub views: Vec<RestoredView>,
+    /// The row errors as of then, as text.
+    pub errors: Option<String>,
+}
+
+/// A view with its stored state, which is of before the log's records.
+pub struct RestoredView {
+    pub object: Arc<Object>,
+    pub plan: Plan,
+    pub state: RestoredState,
+}
+
+/// Tells when a view has taken up its state.
+pub type RestoredAnswer = (ObjectId, oneshot::Receiver<Result<ObjectId>>);
+
 /// What runs in the data plane for one object.
 struct Running {
     /// Objects it reads.
@@ -759,6 +838,8 @@ struct NewDataflow {
     id: ObjectId,
     plan: Plan,
     purpose: Purpose,
+    /// The state that it begins with.
+    restore: Option<Arc<RestoredState>>,
 }
 
 enum Purpose {
@@ -805,6 +886,8 @@ enum Made {
 struct Hydrating {
     creation: Box<Creation>,
     made: Made,
+    /// It takes up its stored state.
+    restored: bool,
     reply: Reply<ObjectId>,
     workers_left: HashSet<usize>,
 }
@@ -868,6 +951,7 @@ struct State {
     reads_newer: bool,
     /// `None`: nothing outlives the process.
     durable: Option<Durable>,
+    checkpoints: Checkpoints,
     /// Why everything is refused.
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
@@ -924,6 +1008,7 @@ impl State {
             swapped: None,
             reads_newer: false,
             durable: None,
+            checkpoints: Checkpoints::default(),
             halted: None,
             failure: watch::Sender::new(None),
             _storage_events: unbounded().0,
@@ -932,19 +1017,51 @@ impl State {
     }
 
     /// Sets up what was there before the server started.
-    fn lay_ground(&mut self, ground: GroundState, sources: Vec<(SourceSpec, Arc<dyn Source>)>) {
+    fn lay_ground(&mut self, start: StartState) -> Vec<RestoredAnswer> {
+        let StartState { ground, sources, views, errors } = start;
         self.next_id = ground.next_id.max(1);
         for (id, table) in ground.tables {
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
         }
-        for (spec, source) in sources {
-            self.install_source(spec, source);
+        for (spec, source, place) in sources {
+            self.install_source(spec, source, place);
+        }
+        if let Some(text) = errors {
+            let kept = |object: ObjectId| {
+                self.running.contains_key(&object) || views.iter().any(|v| v.object.id == object)
+            };
+            if let Err(error) = self.errors.load(&text, kept) {
+                tracing::error!(%error, "the row errors of before the start are lost");
+            }
+        }
+        // What the log brought comes to the views as the first epoch, all of them together.
+        if !views.is_empty() {
+            for (table, changes) in &ground.changed {
+                let Some(changes) = changes else { continue };
+                if !changes.is_empty() {
+                    self.changes.insert(*table, changes.clone());
+                    self.epochs.touch(self.clock.elapsed());
+                }
+            }
         }
         if let Some(durable) = &mut self.durable {
             durable.replayed(ground.changed, ground.catalog_changed);
         }
+        views.into_iter().map(|view| self.install_restored(view)).collect()
+    }
+
+    fn install_restored(&mut self, view: RestoredView) -> RestoredAnswer {
+        let RestoredView { object, plan, state } = view;
+        let (reply, answer) = oneshot::channel();
+        let id = object.id;
+        let object = object.as_ref().clone();
+        let (definer, replaces) = (None, None);
+        let creation = Box::new(Creation { object, definer, replaces, in_place: false });
+        let purpose = Purpose::View { creation, made: Made::Before, reply };
+        self.install(NewDataflow { id, plan, purpose, restore: Some(Arc::new(state)) });
+        (id, answer)
     }
 
     fn now(&self) -> Moment {
@@ -986,13 +1103,18 @@ impl State {
     fn handle_request(&mut self, request: Request) {
         match request {
             Request::Create { creation, install, reply } => self.create(creation, install, reply),
-            Request::Restore { object, plan, reply } => {
-                let id = object.id;
-                let object = object.as_ref().clone();
-                let creation =
-                    Box::new(Creation { object, definer: None, replaces: None, in_place: false });
-                let purpose = Purpose::View { creation, made: Made::Before, reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+            Request::Restore { views } => {
+                // All of them begin in the same epoch, so that they may read each other.
+                for (object, plan, reply) in views {
+                    let id = object.id;
+                    let object = object.as_ref().clone();
+                    let (definer, replaces) = (None, None);
+                    let creation =
+                        Box::new(Creation { object, definer, replaces, in_place: false });
+                    let purpose = Purpose::View { creation, made: Made::Before, reply };
+                    let restore = None;
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
+                }
             }
             Request::RestoreFailed { object, error } => self.add_failed(&object, error),
             Request::Apply { changes, reply } => {
@@ -1000,6 +1122,8 @@ impl State {
                 self.run_steps();
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
+            Request::Savepoint(job) => self.savepoint_job(job),
+            Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
                 let _ = reply.send(self.pin(&objects));
@@ -1027,7 +1151,8 @@ impl State {
             Request::Subscribe { plan, reply } => {
                 let id = self.new_id();
                 let purpose = Purpose::Subscription { reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                let restore = None;
+                self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
             }
             Request::Unsubscribe(id) => self.drop_running(id),
             Request::Flush { reply } => self.flushes.push(PendingFlush { target: None, reply }),
@@ -1080,13 +1205,15 @@ impl State {
                 self.figures_arrived(request, worker, figures);
             }
             Report::Failed { object, error } => self.failed(object, error),
-            Report::RowErrors { object, errors } => {
+            Report::RowErrors { object, epoch, errors } => {
                 // What has gone leaves no record.
                 if self.running.contains_key(&object) {
                     let name = self.object_name(object);
+                    self.checkpoints.row_errors(object, &name, epoch, &errors);
                     self.errors.record(object, &name, errors, self.clock.now());
                 }
             }
+            part @ (Report::Places { .. } | Report::State { .. }) => self.checkpoint_part(part),
         }
     }
 
@@ -1164,6 +1291,13 @@ impl State {
 
     /// Closes the open epoch. `admit`: let sources into the next one.
     fn close_epoch(&mut self, admit: bool) {
+        self.close_epoch_for(admit, false);
+    }
+
+    /// The same; with `checkpoint`, the sources tell where they are at its end, and views that have
+    /// changed hand over their state. Gives the views that belong into the checkpoint, and whether
+    /// each has changed.
+    fn close_epoch_for(&mut self, admit: bool, checkpoint: bool) -> BTreeMap<ObjectId, bool> {
         let changes = std::mem::take(&mut self.changes);
         let now = self.now();
         let watermarks = self.watermarks.announce(now);
@@ -1174,7 +1308,6 @@ impl State {
         let mut affected = self.dependants(&touched);
         // It has the epoch in which it came to be the view.
         affected.extend(self.swapped.take().filter(|view| !affected.contains(view)));
-        let affected = Arc::new(affected);
         let epoch = self.epochs.open();
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
@@ -1182,8 +1315,18 @@ impl State {
             {
                 *last_affected = epoch;
                 *snapshot = None;
+                self.checkpoints.views_changed = true;
             }
         }
+        // Asked only now: this epoch, too, may have changed them.
+        let views = if checkpoint { self.views_to_keep() } else { BTreeMap::new() };
+        let changed = views.iter().filter(|(_, changed)| **changed).map(|(view, _)| *view);
+        let changed: Vec<ObjectId> = changed.collect();
+        affected.extend(&changed);
+        affected.sort_unstable();
+        affected.dedup();
+        let checkpoint = checkpoint.then_some(changed);
+        let affected = Arc::new(affected);
         self.admitted = if admit { self.ready.iter().copied().collect() } else { BTreeSet::new() };
         self.admitted.retain(|source| !is_paused(&self.hydrating, &self.running, *source));
         if admit {
@@ -1201,9 +1344,11 @@ impl State {
             changes,
             affected,
             admitted,
+            checkpoint,
             watermarks,
         })));
         self.epochs.close(now, moves);
+        views
     }
 
     /// The dataflows that read any of `roots`, directly or through others.
@@ -1271,7 +1416,8 @@ impl State {
                 Ok(()) => {
                     let id = creation.object.id;
                     let purpose = Purpose::View { creation, made: Made::Now, reply };
-                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                    let restore = None;
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
@@ -1393,6 +1539,7 @@ impl State {
             return;
         }
         self.errors.forget(id);
+        self.checkpoint_without(id);
         self.tables.remove(&id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -1454,12 +1601,17 @@ impl State {
     }
 
     fn install(&mut self, new: NewDataflow) {
-        let NewDataflow { id, plan, purpose } = new;
+        let NewDataflow { id, plan, purpose, restore } = new;
         let reads = plan.root.scanned_objects();
+        self.reads_newer |= reads.iter().any(|read| *read > id);
         let gone = reads.iter().any(|read| !self.running.contains_key(read))
             || !self.has_columns(&plan.root);
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
-        let table_contents = self.table_shares(&reads);
+        let table_contents = match &restore {
+            None => self.table_shares(&reads),
+            // It has seen them.
+            Some(_) => Ok(HashMap::new()),
+        };
         let error = match (gone, failed, &table_contents) {
             (true, _, _) => Some(dependency_gone("view")),
             (_, Some(error), _) => Some(error),
@@ -1487,7 +1639,16 @@ impl State {
             Purpose::View { creation, made, reply } => {
                 let name = creation.object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
-                self.hydrating.insert(id, Hydrating { creation, made, reply, workers_left });
+                let restored = restore.is_some();
+                let hydrating = Hydrating { creation, made, restored, reply, workers_left };
+                self.hydrating.insert(id, hydrating);
+                let mark = ViewMark {
+                    fingerprint: fingerprint(&plan),
+                    checkpointed: restored.then_some(as_of),
+                    based: false,
+                };
+                self.checkpoints.views.insert(id, mark);
+                self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 (name, kind, DataflowResult::Materialize)
             }
@@ -1512,7 +1673,7 @@ impl State {
         let plan = Arc::new(plan);
         let running = Running { reads, kind, failed: None, plan: Some(plan.clone()) };
         self.running.insert(id, running);
-        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents };
+        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents, restore };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }
 
@@ -1575,7 +1736,10 @@ impl State {
                 self.steps.push_back(Step::Publish { creation, reply });
                 self.run_steps();
             }
-            Made::Before => drop(reply.send(Ok(object))),
+            Made::Before => {
+                self.checkpoints.views_changed = true;
+                drop(reply.send(Ok(object)));
+            }
         }
     }
 
@@ -1600,6 +1764,7 @@ impl State {
                 sender.fail(error.clone());
                 self.drop_running(id);
             }
+            self.checkpoint_without(id);
             let waiting: Vec<u64> = self
                 .reads
                 .iter()

@@ -16,6 +16,7 @@
 //! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
 //! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
+//! | `savepoints.rs` | savepoints, and SHOW CHECKPOINTS |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
@@ -46,6 +47,7 @@ pub mod recovery;
 mod replace;
 mod rows;
 mod running;
+mod savepoints;
 pub mod settings;
 mod show;
 mod source_scan;

@@ -16,6 +16,7 @@ use crate::coordinator::ddl::{noun_of, schema_database, wrong_kind};
 use crate::coordinator::execute::{StatementPlan, text_schema};
 use crate::coordinator::explain::{analyze_of_definition, explained};
 use crate::coordinator::running::Running;
+use crate::coordinator::savepoints;
 use crate::coordinator::settings::{SettingKind, find};
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::FUNCTIONS;
@@ -24,7 +25,7 @@ use crate::sql::statement::{
     Explain, ExplainFormat, ExplainTarget, Name, Noun, Show, ShowList, ShowWithin, Statement,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::type_text;
 use crate::types::text::quote::quote_ident;
 
 /// The column of EXPLAIN.
@@ -47,6 +48,7 @@ pub(super) fn columns_schema() -> SchemaRef {
 /// The columns of a SHOW.
 pub(super) fn show_schema(show: &Show) -> SchemaRef {
     match show {
+        Show::List { what, .. } if savepoints::lists(*what) => savepoints::schema(*what),
         Show::List { what, .. } => text_schema(match what {
             ShowList::Sources => &["name", "connector"],
             ShowList::Indexes => &["name", "on", "definition"],
@@ -168,7 +170,8 @@ impl Connection {
                     _ => None,
                 })
                 .collect(),
-            ShowList::Sinks | ShowList::Savepoints => Vec::new(),
+            // Those that ask the coordinator stand in `savepoints.rs`.
+            ShowList::Sinks | ShowList::Savepoints | ShowList::Checkpoints => Vec::new(),
             ShowList::Indexes => self
                 .relations_within(context, within)?
                 .iter()
@@ -368,7 +371,7 @@ fn watermark(object: &Object) -> Option<Vec<Option<String>>> {
 }
 
 /// Keeps the rows whose first column is LIKE the pattern.
-fn retain_like(rows: &mut Vec<Vec<Option<String>>>, pattern: &str) -> Result<()> {
+pub(super) fn retain_like(rows: &mut Vec<Vec<Option<String>>>, pattern: &str) -> Result<()> {
     let names = StringArray::from_iter(rows.iter().map(|row| row[0].as_deref()));
     let pattern = Scalar::new(StringArray::from(vec![pattern]));
     let keep: BooleanArray = compute::like(&names, &pattern)?;
@@ -389,7 +392,7 @@ fn describe(context: &PlanContext, object: &Object, like: Option<&str>) -> Resul
         .filter_map(|name| object.column(name[0].as_deref()?).map(|(index, _)| index))
         .collect();
     let fields: Vec<&Field> = kept.iter().map(|index| object.schema.field(*index)).collect();
-    let types = fields.iter().map(|f| SqlType::of_field(f).map(|t| t.to_string()));
+    let types = fields.iter().map(|field| type_text(field));
     let key: &[usize] = match &object.kind {
         ObjectKind::Table(table) => &table.primary_key,
         _ => &[],

@@ -56,7 +56,10 @@ fn find<'plan>(
             ("every distinct row", "of the rows that are made distinct")
         }
         Node::Aggregate(_) => ("a row for every group", "in GROUP BY, or of the grouped rows"),
-        Node::Join(_) => ("every row", "of both inputs, compared with each other"),
+        Node::Join(_) | Node::AsofJoin(_) => {
+            ("every row", "of both inputs, compared with each other")
+        }
+        Node::Session(_) => ("every row", "of the rows that make the sessions"),
         Node::TopN(TopN { partition, limit: Some(_), input, .. })
             if partition.is_empty() && input.input.append_only() =>
         {

@@ -12,6 +12,7 @@
 //! | `operators.rs` | the operators of a plan and their numbers |
 //! | `growth.rs` | what keeps growing for as long as rows come |
 //! | `explain.rs` | a plan as text, golden-tested |
+//! | `fingerprint.rs` | a text that says whether stored state fits a plan |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
 //! edge, never a node; a plan never names a connector object, only its options.
@@ -20,6 +21,7 @@ mod errors;
 pub mod event_time;
 pub mod explain;
 pub mod expr;
+pub mod fingerprint;
 pub mod growth;
 pub mod node;
 pub mod null_on_error;

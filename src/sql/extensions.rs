@@ -16,13 +16,19 @@
 //! | `a ISNULL` | `a IS NULL` |
 //! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
+//! | `OVER (PARTITION BY k ... EXCLUDE TIES)` | `OVER (PARTITION BY "frame exclusion"('TIES'), k ...)` |
+//! | `a ASOF JOIN b ON c` | `a JOIN b ON asof_condition() AND c` |
+//! | `a ASOF JOIN b MATCH_CONDITION (m) ON c` | `a JOIN b ON asof_condition() AND (m) AND c` |
 //! | `EMIT ...` | a token at which a query ends |
 //!
 //! HOP and CUMULATE are as TUMBLE. What has no planner yet is refused here, with its position:
-//! MATCH_RECOGNIZE, ASOF JOIN, `FOR SYSTEM_TIME AS OF`, other EXCLUDE clauses.
+//! MATCH_RECOGNIZE. `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
 
-use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
 
+use crate::functions::scalar::windows::ASOF_CONDITION;
+use crate::sql::exclude::MARKER;
 use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
 use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
@@ -106,6 +112,14 @@ impl Rewriter<'_> {
                 None => self.window_function(from, to)?,
                 found => found,
             };
+            let next = match next {
+                None => self.asof_join(from, to)?,
+                found => found,
+            };
+            let next = match next {
+                None => self.excluding_window(from, to)?,
+                found => found,
+            };
             from = match next {
                 Some(next) => next,
                 None => self.one(from),
@@ -175,6 +189,49 @@ impl Rewriter<'_> {
         Ok(Some(outer + 1))
     }
 
+    /// The brackets of a window whose frame ends with EXCLUDE; gives the index behind them.
+    fn excluding_window(&mut self, at: usize, to: usize) -> Result<Option<usize>> {
+        let opens = ["OVER", "AS"].iter().any(|word| self.word_before(at, word));
+        let Some(close) = self.close_of(at).filter(|close| opens && *close < to) else {
+            return Ok(None);
+        };
+        let found = [&["CURRENT", "ROW"][..], &["GROUP"], &["TIES"]].iter().find_map(|words| {
+            let exclude = close.checked_sub(words.len() + 1)?;
+            let there = exclude > at
+                && self.words_at(exclude, &["EXCLUDE"])
+                && self.words_at(exclude + 1, words)
+                && self.ends_frame(exclude);
+            there.then(|| (exclude, words.join(" ")))
+        });
+        let Some((exclude, name)) = found else { return Ok(None) };
+        let partitions = self.words_at(at + 1, &["PARTITION", "BY"]);
+        let begins = ["ORDER", "ROWS", "RANGE", "GROUPS"];
+        if !partitions && !begins.iter().any(|word| self.words_at(at + 1, &[word])) {
+            return Err(Error::unsupported("EXCLUDE in a window that builds on another")
+                .hint("Write PARTITION BY and ORDER BY of the other window out.")
+                .position(self.position(exclude)));
+        }
+        let span = self.tokens[exclude].span;
+        let marker =
+            Word { value: MARKER.to_owned(), quote_style: Some('"'), keyword: Keyword::NoKeyword };
+        let mut tokens = vec![
+            word_token("PARTITION"),
+            word_token("BY"),
+            Token::Word(marker),
+            Token::LParen,
+            Token::SingleQuotedString(name),
+            Token::RParen,
+        ];
+        if partitions {
+            tokens.push(Token::Comma);
+        }
+        self.output.push(self.tokens[at].clone());
+        self.output.extend(tokens.into_iter().map(|token| TokenWithSpan { token, span }));
+        self.range(if partitions { at + 3 } else { at + 1 }, exclude)?;
+        self.output.push(self.tokens[close].clone());
+        Ok(Some(close + 1))
+    }
+
     /// A call of a window function that uses the long form; gives the index behind it.
     fn window_function(&mut self, at: usize, to: usize) -> Result<Option<usize>> {
         let function = WINDOW_FUNCTIONS.iter().find(|f| is_word(self.token(at), f.name));
@@ -209,6 +266,66 @@ impl Rewriter<'_> {
         }
         self.output.push(self.tokens[close].clone());
         Ok(Some(close + 1))
+    }
+
+    /// `ASOF [LEFT [OUTER] | INNER] JOIN table [MATCH_CONDITION (...)] [ON ...]` up to where its
+    /// condition begins; gives the index there.
+    fn asof_join(&mut self, at: usize, to: usize) -> Result<Option<usize>> {
+        if !self.begins_asof_join(at) {
+            return Ok(None);
+        }
+        // The condition of this join, outside of parentheses.
+        let mut clause = at + 1;
+        while clause < to && !self.begins_join_condition(clause) {
+            clause = self.close_of(clause).unwrap_or(clause) + 1;
+        }
+        if clause >= to {
+            return Err(self.wrong_asof_join("ASOF JOIN needs a condition", at));
+        }
+        if self.words_at(clause, &["USING"]) {
+            return Err(self.wrong_asof_join("ASOF JOIN takes no USING", clause));
+        }
+        self.range(at + 1, clause)?;
+        let span = self.tokens[clause].span;
+        let mut marked = vec![word_token("ON"), word_token(ASOF_CONDITION)];
+        marked.extend([Token::LParen, Token::RParen, word_token("AND")]);
+        self.output.extend(marked.into_iter().map(|token| TokenWithSpan { token, span }));
+        if self.words_at(clause, &["ON"]) {
+            return Ok(Some(clause + 1));
+        }
+        let Some(close) = self.close_of(clause + 1).filter(|close| *close < to) else {
+            return Err(self.wrong_asof_join("MATCH_CONDITION needs parentheses", clause));
+        };
+        self.output.push(self.tokens[clause + 1].clone());
+        self.range(clause + 2, close)?;
+        self.output.push(self.tokens[close].clone());
+        if self.words_at(close + 1, &["USING"]) {
+            return Err(Error::unsupported("USING behind MATCH_CONDITION")
+                .hint("Write ON a.key = b.key.")
+                .position(self.position(close + 1)));
+        }
+        if close + 1 < to && self.words_at(close + 1, &["ON"]) {
+            let span = self.tokens[close + 1].span;
+            self.output.push(TokenWithSpan { token: word_token("AND"), span });
+            return Ok(Some(close + 2));
+        }
+        Ok(Some(close + 1))
+    }
+
+    fn wrong_asof_join(&self, what: &str, at: usize) -> Error {
+        Error::user(SqlState::SYNTAX_ERROR, what)
+            .hint("Write ASOF JOIN b ON a.key = b.key AND a.time >= b.time.")
+            .position(self.position(at))
+    }
+
+    fn begins_asof_join(&self, at: usize) -> bool {
+        [["ASOF", "JOIN"].as_slice(), &["ASOF", "LEFT"], &["ASOF", "INNER"]]
+            .iter()
+            .any(|words| self.words_at(at, words))
+    }
+
+    fn begins_join_condition(&self, at: usize) -> bool {
+        ["ON", "USING", "MATCH_CONDITION"].iter().any(|word| self.words_at(at, &[word]))
     }
 
     /// Splits at the commas between two indices.
@@ -321,32 +438,12 @@ impl Rewriter<'_> {
         let unsupported = |what: &str, hint: &str| {
             Err(Error::unsupported(what).hint(hint).position(self.position(at)))
         };
-        if self.words_at(at, &["FOR", "SYSTEM_TIME", "AS", "OF"]) {
-            return unsupported(
-                "FOR SYSTEM_TIME AS OF",
-                "An ordinary join follows every change of the table.",
-            );
-        }
-        let asof = self.words_at(at, &["ASOF"])
-            && ["JOIN", "LEFT", "INNER"].iter().any(|word| is_word(self.token(at + 1), word));
-        if asof {
-            return unsupported(
-                "ASOF JOIN",
-                "Join on <= and keep the latest match with DISTINCT ON.",
-            );
-        }
         self.function_clause(at)?;
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
             return unsupported(
                 "MATCH_RECOGNIZE",
                 "Window functions such as lag() can express simple patterns.",
             );
-        }
-        let frame = ["CURRENT", "GROUP", "TIES"]
-            .iter()
-            .any(|word| self.words_at(at, &["EXCLUDE"]) && is_word(self.token(at + 1), word));
-        if frame && self.ends_frame(at) {
-            return unsupported("EXCLUDE in a window frame", "Leave EXCLUDE out.");
         }
         Ok(())
     }

@@ -4,13 +4,18 @@
 //! |---|---|
 //! | `types.rs` | names of types and identifiers, as Postgres reads them |
 //! | `rewrite.rs` | Postgres's meaning of a syntax tree in the words that DataFusion plans |
+//! | `windows.rs` | TUMBLE, HOP, CUMULATE and SESSION, said in plain SQL |
+//! | `system_time.rs` | FOR SYSTEM_TIME AS OF becomes a part of its join's condition |
+//! | `asof.rs` | ASOF and temporal joins as a node of the logical plan, and in a batch |
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
 //! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
+//! | `exclude.rs` | EXCLUDE in window frames |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
@@ -33,6 +38,7 @@
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
 pub mod aggregates;
+mod asof;
 mod assign;
 mod bags;
 pub mod bind;
@@ -40,9 +46,11 @@ mod catalog_query;
 pub mod coerce;
 pub mod dml;
 pub mod errors;
+mod exclude;
 pub mod expressions;
 pub mod functions;
 pub mod lateral;
+mod limited;
 pub mod lower;
 pub mod operators;
 pub mod optimize;
@@ -53,10 +61,12 @@ pub mod rewrite;
 pub mod schema;
 mod subquery;
 pub mod system_functions;
+mod system_time;
 
 mod extensions;
 pub mod statement;
 pub mod types;
+mod windows;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@
 //! 3. `current_date` and its kin are written with `now()`; AT TIME ZONE is `timezone(zone, time)`.
 //! 4. `pg_catalog.` in front of functions and types, COLLATE "default" and `OPERATOR(...)` go.
 //! 5. FETCH FIRST n ROWS ONLY is LIMIT n; a row comparison is a conjunction.
-//! 6. A parameter under a cast, in LIMIT or as a bare select item takes its type from there.
+//! 6. Windows of event time are plain SQL (`sql::windows`).
+//! 7. A parameter under a cast, in LIMIT or as a bare select item takes its type from there.
 
 use std::ops::ControlFlow;
 
@@ -22,17 +23,23 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::functions::scalar::char::AS_CHAR;
+use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
-use crate::sql::parse::types::length_chars_max;
+use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::names::name_columns;
 use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_function,
     unnest_series,
 };
+use crate::sql::system_time::rewrite_system_time;
 use crate::sql::types::sql_type_of;
+use crate::sql::windows::{
+    expand_group_window, expand_group_window_of_select, expand_window_function,
+};
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 pub mod names;
 mod tables;
@@ -91,7 +98,7 @@ impl VisitorMut for Rewriter {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        flow(self.rewrite_limit(query))
+        flow(expand_group_window(query).and_then(|()| self.rewrite_limit(query)))
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
@@ -104,7 +111,7 @@ impl VisitorMut for Rewriter {
         unnest_series(factor);
         number_elements(factor);
         select_function(factor);
-        ControlFlow::Continue(())
+        flow(expand_window_function(factor))
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -116,6 +123,8 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         flow(reject_windows(select.selection.as_ref(), "WHERE").and_then(|()| {
             reject_windows(select.having.as_ref(), "HAVING")?;
+            expand_group_window_of_select(select)?;
+            rewrite_system_time(select)?;
             name_columns(select)
         }))
     }
@@ -152,7 +161,7 @@ fn flow(result: Result<()>) -> ControlFlow<Error> {
 }
 
 impl Rewriter {
-    /// Steps 5 and 6 of a query's LIMIT and FETCH.
+    /// Steps 5 and 7 of a query's LIMIT and FETCH.
     fn rewrite_limit(&mut self, query: &mut Query) -> Result<()> {
         if let Some(fetch) = query.fetch.take() {
             if fetch.percent {
@@ -450,10 +459,22 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = inner;
         }
         Expr::Cast { expr: inner, data_type, .. } => {
-            if let Some(length) = length_chars_max(data_type) {
-                // An explicit cast to varchar(n) cuts, as in Postgres.
-                let text = std::mem::replace(&mut **inner, null());
-                *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
+            // An explicit cast to varchar(n) or char(n) cuts, as in Postgres.
+            let inner = &mut **inner;
+            match modifier(data_type) {
+                Some(Modifier::Varchar(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call("left", vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Char(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call(AS_CHAR, vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Fraction(digits)) => {
+                    let time = cast(std::mem::replace(inner, null()), data_type.clone());
+                    *expr = call(ROUND_TIME, vec![time, integer(digits.unsigned_abs())]);
+                }
+                None => {}
             }
         }
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
@@ -468,6 +489,7 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             if let Some(WindowType::WindowSpec(window)) = &mut function.over {
                 plain_frame(window);
             }
+            drop_constant_order(function);
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
@@ -548,6 +570,18 @@ fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -
     *pattern = text;
     *escape_char = None;
     Ok(())
+}
+
+/// `array_agg(a ORDER BY 1)`: a constant orders nothing, and is no place in a select list.
+fn drop_constant_order(function: &mut ast::Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    list.clauses.retain_mut(|clause| match clause {
+        ast::FunctionArgumentClause::OrderBy(items) => {
+            items.retain(|item| as_integer(&item.expr).is_none());
+            !items.is_empty()
+        }
+        _ => true,
+    });
 }
 
 /// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
@@ -900,7 +934,8 @@ fn cast(expr: Expr, data_type: DataType) -> Expr {
     }
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+/// A call of a function by name.
+pub fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,

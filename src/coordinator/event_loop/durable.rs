@@ -1,5 +1,4 @@
-//! The coordinator's side of the storage: what is in the log, who waits for it, and when a
-//! checkpoint is due.
+//! The coordinator's side of the storage: what is in the log, and who waits for it.
 //!
 //! 1. A write is applied in memory, appended to the log and told to the dataflows; its answer
 //!    waits until its record is durable ([`State::hold`]). `synchronous_commit = off` does not
@@ -13,7 +12,7 @@
 //!
 //! Without a storage (`memory://`) everything is as good as durable at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,11 +20,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Pinned, Reply, Request, RunningKind, State};
 use crate::catalog::snapshot::Change;
-use crate::catalog::stored::{catalog_to_text, change_to_text};
+use crate::catalog::stored::change_to_text;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::subscription::Gate;
-use crate::storage::checkpoint::{Checkpointer, Cut, TableCut, Written};
+use crate::storage::checkpoint::{Checkpointer, Cut, Written};
 use crate::storage::log::{Entry, Log, LogEvent, Record};
+use crate::storage::savepoint::Savepoint;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -37,25 +37,31 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const EARLY_BYTES_MAX: usize = 64 << 20;
 /// Changes of a table kept for its next delta file; beyond that it gets a new base.
 const DELTA_BYTES_MAX: usize = 256 << 20;
+/// The first and the longest pause before a checkpoint is written again.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 /// SQLSTATE statement_completion_unknown of the standard.
 const COMPLETION_UNKNOWN: SqlState = SqlState("40003");
 
 /// What the storage tells the coordinator.
 pub(super) enum StorageEvent {
     Log(LogEvent),
+    /// A cut is durable, or another server has the storage.
     Checkpoint(Result<Written>),
+    /// A cut could not be written, and is tried again.
+    CheckpointFailing(Error),
     /// Another server has claimed the storage.
     Superseded(Error),
 }
 
 /// A storage that is open.
 pub(super) struct Durable {
-    log: Log,
+    pub(super) log: Log,
     /// To the task that writes checkpoints.
-    cuts: mpsc::UnboundedSender<Cut>,
-    interval: Duration,
+    pub(super) jobs: mpsc::UnboundedSender<Job>,
+    pub(super) interval: Duration,
     /// The last record that was appended, and the last that is durable.
-    appended: u64,
+    pub(super) appended: u64,
     durable: u64,
     /// Records on their way, with their epochs.
     on_the_way: VecDeque<(u64, Epoch)>,
@@ -67,27 +73,69 @@ pub(super) struct Durable {
     /// The log's last failure; `None` while it works.
     failing: Option<Error>,
     /// What the next checkpoint has to write.
-    changed: BTreeMap<ObjectId, Changed>,
-    catalog_changed: bool,
+    pub(super) changed: BTreeMap<ObjectId, Changed>,
+    pub(super) catalog_changed: bool,
     /// Rows of sources as in the last cut.
-    sources: BTreeMap<u64, u64>,
-    /// Tables and catalog of the checkpoint that is being written.
-    writing: Option<Writing>,
-    next_checkpoint: Moment,
+    pub(super) sources: BTreeMap<u64, u64>,
+    pub(super) next_checkpoint: Moment,
     /// Who waits for a checkpoint that begins after now.
-    wanted: Vec<Reply<()>>,
+    pub(super) wanted: Vec<Reply<()>>,
+}
+
+/// What the task of checkpoints does.
+pub(super) enum Job {
+    Cut(Box<Cut>),
+    Savepoint(SavepointJob),
+}
+
+/// What is asked of savepoints.
+pub(super) enum SavepointJob {
+    /// Names the newest checkpoint.
+    Create {
+        name: String,
+        created_at_us: i64,
+        reply: Reply<()>,
+    },
+    Drop {
+        name: String,
+        reply: Reply<()>,
+    },
+    List {
+        reply: Reply<Vec<Savepoint>>,
+    },
+}
+
+impl SavepointJob {
+    pub(super) fn refuse(self, error: Error) {
+        // The client may have gone.
+        match self {
+            SavepointJob::Create { reply, .. } | SavepointJob::Drop { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
+            SavepointJob::List { reply } => drop(reply.send(Err(error))),
+        }
+    }
+
+    async fn run(self, checkpointer: &mut Checkpointer) {
+        // The client may have gone.
+        match self {
+            SavepointJob::Create { name, created_at_us, reply } => {
+                drop(reply.send(checkpointer.create_savepoint(&name, created_at_us).await));
+            }
+            SavepointJob::Drop { name, reply } => {
+                drop(reply.send(checkpointer.drop_savepoint(&name).await));
+            }
+            SavepointJob::List { reply } => {
+                drop(reply.send(Ok(checkpointer.savepoints().values().cloned().collect())));
+            }
+        }
+    }
 }
 
 /// How a table's next file comes about.
-enum Changed {
+pub(super) enum Changed {
     Delta { bytes: usize, changes: Vec<ChangeBatch> },
     Base,
-}
-
-struct Writing {
-    tables: BTreeSet<ObjectId>,
-    catalog: bool,
-    waiting: Vec<Reply<()>>,
 }
 
 /// An answer that waits for the log.
@@ -121,15 +169,15 @@ impl Durable {
             // The coordinator has gone only when the server stops.
             let _ = log_events.send(StorageEvent::Log(event));
         }))?;
-        // One cut at a time, see `writing`.
-        let (cuts, queue) = mpsc::unbounded_channel();
+        // One cut at a time, see `checkpoints.rs`.
+        let (jobs, queue) = mpsc::unbounded_channel();
         let durable = log.durable();
         let checkpoints =
             run_checkpoints(start.checkpointer, queue, durable, start.checkpoint_interval, events);
         start.runtime.spawn(checkpoints);
         Ok(Durable {
             log,
-            cuts,
+            jobs,
             interval: start.checkpoint_interval,
             appended: start.sequence,
             durable: start.sequence,
@@ -141,7 +189,6 @@ impl Durable {
             changed: BTreeMap::new(),
             catalog_changed: false,
             sources: BTreeMap::new(),
-            writing: None,
             next_checkpoint: Moment::ZERO,
             wanted: Vec::new(),
         })
@@ -232,7 +279,7 @@ impl Drop for Durable {
 /// Writes cuts as they come, and looks after the claim in between.
 async fn run_checkpoints(
     mut checkpointer: Checkpointer,
-    mut cuts: mpsc::UnboundedReceiver<Cut>,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
     durable: tokio::sync::watch::Receiver<u64>,
     interval: Duration,
     events: crossbeam_channel::Sender<StorageEvent>,
@@ -240,10 +287,31 @@ async fn run_checkpoints(
     // Often enough that two servers on one storage do not go on beside each other for long.
     let look = interval.clamp(Duration::from_millis(200), Duration::from_secs(5));
     loop {
-        let event = match tokio::time::timeout(look, cuts.recv()).await {
+        let event = match tokio::time::timeout(look, jobs.recv()).await {
             Ok(None) => return,
-            Ok(Some(cut)) => {
-                StorageEvent::Checkpoint(checkpointer.write(cut, durable.clone()).await)
+            Ok(Some(Job::Savepoint(job))) => {
+                job.run(&mut checkpointer).await;
+                continue;
+            }
+            Ok(Some(Job::Cut(cut))) => {
+                let mut pause = RETRY_MIN;
+                loop {
+                    match checkpointer.write(&cut, durable.clone()).await {
+                        Err(error) if error.sqlstate() != SqlState::ADMIN_SHUTDOWN => {
+                            if events.send(StorageEvent::CheckpointFailing(error)).is_err() {
+                                return;
+                            }
+                        }
+                        result => break StorageEvent::Checkpoint(result),
+                    }
+                    // No other cut comes while this one is not written.
+                    match tokio::time::timeout(pause, jobs.recv()).await {
+                        Ok(Some(Job::Savepoint(job))) => job.run(&mut checkpointer).await,
+                        Ok(_) => return,
+                        Err(_) => {}
+                    }
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
             }
             Err(_) => match checkpointer.check_claim().await {
                 Ok(Some(error)) => StorageEvent::Superseded(error),
@@ -406,11 +474,12 @@ impl State {
                 self.halt(error);
             }
             StorageEvent::Checkpoint(result) => self.checkpoint_done(result),
+            StorageEvent::CheckpointFailing(error) => self.checkpoint_failing(&error),
         }
     }
 
     /// Another server owns the storage: this one has nothing more to say.
-    fn halt(&mut self, error: Error) {
+    pub(super) fn halt(&mut self, error: Error) {
         if self.halted.is_some() {
             return;
         }
@@ -419,6 +488,7 @@ impl State {
         self.failure.send_replace(Some(error.clone()));
         self.step_waits(Moment::MAX, &error);
         self.refuse_steps(&error);
+        self.checkpoints.refuse(&error);
         let Some(durable) = &mut self.durable else { return };
         for held in std::mem::take(&mut durable.held).into_values().flatten() {
             (held.deliver)(Err(given_up(held.write, &error)));
@@ -437,9 +507,14 @@ impl State {
     pub(super) fn refuse(request: Request, error: &Error) {
         let error = error.clone();
         match request {
-            Request::Create { reply, .. } | Request::Restore { reply, .. } => {
-                drop(reply.send(Err(error)));
+            Request::Create { reply, .. } => drop(reply.send(Err(error))),
+            Request::Restore { views } => {
+                for (_, _, reply) in views {
+                    let _ = reply.send(Err(error.clone()));
+                }
             }
+            Request::Checkpoints { .. } => {}
+            Request::Savepoint(job) => job.refuse(error),
             Request::Apply { reply, .. } | Request::Checkpoint { reply } => {
                 drop(reply.send(Err(error)));
             }
@@ -480,117 +555,21 @@ impl State {
         }
     }
 
-    /// Begins a checkpoint when one is due; when to ask again.
-    pub(super) fn checkpoint_if_due(&mut self) -> Option<Moment> {
-        let now = self.now();
-        if self.halted.is_some() {
-            return None;
-        }
-        let durable = self.durable.as_ref()?;
-        if durable.writing.is_some() || self.step_in_log() {
-            // A definition that is in the log and not yet real must not be in the middle.
-            return None;
-        }
-        let dirty = !durable.changed.is_empty() || durable.catalog_changed;
-        if durable.wanted.is_empty() && now < durable.next_checkpoint {
-            return dirty.then_some(durable.next_checkpoint);
-        }
-        let sources = self.source_rows();
-        if durable.wanted.is_empty() && !dirty && durable.sources == sources {
-            return None;
-        }
-        if let Err(error) = self.begin_checkpoint(now, sources) {
-            tracing::error!(%error, "a checkpoint cannot be made");
-        }
-        None
-    }
-
-    fn begin_checkpoint(&mut self, now: Moment, sources: BTreeMap<u64, u64>) -> Result<()> {
-        let catalog = self.catalog();
-        let (epoch, next_id) = (self.epochs.open(), self.next_id);
-        let Some(durable) = &mut self.durable else { return Ok(()) };
-        durable.next_checkpoint = now + durable.interval;
-        // Asked first: what is durable by then has a sequence up to `appended`.
-        let log_start = durable.log.durable_number() + 1;
-        let catalog_text = match durable.catalog_changed {
-            true => Some(catalog_to_text(&catalog)?),
-            false => None,
+    /// Passes on what is asked of savepoints.
+    pub(super) fn savepoint_job(&mut self, job: SavepointJob) {
+        let Some(durable) = &self.durable else {
+            let error = Error::unsupported("savepoints without a storage");
+            return job.refuse(error.hint("Start the server with another --storage."));
         };
-        let mut changed = std::mem::take(&mut durable.changed);
-        let mut writing = Writing {
-            tables: changed.keys().copied().collect(),
-            catalog: std::mem::take(&mut durable.catalog_changed),
-            waiting: std::mem::take(&mut durable.wanted),
-        };
-        let mut tables = BTreeMap::new();
-        for (id, table) in &self.tables {
-            let cut = match changed.remove(id) {
-                None => TableCut::Unchanged,
-                Some(changed) => {
-                    let snapshot = table.snapshot();
-                    let (schema, row_count) = (snapshot.schema().clone(), snapshot.num_rows());
-                    let rows = Box::new(snapshot.batches());
-                    match changed {
-                        Changed::Base => TableCut::Base { schema, rows },
-                        Changed::Delta { changes, .. } => {
-                            let row_count = row_count as u64;
-                            TableCut::Either { schema, changes, rows, row_count }
-                        }
-                    }
-                }
-            };
-            tables.insert(*id, cut);
-        }
-        durable.sources.clone_from(&sources);
-        let sequence = durable.appended;
-        let cut =
-            Cut { sequence, epoch, next_id, log_start, catalog: catalog_text, tables, sources };
-        if durable.cuts.send(cut).is_err() {
-            // The task ends with the runtime only.
-            let stopping = super::stopping();
-            writing.waiting.drain(..).for_each(|reply| drop(reply.send(Err(stopping.clone()))));
-            return Err(stopping);
-        }
-        durable.writing = Some(writing);
-        Ok(())
-    }
-
-    fn checkpoint_done(&mut self, result: Result<Written>) {
-        let Some(durable) = &mut self.durable else { return };
-        let Some(writing) = durable.writing.take() else { return };
-        let answer = match result {
-            Ok(written) => {
-                tracing::debug!(
-                    manifest = written.manifest,
-                    files = written.files,
-                    bytes = written.bytes,
-                    "checkpoint"
-                );
-                Ok(())
-            }
-            Err(error) => {
-                // The changes are gone from here; the tables are still there.
-                for table in writing.tables {
-                    if self.tables.contains_key(&table) {
-                        durable.changed.insert(table, Changed::Base);
-                    }
-                }
-                durable.catalog_changed |= writing.catalog;
-                if error.sqlstate() == SqlState::ADMIN_SHUTDOWN {
-                    self.halt(error.clone());
-                } else {
-                    tracing::error!(%error, "a checkpoint failed; the log goes on");
-                }
-                Err(error)
-            }
-        };
-        for reply in writing.waiting {
-            let _ = reply.send(answer.clone());
+        if let Err(mpsc::error::SendError(Job::Savepoint(job))) =
+            durable.jobs.send(Job::Savepoint(job))
+        {
+            job.refuse(super::stopping());
         }
     }
 
     /// Rows that each source has given.
-    fn source_rows(&self) -> BTreeMap<u64, u64> {
+    pub(super) fn source_rows(&self) -> BTreeMap<u64, u64> {
         let rows = |kind: &RunningKind| match kind {
             RunningKind::Source { metrics, .. } => Some(metrics.rows.load(Ordering::Relaxed)),
             _ => None,

@@ -102,6 +102,12 @@ impl State {
         self.running.insert(view, new);
         self.running.insert(by, old);
         self.errors.exchange(view, by);
+        // What the storage has of the view's state is of the old definition.
+        self.checkpoint_without(view);
+        if let Some(mark) = self.checkpoints.views.remove(&by) {
+            self.checkpoints.views.insert(view, mark);
+        }
+        self.checkpoints.views_changed = true;
         let columns = moved;
         let epoch = self.epochs.open();
         let swap = SwapDataflows { view, by, columns, epoch };

@@ -37,12 +37,12 @@ use crate::types::error::Result;
 use crate::types::id::WorkerId;
 use crate::types::time::{Epoch, Watermark};
 
-mod calls;
+pub(super) mod calls;
 mod checkpoint;
 mod distinct;
 mod emit;
 mod partial;
-mod select;
+pub(super) mod select;
 #[cfg(test)]
 mod tests;
 

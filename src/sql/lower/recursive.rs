@@ -15,10 +15,11 @@ use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, RecursiveQuery,
-    SubqueryAlias, TableScan, TableScanBuilder,
+    SubqueryAlias, TableScan, TableScanBuilder, Window,
 };
 
 use crate::plan::node::{self, Edge, Exchange, Node, RECURSIVE_REFERENCE};
+use crate::sql::lower::aggregate::make_distinct;
 use crate::sql::lower::lower_node;
 use crate::sql::lower::pipe::Pipe;
 use crate::types::error::{Error, Result, SqlState};
@@ -34,8 +35,14 @@ pub fn lower_recursive(query: &RecursiveQuery) -> Result<Pipe> {
     let iteration = Arc::new(Field::new(ITERATION, DataType::Int64, false));
     let step_schema = Arc::new(Schema::new([fields, vec![iteration]].concat()));
     let start = lower_node(&query.static_term)?.into_node_with(schema.clone())?;
-    if references(&query.recursive_term, &query.name) != 1 {
-        return Err(misplaced(&query.name, "must not appear more than once"));
+    match references(&query.recursive_term, &query.name) {
+        1 => {}
+        // A condition that never holds: what is left of the step gives nothing.
+        0 if gives_nothing(&query.recursive_term) => {
+            let pipe = Pipe::new(start, query.schema.clone());
+            return if query.is_distinct { make_distinct(pipe) } else { Ok(pipe) };
+        }
+        _ => return Err(misplaced(&query.name, "must not appear more than once")),
     }
     let step = with_iteration(&query.recursive_term, &query.name)?;
     let width = query.schema.fields().len();
@@ -65,6 +72,16 @@ pub fn lower_recursive(query: &RecursiveQuery) -> Result<Pipe> {
     Ok(Pipe::new(node, query.schema.clone()))
 }
 
+/// Whether the optimiser has found that there are no rows.
+fn gives_nothing(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::EmptyRelation(empty) => !empty.produce_one_row,
+        LogicalPlan::Projection(n) => gives_nothing(&n.input),
+        LogicalPlan::SubqueryAlias(n) => gives_nothing(&n.input),
+        _ => false,
+    }
+}
+
 fn iteration_column() -> Expr {
     Expr::Column(Column::from_name(ITERATION))
 }
@@ -81,6 +98,16 @@ fn work_table(scan: &TableScan) -> Option<Arc<CteWorkTable>> {
     let provider = source_as_provider(&scan.source).ok()?;
     let table = provider.downcast_ref::<CteWorkTable>()?;
     Some(Arc::new(CteWorkTable::new(table.name(), table.schema())))
+}
+
+/// A window function over partitions by the iteration besides, with the name that it had.
+fn partitioned(call: &Expr) -> Expr {
+    let name = call.schema_name().to_string();
+    let mut call = call.clone().unalias_nested().data;
+    if let Expr::WindowFunction(function) = &mut call {
+        function.params.partition_by.push(iteration_column());
+    }
+    call.alias(name)
 }
 
 /// How often a plan reads the recursive reference of this name.
@@ -138,8 +165,11 @@ fn with_iteration(plan: &LogicalPlan, name: &str) -> Result<LogicalPlan> {
         LogicalPlan::Limit(_) | LogicalPlan::Sort(_) => {
             return Err(misplaced(name, "must not appear below LIMIT"));
         }
-        LogicalPlan::Window(_) => {
-            return Err(misplaced(name, "must not appear below a window function"));
+        LogicalPlan::Window(n) => {
+            // Rows of different iterations are in different partitions.
+            let calls = n.window_expr.iter().map(partitioned).collect();
+            let window = Window::try_new(calls, below(&n.input)?).map_err(Error::from)?;
+            LogicalPlan::Window(window)
         }
         LogicalPlan::RecursiveQuery(_) => {
             return Err(misplaced(name, "must not appear within another recursive query"));
