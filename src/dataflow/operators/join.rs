@@ -939,6 +939,10 @@ impl Operator for Join {
         let held = held.chain(&self.aside).chain(&self.leaving).map(ChangeBatch::size_bytes);
         self.sides.iter().map(side).sum::<usize>() + held.sum::<usize>()
     }
+
+    fn state_rows(&self) -> usize {
+        self.sides.iter().map(|side| side.table.live_rows()).sum()
+    }
 }
 
 /// Rows of a batch and rows of the other side's table that match.
