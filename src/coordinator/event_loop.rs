@@ -795,6 +795,10 @@ struct State {
     errors: ErrorLog,
     watermarks: Watermarks,
     watermark_reads: HashMap<u64, PendingWatermarks>,
+    /// Logical time of the newest closed epoch.
+    time: EventTime,
+    /// Dataflows that want an epoch at a time.
+    wakes: BTreeSet<(EventTime, ObjectId)>,
     /// `Command::Drop`s that have been sent.
     drops: u64,
     /// Changes of the catalog that wait, and the one that is in the log.
@@ -850,6 +854,8 @@ impl State {
             errors: ErrorLog::default(),
             watermarks: Watermarks::new(workers_count),
             watermark_reads: HashMap::new(),
+            time: EventTime(i64::MIN),
+            wakes: BTreeSet::new(),
             drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
@@ -989,6 +995,11 @@ impl State {
             Report::SourceTime { object, worker, drops, news } => {
                 self.watermarks.news(object, worker, drops, news, now);
             }
+            Report::Wake { object, at } => {
+                if self.running.contains_key(&object) {
+                    self.wakes.insert((at, object));
+                }
+            }
             Report::LateRows { object, rows } => self.late_rows(object, rows),
             Report::Watermarks { request, marks } => self.watermarks_arrived(request, &marks),
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
@@ -1026,12 +1037,14 @@ impl State {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
         let now = self.now();
-        if self.watermarks.moved(now) {
+        let wake = self.wake_due(now);
+        if self.watermarks.moved(now) || wake.is_some_and(|at| at <= now) {
             self.epochs.touch(now);
         }
         let epoch = self.pump_epochs();
         let idle = self.watermarks.wake(now);
-        epoch.into_iter().chain(checkpoint).chain(idle).min()
+        let wake = self.wake_due(now).filter(|at| *at > now);
+        epoch.into_iter().chain(checkpoint).chain(idle).chain(wake).min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1086,7 +1099,12 @@ impl State {
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
         touched.extend(watermarks.iter().map(|(object, _)| *object));
-        let affected = Arc::new(self.dependants(&touched));
+        let time = self.logical_time();
+        let woken = self.take_woken(time);
+        touched.extend(&woken);
+        let mut affected = self.dependants(&touched);
+        affected.extend(woken.iter().filter(|id| !affected.contains(id)).copied().collect::<Vec<_>>());
+        let affected = Arc::new(affected);
         let epoch = self.epochs.open();
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
@@ -1114,6 +1132,7 @@ impl State {
             affected,
             admitted,
             watermarks,
+            time,
         })));
         self.epochs.close(now, moves);
     }
@@ -1312,6 +1331,7 @@ impl State {
         self.workers.send(Command::Drop(id));
         self.drops += 1;
         self.watermarks.remove(id);
+        self.wakes.retain(|(_, object)| *object != id);
         let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
         let sources = self.running.iter().filter(|(_, running)| is_source(running));
         for (source, _) in sources {
@@ -1400,7 +1420,8 @@ impl State {
             }
         };
         self.add_running(id, reads, kind);
-        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents };
+        let time = self.logical_time();
+        let spec = DataflowSpec { object: id, name, plan, result, as_of, time, table_contents };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }
 

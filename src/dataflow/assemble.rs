@@ -23,7 +23,11 @@ use crate::dataflow::operators;
 use crate::plan::node::{Edge, Exchange, Node, Plan};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
+use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, Watermark};
+
+/// Stands for logical time among the objects that dataflows scan; objects have other ids.
+pub const CLOCK: ObjectId = ObjectId(0);
 
 /// What assembling leaves for the worker.
 pub struct Assembled {
@@ -101,6 +105,11 @@ fn node_stream<'scope, 'plan>(
     if let Node::Scan(scan) = node {
         let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
         let inbox = Rc::new(RefCell::new(inbox));
+        scans.push(inbox.clone());
+        return Ok(scan_stream(scope, inbox, context));
+    }
+    if let Node::Clock(_) = node {
+        let inbox = Rc::new(RefCell::new(Inbox::new(CLOCK, vec![], context.as_of)));
         scans.push(inbox.clone());
         return Ok(scan_stream(scope, inbox, context));
     }

@@ -22,6 +22,8 @@ pub struct Contract {
     pub output: SchemaRef,
     /// The output never deletes.
     pub append_only: bool,
+    /// What the output's watermark promises.
+    pub time_bounds: Vec<TimeBound>,
 }
 
 /// The operator, watched in debug builds.
@@ -36,6 +38,8 @@ struct Checked {
     /// The watermark of each input.
     watermarks: Vec<Option<Watermark>>,
     output_watermark: Option<Watermark>,
+    /// The output's watermark at the end of the last epoch: nothing behind it may be emitted.
+    promised: Option<Watermark>,
     /// The last epoch that completed.
     epoch: Option<Epoch>,
     /// Something of the next epoch has arrived.
@@ -45,7 +49,15 @@ struct Checked {
 impl Checked {
     fn new(operator: Box<dyn Operator>, contract: Contract) -> Checked {
         let watermarks = vec![None; contract.inputs.len()];
-        Checked { operator, contract, watermarks, output_watermark: None, epoch: None, open: false }
+        Checked {
+            operator,
+            contract,
+            watermarks,
+            output_watermark: None,
+            promised: None,
+            epoch: None,
+            open: false,
+        }
     }
 
     /// Runs a call and looks at what it added to the output.
@@ -60,6 +72,15 @@ impl Checked {
         for batch in &out.batches[batches_before..] {
             assert!(!batch.is_empty(), "{name} emits an empty batch");
             check_columns(name, "emits", &self.contract.output, batch);
+            for bound in self.promised.iter().flat_map(|_| &self.contract.time_bounds) {
+                let least = bound.at(self.promised.expect("there is one"));
+                let times = time_values(batch.column(bound.column)).expect("bounded by time");
+                assert!(
+                    arrow::compute::min(&times).is_none_or(|first| first >= least),
+                    "{name} emits a row behind its watermark, with {:?} before {least}",
+                    arrow::compute::min(&times)
+                );
+            }
             if !batch.all_inserts() {
                 let weights = (0..batch.num_rows()).map(|row| batch.weight(row));
                 for weight in weights {

@@ -31,7 +31,7 @@ use crate::plan::node::Exchange;
 use crate::plan::view_options::OnError;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// A stream of chunks within one dataflow.
 pub type ChunkStream<'scope> = Stream<'scope, u64, Chunk>;
@@ -49,6 +49,8 @@ pub struct DriverContext {
     pub on_error: OnError,
     /// Told of rows that were left out.
     pub on_row_errors: Rc<dyn Fn(Vec<RowError>)>,
+    /// Told when an operator wants an epoch at a time.
+    pub on_wake: Rc<dyn Fn(EventTime)>,
 }
 
 /// Adds `operator` to the dataflow, fed by `inputs` in port order; its output stream.
@@ -321,6 +323,9 @@ impl Driver {
             (self.context.on_row_errors)(row_errors);
         }
         let batches: Vec<ChangeBatch> = out.take_batches();
+        if let Some(at) = out.take_wake_at() {
+            (self.context.on_wake)(at);
+        }
         self.announced = self.announced.max(out.take_watermark());
         if !batches.is_empty() {
             let capability = self.capability.as_ref().expect("held until the inputs end");

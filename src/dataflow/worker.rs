@@ -22,7 +22,7 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
-use crate::dataflow::assemble::{assemble, result_exchange};
+use crate::dataflow::assemble::{CLOCK, assemble, result_exchange};
 use crate::dataflow::driver::DriverContext;
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::{Operator, RowError};
@@ -36,7 +36,7 @@ use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// What the coordinator tells every worker, in one order.
 #[derive(Clone)]
@@ -69,6 +69,8 @@ pub struct CloseEpoch {
     pub admitted: Vec<ObjectId>,
     /// Sources and tables whose watermark moved: what it is at the end of the epoch.
     pub watermarks: Vec<(ObjectId, Watermark)>,
+    /// Logical time; it never goes back.
+    pub time: EventTime,
 }
 
 /// A dataflow to build.
@@ -79,6 +81,8 @@ pub struct DataflowSpec {
     pub result: DataflowResult,
     /// The newest closed epoch; every object that is scanned has finished it.
     pub as_of: Epoch,
+    /// Logical time for the initial content.
+    pub time: EventTime,
     /// The tables that are scanned, as of then: one share of their rows per worker.
     pub table_contents: HashMap<ObjectId, Vec<Vec<RecordBatch>>>,
 }
@@ -132,6 +136,8 @@ pub enum Report {
     LateRows { object: ObjectId, rows: RecordBatch },
     /// The answer to `Command::Watermarks`.
     Watermarks { request: u64, marks: Vec<(ObjectId, Watermark)> },
+    /// A dataflow wants an epoch at this time.
+    Wake { object: ObjectId, at: EventTime },
     /// A new dataflow has its initial content here.
     Hydrated { worker: usize, object: ObjectId },
     /// The answer to `Command::Snapshot` for one object.
@@ -345,6 +351,7 @@ impl Plane {
         let failed = Rc::new(Cell::new(false));
         let object = spec.object;
         let (reporter, failed_flag) = (self.reporter.clone(), failed.clone());
+        let wakes_to = self.reporter.clone();
         let errors_to = self.reporter.clone();
         let context = DriverContext {
             worker: self.worker,
@@ -356,6 +363,7 @@ impl Plane {
             }),
             on_error: spec.plan.options.on_error,
             on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
+            on_wake: Rc::new(move |at| wakes_to(Report::Wake { object, at })),
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {
@@ -413,6 +421,10 @@ impl Plane {
         backfills: &mut Vec<Backfill>,
     ) -> Result<()> {
         let object = inbox.borrow().object;
+        if object == CLOCK {
+            inbox.borrow_mut().push_watermark(spec.as_of, Watermark(spec.time));
+            return Ok(());
+        }
         let columns = inbox.borrow().columns.clone();
         self.hub_of(object)?.borrow_mut().subscribe(inbox);
         match self.entries.get_mut(&object) {
@@ -474,6 +486,9 @@ impl Plane {
         for object in close.affected.iter() {
             if let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(object) {
                 dataflow.last_affected = close.epoch;
+                for inbox in dataflow.scans.iter().filter(|inbox| inbox.borrow().object == CLOCK) {
+                    inbox.borrow_mut().push_watermark(close.epoch, Watermark(close.time));
+                }
             }
         }
         for (object, entry) in &mut self.entries {
@@ -504,6 +519,7 @@ impl Plane {
     /// The epochs that have not passed `object`, given what is idle is complete.
     fn frontier_of(&self, object: ObjectId) -> Epoch {
         match self.entries.get(&object) {
+            _ if object == CLOCK => self.closed.next(),
             Some(Entry::Table(_) | Entry::Source(_)) => self.closed.next(),
             Some(Entry::Dataflow(dataflow)) => {
                 let probed = probe_frontier(&dataflow.probe);

@@ -1,12 +1,14 @@
 //! Event time in the coordinator: what workers tell of watermarks and late rows, and who asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 
 use super::{Command, Reply, State};
+use crate::coordinator::epoch::Moment;
 use crate::types::id::ObjectId;
-use crate::types::time::Watermark;
+use crate::types::time::{EventTime, Watermark};
 
 /// Someone who asks for the watermarks of all objects.
 pub(super) struct PendingWatermarks {
@@ -46,6 +48,32 @@ impl State {
             // The client may have gone.
             let _ = pending.reply.send(Ok(pending.found.into_iter().filter_map(told).collect()));
         }
+    }
+
+    /// The time that an epoch closes at. It never goes back, whatever the machine's clock does.
+    pub(super) fn logical_time(&mut self) -> EventTime {
+        self.time = self.time.max(self.clock.now());
+        self.time
+    }
+
+    /// When the next dataflow wants an epoch.
+    pub(super) fn wake_due(&self, now: Moment) -> Option<Moment> {
+        let (at, _) = self.wakes.first()?;
+        let in_us = at.0.saturating_sub(self.clock.now().0);
+        Some(now + Duration::from_micros(u64::try_from(in_us).unwrap_or(0)))
+    }
+
+    /// The dataflows that wanted an epoch up to `time`, which is that of the one that closes. Those
+    /// that still wait ask again.
+    pub(super) fn take_woken(&mut self, time: EventTime) -> Vec<ObjectId> {
+        let mut woken = BTreeSet::new();
+        while let Some((at, object)) = self.wakes.first().copied()
+            && at <= time
+        {
+            self.wakes.remove(&(at, object));
+            woken.insert(object);
+        }
+        woken.into_iter().collect()
     }
 
     /// Rows that came behind a source's watermark.
