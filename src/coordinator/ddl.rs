@@ -25,11 +25,12 @@ use crate::coordinator::event_loop::Install;
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
+use crate::plan::emission::with_emission;
 use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
 use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
-use crate::plan::view_options::{OnError, ViewOptions};
+use crate::plan::view_options::{EMIT, EMIT_EVERY, Emission, OnError, ViewOptions};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
@@ -283,17 +284,6 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
-        match &create.emit {
-            Emit::Unspecified | Emit::OnUpdate { every: None } => {}
-            Emit::OnUpdate { every: Some(_) } => {
-                return Err(Error::unsupported("EMIT ON UPDATE EVERY")
-                    .hint("Without EVERY the view is right at every epoch."));
-            }
-            Emit::OnWindowClose => {
-                return Err(Error::unsupported("EMIT ON WINDOW CLOSE")
-                    .hint("Without EMIT the view changes as rows arrive."));
-            }
-        }
         let Some(place) = self.place(
             context,
             &create.name,
@@ -312,6 +302,10 @@ impl Connection {
         let plan = view_plan(&planned, &object)?;
         if let ObjectKind::MaterializedView(view) = &mut object.kind {
             view.time_bounds = time_bounds(&plan.root);
+            // Others stay as they are planned: what only grows today may be replaced by what does
+            // not.
+            view.append_only =
+                plan.options.emit == Emission::OnWindowClose && plan.root.append_only();
         }
         let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
@@ -561,9 +555,14 @@ pub(super) fn materialized_view_object(
     let planned = plan_definition(context, &create.query.ast)?;
     let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
     let mut schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
-    let pairs = option_pairs(&create.options);
-    let options = ViewOptions::parse(&pairs)
-        .map_err(|(index, error)| error.position(create.options[index].position))?;
+    let mut pairs = option_pairs(&create.options);
+    let written = pairs.len();
+    pairs.extend(emission(&create.emit));
+    let options =
+        ViewOptions::parse(&pairs).map_err(|(index, error)| match create.options.get(index) {
+            Some(option) if index < written => error.position(option.position),
+            _ => error,
+        })?;
     if options.on_error == OnError::Null {
         schema = nullable(&schema);
     }
@@ -583,6 +582,15 @@ pub(super) fn materialized_view_object(
     Ok((object, planned))
 }
 
+/// The EMIT clause, as the options that keep it.
+fn emission(emit: &Emit) -> Option<(String, String)> {
+    match emit {
+        Emit::Unspecified | Emit::OnUpdate { every: None } => None,
+        Emit::OnUpdate { every: Some(every) } => Some((EMIT_EVERY.to_owned(), every.clone())),
+        Emit::OnWindowClose => Some((EMIT.0.to_owned(), EMIT.1.to_owned())),
+    }
+}
+
 /// The dataflow of a materialized view, kept as its options say.
 pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan> {
     let plan = planned.lower()?;
@@ -592,7 +600,7 @@ pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan>
         OnError::Null => null_on_error(plan),
         OnError::Quarantine | OnError::Fail => plan,
     };
-    Ok(Plan { options, ..plan })
+    with_emission(Plan { options, ..plan })
 }
 
 /// A query's columns with `names` for the first of them; every name once.

@@ -1103,7 +1103,8 @@ impl State {
         let woken = self.take_woken(time);
         touched.extend(&woken);
         let mut affected = self.dependants(&touched);
-        affected.extend(woken.iter().filter(|id| !affected.contains(id)).copied().collect::<Vec<_>>());
+        affected
+            .extend(woken.iter().filter(|id| !affected.contains(id)).copied().collect::<Vec<_>>());
         let affected = Arc::new(affected);
         let epoch = self.epochs.open();
         for object in affected.iter() {
@@ -1483,6 +1484,7 @@ impl State {
             }
             let Some(running) = self.running.get_mut(&id) else { continue };
             running.failed.get_or_insert(error.clone());
+            self.workers.send(Command::Stopped(id));
             if let RunningKind::Subscription { sender } = &running.kind {
                 sender.fail(error.clone());
                 self.drop_running(id);

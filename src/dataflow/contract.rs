@@ -10,6 +10,7 @@ use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
@@ -44,6 +45,8 @@ struct Checked {
     epoch: Option<Epoch>,
     /// Something of the next epoch has arrived.
     open: bool,
+    /// `on_epoch` is to be called again for `epoch`.
+    unfinished: bool,
 }
 
 impl Checked {
@@ -57,6 +60,7 @@ impl Checked {
             promised: None,
             epoch: None,
             open: false,
+            unfinished: false,
         }
     }
 
@@ -129,6 +133,7 @@ impl Operator for Checked {
 
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
         check_columns(self.name(), "takes", &self.contract.inputs[port], &batch);
+        assert!(!self.unfinished, "{} is given rows while it completes an epoch", self.name());
         self.open = true;
         self.watch(out, |operator, out| operator.on_batch(port, batch, out))
     }
@@ -146,18 +151,26 @@ impl Operator for Checked {
 
     fn on_epoch(&mut self, epoch: Epoch, out: &mut Output) -> Result<()> {
         let name = self.name();
+        let again = self.unfinished && self.epoch == Some(epoch);
         assert!(
-            self.epoch.is_none_or(|before| before < epoch),
+            again || self.epoch.is_none_or(|before| before < epoch),
             "{name} is told that epoch {epoch} completes again"
         );
+        assert!(again || !self.unfinished, "{name} is not asked for the rest of an epoch");
         self.epoch = Some(epoch);
         self.open = false;
-        self.watch(out, |operator, out| operator.on_epoch(epoch, out))
+        self.watch(out, |operator, out| operator.on_epoch(epoch, out))?;
+        self.unfinished = out.is_unfinished();
+        if !self.unfinished {
+            self.promised = self.output_watermark;
+        }
+        Ok(())
     }
 
     fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
         let name = self.name();
-        assert!(!self.open, "{name} is asked for a checkpoint inside an epoch");
+        let inside = self.open || self.unfinished;
+        assert!(!inside, "{name} is asked for a checkpoint inside an epoch");
         assert!(
             self.epoch.is_none_or(|before| before <= epoch),
             "{name} is asked for a checkpoint at {epoch}, which has passed"
@@ -187,8 +200,12 @@ mod tests {
     /// A union that is watched with this contract for its output.
     fn watched(output: &str, append_only: bool) -> Checked {
         let spec = UnionSpec { inputs: 1, schema: schema("k bigint") };
-        let contract =
-            Contract { inputs: vec![schema("k bigint")], output: schema(output), append_only };
+        let contract = Contract {
+            inputs: vec![schema("k bigint")],
+            output: schema(output),
+            append_only,
+            time_bounds: vec![],
+        };
         Checked::new(Box::new(Union::new(spec)), contract)
     }
 

@@ -45,6 +45,8 @@ pub enum Command {
     CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>),
     CreateDataflow(Arc<DataflowSpec>),
     Drop(ObjectId),
+    /// A dataflow has failed on some worker, or one that it reads has: nobody waits for it any more.
+    Stopped(ObjectId),
     Close(Arc<CloseEpoch>),
     /// Report the watermarks of all objects here.
     Watermarks {
@@ -326,6 +328,11 @@ impl Plane {
                 }
             }
             Command::Drop(object) => self.drop_object(worker, object),
+            Command::Stopped(object) => {
+                if let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) {
+                    dataflow.failed.set(true);
+                }
+            }
             Command::Close(close) => self.close(&close),
             Command::Snapshot { request, objects } => self.snapshot(request, &objects),
             Command::Watermarks { request } => {
@@ -364,6 +371,7 @@ impl Plane {
             on_error: spec.plan.options.on_error,
             on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
             on_wake: Rc::new(move |at| wakes_to(Report::Wake { object, at })),
+            backlog: Rc::default(),
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {

@@ -8,6 +8,7 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::plan::event_time::{bounded_key, time_bounds};
 use crate::plan::node::{
     Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
     RankFunction, Recursive, Scan, SortColumn, TopN, Union, Unnest, UnnestColumn,
@@ -53,6 +54,17 @@ fn write_node<'plan>(
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
+        Node::Clock(_) => return f.write_str("Clock\n"),
+        Node::WindowClose(n) => {
+            let schema = n.input.input.schema();
+            write!(f, "WindowClose by {}", schema.field(n.bound.column).name())?;
+        }
+        Node::Throttle(n) => write!(f, "Throttle: changes every {}", seconds(n.every_us))?,
+        Node::TemporalFilter(n) => {
+            let conditions: Vec<&str> = n.conditions.iter().map(|c| c.display.as_str()).collect();
+            write!(f, "TemporalFilter where {}", conditions.join(" AND "))?;
+        }
+        Node::Retain(n) => write!(f, "Retain for {}", seconds(n.keep_us))?,
     }
     if shared {
         return f.write_str(" | the same as above\n");
@@ -103,20 +115,43 @@ fn kept(node: &Node) -> Option<String> {
         | Node::Copies(_)
         | Node::Union(_)
         | Node::Unnest(_)
+        | Node::Clock(_)
         | Node::Input(_) => None,
         Node::Recursive(n) if n.distinct => {
             Some("each derived row with the iterations that derive it".to_owned())
         }
         Node::Recursive(_) => None,
-        Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
+        Node::Aggregate(n) if n.calls.is_empty() && closing_key(n).is_none() => {
+            Some("each distinct row once".to_owned())
+        }
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
-        Node::Aggregate(_) => Some("one row per group".to_owned()),
+        Node::Aggregate(n) => Some(match closing_key(n) {
+            Some(name) => format!("one row per group until the watermark passes {name}"),
+            None => "one row per group".to_owned(),
+        }),
+        Node::WindowClose(_) => Some("the rows of open windows".to_owned()),
+        Node::Throttle(_) => Some("the changes of one interval".to_owned()),
+        Node::TemporalFilter(_) => Some("rows that will enter or leave".to_owned()),
+        Node::Retain(_) => Some("the rows that are there".to_owned()),
         Node::Join(_) => Some("all rows of both inputs".to_owned()),
         Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
             Some("the rows that show".to_owned())
         }
         Node::TopN(_) | Node::Over(_) => Some("all rows, in order".to_owned()),
     }
+}
+
+/// The key by which an aggregation forgets groups.
+fn closing_key(aggregate: &Aggregate) -> Option<String> {
+    let bounds = time_bounds(&aggregate.input.input);
+    let (place, _) = bounded_key(&bounds, &aggregate.keys)?;
+    Some(aggregate.schema.field(place).name().clone())
+}
+
+/// Microseconds as seconds.
+fn seconds(us: i64) -> String {
+    let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+    format!("{} s", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// `(a, b)`, or `a` for a single one.
@@ -194,7 +229,8 @@ fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Re
         (keys, calls) => {
             write!(f, "Aggregate by {}: {}", names(&input, keys), calls.join(", "))
         }
-    }
+    }?;
+    if aggregate.on_close { f.write_str(", when it closes") } else { Ok(()) }
 }
 
 fn write_join(f: &mut fmt::Formatter<'_>, join: &Join) -> fmt::Result {

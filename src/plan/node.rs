@@ -669,9 +669,7 @@ impl Node {
             Node::Union(n) => n.inputs.iter().all(|e| e.input.append_only()),
             // A group's row changes whenever its aggregates do; DISTINCT over appends only adds.
             // Emitted when it closes, it does not.
-            Node::Aggregate(n) => {
-                n.on_close || (n.calls.is_empty() && n.input.input.append_only())
-            }
+            Node::Aggregate(n) => n.on_close || (n.calls.is_empty() && n.input.input.append_only()),
             Node::Join(n) => {
                 n.kind == JoinKind::Inner
                     && n.left.input.append_only()

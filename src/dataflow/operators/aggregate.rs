@@ -49,8 +49,8 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-pub use closing::TimeKey;
 use closing::OpenGroups;
+pub use closing::TimeKey;
 use distinct::DistinctRows;
 pub use partial::PartialAggregate;
 use select::Selection;

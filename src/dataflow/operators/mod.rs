@@ -28,6 +28,7 @@
 
 use crate::dataflow::contract::{Contract, checked};
 use crate::dataflow::operator::Operator;
+use crate::plan::event_time::time_bounds;
 use crate::plan::node::{Node, Phase, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -88,7 +89,12 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
             return Err(Error::internal("scans, clocks and constants are wired by assemble.rs"));
         }
     };
-    let contract = Contract { inputs, output: node.schema(), append_only: node.append_only() };
+    let contract = Contract {
+        inputs,
+        output: node.schema(),
+        append_only: node.append_only(),
+        time_bounds: if cfg!(debug_assertions) { time_bounds(node) } else { vec![] },
+    };
     Ok(checked(operator, contract))
 }
 

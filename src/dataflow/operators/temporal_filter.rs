@@ -94,7 +94,12 @@ impl TemporalFilter {
     }
 
     /// Rows that begin to be visible, or are: given on, and kept if they will go.
-    fn show(&mut self, change: ChangeBatch, until: &[i64], sent: &mut Vec<ChangeBatch>) -> Result<()> {
+    fn show(
+        &mut self,
+        change: ChangeBatch,
+        until: &[i64],
+        sent: &mut Vec<ChangeBatch>,
+    ) -> Result<()> {
         if until.iter().all(|until| *until == i64::MAX) {
             sent.push(change);
             return Ok(());

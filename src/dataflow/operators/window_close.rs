@@ -6,8 +6,6 @@
 //! Keeps: the rows of open windows, once each. An aggregation does the same by itself and needs no
 //! such operator above it.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, Int64Array};
 use arrow::datatypes::SchemaRef;
 

@@ -240,7 +240,8 @@ fn make_aggregate(
     let append_only = input.append_only();
     let input = Edge::hash(input, keys.clone());
     let phase = node::Phase::Whole;
-    let whole = node::Aggregate { input, keys, calls, append_only, phase, schema };
+    let on_close = false;
+    let whole = node::Aggregate { input, keys, calls, append_only, phase, on_close, schema };
     // Without keys every row would go to one worker.
     Node::Aggregate(if whole.keys.is_empty() { whole.in_two_phases() } else { whole })
 }

@@ -94,7 +94,15 @@ fn spec(input: &SchemaRef, keys: &str, calls: &[&str], append_only: bool) -> Agg
     let mut fields: Vec<Field> = keys.iter().map(|key| input.field(*key).clone()).collect();
     fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
     let schema = Arc::new(Schema::new(fields));
-    AggregateSpec { keys, calls, append_only, phase: node::Phase::Whole, schema }
+    AggregateSpec {
+        keys,
+        calls,
+        append_only,
+        phase: node::Phase::Whole,
+        time_key: None,
+        on_close: false,
+        schema,
+    }
 }
 
 fn aggregate(spec: &AggregateSpec, input: &SchemaRef) -> Box<dyn Operator> {
@@ -123,6 +131,7 @@ impl TwoPhases {
             calls: spec.calls.clone(),
             append_only: spec.append_only,
             phase: node::Phase::Whole,
+            on_close: false,
             schema: spec.schema.clone(),
         };
         let last = whole.in_two_phases();
