@@ -22,6 +22,7 @@ mod scenario;
 mod shrink;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +31,7 @@ use rand::rngs::StdRng;
 
 use self::changes::Size;
 use self::expression::{Generator, Grammar};
-use self::scenario::{Scenario, Tally};
+use self::scenario::{Kind, Scenario, Tally};
 
 /// Epochs tried by a plain `cargo test`.
 const EPOCHS: u64 = 600;
@@ -64,6 +65,7 @@ fn random_views_equal_their_queries_at_every_epoch() {
     let next = AtomicU64::new(first);
     let total = Mutex::new(Tally::default());
     let failures = Mutex::new(Vec::new());
+    let known = Mutex::new(BTreeSet::new());
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     std::thread::scope(|scope| {
         for _ in 0..threads.min((last - first) as usize) {
@@ -75,7 +77,7 @@ fn random_views_equal_their_queries_at_every_epoch() {
                     if seed >= last || found >= failures_max {
                         return;
                     }
-                    let (tally, failure) = runtime.block_on(try_case(seed));
+                    let (tally, failure) = runtime.block_on(try_case(seed, &known));
                     total.lock().expect("no test panics with it").add(tally);
                     failures.lock().expect("no test panics with it").extend(failure);
                 }
@@ -88,12 +90,21 @@ fn random_views_equal_their_queries_at_every_epoch() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Runs one case; a failure as text.
-async fn try_case(seed: u64) -> (Tally, Option<String>) {
+/// Runs one case; a failure as text, if it is not as one before: messages tell, where there is one.
+async fn try_case(seed: u64, known: &Mutex<BTreeSet<String>>) -> (Tally, Option<String>) {
     let scenario = case(seed, Grammar::Ours);
     let (tally, failure) = scenario::run(&scenario).await;
     let Some(failure) = failure else { return (tally, None) };
-    println!("seed {seed}: {:?} in {}, made smaller now", failure.kind, failure.view);
+    println!("seed {seed}: {:?} in {}, step {}", failure.kind, failure.view, failure.step);
+    if failure.kind != Kind::Differs {
+        let message = failure.text.lines().last().unwrap_or_default();
+        println!("  {message}");
+        let digits = |c: char| c.is_ascii_digit();
+        let message = format!("{:?} {}", failure.kind, message.replace(digits, ""));
+        if !known.lock().expect("no test panics with it").insert(message) {
+            return (tally, None);
+        }
+    }
     let (scenario, failure) = shrink::shrink(scenario, failure).await;
     (tally, Some(format!("\n######## seed {seed}\n{}", scenario.slt(&failure))))
 }

@@ -460,6 +460,7 @@ mod tests {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            late_of: None,
         };
         let columns = vec![
             SqlType::Int8.to_field("id", false),

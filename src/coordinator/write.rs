@@ -677,6 +677,7 @@ mod tests {
                 on_conflict: TableConflict::Error,
                 append_only: false,
                 watermark: None,
+                late_of: None,
             }),
             schema: Arc::new(arrow::datatypes::Schema::new(columns)),
             create_sql: String::new(),

@@ -174,6 +174,8 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         Node::Throttle(n) => time_bounds(&n.input.input),
         // Rows of any time come and go as logical time passes.
         Node::TemporalFilter(_) | Node::Retain(_) => vec![],
+        // A late row may merge sessions of any length, and correct any later match.
+        Node::Session(_) | Node::AsofJoin(_) => vec![],
     };
     bounds.sort_by_key(|bound| bound.column);
     bounds

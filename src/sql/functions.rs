@@ -18,7 +18,7 @@ use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUD
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::sql::sqlparser::ast;
 
-use crate::functions::scalar;
+use crate::functions::{scalar, window};
 use crate::sql::aggregates;
 use crate::sql::operators::PostgresOperators;
 use crate::sql::types::sql_type_of;
@@ -73,6 +73,9 @@ pub static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         insert(&mut functions.aggregate, function.name(), function.aliases(), &function);
     }
     for function in SessionStateDefaults::default_window_functions() {
+        insert(&mut functions.window, function.name(), function.aliases(), &function);
+    }
+    for function in window::all() {
         insert(&mut functions.window, function.name(), function.aliases(), &function);
     }
     for function in SessionStateDefaults::default_table_functions() {

@@ -217,7 +217,7 @@ pub const TEMPLATES: &[Template] = &[
     (Int4, "length(regexp_replace({}, '[0-9]', '', 'g'))", &[Text]),
     (Int4, "array_length({}, 1)", &[TextArray]),
     (Int4, "(round({})::int)", &[Numeric]),
-    (Int2, "({}::smallint)", &[Bool]),
+    (Int2, "({}::int::smallint)", &[Bool]),
     (Int2, "(length({}) % 5)::smallint", &[Text]),
     (Int8, "({} + {})", &[Int8, Int4]),
     (Int8, "({} - {})", &[Int8, Int8]),

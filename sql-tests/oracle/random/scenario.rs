@@ -81,10 +81,10 @@ pub struct Tally {
     pub rows: u64,
     /// Batches that failed for a row.
     pub row_errors: u64,
-    /// Queries that neither takes, by SQLSTATE and message.
-    pub invalid: BTreeMap<String, u64>,
+    /// Queries that neither takes, by SQLSTATE and message: how many, and the shortest.
+    pub invalid: BTreeMap<String, (u64, String)>,
     /// Queries that only views refuse.
-    pub refused: BTreeMap<String, u64>,
+    pub refused: BTreeMap<String, (u64, String)>,
 }
 
 impl Tally {
@@ -94,12 +94,21 @@ impl Tally {
         self.compared += other.compared;
         self.rows += other.rows;
         self.row_errors += other.row_errors;
-        for (text, count) in other.invalid {
-            *self.invalid.entry(text).or_default() += count;
+        for (text, (count, query)) in other.invalid {
+            note(&mut self.invalid, text, count, query);
         }
-        for (text, count) in other.refused {
-            *self.refused.entry(text).or_default() += count;
+        for (text, (count, query)) in other.refused {
+            note(&mut self.refused, text, count, query);
         }
+    }
+}
+
+/// Counts a kind of query and keeps the shortest.
+fn note(kinds: &mut BTreeMap<String, (u64, String)>, kind: String, count: u64, query: String) {
+    let (known, shortest) = kinds.entry(kind).or_insert_with(|| (0, query.clone()));
+    *known += count;
+    if query.len() < shortest.len() {
+        *shortest = query;
     }
 }
 
@@ -273,11 +282,11 @@ impl Runner {
                 match batch {
                     // One of a row may be the batch's own, while the view is not supported.
                     Some(batch) if batch.sqlstate() == view.sqlstate() && state != "XX000" => {
-                        *self.tally.invalid.entry(entry).or_default() += 1;
+                        note(&mut self.tally.invalid, entry, 1, query.to_owned());
                         Ok(())
                     }
                     None if is_allowed(&view) => {
-                        *self.tally.refused.entry(entry).or_default() += 1;
+                        note(&mut self.tally.refused, entry, 1, query.to_owned());
                         Ok(())
                     }
                     batch => {
@@ -329,6 +338,12 @@ impl Runner {
             Ok(rows) => rows,
             Err(error) if is_of_a_row(error.sqlstate().0) => {
                 self.tally.row_errors += 1;
+                return Ok(());
+            }
+            // What only the batch engine cannot do is no fault of the view.
+            Err(error) if error.sqlstate().0 == "0A000" => {
+                let entry = format!("batch: {}", text_of(&error));
+                note(&mut self.tally.invalid, entry, 1, view.query.clone());
                 return Ok(());
             }
             Err(error) => {

@@ -22,10 +22,13 @@ use crate::connectors::Source;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::coordinator::table::Table;
-use crate::plan::node::SourceSpec;
+use crate::dataflow::operators::source::ANNOUNCED;
+use crate::plan::node::{SourceSpec, WatermarkSpec};
+use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
+use crate::types::time::{EventTime, Watermark};
 
 /// A change of the catalog that waits for its turn.
 pub(super) enum Step {
@@ -59,6 +62,8 @@ pub(super) struct StepInLog {
 struct Checked {
     next: Catalog,
     effect: Effect,
+    /// The table of late rows that comes with it.
+    late: Option<(ObjectId, Box<Table>)>,
     /// What goes.
     dropped: Vec<ObjectId>,
 }
@@ -69,7 +74,7 @@ type Plan = (Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>);
 /// What a step brings beside the catalog.
 enum Effect {
     Nothing,
-    Table(ObjectId, Box<Table>),
+    Table(ObjectId, Box<Table>, Option<Box<WatermarkSpec>>),
     Source(Box<SourceSpec>, Arc<dyn Source>),
 }
 
@@ -183,31 +188,55 @@ impl State {
     }
 
     fn make_real(&mut self, checked: Checked) {
-        let Checked { next, effect, dropped } = checked;
+        let Checked { next, effect, late, dropped } = checked;
         let mut created_table = None;
         self.set_catalog(next);
         match effect {
             Effect::Nothing => {}
-            Effect::Table(id, rows) => {
-                self.tables.insert(id, *rows);
-                self.add_running(id, vec![], RunningKind::Table);
-                self.workers.send(Command::CreateTable(id));
+            Effect::Table(id, rows, rule) => {
+                if let Some(rule) = rule {
+                    self.start_table_time(id, *rule, &rows);
+                }
+                self.install_table(id, *rows);
                 created_table = Some(id);
             }
-            Effect::Source(spec, source) => self.install_source(*spec, source),
+            Effect::Source(spec, source) => self.install_source(*spec, source, None),
         }
         dropped.into_iter().for_each(|id| self.drop_running(id));
+        if let Some((id, table)) = late {
+            self.install_table(id, *table);
+            self.definition_is_real(Some(id));
+        }
         self.definition_is_real(created_table);
     }
 
-    pub(super) fn install_source(&mut self, spec: SourceSpec, source: Arc<dyn Source>) {
+    fn install_table(&mut self, id: ObjectId, rows: Table) {
+        self.tables.insert(id, rows);
+        self.add_running(id, vec![], RunningKind::Table);
+        self.workers.send(Command::CreateTable(id));
+    }
+
+    /// `place`: where it was read to before the start.
+    pub(super) fn install_source(
+        &mut self,
+        spec: SourceSpec,
+        source: Arc<dyn Source>,
+        place: Option<Arc<SourcePlace>>,
+    ) {
         let metrics = Arc::new(SourceMetrics::default());
         let kind = RunningKind::Source { metrics: metrics.clone(), bounded: source.bounded() };
         self.add_running(spec.object, vec![], kind);
         if let Some(watermark) = &spec.watermark {
             self.watermarks.add(spec.object, watermark.idle_timeout);
+            let announced = place.as_ref().and_then(|place| place.values.get(ANNOUNCED));
+            if let Some(us) = announced.and_then(|text| text.parse().ok()) {
+                self.watermarks.resume_at(spec.object, Watermark(EventTime(us)));
+            }
         }
-        self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
+        if place.is_some() {
+            self.resumed.insert(spec.object);
+        }
+        self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics, place));
     }
 
     fn check_create(&mut self, creation: &Creation, install: Install) -> Result<Plan> {
@@ -224,7 +253,8 @@ impl State {
                     let changes = table.write(change)?.changes;
                     first_rows = (!changes.is_empty()).then_some((object.id, changes));
                 }
-                Effect::Table(object.id, Box::new(table))
+                let rule = creation.timed.rule.clone().map(Box::new);
+                Effect::Table(object.id, Box::new(table), rule)
             }
             Install::Source(mut spec) => {
                 spec.object = object.id;
@@ -239,8 +269,13 @@ impl State {
                 return Err(Error::internal("a dataflow is published, not created"));
             }
         };
-        let dropped = creation.replaces.into_iter().collect();
-        Ok((Checked { next, effect, dropped }, creation.changes(), first_rows))
+        let dropped = creation.dropped(&self.catalog());
+        let late = match &creation.timed.late {
+            Some(late) => Some((late.id, Box::new(Table::of(late)?))),
+            None => None,
+        };
+        let changes = creation.changes(&self.catalog());
+        Ok((Checked { next, effect, late, dropped }, changes, first_rows))
     }
 
     fn check_publish(&self, creation: &Creation) -> Result<Plan> {
@@ -254,8 +289,9 @@ impl State {
                 }
             }
         }
-        let dropped = creation.replaces.into_iter().collect();
-        Ok((Checked { next, effect: Effect::Nothing, dropped }, creation.changes(), None))
+        let dropped = creation.dropped(&self.catalog());
+        let changes = creation.changes(&self.catalog());
+        Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
     }
 
     fn check_apply(&self, changes: Vec<Change>) -> Result<Plan> {
@@ -278,6 +314,6 @@ impl State {
             }
         }
         let next = self.catalog().apply(&changes)?;
-        Ok((Checked { next, effect: Effect::Nothing, dropped }, changes, None))
+        Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
     }
 }

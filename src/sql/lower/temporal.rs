@@ -131,9 +131,8 @@ fn age(comparison: Comparison) -> Option<Comparison> {
     if call.func.name() != "-" || interval.months != 0 {
         return None;
     }
-    let apart = |now: &Expr, time: &Expr| {
-        uses_now(now) && !now.any_column_refs() && !uses_now(time)
-    };
+    let apart =
+        |now: &Expr, time: &Expr| uses_now(now) && !now.any_column_refs() && !uses_now(time);
     let length = comparison.value.clone();
     if apart(minuend, subtrahend) {
         let now = binary_expr(minuend.clone(), Operator::Minus, length);
