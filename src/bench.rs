@@ -12,6 +12,7 @@
 
 mod latency;
 mod startup;
+pub mod tpch;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::types::error::{Error, Result, SqlState};
 
 pub use latency::{LatencyOptions, latency};
 pub use startup::{StartupOptions, startup};
+pub use tpch::{TpchOptions, tpch};
 
 /// What to measure, and how.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct NexmarkOptions {
     pub events: u64,
     /// Lines of JSON instead of a table.
     pub json: bool,
+    /// State is written to files, every `checkpoint_interval` of `config`.
+    pub durable: bool,
     pub config: ServerConfig,
 }
 
@@ -151,7 +155,11 @@ fn find(name: &str) -> Result<&'static Query> {
 }
 
 async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Measurement> {
-    let server = PrivateServer::start_with(options.config.clone()).await?;
+    let config = options.config.clone();
+    let server = match options.durable {
+        true => PrivateServer::start_in_storage(config).await?,
+        false => PrivateServer::start_with(config).await?,
+    };
     let client = connect(&server.client_config()).await?;
     for source in query.sources {
         run(&client, &source_sql(source, options.events)).await?;

@@ -37,6 +37,7 @@ use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
 use crate::sql::query::PlannedQuery;
+use crate::sql::resolve::cross_database;
 use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
@@ -45,7 +46,7 @@ use crate::sql::statement::{
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::sql_type::{LENGTH_CHARS_MAX, SqlType};
+use crate::types::sql_type::SqlType;
 
 impl Connection {
     pub(super) async fn run_ddl(
@@ -457,15 +458,8 @@ pub(super) fn target_name(context: &PlanContext, name: &Name) -> Result<ObjectNa
         && *database != context.database
     {
         let schema = name.schema.as_deref().unwrap_or_default();
-        return Err(Error::user(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!(
-                "cross-database references are not implemented: \"{database}.{schema}.{}\"",
-                name.name
-            ),
-        )
-        .hint("Connect to that database.")
-        .position(name.position));
+        let name_text = format!("{database}.{schema}.{}", name.name);
+        return Err(cross_database(&name_text).position(name.position));
     }
     let schemas = context.catalog.schemas(&context.database).unwrap_or_default();
     let schema = match &name.schema {
@@ -781,13 +775,13 @@ fn declared_field(column: &ColumnDef) -> Option<Field> {
     }
 }
 
-/// The field of a column with a type, marked with the length of `varchar(n)`.
+/// The field of a column with a type, marked with its modifier.
 fn typed_field(column: &ColumnDef, sql_type: &SqlType) -> Field {
     let field = sql_type.to_field(&column.name, !column.not_null);
-    let Some(length) = column.length_chars_max else { return field };
-    let mut metadata = field.metadata().clone();
-    metadata.insert(LENGTH_CHARS_MAX.to_owned(), length.to_string());
-    field.with_metadata(metadata)
+    match column.modifier {
+        Some(modifier) => modifier.mark(field),
+        None => field,
+    }
 }
 
 /// A column's field; a generated one without a type has that of its expression.

@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn what_is_stored_is_as_of_an_epoch_and_comes_back() {
         let mut log = ErrorLog::default();
-        log.record(V, &name("v"), vec![division("1, 0", 2), division("2, 0", 1)], EventTime(5));
+        log.record(V, &name("v"), vec![division("1, 0", 2)], EventTime(4));
+        log.record(V, &name("v"), vec![division("2, 0", 1)], EventTime(5));
         log.record(ObjectId(8), &name("w"), vec![division("1, 0", 1)], EventTime(6));
         let before = log.records();
         let late = vec![division("1, 0", -1), division("2, 0", -1), division("3, 0", 1)];

@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 pub use self::checkpoints::CheckpointFact;
 use self::checkpoints::{Checkpoints, ViewMark};
 use self::definitions::{Step, StepInLog};
-use self::durable::{Durable, StorageEvent};
+use self::durable::{Durable, SavepointJob, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
 use self::event_time::{Diverted, PendingWatermarks};
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
@@ -49,6 +49,7 @@ use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
 use crate::storage::manifest::SourcePlace;
+use crate::storage::savepoint::{self, Savepoint};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -248,6 +249,8 @@ pub struct SourceStatus {
     /// Rows given to dataflows since the reading began.
     pub rows: u64,
     pub malformed: u64,
+    /// Rows that came behind the watermark.
+    pub late: u64,
     /// Since when it is read; `None` when nobody reads it.
     pub started_at: Option<EventTime>,
     /// Everything there is has been read and is visible.
@@ -321,6 +324,7 @@ enum Request {
     Checkpoints {
         reply: oneshot::Sender<Vec<CheckpointFact>>,
     },
+    Savepoint(SavepointJob),
     Apply {
         changes: Vec<Change>,
         reply: Reply<()>,
@@ -579,6 +583,37 @@ impl Coordinator {
     /// When the storage fails.
     pub async fn checkpoint(&self) -> Result<()> {
         self.ask(|reply| Request::Checkpoint { reply }).await?
+    }
+
+    /// Gives a name to a checkpoint of everything up to now.
+    ///
+    /// # Errors
+    /// SQLSTATE 42710 when the name is taken; others when the storage fails.
+    pub async fn create_savepoint(&self, name: &str, created_at_us: i64) -> Result<()> {
+        let name = name.to_owned();
+        if self.savepoints().await?.iter().any(|savepoint| savepoint.name == name) {
+            return Err(savepoint::exists(&name));
+        }
+        self.checkpoint().await?;
+        self.ask(|reply| Request::Savepoint(SavepointJob::Create { name, created_at_us, reply }))
+            .await?
+    }
+
+    /// Drops a savepoint.
+    ///
+    /// # Errors
+    /// SQLSTATE 42704 when there is none of that name; others when the storage fails.
+    pub async fn drop_savepoint(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.ask(|reply| Request::Savepoint(SavepointJob::Drop { name, reply })).await?
+    }
+
+    /// All savepoints, by name.
+    ///
+    /// # Errors
+    /// SQLSTATE 0A000 without a storage.
+    pub async fn savepoints(&self) -> Result<Vec<Savepoint>> {
+        self.ask(|reply| Request::Savepoint(SavepointJob::List { reply })).await?
     }
 
     /// The newest checkpoints of this run, newest first.
@@ -1076,6 +1111,7 @@ impl State {
                 self.run_steps();
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
+            Request::Savepoint(job) => self.savepoint_job(job),
             Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
@@ -1238,12 +1274,13 @@ impl State {
 
     /// Closes the open epoch. `admit`: let sources into the next one.
     fn close_epoch(&mut self, admit: bool) {
-        self.close_epoch_for(admit, None);
+        self.close_epoch_for(admit, false);
     }
 
-    /// The same; with `checkpoint`, the sources tell where they are at its end, and these views
-    /// hand over their state.
-    fn close_epoch_for(&mut self, admit: bool, checkpoint: Option<Vec<ObjectId>>) {
+    /// The same; with `checkpoint`, the sources tell where they are at its end, and views that have
+    /// changed hand over their state. Gives the views that belong into the checkpoint, and whether
+    /// each has changed.
+    fn close_epoch_for(&mut self, admit: bool, checkpoint: bool) -> BTreeMap<ObjectId, bool> {
         let changes = std::mem::take(&mut self.changes);
         let now = self.now();
         let watermarks = self.watermarks.announce(now);
@@ -1266,11 +1303,14 @@ impl State {
                 self.checkpoints.views_changed = true;
             }
         }
-        if let Some(views) = &checkpoint {
-            affected.extend(views);
-            affected.sort_unstable();
-            affected.dedup();
-        }
+        // Asked only now: this epoch, too, may have changed them.
+        let views = if checkpoint { self.views_to_keep() } else { BTreeMap::new() };
+        let changed = views.iter().filter(|(_, changed)| **changed).map(|(view, _)| *view);
+        let changed: Vec<ObjectId> = changed.collect();
+        affected.extend(&changed);
+        affected.sort_unstable();
+        affected.dedup();
+        let checkpoint = checkpoint.then_some(changed);
         let affected = Arc::new(affected);
         self.admitted = if admit { self.ready.iter().copied().collect() } else { BTreeSet::new() };
         self.admitted.retain(|source| !is_paused(&self.hydrating, &self.running, *source));
@@ -1294,6 +1334,7 @@ impl State {
             time,
         })));
         self.epochs.close(now, moves);
+        views
     }
 
     /// The dataflows that read any of `roots`, directly or through others.
@@ -1991,6 +2032,7 @@ impl State {
                     object: *id,
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
+                    late: metrics.late.load(Ordering::Relaxed),
                     started_at: began.map(|at| self.clock.time_of(at)),
                     finished: (finished && self.watermarks.finished(*id)) || !bounded || !read,
                 })

@@ -13,6 +13,7 @@
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
 //! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `savepoints.rs` | savepoints, and SHOW CHECKPOINTS |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
@@ -41,6 +42,7 @@ mod query;
 pub mod recovery;
 mod rows;
 mod running;
+mod savepoints;
 pub mod settings;
 mod show;
 mod source_scan;

@@ -36,7 +36,7 @@ use crate::sql::parse::{parse_expression, parse_query};
 use crate::state::delta::RestoredState;
 use crate::storage::log::Log;
 use crate::storage::manifest::{Manifest, SourcePlace};
-use crate::storage::recovery::recover;
+use crate::storage::recovery::recover_from;
 use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
 use crate::types::error::{Error, Result, SqlState};
@@ -55,9 +55,23 @@ pub async fn open(
     store: Store,
     checkpoint_interval: Duration,
 ) -> Result<Coordinator> {
+    open_from(config, clock, store, checkpoint_interval, None).await
+}
+
+/// The same from a savepoint: what happened since is gone.
+///
+/// # Errors
+/// Also when there is no such savepoint.
+pub async fn open_from(
+    config: CoordinatorConfig,
+    clock: Clock,
+    store: Store,
+    checkpoint_interval: Duration,
+    from_savepoint: Option<&str>,
+) -> Result<Coordinator> {
     let began = clock.elapsed();
     let identity = uuid::Uuid::new_v4().to_string();
-    let mut recovered = recover(store.clone(), &identity).await?;
+    let mut recovered = recover_from(store.clone(), &identity, from_savepoint).await?;
     let (records, torn) = (recovered.records.len(), recovered.torn);
     let stored = std::mem::take(&mut recovered.views);
     let errors = recovered.errors.take();

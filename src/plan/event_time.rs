@@ -17,7 +17,9 @@ use arrow::datatypes::{DataType, Date32Type, Schema, TimeUnit, TimestampMicrosec
 use serde::{Deserialize, Serialize};
 
 use crate::plan::expr::Expr;
-use crate::plan::node::{Join, JoinKind, Node, Over, TopN, UnnestColumn};
+use crate::plan::node::{
+    AsofJoin, Join, JoinKind, Node, Over, Session, TopN, Unnest, UnnestColumn,
+};
 use crate::plan::window::Distance;
 use crate::types::text::datetime::US_PER_DAY;
 use crate::types::time::Watermark;
@@ -163,7 +165,7 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
             let columns = n.columns.iter().enumerate();
             let whole = columns.filter_map(|(place, column)| match column {
                 UnnestColumn::Whole(column) => Some(find(&input, *column)?.moved(place)),
-                UnnestColumn::Elements(_) => None,
+                UnnestColumn::Elements(list) => Some(elements(n, *list)?.moved(place)),
             });
             whole.collect()
         }
@@ -174,10 +176,46 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         Node::Throttle(n) => time_bounds(&n.input.input),
         // Rows of any time come and go as logical time passes.
         Node::TemporalFilter(_) | Node::Retain(_) => vec![],
-        // A late row may merge sessions of any length, and correct any later match.
-        Node::Session(_) | Node::AsofJoin(_) => vec![],
+        Node::Session(n) => in_sessions(n),
+        Node::AsofJoin(n) => nearest(n),
     };
     bounds.sort_by_key(|bound| bound.column);
+    bounds
+}
+
+/// The bound of a list's elements, when the list is computed right below.
+fn elements(unnest: &Unnest, list: usize) -> Option<TimeBound> {
+    let Node::Map(map) = &*unnest.input.input else { return None };
+    let expr = map.projection.as_ref()?.get(list)?;
+    let input = time_bounds(&map.input.input);
+    let (column, steps) = expr.element_time_steps(&map.input.input.schema())?;
+    Some(find(&input, column)?.then(0, &steps))
+}
+
+/// A change concerns sessions of its own partition that have not ended before it; they may have
+/// begun at any time.
+fn in_sessions(node: &Session) -> Vec<TimeBound> {
+    let input = time_bounds(&node.input.input);
+    let end = find(&input, node.time).map(|bound| bound.moved(node.schema.fields().len() - 1));
+    let partition = input.into_iter().filter(|bound| node.partition.contains(&bound.column));
+    partition.chain(end).collect()
+}
+
+/// A change on the right concerns left rows on the near side of it only: later ones, where matches
+/// are earlier.
+fn nearest(node: &AsofJoin) -> Vec<TimeBound> {
+    let (left, right) = (time_bounds(&node.left.input), time_bounds(&node.right.input));
+    let both = |(l, r): (usize, usize)| Some(find(&left, l)?.clone().or(find(&right, r)?));
+    let times = node.order.looks_back().then_some(node.times);
+    let compared = node.keys.iter().copied().chain(times);
+    let mut bounds: Vec<TimeBound> = Vec::new();
+    for (l, r) in compared {
+        if let Some(bound) = both((l, r))
+            && find(&bounds, l).is_none()
+        {
+            bounds.push(bound.moved(l));
+        }
+    }
     bounds
 }
 

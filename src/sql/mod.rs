@@ -10,10 +10,12 @@
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
 //! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
+//! | `exclude.rs` | EXCLUDE in window frames |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
@@ -44,9 +46,11 @@ mod catalog_query;
 pub mod coerce;
 pub mod dml;
 pub mod errors;
+mod exclude;
 pub mod expressions;
 pub mod functions;
 pub mod lateral;
+mod limited;
 pub mod lower;
 pub mod operators;
 pub mod optimize;

@@ -23,9 +23,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::functions::scalar::char::AS_CHAR;
+use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
-use crate::sql::parse::types::length_chars_max;
+use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::names::name_columns;
 use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_function,
@@ -37,7 +39,7 @@ use crate::sql::windows::{
     expand_group_window, expand_group_window_of_select, expand_window_function,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 pub mod names;
 mod tables;
@@ -457,10 +459,22 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = inner;
         }
         Expr::Cast { expr: inner, data_type, .. } => {
-            if let Some(length) = length_chars_max(data_type) {
-                // An explicit cast to varchar(n) cuts, as in Postgres.
-                let text = std::mem::replace(&mut **inner, null());
-                *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
+            // An explicit cast to varchar(n) or char(n) cuts, as in Postgres.
+            let inner = &mut **inner;
+            match modifier(data_type) {
+                Some(Modifier::Varchar(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call("left", vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Char(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call(AS_CHAR, vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Fraction(digits)) => {
+                    let time = cast(std::mem::replace(inner, null()), data_type.clone());
+                    *expr = call(ROUND_TIME, vec![time, integer(digits.unsigned_abs())]);
+                }
+                None => {}
             }
         }
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
@@ -475,6 +489,7 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             if let Some(WindowType::WindowSpec(window)) = &mut function.over {
                 plain_frame(window);
             }
+            drop_constant_order(function);
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
@@ -555,6 +570,18 @@ fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -
     *pattern = text;
     *escape_char = None;
     Ok(())
+}
+
+/// `array_agg(a ORDER BY 1)`: a constant orders nothing, and is no place in a select list.
+fn drop_constant_order(function: &mut ast::Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    list.clauses.retain_mut(|clause| match clause {
+        ast::FunctionArgumentClause::OrderBy(items) => {
+            items.retain(|item| as_integer(&item.expr).is_none());
+            !items.is_empty()
+        }
+        _ => true,
+    });
 }
 
 /// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.

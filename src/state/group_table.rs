@@ -82,13 +82,6 @@ impl GroupTable {
         })
     }
 
-    /// A table of this many groups without keys, known by number only.
-    pub fn unkeyed(stride: usize, groups: usize) -> GroupTable {
-        let mut table = GroupTable::new(&[], stride).expect("there is no key to refuse");
-        table.words.resize(groups * stride, 0);
-        table
-    }
-
     /// The group of each row; new keys make new groups. `groups` is overwritten.
     ///
     /// # Errors

@@ -39,13 +39,13 @@ use crate::types::error::Result;
 use crate::types::id::WorkerId;
 use crate::types::time::{Epoch, Watermark};
 
-mod calls;
+pub(super) mod calls;
 mod checkpoint;
 mod closing;
 mod distinct;
 mod emit;
 mod partial;
-mod select;
+pub(super) mod select;
 #[cfg(test)]
 mod tests;
 

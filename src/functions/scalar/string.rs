@@ -26,6 +26,9 @@ const TEXT_BYTES_MAX: usize = 1 << 28;
 /// anything else there is SQLSTATE 22001.
 pub const FIT_LENGTH: &str = "fit_length";
 
+/// `fit_char(text, n)`: the same for a column `char(n)`, which keeps no blanks at its end.
+pub const FIT_CHAR: &str = "fit_char";
+
 /// All of them.
 pub fn all() -> Vec<Overload> {
     use T::{Any, Bytea, Int4, Int8, Text};
@@ -104,16 +107,13 @@ pub fn all() -> Vec<Overload> {
         function("decode", &[Text, Text], R::Is(T::Bytea), decode),
         function(FIT_LENGTH, &[Text, Int8], text, |c| {
             c.to_text(|row, out| {
-                let (value, length) = (c.text(0).value(row), c.int8(1, row).max(0));
-                let kept = value.char_indices().nth(length as usize);
-                let (kept, rest) = value.split_at(kept.map_or(value.len(), |(at, _)| at));
-                if rest.contains(|c| c != ' ') {
-                    return Err(Error::user(
-                        SqlState::STRING_DATA_RIGHT_TRUNCATION,
-                        format!("value too long for type character varying({length})"),
-                    ));
-                }
-                out.push_str(kept);
+                out.push_str(fitting(c, row, "character varying")?);
+                Ok(true)
+            })
+        }),
+        function(FIT_CHAR, &[Text, Int8], text, |c| {
+            c.to_text(|row, out| {
+                out.push_str(fitting(c, row, "character")?.trim_end_matches(' '));
                 Ok(true)
             })
         }),
@@ -135,6 +135,20 @@ pub fn all() -> Vec<Overload> {
             })
         }),
     ]
+}
+
+/// The characters of a text that a column of so many takes: blanks beyond are cut.
+fn fitting<'a>(call: &'a Call<'_>, row: usize, type_name: &str) -> Result<&'a str> {
+    let (value, length) = (call.text(0).value(row), call.int8(1, row).max(0));
+    let kept = value.char_indices().nth(length as usize);
+    let (kept, rest) = value.split_at(kept.map_or(value.len(), |(at, _)| at));
+    if rest.contains(|c| c != ' ') {
+        return Err(Error::user(
+            SqlState::STRING_DATA_RIGHT_TRUNCATION,
+            format!("value too long for type {type_name}({length})"),
+        ));
+    }
+    Ok(kept)
 }
 
 /// Every argument from `first` on as text, in Postgres's spelling.

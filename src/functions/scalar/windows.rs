@@ -24,10 +24,9 @@ use arrow::datatypes::{IntervalMonthDayNano, TimestampMicrosecondType};
 use crate::functions::scalar::call::{Call, Overload, R, T, function};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::text::datetime::US_PER_DAY;
+use crate::types::time::WINDOW_TIME_US;
 
 const NS_PER_US: i64 = 1_000;
-/// What a window's time is before its end: Flink's, whose times are milliseconds.
-const WINDOW_TIME_US: i64 = 1_000;
 /// Windows that one row may be in; more is a mistake (a slide in microseconds).
 const WINDOWS_MAX: i64 = 100_000;
 
