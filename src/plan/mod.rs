@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `node.rs` | `Plan`, `Node`, `Edge`: a dataflow as a tree, the same nouns as `dataflow/operators/` |
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
+//! | `match_recognize.rs` | `MatchSpec`: a row pattern, what its conditions read, what it gives |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `explain.rs` | a plan as text, golden-tested |
@@ -14,5 +15,6 @@
 mod errors;
 pub mod explain;
 pub mod expr;
+pub mod match_recognize;
 pub mod node;
 pub mod window;

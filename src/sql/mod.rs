@@ -12,6 +12,7 @@
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
+//! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
 //! | `catalog_query.rs` | queries of the system catalog in words that can be planned |
@@ -44,6 +45,7 @@ pub mod expressions;
 pub mod functions;
 pub mod lateral;
 pub mod lower;
+pub mod match_recognize;
 pub mod operators;
 pub mod optimize;
 pub mod parse;
