@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::{Field, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use crate::plan::event_time::TimeBound;
 use crate::types::id::ObjectId;
 
 /// Database, schema and name, each as stored (folded to lower case unless quoted).
@@ -84,12 +85,18 @@ pub enum TableConflict {
     Ignore,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ViewObject {
     /// The query's text.
     pub query_sql: String,
     /// `search_path` and database at creation: what unqualified names meant.
     pub search_path: Vec<String>,
+    /// `WITH (...)` of a materialized view: names and values.
+    pub options: Vec<(String, String)>,
+    /// Rows never go. Only of a materialized view.
+    pub append_only: bool,
+    /// What the watermark promises of the columns. Only of a materialized view.
+    pub time_bounds: Vec<TimeBound>,
 }
 
 /// Who made an object, as far as planning its definition once more looks at it. Kept by the

@@ -19,6 +19,7 @@ use crate::catalog::object::{
     WatermarkObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
+use crate::plan::event_time::TimeBound;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -84,6 +85,12 @@ enum StoredKind {
     MaterializedView {
         query_sql: String,
         search_path: Vec<String>,
+        #[serde(default)]
+        options: Vec<(String, String)>,
+        #[serde(default)]
+        append_only: bool,
+        #[serde(default)]
+        time_bounds: Vec<TimeBound>,
     },
 }
 
@@ -223,7 +230,15 @@ fn store_object(object: &Object) -> Result<StoredObject> {
         }
         ObjectKind::MaterializedView(definition) => {
             let (query_sql, search_path) = view(definition);
-            StoredKind::MaterializedView { query_sql, search_path }
+            let (options, append_only) = (definition.options.clone(), definition.append_only);
+            let time_bounds = definition.time_bounds.clone();
+            StoredKind::MaterializedView {
+                query_sql,
+                search_path,
+                options,
+                append_only,
+                time_bounds,
+            }
         }
     };
     Ok(StoredObject {
@@ -275,11 +290,21 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             watermark: watermark.map(load_watermark),
         }),
         StoredKind::View { query_sql, search_path } => {
-            ObjectKind::View(ViewObject { query_sql, search_path })
+            ObjectKind::View(ViewObject { query_sql, search_path, ..ViewObject::default() })
         }
-        StoredKind::MaterializedView { query_sql, search_path } => {
-            ObjectKind::MaterializedView(ViewObject { query_sql, search_path })
-        }
+        StoredKind::MaterializedView {
+            query_sql,
+            search_path,
+            options,
+            append_only,
+            time_bounds,
+        } => ObjectKind::MaterializedView(ViewObject {
+            query_sql,
+            search_path,
+            options,
+            append_only,
+            time_bounds,
+        }),
     };
     Ok(Object {
         id: ObjectId(stored.id),
@@ -375,7 +400,14 @@ mod tests {
             watermark: watermark(),
             bounded: true,
         });
-        let view = ViewObject { query_sql: "SELECT 1".into(), search_path: vec!["a".into()] };
+        let view = ViewObject {
+            query_sql: "SELECT 1".into(),
+            search_path: vec!["a".into()],
+            options: vec![],
+            append_only: true,
+            time_bounds: vec![TimeBound::of_watermark(0)],
+        };
+        let kept = ViewObject { options: vec![("on_error".into(), "null".into())], ..view.clone() };
         let definer = Definer {
             at_us: 1_577_836_800_000_000,
             user: "ann".into(),
@@ -392,7 +424,7 @@ mod tests {
             create(object(5, "table", table)),
             create(object(6, "source", source)),
             create(object(7, "view", ObjectKind::View(view.clone()))),
-            create(object(9, "mv", ObjectKind::MaterializedView(view.clone()))),
+            create(object(9, "mv", ObjectKind::MaterializedView(kept))),
             create(object(8, "dropped", ObjectKind::View(view.clone()))),
             Change::ReplaceView(Arc::new(object(7, "view", ObjectKind::View(view)))),
             Change::Comment { object: ObjectId(5), column: Some(1), text: Some("c".into()) },

@@ -469,7 +469,8 @@ mod tests {
         let with_table = empty
             .apply(&[object(&empty, "goods", ObjectKind::Table(table), columns)])
             .expect("a free name");
-        let view = ViewObject { query_sql: "SELECT id FROM goods".into(), search_path: vec![] };
+        let query_sql = "SELECT id FROM goods".into();
+        let view = ViewObject { query_sql, ..ViewObject::default() };
         let view = object(
             &with_table,
             "cheap",

@@ -32,6 +32,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// What the reader hands over.
 #[derive(Debug)]
 pub enum ReaderItem {
+    /// The splits of this share that are known now: before any of their rows, and again when
+    /// there are more.
+    Splits(Vec<SplitId>),
     Rows {
         split: SplitId,
         rows: SourceRows,
@@ -149,8 +152,8 @@ impl Reading {
                 Some(at) => growing && now.duration_since(at) >= DISCOVERY_INTERVAL,
             };
             if discovery_due {
-                discovered_at = Some(now);
-                if !self.discover(now)? {
+                let first = discovered_at.replace(now).is_none();
+                if !self.discover(first, now)? {
                     discovered_at = None;
                     self.sleep(RETRY_INTERVAL)?;
                     continue;
@@ -176,7 +179,7 @@ impl Reading {
     }
 
     /// Opens splits of this share that are new; false when the source cannot tell.
-    fn discover(&mut self, now: Instant) -> Result<bool, Stopped> {
+    fn discover(&mut self, first: bool, now: Instant) -> Result<bool, Stopped> {
         let splits = match self.job.source.splits() {
             Ok(splits) => splits,
             Err(error) => {
@@ -184,6 +187,7 @@ impl Reading {
                 return Ok(false);
             }
         };
+        let known = self.open.len();
         for split in splits {
             let wanted = self.job.until.as_ref().is_none_or(|until| until.contains_key(&split));
             if owner_of(&split, self.job.workers) == self.job.worker && wanted {
@@ -192,6 +196,9 @@ impl Reading {
                     new.insert(Open::Broken { retry_at: now, offset });
                 }
             }
+        }
+        if first || self.open.len() > known {
+            self.send(ReaderItem::Splits(self.open.keys().cloned().collect()))?;
         }
         Ok(true)
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -24,8 +25,11 @@ use crate::coordinator::event_loop::Install;
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
+use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
-use crate::plan::node::SourceSpec;
+use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
+use crate::plan::null_on_error::{null_on_error, nullable};
+use crate::plan::view_options::{OnError, ViewOptions};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
@@ -34,7 +38,7 @@ use crate::sql::schema::check_storable;
 use crate::sql::statement::{
     ColumnDef, CommentOn, CreateDatabase, CreateMaterializedView, CreateSchema, CreateSource,
     CreateTable, CreateView, Emit, Expression, Name, Noun, OnConflict, PrimaryKey, Statement,
-    Watermark, WithOption,
+    Watermark, WithOption, option_pairs,
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -202,7 +206,8 @@ impl Connection {
         let watermark = match &create.watermark {
             Some(watermark) => {
                 let (column, field) = watermark_column(&object.schema, watermark)?;
-                Some((column, watermark_expr(context, &object, watermark, field)?))
+                let expr = watermark_expr(context, &object, watermark, field)?;
+                Some(watermark_spec(column, expr))
             }
             None => None,
         };
@@ -253,6 +258,7 @@ impl Connection {
             kind: ObjectKind::View(ViewObject {
                 query_sql: create.query.sql.clone(),
                 search_path: context.search_path.clone(),
+                ..ViewObject::default()
             }),
             schema,
             create_sql: parsed.sql.clone(),
@@ -277,7 +283,6 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
-        refuse_options(&create.options)?;
         match &create.emit {
             Emit::Unspecified | Emit::OnUpdate { every: None } => {}
             Emit::OnUpdate { every: Some(_) } => {
@@ -300,11 +305,15 @@ impl Connection {
             return Ok(());
         };
         let Place { name, replaces } = place;
-        let (object, planned) = materialized_view_object(context, parsed, create, name)?;
+        let (mut object, planned) = materialized_view_object(context, parsed, create, name)?;
         if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
             return Err(reads_itself(&object.name.name));
         }
-        let install = Install::Dataflow(planned.lower()?);
+        let plan = view_plan(&planned, &object)?;
+        if let ObjectKind::MaterializedView(view) = &mut object.kind {
+            view.time_bounds = time_bounds(&plan.root);
+        }
+        let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(definer(context, parsed));
         let create = self.database.coordinator.replace_object(object, definer, install, replaces);
@@ -551,19 +560,39 @@ pub(super) fn materialized_view_object(
 ) -> Result<(Object, PlannedQuery)> {
     let planned = plan_definition(context, &create.query.ast)?;
     let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
-    let schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
+    let mut schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
+    let pairs = option_pairs(&create.options);
+    let options = ViewOptions::parse(&pairs)
+        .map_err(|(index, error)| error.position(create.options[index].position))?;
+    if options.on_error == OnError::Null {
+        schema = nullable(&schema);
+    }
     let object = Object {
         id: ObjectId(0),
         name,
         kind: ObjectKind::MaterializedView(ViewObject {
             query_sql: create.query.sql.clone(),
             search_path: context.search_path.clone(),
+            options: pairs,
+            ..ViewObject::default()
         }),
         schema,
         create_sql: parsed.sql.clone(),
         depends_on: planned.depends_on.clone(),
     };
     Ok((object, planned))
+}
+
+/// The dataflow of a materialized view, kept as its options say.
+pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan> {
+    let plan = planned.lower()?;
+    let ObjectKind::MaterializedView(view) = &object.kind else { return Ok(plan) };
+    let options = ViewOptions::of_stored(&view.options)?;
+    let plan = match options.on_error {
+        OnError::Null => null_on_error(plan),
+        OnError::Quarantine | OnError::Fail => plan,
+    };
+    Ok(Plan { options, ..plan })
 }
 
 /// A query's columns with `names` for the first of them; every name once.
@@ -920,6 +949,16 @@ fn watermark_expr(
     let nullable = field.clone().with_nullable(true);
     let expression = &watermark.expression.ast;
     context.plan_assigned_expr(expression, &object.schema, Some(&object.name.name), &nullable)
+}
+
+pub(super) fn watermark_spec(column: usize, expr: Expr) -> WatermarkSpec {
+    WatermarkSpec {
+        column,
+        expr,
+        allowed_lateness: Duration::ZERO,
+        idle_timeout: None,
+        drift_max: None,
+    }
 }
 
 fn source_object(

@@ -8,6 +8,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
+//! | `event_time.rs` | watermarks and late rows |
 //! | `durable.rs` | the log, who waits for it, and checkpoints |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
+use self::event_time::PendingWatermarks;
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::{self, Source};
@@ -33,6 +35,7 @@ use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
+use crate::coordinator::watermarks::Watermarks;
 use crate::dataflow::operators;
 use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
@@ -43,10 +46,11 @@ use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, EventTime};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 mod definitions;
 mod durable;
+mod event_time;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -338,6 +342,9 @@ enum Request {
     },
     Errors {
         reply: oneshot::Sender<Vec<ErrorRecord>>,
+    },
+    Watermarks {
+        reply: Reply<BTreeMap<ObjectId, Watermark>>,
     },
     Stop,
 }
@@ -651,6 +658,14 @@ impl Coordinator {
         self.ask(|reply| Request::Sources { reply }).await
     }
 
+    /// The watermarks of sources, tables and materialized views that have one.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn watermarks(&self) -> Result<BTreeMap<ObjectId, Watermark>> {
+        self.ask(|reply| Request::Watermarks { reply }).await?
+    }
+
     /// Rows and records that were left out, of every acknowledged write.
     ///
     /// # Errors
@@ -778,6 +793,10 @@ struct State {
     error_reads: Vec<(Epoch, oneshot::Sender<Vec<ErrorRecord>>)>,
     locks: Locks<WaitingWrite>,
     errors: ErrorLog,
+    watermarks: Watermarks,
+    watermark_reads: HashMap<u64, PendingWatermarks>,
+    /// `Command::Drop`s that have been sent.
+    drops: u64,
     /// Changes of the catalog that wait, and the one that is in the log.
     steps: VecDeque<Step>,
     step_in_log: Option<StepInLog>,
@@ -807,8 +826,9 @@ impl State {
         requests: Sender<Request>,
         clock: Clock,
     ) -> State {
+        let workers_count = workers.count();
         State {
-            epochs: Epochs::new(workers.count(), Epoch(0), Duration::ZERO),
+            epochs: Epochs::new(workers_count, Epoch(0), Duration::ZERO),
             workers,
             catalog,
             requests,
@@ -828,6 +848,9 @@ impl State {
             error_reads: Vec::new(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
+            watermarks: Watermarks::new(workers_count),
+            watermark_reads: HashMap::new(),
+            drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
             durable: None,
@@ -940,6 +963,7 @@ impl State {
             Request::Sources { reply } => {
                 let _ = reply.send(self.source_statuses());
             }
+            Request::Watermarks { reply } => self.ask_watermarks(reply),
             Request::Errors { reply } => {
                 self.close_written();
                 self.error_reads.push((self.epochs.closed(), reply));
@@ -962,6 +986,11 @@ impl State {
                 self.epochs.source_touched(epoch, now);
             }
             Report::SourceDrained { epoch, .. } => self.epochs.source_drained(epoch),
+            Report::SourceTime { object, worker, drops, news } => {
+                self.watermarks.news(object, worker, drops, news, now);
+            }
+            Report::LateRows { object, rows } => self.late_rows(object, rows),
+            Report::Watermarks { request, marks } => self.watermarks_arrived(request, &marks),
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
             Report::Snapshot { request, object, content } => {
                 self.snapshot_arrived(request, object, content);
@@ -996,8 +1025,13 @@ impl State {
     fn pump(&mut self) -> Option<Moment> {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
+        let now = self.now();
+        if self.watermarks.moved(now) {
+            self.epochs.touch(now);
+        }
         let epoch = self.pump_epochs();
-        epoch.into_iter().chain(checkpoint).min()
+        let idle = self.watermarks.wake(now);
+        epoch.into_iter().chain(checkpoint).chain(idle).min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1047,8 +1081,11 @@ impl State {
     /// Closes the open epoch. `admit`: let sources into the next one.
     fn close_epoch(&mut self, admit: bool) {
         let changes = std::mem::take(&mut self.changes);
+        let now = self.now();
+        let watermarks = self.watermarks.announce(now);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
+        touched.extend(watermarks.iter().map(|(object, _)| *object));
         let affected = Arc::new(self.dependants(&touched));
         let epoch = self.epochs.open();
         for object in affected.iter() {
@@ -1076,8 +1113,8 @@ impl State {
             changes,
             affected,
             admitted,
+            watermarks,
         })));
-        let now = self.now();
         self.epochs.close(now, moves);
     }
 
@@ -1273,6 +1310,15 @@ impl State {
             let _ = read.reply.send(Err(dependency_gone("query")));
         }
         self.workers.send(Command::Drop(id));
+        self.drops += 1;
+        self.watermarks.remove(id);
+        let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
+        let sources = self.running.iter().filter(|(_, running)| is_source(running));
+        for (source, _) in sources {
+            if !self.running.values().any(|running| running.reads.contains(source)) {
+                self.watermarks.begin_anew(*source, self.drops);
+            }
+        }
     }
 
     /// Installs what waits, once nothing is under way and the open epoch is empty and stays so.
@@ -1416,6 +1462,7 @@ impl State {
             }
             let Some(running) = self.running.get_mut(&id) else { continue };
             running.failed.get_or_insert(error.clone());
+            self.workers.send(Command::Stopped(id));
             if let RunningKind::Subscription { sender } = &running.kind {
                 sender.fail(error.clone());
                 self.drop_running(id);
@@ -1675,6 +1722,10 @@ impl State {
         }
         let sources_ended =
             self.source_statuses().iter().all(|s| s.finished) && self.hydrating.is_empty();
+        let now = self.now();
+        if self.watermarks.moved(now) {
+            self.epochs.touch(now);
+        }
         let (touched, computed) = (self.epochs.touched(), self.epochs.computed());
         let (open, closed) = (self.epochs.open(), self.epochs.closed());
         let mut waiting = Vec::new();
@@ -1713,7 +1764,7 @@ impl State {
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
                     started_at: began.map(|at| self.clock.time_of(at)),
-                    finished: finished || !bounded || !read,
+                    finished: (finished && self.watermarks.finished(*id)) || !bounded || !read,
                 })
             })
             .collect()

@@ -17,6 +17,7 @@
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
 //! | `epoch.rs` | opens and closes epochs; a pure state machine |
+//! | `watermarks.rs` | what the watermarks of sources and tables are; a pure state machine |
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
 //! | `ground.rs` | catalog and tables as a storage has them: files, then the log |
 //! | `recovery.rs` | from a storage to a coordinator that answers as before |
@@ -47,6 +48,7 @@ pub mod subscription;
 mod system_relations;
 pub mod table;
 mod transaction;
+mod watermarks;
 mod write;
 
 #[cfg(test)]

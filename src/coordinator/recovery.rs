@@ -20,7 +20,7 @@ use chrono::DateTime;
 
 use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject};
 use crate::catalog::snapshot::Catalog;
-use crate::coordinator::ddl::{open_connector, source_columns};
+use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, DurableStart};
 use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
@@ -188,7 +188,7 @@ fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Pl
         )
         .hint("Drop it and create it again."));
     }
-    let plan = planned.lower()?;
+    let plan = ddl::view_plan(&planned, object)?;
     operators::check(&plan)?;
     Ok(plan)
 }
@@ -205,7 +205,7 @@ fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Res
             let expression = parse_expression(&watermark.expression_sql)?;
             let name = Some(object.name.name.as_str());
             let expr = context.plan_assigned_expr(&expression, &object.schema, name, &nullable)?;
-            Some((index, expr))
+            Some(watermark_spec(index, expr))
         }
     };
     Ok(SourceSpec {

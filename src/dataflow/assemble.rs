@@ -16,14 +16,14 @@ use timely::dataflow::operators::generic::operator::Operator as _;
 use timely::dataflow::operators::probe::{Handle, Probe};
 
 use crate::dataflow::driver::{ChunkStream, DriverContext, drive};
-use crate::dataflow::exchange::Chunk;
-use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::exchange::{Chunk, SentWatermark};
+use crate::dataflow::hub::{Change, Hub, Inbox};
 use crate::dataflow::operator::Operator;
 use crate::dataflow::operators;
 use crate::plan::node::{Edge, Exchange, Node, Plan};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
-use crate::types::time::Epoch;
+use crate::types::time::{Epoch, Watermark};
 
 /// What assembling leaves for the worker.
 pub struct Assembled {
@@ -102,7 +102,7 @@ fn node_stream<'scope, 'plan>(
         let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
         let inbox = Rc::new(RefCell::new(inbox));
         scans.push(inbox.clone());
-        return Ok(scan_stream(scope, inbox, context.as_of));
+        return Ok(scan_stream(scope, inbox, context));
     }
     let mut inputs = Vec::new();
     for Edge { input, exchange } in node.inputs() {
@@ -122,20 +122,31 @@ fn node_stream<'scope, 'plan>(
 }
 
 /// The head of a dataflow: sends what is in the inbox, and lets epochs pass as it is told.
-fn scan_stream(scope: Scope<'_, u64>, inbox: Rc<RefCell<Inbox>>, as_of: Epoch) -> ChunkStream<'_> {
+fn scan_stream<'scope>(
+    scope: Scope<'scope, u64>,
+    inbox: Rc<RefCell<Inbox>>,
+    context: &DriverContext,
+) -> ChunkStream<'scope> {
     let mut builder = OperatorBuilder::new("scan".to_owned(), scope);
     let activator = scope.activator_for(builder.operator_info().address);
     inbox.borrow_mut().on_change(move || activator.activate());
     let (output, stream) = builder.new_output();
     let mut output: OutputBuilder<u64, NoopBuilder<Chunk>> = OutputBuilder::from(output);
+    let (as_of, worker, workers) = (context.as_of, context.worker, context.workers);
     builder.build(move |mut capabilities| {
         let mut capability = capabilities.pop().expect("one output has one capability");
         capability.downgrade(&as_of.0);
         move |_frontiers| {
             let mut inbox = inbox.borrow_mut();
             let mut handle = output.activate();
-            for (epoch, batch) in inbox.take() {
-                let mut chunk = Chunk { batches: vec![batch], watermarks: vec![] };
+            for (epoch, change) in inbox.take() {
+                let mut chunk = match change {
+                    Change::Rows(batch) => Chunk { batches: vec![batch], watermarks: vec![] },
+                    Change::Watermark(watermark) => Chunk {
+                        batches: vec![],
+                        watermarks: vec![SentWatermark::to_all(watermark, worker, workers)],
+                    },
+                };
                 let at = capability.delayed(&epoch.0);
                 handle.session_with_builder(&at).give_container(&mut chunk);
             }
@@ -154,7 +165,7 @@ fn constant_stream<'scope>(
     let mut builder = OperatorBuilder::new("constant".to_owned(), scope);
     let (output, stream) = builder.new_output();
     let mut output: OutputBuilder<u64, NoopBuilder<Chunk>> = OutputBuilder::from(output);
-    let (as_of, emits) = (context.as_of, context.worker == 0);
+    let (as_of, worker, workers) = (context.as_of, context.worker, context.workers);
     builder.build(move |mut capabilities| {
         let mut capability = capabilities.pop();
         if let Some(capability) = &mut capability {
@@ -162,11 +173,11 @@ fn constant_stream<'scope>(
         }
         move |_frontiers| {
             // Without its capability the operator never holds an epoch back again.
-            if let Some(capability) = capability.take()
-                && emits
-                && !rows.is_empty()
-            {
-                let mut chunk = Chunk { batches: vec![rows.clone()], watermarks: vec![] };
+            if let Some(capability) = capability.take() {
+                let here = worker == 0 && !rows.is_empty();
+                let batches = here.then(|| rows.clone()).into_iter().collect();
+                let end = SentWatermark::to_all(Watermark::END, worker, workers);
+                let mut chunk = Chunk { batches, watermarks: vec![end] };
                 let mut handle = output.activate();
                 handle.session_with_builder(&capability).give_container(&mut chunk);
             }
@@ -182,10 +193,14 @@ fn export(changes: ChunkStream<'_>, hub: Rc<RefCell<Hub>>) -> Handle<u64> {
             move |input, _output| {
                 input.for_each(|capability, chunk| {
                     let epoch = *capability.least().expect("a message is sent at one epoch");
-                    for batch in std::mem::take(chunk).batches {
-                        hub.borrow_mut()
-                            .push(Epoch(epoch), &batch, None)
+                    let Chunk { batches, watermarks } = std::mem::take(chunk);
+                    let mut hub = hub.borrow_mut();
+                    for batch in batches {
+                        hub.push(Epoch(epoch), &batch, None)
                             .expect("readers want columns that the object has");
+                    }
+                    for sent in watermarks {
+                        hub.announce(Epoch(epoch), sent.watermark);
                     }
                 });
             }

@@ -40,12 +40,22 @@ struct Checked {
     epoch: Option<Epoch>,
     /// Something of the next epoch has arrived.
     open: bool,
+    /// `on_epoch` is to be called again for `epoch`.
+    unfinished: bool,
 }
 
 impl Checked {
     fn new(operator: Box<dyn Operator>, contract: Contract) -> Checked {
         let watermarks = vec![None; contract.inputs.len()];
-        Checked { operator, contract, watermarks, output_watermark: None, epoch: None, open: false }
+        Checked {
+            operator,
+            contract,
+            watermarks,
+            output_watermark: None,
+            epoch: None,
+            open: false,
+            unfinished: false,
+        }
     }
 
     /// Runs a call and looks at what it added to the output.
@@ -108,6 +118,7 @@ impl Operator for Checked {
 
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
         check_columns(self.name(), "takes", &self.contract.inputs[port], &batch);
+        assert!(!self.unfinished, "{} is given rows while it completes an epoch", self.name());
         self.open = true;
         self.watch(out, |operator, out| operator.on_batch(port, batch, out))
     }
@@ -125,18 +136,23 @@ impl Operator for Checked {
 
     fn on_epoch(&mut self, epoch: Epoch, out: &mut Output) -> Result<()> {
         let name = self.name();
+        let again = self.unfinished && self.epoch == Some(epoch);
         assert!(
-            self.epoch.is_none_or(|before| before < epoch),
+            again || self.epoch.is_none_or(|before| before < epoch),
             "{name} is told that epoch {epoch} completes again"
         );
+        assert!(again || !self.unfinished, "{name} is not asked for the rest of an epoch");
         self.epoch = Some(epoch);
         self.open = false;
-        self.watch(out, |operator, out| operator.on_epoch(epoch, out))
+        self.watch(out, |operator, out| operator.on_epoch(epoch, out))?;
+        self.unfinished = out.is_unfinished();
+        Ok(())
     }
 
     fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
         let name = self.name();
-        assert!(!self.open, "{name} is asked for a checkpoint inside an epoch");
+        let inside = self.open || self.unfinished;
+        assert!(!inside, "{name} is asked for a checkpoint inside an epoch");
         assert!(
             self.epoch.is_none_or(|before| before <= epoch),
             "{name} is asked for a checkpoint at {epoch}, which has passed"

@@ -1,16 +1,24 @@
 //! Runs one operator: owns its capability, aligns epochs, contains its failures.
 //!
-//! 1. Batches of the current epoch (the lowest that an input may still carry) are handed to the
-//!    operator at once; batches of later epochs are stashed.
+//! 1. What arrives is stashed by epoch. Batches of the current epoch (the lowest that an input may
+//!    still carry) are handed to the operator in the same step; later ones wait.
 //! 2. When the input frontier passes epochs, each of them that has something is finished in order:
-//!    stashed batches, then `on_epoch`. A run of empty epochs is finished by one `on_epoch` of its
-//!    last.
+//!    stashed batches, then the watermarks that moved in it, then `on_epoch`. A run of empty epochs
+//!    is finished by one `on_epoch` of its last.
+//!    A watermark is of all rows up to the end of its epoch, so it is handed over after them, and
+//!    what the operator announces leaves after all that it sends for the epoch.
 //! 3. The one capability is then moved up to the frontier, which lets the epochs pass downstream.
+//! 4. A step that has sent `FUEL_BYTES`, or whose operator says that there is more to come, ends
+//!    there and asks for another one: operators downstream take in what was sent before more is
+//!    made, and the worker gets to its commands. While an operator further down is behind with what
+//!    it was sent, those above it wait. So what waits between two operators of a worker is bounded,
+//!    however much a batch makes.
 //!
 //! An operator that fails or panics is not called again: its input is thrown away and the
 //! capability is kept at the failing epoch, so that nothing later can look complete.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -24,8 +32,9 @@ use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
-use crate::dataflow::operator::{Operator, Output, RowError};
+use crate::dataflow::operator::{FUEL_BYTES, Operator, Output, RowError};
 use crate::plan::node::Exchange;
+use crate::plan::view_options::OnError;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -42,8 +51,37 @@ pub struct DriverContext {
     pub as_of: Epoch,
     /// Told once when the operator cannot go on.
     pub on_failure: Rc<dyn Fn(Error)>,
+    /// What becomes of rows that fail.
+    pub on_error: OnError,
     /// Told of rows that were left out.
     pub on_row_errors: Rc<dyn Fn(Vec<RowError>)>,
+    /// One for all operators of the dataflow on this worker.
+    pub backlog: Rc<Backlog>,
+}
+
+/// Which operators of a dataflow are behind with what they were sent. Operators are numbered as they
+/// are added, so each one after those that it reads.
+#[derive(Default)]
+pub struct Backlog {
+    behind: RefCell<Vec<bool>>,
+}
+
+impl Backlog {
+    fn add(&self) -> usize {
+        let mut behind = self.behind.borrow_mut();
+        behind.push(false);
+        behind.len() - 1
+    }
+
+    fn set(&self, operator: usize, is_behind: bool) {
+        self.behind.borrow_mut()[operator] = is_behind;
+    }
+
+    /// Whether an operator added later is behind. The last of those that are never waits, so one
+    /// always gets on.
+    fn is_behind_after(&self, operator: usize) -> bool {
+        self.behind.borrow()[operator + 1..].contains(&true)
+    }
 }
 
 /// Adds `operator` to the dataflow, fed by `inputs` in port order; its output stream.
@@ -54,6 +92,7 @@ pub fn drive<'scope>(
     context: DriverContext,
 ) -> ChunkStream<'scope> {
     let mut builder = OperatorBuilder::new(operator.name().to_owned(), scope);
+    let activator = scope.activator_for(builder.operator_info().address);
     let ports: Vec<Box<dyn Port>> = inputs
         .into_iter()
         .map(|(stream, exchange)| -> Box<dyn Port> {
@@ -74,9 +113,12 @@ pub fn drive<'scope>(
         let mut driver = Driver::new(operator, ports, capability, context);
         move |frontiers: &[MutableAntichain<u64>]| {
             let mut handle = output.activate();
-            driver.step(frontiers, &mut |capability, chunk| {
+            let more = driver.step(frontiers, &mut |capability, chunk| {
                 handle.session_with_builder(capability).give_container(chunk);
             });
+            if more {
+                activator.activate();
+            }
         }
     });
     stream
@@ -114,6 +156,12 @@ where
 /// Where a driver sends chunks.
 type Send<'a> = &'a mut dyn FnMut(&Capability<u64>, &mut Chunk);
 
+/// What has arrived and has not been handed to the operator.
+enum Arrived {
+    Batch(usize, ChangeBatch),
+    Watermark(usize, SentWatermark),
+}
+
 struct Driver {
     operator: Box<dyn Operator>,
     ports: Vec<Box<dyn Port>>,
@@ -121,14 +169,24 @@ struct Driver {
     capability: Option<Capability<u64>>,
     /// The lowest epoch that is not finished.
     now: u64,
-    /// Chunks of epochs after `now`, with their ports.
-    stash: BTreeMap<u64, Vec<(usize, Chunk)>>,
+    /// What has arrived, by epoch, none before `now`. No list is empty.
+    stash: BTreeMap<u64, VecDeque<Arrived>>,
     /// Per port: the newest watermark of each sender; a port's watermark is their minimum, once
     /// all have spoken.
     watermarks: Vec<BTreeMap<usize, Watermark>>,
+    /// Per port: the watermark that moved in the current epoch.
+    moved: Vec<Option<Watermark>>,
+    /// What the operator has announced in the current epoch.
+    announced: Option<Watermark>,
     /// Whether anything of epoch `now` has been handed to the operator.
     received: bool,
+    /// `on_epoch(now)` has been called and is to be called again.
+    unfinished: bool,
+    /// Bytes sent in this step.
+    sent_bytes: usize,
     failed: bool,
+    /// Its number in the backlog.
+    number: usize,
     context: DriverContext,
 }
 
@@ -142,6 +200,7 @@ impl Driver {
         let now = context.as_of.0;
         capability.downgrade(&now);
         let watermarks = vec![BTreeMap::new(); ports.len()];
+        let moved = vec![None; ports.len()];
         let stash = BTreeMap::new();
         Driver {
             operator,
@@ -150,85 +209,144 @@ impl Driver {
             now,
             stash,
             watermarks,
+            moved,
+            announced: None,
             received: false,
+            unfinished: false,
+            sent_bytes: 0,
             failed: false,
+            number: context.backlog.add(),
             context,
         }
     }
 
-    fn step(&mut self, frontiers: &[MutableAntichain<u64>], send: Send<'_>) {
+    /// Takes in what has arrived and works; true when there is more to do at once.
+    fn step(&mut self, frontiers: &[MutableAntichain<u64>], send: Send<'_>) -> bool {
         let frontier = frontiers
             .iter()
             .map(|f| f.frontier().first().copied().unwrap_or(u64::MAX))
             .min()
             .unwrap_or(u64::MAX);
-        let mut arrived = Vec::new();
+        let (now, failed, stash) = (self.now, self.failed, &mut self.stash);
         for (port, handle) in self.ports.iter_mut().enumerate() {
-            handle.receive(&mut |epoch, chunk| arrived.push((epoch, port, chunk)));
+            handle.receive(&mut |epoch, chunk| {
+                assert!(failed || epoch >= now, "a batch of a finished epoch arrived");
+                let chunk = if failed { Chunk::default() } else { chunk };
+                let batches = chunk.batches.into_iter().map(|b| Arrived::Batch(port, b));
+                let watermarks = chunk.watermarks.into_iter().map(|w| Arrived::Watermark(port, w));
+                let mut arrived = batches.chain(watermarks).peekable();
+                if arrived.peek().is_some() {
+                    stash.entry(epoch).or_default().extend(arrived);
+                }
+            });
         }
-        if self.failed {
-            return;
+        self.sent_bytes = 0;
+        if self.context.backlog.is_behind_after(self.number) {
+            return true;
         }
-        for (epoch, port, chunk) in arrived {
-            assert!(epoch >= self.now, "a batch of a finished epoch arrived");
-            if epoch == self.now {
-                self.on_chunk(port, chunk, send);
-            } else {
-                self.stash.entry(epoch).or_default().push((port, chunk));
-            }
-        }
-        if frontier > self.now && !self.failed {
-            self.finish_epochs(frontier, send);
-        }
+        let more = self.work(frontier, send) && !self.failed;
+        self.context.backlog.set(self.number, more);
+        more
     }
 
-    /// Finishes all epochs before `frontier`, then takes up what is stashed for `frontier`.
-    fn finish_epochs(&mut self, frontier: u64, send: Send<'_>) {
+    /// Hands over what there is of the current epoch, and finishes epochs before `frontier`. True
+    /// when it stopped because enough has been sent.
+    fn work(&mut self, frontier: u64, send: Send<'_>) -> bool {
         // Inputs that have ended (constants alone) leave the epochs that have something, and the
         // first one.
         let ended = frontier == u64::MAX;
-        while self.now < frontier {
-            let last = if ended { self.now } else { frontier - 1 };
-            let next = match self.stash.keys().next() {
-                Some(stashed) if ended => *stashed,
-                Some(stashed) => last.min(*stashed),
-                None => last,
-            };
-            let epoch = if self.received { self.now } else { next };
-            self.move_to(epoch, send);
-            self.call(send, |operator, out| operator.on_epoch(Epoch(epoch), out));
-            if self.failed {
-                return;
+        while !self.failed && self.capability.is_some() {
+            if !self.hand_over(send) {
+                return true;
             }
+            if self.now >= frontier || self.failed {
+                return false;
+            }
+            if !self.received && !self.unfinished {
+                let last = if ended { self.now } else { frontier - 1 };
+                let next = match self.stash.keys().next() {
+                    Some(stashed) if ended => *stashed,
+                    Some(stashed) => last.min(*stashed),
+                    None => last,
+                };
+                self.move_to(next);
+                if self.stash.contains_key(&next) {
+                    continue;
+                }
+            }
+            if !self.unfinished {
+                self.hand_over_watermarks(send);
+            }
+            let epoch = Epoch(self.now);
+            self.unfinished = self.call(send, |operator, out| operator.on_epoch(epoch, out));
+            if self.unfinished {
+                return true;
+            }
+            if self.failed {
+                return false;
+            }
+            self.announce(send);
             self.received = false;
-            self.now = epoch + 1;
             if ended && self.stash.is_empty() {
                 self.capability = None;
                 self.now = u64::MAX;
-                return;
+                return false;
+            }
+            self.move_to(epoch.0 + 1);
+            if self.sent_bytes >= FUEL_BYTES && self.now < frontier {
+                return true;
             }
         }
-        self.move_to(frontier, send);
+        false
     }
 
-    /// Makes `epoch` the current one and hands over what was stashed for it.
-    fn move_to(&mut self, epoch: u64, send: Send<'_>) {
+    /// Makes `epoch` the current one.
+    fn move_to(&mut self, epoch: u64) {
         self.capability.as_mut().expect("held until the inputs end").downgrade(&epoch);
         self.now = epoch;
-        for (port, chunk) in self.stash.remove(&epoch).unwrap_or_default() {
-            self.on_chunk(port, chunk, send);
+    }
+
+    /// Hands what there is of the current epoch to the operator; false when something is left
+    /// because enough has been sent.
+    fn hand_over(&mut self, send: Send<'_>) -> bool {
+        let Some(mut arrived) = self.stash.remove(&self.now) else { return true };
+        assert!(!self.unfinished, "all of an epoch has arrived before it is finished");
+        self.received = true;
+        while let Some(next) = arrived.pop_front() {
+            match next {
+                Arrived::Batch(port, batch) => {
+                    self.call(send, |operator, out| operator.on_batch(port, batch, out));
+                }
+                Arrived::Watermark(port, sent) => {
+                    if let Some(watermark) = self.port_watermark(port, sent) {
+                        self.moved[port] = Some(watermark);
+                    }
+                }
+            }
+            if self.sent_bytes >= FUEL_BYTES && !arrived.is_empty() && !self.failed {
+                self.stash.insert(self.now, arrived);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Hands over the watermarks that moved in the current epoch, all of which has arrived.
+    fn hand_over_watermarks(&mut self, send: Send<'_>) {
+        for port in 0..self.moved.len() {
+            if let Some(watermark) = self.moved[port].take() {
+                self.call(send, |operator, out| operator.on_watermark(port, watermark, out));
+            }
         }
     }
 
-    fn on_chunk(&mut self, port: usize, chunk: Chunk, send: Send<'_>) {
-        self.received = true;
-        for batch in chunk.batches {
-            self.call(send, |operator, out| operator.on_batch(port, batch, out));
-        }
-        for sent in chunk.watermarks {
-            if let Some(watermark) = self.port_watermark(port, sent) {
-                self.call(send, |operator, out| operator.on_watermark(port, watermark, out));
-            }
+    /// Sends on what the operator has announced in the epoch that ends.
+    fn announce(&mut self, send: Send<'_>) {
+        if let Some(watermark) = self.announced.take() {
+            let DriverContext { worker, workers, .. } = self.context;
+            let watermarks = vec![SentWatermark::to_all(watermark, worker, workers)];
+            let capability = self.capability.as_ref().expect("held until the inputs end");
+            send(capability, &mut Chunk { batches: vec![], watermarks });
         }
     }
 
@@ -244,23 +362,29 @@ impl Driver {
         (senders.len() >= expected && before != now).then_some(now).flatten()
     }
 
-    /// Calls the operator and sends what it emits; a failure ends its work.
+    /// Calls the operator and sends what it emits; a failure ends its work. True when the operator
+    /// says that there is more to come.
     fn call(
         &mut self,
         send: Send<'_>,
         event: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()>,
-    ) {
+    ) -> bool {
         if self.failed {
-            return;
+            return false;
         }
         let mut out = Output::default();
         let operator = &mut *self.operator;
         let result = catch_unwind(AssertUnwindSafe(|| event(operator, &mut out)));
         let error = match result {
-            Ok(Ok(())) => {
-                self.send(out, send);
-                return;
-            }
+            Ok(Ok(())) => match self.refused(&mut out) {
+                None => {
+                    let more = out.is_unfinished();
+                    self.sent_bytes += out.bytes();
+                    self.send(out, send);
+                    return more;
+                }
+                Some(error) => error,
+            },
             Ok(Err(error)) => error,
             Err(panic) => Error::internal(format!(
                 "operator {} panicked: {}",
@@ -271,6 +395,21 @@ impl Driver {
         self.failed = true;
         self.stash.clear();
         (self.context.on_failure)(error);
+        false
+    }
+
+    /// The error of a row that failed, when no row may.
+    fn refused(&self, out: &mut Output) -> Option<Error> {
+        if self.context.on_error != OnError::Fail || out.row_errors.is_empty() {
+            return None;
+        }
+        let RowError { error, expression, row, .. } = out.take_row_errors().into_iter().next()?;
+        let detail = format!("Row {row} failed in {expression}.");
+        Some(
+            error.detail(detail).hint(
+                "The view was made WITH (on_error = 'fail'). Mend the row and replace the view.",
+            ),
+        )
     }
 
     fn send(&mut self, mut out: Output, send: Send<'_>) {
@@ -279,18 +418,10 @@ impl Driver {
             (self.context.on_row_errors)(row_errors);
         }
         let batches: Vec<ChangeBatch> = out.take_batches();
-        let watermarks = out
-            .take_watermark()
-            .map(|watermark| SentWatermark {
-                from: self.context.worker,
-                copies: self.context.workers as u32,
-                watermark,
-            })
-            .into_iter()
-            .collect::<Vec<_>>();
-        if !batches.is_empty() || !watermarks.is_empty() {
+        self.announced = self.announced.max(out.take_watermark());
+        if !batches.is_empty() {
             let capability = self.capability.as_ref().expect("held until the inputs end");
-            send(capability, &mut Chunk { batches, watermarks });
+            send(capability, &mut Chunk { batches, watermarks: vec![] });
         }
     }
 }
@@ -302,4 +433,165 @@ pub fn panic_text(panic: &(dyn std::any::Any + std::marker::Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use timely::dataflow::operators::probe::Probe;
+
+    use super::*;
+    use crate::dataflow::operator::Stateless;
+    use crate::dataflow::script::schema;
+    use crate::state::delta::{CheckpointReader, CheckpointWriter};
+
+    const BATCHES: usize = 1000;
+
+    fn rows() -> ChangeBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..8192));
+        let rows = RecordBatch::try_new(schema("v bigint"), vec![column]);
+        ChangeBatch::inserts(rows.expect("one column"))
+    }
+
+    /// Batches between two operators: how many there are, and have been at most.
+    #[derive(Default)]
+    struct Between {
+        now: Cell<usize>,
+        most: Cell<usize>,
+    }
+
+    impl Between {
+        fn add(&self) {
+            self.now.set(self.now.get() + 1);
+            self.most.set(self.most.get().max(self.now.get()));
+        }
+
+        fn take(&self) {
+            self.now.set(self.now.get() - 1);
+        }
+    }
+
+    /// Emits `BATCHES` batches for its first epoch, as fuel allows.
+    struct Burst {
+        left: usize,
+        out: Rc<Between>,
+    }
+
+    impl Operator for Burst {
+        fn name(&self) -> &'static str {
+            "burst"
+        }
+
+        fn on_batch(&mut self, _: usize, _: ChangeBatch, _: &mut Output) -> Result<()> {
+            Ok(())
+        }
+
+        fn on_watermark(&mut self, _: usize, _: Watermark, _: &mut Output) -> Result<()> {
+            Ok(())
+        }
+
+        fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
+            while self.left > 0 && !out.is_full() {
+                self.left -= 1;
+                self.out.add();
+                out.emit(rows());
+            }
+            if self.left > 0 {
+                out.unfinished();
+            }
+            Ok(())
+        }
+
+        fn checkpoint(&mut self, _: Epoch, _: &mut CheckpointWriter) -> Result<()> {
+            Ok(())
+        }
+
+        fn restore(&mut self, _: &mut CheckpointReader) -> Result<()> {
+            Ok(())
+        }
+
+        fn memory_bytes(&self) -> usize {
+            0
+        }
+    }
+
+    /// Gives each batch three times.
+    struct Thrice {
+        input: Rc<Between>,
+        out: Rc<Between>,
+    }
+
+    impl Stateless for Thrice {
+        fn name(&self) -> &'static str {
+            "thrice"
+        }
+
+        fn on_batch(&mut self, batch: ChangeBatch, out: &mut Output) -> Result<()> {
+            self.input.take();
+            for _ in 0..3 {
+                self.out.add();
+                out.emit(batch.clone());
+            }
+            Ok(())
+        }
+    }
+
+    /// Takes batches.
+    struct Sink {
+        input: Rc<Between>,
+        taken: Rc<Cell<usize>>,
+    }
+
+    impl Stateless for Sink {
+        fn name(&self) -> &'static str {
+            "sink"
+        }
+
+        fn on_batch(&mut self, _: ChangeBatch, _: &mut Output) -> Result<()> {
+            self.input.take();
+            self.taken.set(self.taken.get() + 1);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_waits_between_operators_is_bounded_however_much_they_make() {
+        let (most, taken) = timely::execute_directly(|worker| {
+            let (first, second): (Rc<Between>, Rc<Between>) = Default::default();
+            let taken = Rc::new(Cell::new(0));
+            let context = DriverContext {
+                worker: 0,
+                workers: 1,
+                as_of: Epoch(3),
+                on_failure: Rc::new(|error| panic!("{error:?}")),
+                on_error: OnError::default(),
+                on_row_errors: Rc::new(|_| {}),
+                backlog: Rc::default(),
+            };
+            let probe = worker.dataflow::<u64, _, _>(|scope| {
+                let burst = Burst { left: BATCHES, out: first.clone() };
+                let burst = drive(scope, vec![], Box::new(burst), context.clone());
+                let thrice = Thrice { input: first.clone(), out: second.clone() };
+                let input = vec![(burst, Exchange::Local)];
+                let thrice = drive(scope, input, Box::new(thrice), context.clone());
+                let sink = Sink { input: second.clone(), taken: taken.clone() };
+                let sink = drive(scope, vec![(thrice, Exchange::Local)], Box::new(sink), context);
+                sink.probe().0
+            });
+            let mut turns = 0;
+            while !probe.done() {
+                worker.step();
+                turns += 1;
+                assert!(turns < 10_000, "the dataflow comes to its end");
+            }
+            ([first.most.get(), second.most.get()], taken.get())
+        });
+        assert_eq!(taken, 3 * BATCHES);
+        // What one step sends: 128 batches of 64 KiB, and two of three more.
+        let step = FUEL_BYTES / rows().size_bytes() + 2;
+        assert!(most.iter().all(|most| *most <= 2 * step), "{most:?} batches waited");
+    }
 }

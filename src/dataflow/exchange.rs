@@ -37,6 +37,13 @@ pub struct SentWatermark {
     pub watermark: Watermark,
 }
 
+impl SentWatermark {
+    /// From a worker to all of them.
+    pub fn to_all(watermark: Watermark, from: usize, workers: usize) -> SentWatermark {
+        SentWatermark { from, copies: workers as u32, watermark }
+    }
+}
+
 impl Accountable for Chunk {
     fn record_count(&self) -> i64 {
         let rows: usize = self.batches.iter().map(ChangeBatch::num_rows).sum();

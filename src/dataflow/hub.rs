@@ -10,15 +10,22 @@ use std::rc::{Rc, Weak};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::id::ObjectId;
-use crate::types::time::Epoch;
+use crate::types::time::{Epoch, Watermark};
+
+/// What a scan gives on.
+pub enum Change {
+    Rows(ChangeBatch),
+    /// Of all rows up to the end of its epoch.
+    Watermark(Watermark),
+}
 
 /// What waits for one scan operator.
 pub struct Inbox {
     pub object: ObjectId,
     /// The object's columns that the scan wants, in order.
     pub columns: Vec<usize>,
-    /// Batches of exactly these columns, each with its epoch.
-    queue: VecDeque<(Epoch, ChangeBatch)>,
+    /// Batches of exactly these columns and watermarks, each with its epoch.
+    queue: VecDeque<(Epoch, Change)>,
     /// No batch of an earlier epoch will come.
     frontier: Epoch,
     /// Schedules the scan.
@@ -44,9 +51,16 @@ impl Inbox {
     pub fn push(&mut self, epoch: Epoch, batch: ChangeBatch) {
         assert!(epoch >= self.frontier, "a batch before the frontier of its scan");
         if !batch.is_empty() {
-            self.queue.push_back((epoch, batch));
+            self.queue.push_back((epoch, Change::Rows(batch)));
             self.wake();
         }
+    }
+
+    /// Adds the object's watermark at the end of `epoch`.
+    pub fn push_watermark(&mut self, epoch: Epoch, watermark: Watermark) {
+        assert!(epoch >= self.frontier, "a watermark before the frontier of its scan");
+        self.queue.push_back((epoch, Change::Watermark(watermark)));
+        self.wake();
     }
 
     /// Promises that nothing before `frontier` will come.
@@ -61,7 +75,7 @@ impl Inbox {
         self.frontier
     }
 
-    pub fn take(&mut self) -> VecDeque<(Epoch, ChangeBatch)> {
+    pub fn take(&mut self) -> VecDeque<(Epoch, Change)> {
         std::mem::take(&mut self.queue)
     }
 }
@@ -70,11 +84,34 @@ impl Inbox {
 #[derive(Default)]
 pub struct Hub {
     readers: Vec<Weak<RefCell<Inbox>>>,
+    /// The object's watermark at the end of the newest epoch that moved it.
+    watermark: Option<Watermark>,
 }
 
 impl Hub {
     pub fn subscribe(&mut self, inbox: &Rc<RefCell<Inbox>>) {
         self.readers.push(Rc::downgrade(inbox));
+    }
+
+    /// What was announced last; a new reader is told of it after the content that it begins with.
+    pub fn watermark(&self) -> Option<Watermark> {
+        self.watermark
+    }
+
+    /// Tells every reader the object's watermark at the end of `epoch`. It never goes back.
+    pub fn announce(&mut self, epoch: Epoch, watermark: Watermark) {
+        if self.watermark.is_some_and(|known| known >= watermark) {
+            return;
+        }
+        self.watermark = Some(watermark);
+        for inbox in self.readers.iter().filter_map(Weak::upgrade) {
+            inbox.borrow_mut().push_watermark(epoch, watermark);
+        }
+    }
+
+    /// The object begins anew: nobody reads it any more.
+    pub fn forget_watermark(&mut self) {
+        self.watermark = None;
     }
 
     /// Whether anybody reads.

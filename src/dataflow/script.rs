@@ -31,7 +31,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use expect_test::Expect;
 
-use crate::dataflow::operator::{Operator, Output, RowError};
+use crate::dataflow::operator::{Operator, Output, RowError, complete_epoch};
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
@@ -276,7 +276,8 @@ impl<'a> Driven<'a> {
         Driven {
             make_operator: Box::new(make_operator),
             operator,
-            out: Output::default(),
+            // Operators that work with fuel stop after each batch.
+            out: Output::with_fuel(1),
             fold: CheckpointFold::default(),
             epoch: Epoch(0),
             open: false,
@@ -298,7 +299,7 @@ impl<'a> Driven<'a> {
         assert!(epoch > self.epoch, "epochs go up");
         self.epoch = epoch;
         self.open = false;
-        self.operator.on_epoch(epoch, &mut self.out)
+        complete_epoch(self.operator.as_mut(), epoch, &mut self.out)
     }
 
     /// What was emitted since the last call.

@@ -36,7 +36,7 @@ use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
-use crate::types::time::Epoch;
+use crate::types::time::{Epoch, Watermark};
 
 /// What the coordinator tells every worker, in one order.
 #[derive(Clone)]
@@ -45,7 +45,13 @@ pub enum Command {
     CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>),
     CreateDataflow(Arc<DataflowSpec>),
     Drop(ObjectId),
+    /// A dataflow has failed on some worker, or one that it reads has: nobody waits for it any more.
+    Stopped(ObjectId),
     Close(Arc<CloseEpoch>),
+    /// Report the watermarks of all objects here.
+    Watermarks {
+        request: u64,
+    },
     /// Report the content of these views at the newest closed epoch.
     Snapshot {
         request: u64,
@@ -63,6 +69,8 @@ pub struct CloseEpoch {
     pub affected: Arc<Vec<ObjectId>>,
     /// Sources that may give rows in the next epoch.
     pub admitted: Vec<ObjectId>,
+    /// Sources and tables whose watermark moved: what it is at the end of the epoch.
+    pub watermarks: Vec<(ObjectId, Watermark)>,
 }
 
 /// A dataflow to build.
@@ -88,6 +96,8 @@ pub enum DataflowResult {
 pub struct SourceMetrics {
     pub rows: AtomicU64,
     pub malformed: AtomicU64,
+    /// Rows that came behind the watermark.
+    pub late: AtomicU64,
     /// Workers whose share has ended for good.
     pub workers_finished: AtomicU64,
     /// When the first worker began to read; `None` when nobody reads.
@@ -117,6 +127,13 @@ pub enum Report {
     SourceTouched { object: ObjectId, epoch: Epoch },
     /// It has no more for now, or its share of the epoch is used up.
     SourceDrained { object: ObjectId, epoch: Epoch },
+    /// News of a source's event time. `drops`: how many `Command::Drop` the worker had seen, which
+    /// tells a reading from the one before it.
+    SourceTime { object: ObjectId, worker: usize, drops: u64, news: TimeNews },
+    /// Rows that came behind the source's watermark: all its columns, event time, watermark.
+    LateRows { object: ObjectId, rows: RecordBatch },
+    /// The answer to `Command::Watermarks`.
+    Watermarks { request: u64, marks: Vec<(ObjectId, Watermark)> },
     /// A new dataflow has its initial content here.
     Hydrated { worker: usize, object: ObjectId },
     /// The answer to `Command::Snapshot` for one object.
@@ -125,6 +142,18 @@ pub enum Report {
     Failed { object: ObjectId, error: Error },
     /// Rows or records that were left out.
     RowErrors { object: ObjectId, errors: Vec<RowError> },
+}
+
+/// What a worker knows of a source's event time.
+pub enum TimeNews {
+    /// The splits of its share, all that are known now.
+    Splits(Vec<SplitId>),
+    /// A split has given rows; its own watermark after them.
+    Rows { split: SplitId, watermark: Option<Watermark> },
+    /// A split has ended.
+    Ended(SplitId),
+    /// The whole share has ended.
+    Finished,
 }
 
 /// Told of every report; called on the worker's thread, must not block.
@@ -256,6 +285,8 @@ struct Plane {
     outstanding: VecDeque<(Epoch, Arc<Vec<ObjectId>>)>,
     /// Dataflows without their initial content.
     hydrating: Vec<ObjectId>,
+    /// `Command::Drop`s so far.
+    drops: u64,
 }
 
 impl Plane {
@@ -268,6 +299,7 @@ impl Plane {
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
             hydrating: Vec::new(),
+            drops: 0,
         }
     }
 
@@ -290,17 +322,27 @@ impl Plane {
                 }
             }
             Command::Drop(object) => self.drop_object(worker, object),
+            Command::Stopped(object) => {
+                if let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) {
+                    dataflow.failed.set(true);
+                }
+            }
             Command::Close(close) => self.close(&close),
             Command::Snapshot { request, objects } => self.snapshot(request, &objects),
+            Command::Watermarks { request } => {
+                let marks = self.entries.iter().filter_map(|(object, entry)| {
+                    Some((*object, hub(entry).borrow().watermark()?))
+                });
+                let marks = marks.collect();
+                self.report(Report::Watermarks { request, marks });
+            }
             Command::Shutdown => unreachable!("handled by the loop"),
         }
     }
 
     fn hub_of(&self, object: ObjectId) -> Result<Rc<RefCell<Hub>>> {
         match self.entries.get(&object) {
-            Some(Entry::Table(hub)) => Ok(hub.clone()),
-            Some(Entry::Source(source)) => Ok(source.hub.clone()),
-            Some(Entry::Dataflow(dataflow)) => Ok(dataflow.hub.clone()),
+            Some(entry) => Ok(hub(entry).clone()),
             None => Err(Error::internal(format!("object {object} is not in the data plane"))),
         }
     }
@@ -319,7 +361,9 @@ impl Plane {
                 failed_flag.set(true);
                 reporter(Report::Failed { object, error });
             }),
+            on_error: spec.plan.options.on_error,
             on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
+            backlog: Rc::default(),
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {
@@ -401,6 +445,10 @@ impl Plane {
             }
             None => return Err(Error::internal(format!("scanned object {object} has gone"))),
         }
+        // Of everything up to here; a driver hands it over after the content.
+        if let Some(watermark) = self.hub_of(object)?.borrow().watermark() {
+            inbox.borrow_mut().push_watermark(spec.as_of, watermark);
+        }
         Ok(())
     }
 
@@ -409,6 +457,7 @@ impl Plane {
             worker.drop_dataflow(dataflow.index);
         }
         self.hydrating.retain(|other| *other != object);
+        self.drops += 1;
         for entry in self.entries.values_mut() {
             if let Entry::Source(source) = entry {
                 source.stop_if_unread();
@@ -422,6 +471,11 @@ impl Plane {
             if let Some(Entry::Table(hub)) = self.entries.get(object) {
                 let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
                 pushed.expect("readers want columns that the table has");
+            }
+        }
+        for (object, watermark) in &close.watermarks {
+            if let Some(entry) = self.entries.get(object) {
+                hub(entry).borrow_mut().announce(close.epoch, *watermark);
             }
         }
         self.closed = close.epoch;
@@ -510,7 +564,10 @@ impl Plane {
                 _ => {}
             }
         }
-        for report in reports {
+        for mut report in reports {
+            if let Report::SourceTime { drops, .. } = &mut report {
+                *drops = self.drops;
+            }
             self.report(report);
         }
         busy
@@ -560,6 +617,15 @@ impl Plane {
             self.report(Report::Computed { worker: self.worker, epoch: *epoch });
             self.outstanding.pop_front();
         }
+    }
+}
+
+/// Where an object's changes are handed out.
+fn hub(entry: &Entry) -> &Rc<RefCell<Hub>> {
+    match entry {
+        Entry::Table(hub) => hub,
+        Entry::Source(source) => &source.hub,
+        Entry::Dataflow(dataflow) => &dataflow.hub,
     }
 }
 

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::utils::collect_columns;
 
 use crate::types::error::{Error, Result};
+
+mod monotone;
 
 /// An expression over the columns of one input schema. Cheap to clone.
 #[derive(Clone)]
@@ -20,23 +23,40 @@ pub struct Expr {
     nullable: bool,
     /// As SQL, for EXPLAIN and for the record of a row that failed.
     text: Option<Arc<str>>,
+    /// A row that fails gives NULL.
+    null_on_error: bool,
 }
 
 impl Expr {
     pub fn new(physical: Arc<dyn PhysicalExpr>, data_type: DataType, nullable: bool) -> Expr {
-        Expr { physical, data_type, nullable, text: None }
+        Expr { physical, data_type, nullable, text: None, null_on_error: false }
     }
 
     /// A column of the input.
     pub fn column(name: &str, index: usize, data_type: DataType, nullable: bool) -> Expr {
         let physical = Arc::new(Column::new(name, index));
-        Expr { physical, data_type, nullable, text: Some(name.into()) }
+        let text = Some(name.into());
+        Expr { physical, data_type, nullable, text, null_on_error: false }
     }
 
     /// With its SQL.
     #[must_use]
     pub fn with_text(self, text: String) -> Expr {
         Expr { text: Some(text.into()), ..self }
+    }
+
+    /// With NULL for rows that fail. A column by itself never does.
+    #[must_use]
+    pub fn null_on_error(self) -> Expr {
+        if self.as_column().is_some() {
+            return Expr { nullable: true, ..self };
+        }
+        Expr { nullable: true, null_on_error: true, ..self }
+    }
+
+    /// Whether rows that fail give NULL.
+    pub fn is_null_on_error(&self) -> bool {
+        self.null_on_error
     }
 
     /// The column's index, when the expression is nothing but a column.
@@ -51,6 +71,34 @@ impl Expr {
         columns.sort_unstable();
         columns.dedup();
         columns
+    }
+
+    /// The same over a batch that has only these columns of the input, which are all that the
+    /// expression uses.
+    ///
+    /// # Errors
+    /// When it uses another one.
+    pub fn over_columns(&self, columns: &[usize]) -> Result<Expr> {
+        let physical = self.physical.clone().transform_up(|node| {
+            let Some(column) = node.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(node));
+            };
+            let place = columns.iter().position(|c| *c == column.index()).ok_or_else(|| {
+                datafusion::common::DataFusionError::Internal(format!(
+                    "column {} is not among those that are there",
+                    column.name()
+                ))
+            })?;
+            let moved: Arc<dyn PhysicalExpr> = Arc::new(Column::new(column.name(), place));
+            Ok(Transformed::yes(moved))
+        })?;
+        Ok(Expr { physical: physical.data, ..self.clone() })
+    }
+
+    /// Whether it is the literal NULL.
+    pub fn is_null(&self) -> bool {
+        let literal = self.physical.downcast_ref::<Literal>();
+        literal.is_some_and(|literal| literal.value().is_null())
     }
 
     pub fn data_type(&self) -> &DataType {
@@ -98,6 +146,7 @@ impl PartialEq for Expr {
         *self.physical == *other.physical
             && self.data_type == other.data_type
             && self.nullable == other.nullable
+            && self.null_on_error == other.null_on_error
     }
 }
 

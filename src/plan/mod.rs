@@ -5,16 +5,22 @@
 //! | `node.rs` | `Plan`, `Node`, `Edge`: a dataflow as a tree, the same nouns as `dataflow/operators/` |
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
 //! | `match_recognize.rs` | `MatchSpec`: a row pattern, what its conditions read, what it gives |
+//! | `event_time.rs` | what watermarks promise of an operator's time columns |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
+//! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
+//! | `null_on_error.rs` | the same plan with NULL for what fails |
 //! | `explain.rs` | a plan as text, golden-tested |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
 //! edge, never a node; a plan never names a connector object, only its options.
 
 mod errors;
+pub mod event_time;
 pub mod explain;
 pub mod expr;
 pub mod match_recognize;
 pub mod node;
+pub mod null_on_error;
+pub mod view_options;
 pub mod window;

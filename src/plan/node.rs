@@ -1,11 +1,14 @@
 //! A dataflow as a tree of nodes. Immutable; one per materialized view, source or subscription.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
+use crate::plan::event_time::TimeBound;
 use crate::plan::expr::Expr;
+use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
 
@@ -16,6 +19,8 @@ pub struct Plan {
     /// Columns of the result that identify a row, when the query guarantees them (group keys).
     /// The materialized rows are then kept and exchanged by them; otherwise by the whole row.
     pub unique_key: Option<Vec<usize>>,
+    /// How it is kept.
+    pub options: ViewOptions,
 }
 
 /// How an input's rows are spread over the workers.
@@ -76,6 +81,8 @@ pub struct Scan {
     pub columns: Vec<usize>,
     pub schema: SchemaRef,
     pub append_only: bool,
+    /// What the object's watermark promises of the scan's columns.
+    pub time_bounds: Vec<TimeBound>,
 }
 
 /// Rows that are there from the first epoch on (VALUES, SELECT without FROM). Worker 0 emits them.
@@ -616,6 +623,21 @@ pub struct SourceSpec {
     /// The source's columns, each over the physical ones; `None`: column for column.
     pub columns: Option<Arc<Vec<Expr>>>,
     pub schema: SchemaRef,
-    /// Watermark expression over the source's columns, and its time column.
-    pub watermark: Option<(usize, Expr)>,
+    pub watermark: Option<WatermarkSpec>,
+}
+
+/// How a source's rows move its watermark.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatermarkSpec {
+    /// The time column.
+    pub column: usize,
+    /// The watermark that a row stands for, over the source's columns; of the column's type.
+    pub expr: Expr,
+    /// Rows that are late by no more than this stay in: every watermark is so much smaller.
+    pub allowed_lateness: Duration,
+    /// A split that has given no row for this long is not waited for; `None`: it is, for ever.
+    pub idle_timeout: Option<Duration>,
+    /// A split that is ahead of the source's watermark by more than this is not read further until
+    /// the others have caught up; `None`: however far it is.
+    pub drift_max: Option<Duration>,
 }

@@ -36,7 +36,10 @@ use crate::state::group_table::GroupTable;
 use crate::types::error::Error;
 
 /// Functions that DataFusion lacks or computes otherwise, and other names of theirs.
-const NAMES: [(&str, &[&str]); 27] = [
+const NAMES: [(&str, &[&str]); 30] = [
+    ("bit_and", &[]),
+    ("bit_or", &[]),
+    ("bit_xor", &[]),
     ("sum", &[]),
     ("avg", &["mean"]),
     ("var_samp", &["var", "variance", "var_sample"]),

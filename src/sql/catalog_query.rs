@@ -29,7 +29,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::catalog::pg_catalog::system_relation_oid;
 use crate::catalog::system_views::{SystemRelation, find};
 use crate::sql::parse::name::normalize;
-use crate::sql::rewrite::column_name;
+use crate::sql::rewrite::names::column_name;
 
 /// Functions that give a row when there are none.
 const AGGREGATES: [&str; 12] = [

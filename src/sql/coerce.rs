@@ -13,11 +13,16 @@ use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
-use datafusion::logical_expr::expr::{Between, InList, Placeholder, ScalarFunction};
+use datafusion::logical_expr::expr::{
+    Between, InList, Placeholder, ScalarFunction, WindowFunctionParams,
+};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, Projection, Union};
+use datafusion::logical_expr::{
+    Cast, Expr, ExprSchemable, LogicalPlan, Projection, Union, WindowFrame, WindowFrameBound,
+    WindowFrameUnits,
+};
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
@@ -172,7 +177,39 @@ fn before_analysis(
             }
             Transformed::no(Expr::AggregateFunction(call))
         }
+        Expr::WindowFunction(mut call) => match frame_of_peers(&call.params, schema) {
+            Some(frame) => {
+                call.params.window_frame = frame;
+                Transformed::yes(Expr::WindowFunction(call))
+            }
+            None => Transformed::no(Expr::WindowFunction(call)),
+        },
         other => Transformed::no(other),
+    })
+}
+
+/// A RANGE frame without offsets means what GROUPS means, and DataFusion knows RANGE of fewer
+/// types than have an order: `None` for those that it knows.
+fn frame_of_peers(params: &WindowFunctionParams, schema: &DFSchema) -> Option<WindowFrame> {
+    let (frame, first) = (&params.window_frame, params.order_by.first()?);
+    let plain = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::CurrentRow => true,
+        WindowFrameBound::Preceding(offset) | WindowFrameBound::Following(offset) => {
+            offset.is_null()
+        }
+    };
+    let known = |t: &DataType| {
+        let moment = matches!(t, DataType::Date32 | DataType::Timestamp(..));
+        let other = matches!(t, DataType::Null | DataType::Boolean | DataType::List(_));
+        t.is_numeric() || t.is_string() || moment || other
+    };
+    let of_peers = frame.units == WindowFrameUnits::Range
+        && plain(&frame.start_bound)
+        && plain(&frame.end_bound)
+        && !known(&first.expr.get_type(schema).ok()?);
+    of_peers.then(|| {
+        let (start, end) = (frame.start_bound.clone(), frame.end_bound.clone());
+        WindowFrame::new_bounds(WindowFrameUnits::Groups, start, end)
     })
 }
 

@@ -24,7 +24,7 @@ use crate::sql::dml::build::{column, conjunction, equal, query_of, table_factor}
 use crate::sql::errors::position_of;
 use crate::sql::parse::name::normalize;
 use crate::sql::query::PlannedQuery;
-use crate::sql::rewrite::name_parts;
+use crate::sql::rewrite::names::name_parts;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;

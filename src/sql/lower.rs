@@ -17,10 +17,12 @@ use datafusion::logical_expr::{
     Distinct, EmptyRelation, Expr, LogicalPlan, SubqueryAlias, TableScan, Union, Unnest, Values,
 };
 
-use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::object::{Object, ObjectKind, WatermarkObject};
 use crate::functions::scalar::copies::Copies;
 use crate::functions::scalar::session::NOW;
+use crate::plan::event_time::{TimeBound, find};
 use crate::plan::node::{self, Edge, Node, Plan};
+use crate::plan::view_options::ViewOptions;
 use crate::sql::expressions::compile;
 use crate::sql::lower::pipe::Pipe;
 use crate::sql::lower::unique_key::unique_key;
@@ -39,7 +41,7 @@ mod window;
 pub fn lower(plan: &LogicalPlan, schema: &SchemaRef) -> Result<Plan> {
     reject_unstable(plan)?;
     let root = lower_node(plan)?.into_node_with(schema.clone())?;
-    Ok(Plan { root, unique_key: unique_key(plan) })
+    Ok(Plan { root, unique_key: unique_key(plan), options: ViewOptions::default() })
 }
 
 /// Refuses what has another value at every look.
@@ -161,9 +163,10 @@ fn lower_scan(scan: &TableScan) -> Result<Pipe> {
     let node = Node::Scan(node::Scan {
         object: object.id,
         name: object.name.name.clone(),
-        columns,
+        columns: columns.clone(),
         schema,
         append_only: is_append_only(object),
+        time_bounds: time_bounds(object, &columns),
     });
     let mut pipe = Pipe::new(node, scan.projected_schema.clone());
     for filter in &scan.filters {
@@ -180,8 +183,25 @@ fn is_append_only(object: &Object) -> bool {
     match &object.kind {
         ObjectKind::Source(_) => true,
         ObjectKind::Table(table) => table.append_only,
-        ObjectKind::View(_) | ObjectKind::MaterializedView(_) => false,
+        ObjectKind::MaterializedView(view) => view.append_only,
+        ObjectKind::View(_) => false,
     }
+}
+
+/// What the object's watermark promises of these of its columns.
+fn time_bounds(object: &Object, columns: &[usize]) -> Vec<TimeBound> {
+    let of_watermark = |watermark: &Option<WatermarkObject>| {
+        let column = watermark.as_ref().and_then(|w| Some(object.column(&w.column)?.0));
+        column.map(TimeBound::of_watermark).into_iter().collect()
+    };
+    let own: Vec<TimeBound> = match &object.kind {
+        ObjectKind::Source(source) => of_watermark(&source.watermark),
+        ObjectKind::Table(table) => of_watermark(&table.watermark),
+        ObjectKind::MaterializedView(view) => view.time_bounds.clone(),
+        ObjectKind::View(_) => vec![],
+    };
+    let scanned = columns.iter().enumerate();
+    scanned.filter_map(|(place, column)| Some(find(&own, *column)?.moved(place))).collect()
 }
 
 /// Inputs are brought to the union's own column names and types.

@@ -16,21 +16,26 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
-    NamedWindowExpr, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
-    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, WindowFrameBound, WindowSpec, WindowType,
+    NamedWindowExpr, ObjectName, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
+    TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
-use crate::sql::dml::build::query_of;
-use crate::sql::functions::FUNCTIONS;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::length_chars_max;
-use crate::sql::schema::repeated_name;
-use crate::sql::types::{sql_type_of, type_name};
+use crate::sql::rewrite::names::name_columns;
+use crate::sql::rewrite::tables::{
+    name_function_column, number_elements, select_function, spread_series, unnest_function,
+    unnest_series,
+};
+use crate::sql::types::sql_type_of;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+
+pub mod names;
+mod tables;
 
 /// Functions of numbers, which Postgres takes to be double precision when nothing says otherwise.
 const NUMERIC_FUNCTIONS: [&str; 20] = [
@@ -1005,79 +1010,6 @@ fn reject_windows(condition: Option<&Expr>, clause: &str) -> Result<()> {
     }
 }
 
-/// Functions that give rows, and those that give the same as an array.
-const SETS: [(&str, &str); 8] = [
-    ("json_array_elements", "json_array_elements"),
-    ("jsonb_array_elements", "jsonb_array_elements"),
-    ("json_array_elements_text", "json_array_elements_text"),
-    ("jsonb_array_elements_text", "jsonb_array_elements_text"),
-    ("json_object_keys", "json_object_keys"),
-    ("jsonb_object_keys", "jsonb_object_keys"),
-    ("regexp_split_to_table", "regexp_split_to_array"),
-    ("string_to_table", "string_to_array"),
-];
-
-/// Functions that give rows of a key and a value, and what gives the keys and the values.
-const EACH: [(&str, &str, &str); 4] = [
-    ("json_each", "json_object_keys", "json_each_values"),
-    ("jsonb_each", "jsonb_object_keys", "jsonb_each_values"),
-    ("json_each_text", "json_object_keys", "json_each_texts"),
-    ("jsonb_each_text", "jsonb_object_keys", "jsonb_each_texts"),
-];
-
-/// A function in FROM that gives rows is an UNNEST of arrays.
-fn unnest_function(factor: &mut TableFactor) {
-    let (name, args, alias) = match factor {
-        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
-        TableFactor::Function { name, args, alias, .. } => (name, &*args, alias),
-        _ => return,
-    };
-    let Some(name) = name.0.last().and_then(|part| part.as_ident()).map(fold) else { return };
-    let args: Vec<Expr> = args.iter().cloned().filter_map(unnamed).collect();
-    let (arrays, columns) = if let Some((_, list)) = SETS.iter().find(|(set, _)| *set == name) {
-        // `jsonb_array_elements(...)` calls its column `value`.
-        let column = if name.contains("elements") { "value" } else { name.as_str() };
-        (vec![call(list, args)], vec![column.to_owned()])
-    } else if let Some((_, keys, values)) = EACH.iter().find(|(set, _, _)| *set == name) {
-        let arrays = vec![call(keys, args.clone()), call(values, args)];
-        (arrays, vec!["key".to_owned(), "value".to_owned()])
-    } else {
-        return;
-    };
-    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
-        explicit: true,
-        name: Ident::with_quote('"', name),
-        columns: vec![],
-        at: None,
-    });
-    for column in columns.into_iter().skip(alias.columns.len()) {
-        let name = Ident::with_quote('"', column);
-        alias.columns.push(TableAliasColumnDef { name, data_type: None });
-    }
-    *factor = TableFactor::UNNEST {
-        alias: Some(alias),
-        array_exprs: arrays,
-        with_offset: false,
-        with_offset_alias: None,
-        with_ordinality: false,
-    };
-}
-
-/// `SELECT generate_series(1, 3)` gives three rows, where DataFusion gives one with an array.
-fn spread_series(expr: &mut Expr) {
-    let Expr::Function(function) = expr else { return };
-    let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold);
-    let Some(name) = name else { return };
-    if let Some((_, list)) = SETS.iter().find(|(set, _)| *set == name) {
-        function.name = ObjectName::from(vec![Ident::new(*list)]);
-        let list = std::mem::replace(expr, null());
-        *expr = call("unnest", vec![list]);
-    } else if name == "generate_series" {
-        let series = std::mem::replace(expr, null());
-        *expr = call("unnest", vec![series]);
-    }
-}
-
 /// What ORDER BY means by the number or name of a select item: its expression.
 fn selected(expr: Expr, projection: &[SelectItem]) -> Result<Expr> {
     if let Some(number) = as_integer(&expr) {
@@ -1096,171 +1028,6 @@ fn selected(expr: Expr, projection: &[SelectItem]) -> Result<Expr> {
         _ => None,
     });
     Ok(named.cloned().unwrap_or(expr))
-}
-
-/// A series in FROM that is constant and has at most this many elements is an array, which can be
-/// maintained; a longer one is a table function, which needs no memory.
-const SERIES_ELEMENTS_MAX: i64 = 65_536;
-
-/// LATERAL functions, and series whose ends have to be computed, are unnested arrays.
-fn unnest_series(factor: &mut TableFactor) {
-    let (name, args, alias, with_ordinality) = match factor {
-        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
-            (name, &args.args, alias, *with_ordinality)
-        }
-        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
-            (name, &*args, alias, *with_ordinality)
-        }
-        _ => return,
-    };
-    let name = name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
-    let plain: Option<Vec<Expr>> = args
-        .iter()
-        .map(|arg| match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-            _ => None,
-        })
-        .collect();
-    let Some(plain) = plain else { return };
-    let array_exprs = match name.as_str() {
-        "unnest" => plain,
-        "generate_series" => {
-            let short = constant_series(&plain).is_some_and(|count| count <= SERIES_ELEMENTS_MAX);
-            if !with_ordinality && !short && !plain.iter().any(is_computed) {
-                return;
-            }
-            vec![call("generate_series", plain)]
-        }
-        _ => return,
-    };
-    let alias = alias.take().or_else(|| {
-        let name = Ident::with_quote('"', name);
-        Some(TableAlias { explicit: true, name, columns: vec![], at: None })
-    });
-    *factor = TableFactor::UNNEST {
-        alias,
-        array_exprs,
-        with_offset: false,
-        with_offset_alias: None,
-        with_ordinality,
-    };
-}
-
-/// Whether an argument is more than a literal under a cast or sign.
-fn is_computed(argument: &Expr) -> bool {
-    let mut inner = argument;
-    while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner {
-        inner = expr;
-    }
-    !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
-}
-
-/// How many elements a series of integer literals has; `None`: its arguments are something else
-/// than literals, or columns.
-fn constant_series(args: &[Expr]) -> Option<i64> {
-    let literals: Option<Vec<i64>> =
-        args.iter().map(|arg| as_integer(arg)?.to_string().parse().ok()).collect();
-    match literals?.as_slice() {
-        [first, last] => Some(last.saturating_sub(*first).saturating_add(1)),
-        [first, last, step] if *step != 0 => Some(last.saturating_sub(*first) / step + 1),
-        _ => None,
-    }
-}
-
-/// WITH ORDINALITY is a further array, of the numbers of the longest one's elements.
-fn number_elements(factor: &mut TableFactor) {
-    let TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } = factor else { return };
-    if !std::mem::take(with_ordinality) || array_exprs.is_empty() {
-        return;
-    }
-    let columns = array_exprs.len();
-    let lengths: Vec<Expr> =
-        array_exprs.iter().map(|array| call("cardinality", vec![array.clone()])).collect();
-    let longest = match <[Expr; 1]>::try_from(lengths) {
-        Ok([length]) => length,
-        Err(lengths) => call("greatest", lengths),
-    };
-    let longest = cast(longest, DataType::BigInt(None));
-    let first = cast(integer(1), DataType::BigInt(None));
-    array_exprs.push(call("generate_series", vec![first, longest]));
-    let alias = alias.get_or_insert_with(|| TableAlias {
-        explicit: true,
-        name: Ident::with_quote('"', "unnest"),
-        columns: vec![],
-        at: None,
-    });
-    let column = |name: Ident| TableAliasColumnDef { name, data_type: None };
-    if alias.columns.is_empty() && columns == 1 {
-        alias.columns.push(column(alias.name.clone()));
-    }
-    if alias.columns.len() == columns {
-        alias.columns.push(column(Ident::with_quote('"', "ordinality")));
-    }
-}
-
-/// A function in FROM that gives one value is a table of one row.
-fn select_function(factor: &mut TableFactor) {
-    let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } = factor
-    else {
-        return;
-    };
-    if let [first, _] = name.0.as_slice()
-        && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
-    {
-        name.0.remove(0);
-    }
-    let [part] = name.0.as_slice() else { return };
-    let Some(function) = part.as_ident().map(fold) else { return };
-    let scalar =
-        FUNCTIONS.scalar.contains_key(&function) && !FUNCTIONS.table.contains_key(&function);
-    if !scalar {
-        return;
-    }
-    let arguments: Option<Vec<Expr>> = args
-        .args
-        .iter()
-        .map(|arg| match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-            _ => None,
-        })
-        .collect();
-    let Some(arguments) = arguments else { return };
-    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
-        explicit: true,
-        name: Ident::with_quote('"', function.clone()),
-        columns: vec![],
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
-    }
-    let subquery = Box::new(query_of(vec![call(&function, arguments)], vec![], None));
-    *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
-}
-
-/// In Postgres the one column of a function in FROM is called as the function, or as its alias.
-fn name_function_column(factor: &mut TableFactor) {
-    let (alias, name) = match factor {
-        TableFactor::Table { name, alias, args: Some(_), .. } => {
-            let name = name.0.last().and_then(|part| part.as_ident()).map(fold);
-            (alias, name.filter(|name| name == "generate_series"))
-        }
-        TableFactor::UNNEST { alias, array_exprs, .. } if array_exprs.len() == 1 => {
-            (alias, Some("unnest".to_owned()))
-        }
-        _ => return,
-    };
-    let Some(name) = name else { return };
-    let alias = alias.get_or_insert_with(|| TableAlias {
-        explicit: true,
-        name: Ident::with_quote('"', name),
-        columns: vec![],
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        let name = alias.name.clone();
-        alias.columns.push(TableAliasColumnDef { name, data_type: None });
-    }
 }
 
 fn wrap_values(body: &mut SetExpr) {
@@ -1329,137 +1096,6 @@ fn is_number(expr: &Expr) -> bool {
         Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_number(expr),
         _ => false,
     }
-}
-
-/// Step 2.
-fn name_columns(select: &mut Select) -> Result<()> {
-    if select.into.is_some() {
-        return Err(Error::unsupported("SELECT INTO").hint("Use CREATE TABLE ... AS."));
-    }
-    let wildcard = select
-        .projection
-        .iter()
-        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(_, _)));
-    let mut seen: Vec<String> = vec![];
-    for item in &mut select.projection {
-        let name = match item {
-            SelectItem::UnnamedExpr(expr) => column_name(expr),
-            SelectItem::ExprWithAlias { alias, .. } => fold(alias),
-            SelectItem::ExprWithAliases { .. } => {
-                return Err(Error::unsupported("several aliases for one column"));
-            }
-            SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(_, _) => continue,
-        };
-        let count = seen.iter().filter(|other| **other == name).count();
-        seen.push(name.clone());
-        // What `*` expands to is not known yet: a column named beside it may repeat one.
-        let column = matches!(
-            item,
-            SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-        );
-        let repeated = count > 0 || (wildcard && column);
-        let unique = if repeated { repeated_name(&name, count + 1) } else { name };
-        match item {
-            // Columns keep their qualifier as long as nothing repeats.
-            SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-                if !repeated => {}
-            SelectItem::UnnamedExpr(expr) => {
-                let expr = std::mem::replace(expr, null());
-                *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', unique) };
-            }
-            SelectItem::ExprWithAlias { alias, .. } if count > 0 => {
-                *alias = Ident::with_quote('"', unique);
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The name that Postgres gives an unnamed select item (FigureColname in its parser).
-pub fn column_name(expr: &Expr) -> String {
-    name_and_strength(expr).map_or_else(|| "?column?".to_owned(), |(name, _)| name)
-}
-
-/// A name and how good it is: 2 for columns and functions, 1 for types and CASE, which give way
-/// to a better one inside.
-fn name_and_strength(expr: &Expr) -> Option<(String, u8)> {
-    let strong = |name: &str| Some((name.to_owned(), 2));
-    match expr {
-        Expr::Identifier(ident) => Some((fold(ident), 2)),
-        Expr::CompoundIdentifier(idents) => idents.last().map(|ident| (fold(ident), 2)),
-        Expr::CompoundFieldAccess { root, access_chain } => access_chain
-            .iter()
-            .rev()
-            .find_map(|access| match access {
-                ast::AccessExpr::Dot(Expr::Identifier(ident)) => Some((fold(ident), 2)),
-                _ => None,
-            })
-            .or_else(|| name_and_strength(root)),
-        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => name_and_strength(inner),
-        Expr::Function(function) => {
-            let ident = function.name.0.last()?.as_ident()?;
-            let name = fold(ident);
-            Some((name, 2))
-        }
-        Expr::Cast { expr, data_type, .. } => match name_and_strength(expr) {
-            Some((name, 2)) => Some((name, 2)),
-            _ => Some((type_name(data_type), 1)),
-        },
-        Expr::TypedString(typed) => Some((type_name(&typed.data_type), 1)),
-        Expr::Interval(_) => Some(("interval".to_owned(), 1)),
-        Expr::Case { else_result, .. } => {
-            match else_result.as_deref().and_then(name_and_strength) {
-                Some((name, 2)) => Some((name, 2)),
-                _ => Some(("case".to_owned(), 1)),
-            }
-        }
-        Expr::Exists { .. } => strong("exists"),
-        Expr::Subquery(query) => subquery_column_name(&query.body).map(|name| (name, 2)),
-        Expr::Array(_) => strong("array"),
-        Expr::Tuple(_) | Expr::Struct { .. } => strong("row"),
-        Expr::Extract { .. } => strong("extract"),
-        Expr::Position { .. } => strong("position"),
-        Expr::Substring { shorthand, .. } => {
-            strong(if *shorthand { "substr" } else { "substring" })
-        }
-        Expr::Overlay { .. } => strong("overlay"),
-        Expr::Ceil { .. } => strong("ceil"),
-        Expr::Floor { .. } => strong("floor"),
-        Expr::AtTimeZone { .. } => strong("timezone"),
-        Expr::Trim { trim_where, .. } => strong(match trim_where {
-            Some(ast::TrimWhereField::Leading) => "ltrim",
-            Some(ast::TrimWhereField::Trailing) => "rtrim",
-            _ => "btrim",
-        }),
-        _ => None,
-    }
-}
-
-fn subquery_column_name(body: &SetExpr) -> Option<String> {
-    match body {
-        SetExpr::Select(select) => match select.projection.first()? {
-            SelectItem::UnnamedExpr(expr) => Some(column_name(expr)),
-            SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-            _ => None,
-        },
-        SetExpr::Query(query) => subquery_column_name(&query.body),
-        SetExpr::SetOperation { left, .. } => subquery_column_name(left),
-        _ => None,
-    }
-}
-
-/// The parts of a relation's name, folded.
-pub fn name_parts(name: &ObjectName) -> Result<Vec<String>> {
-    name.0
-        .iter()
-        .map(|part| match part {
-            ObjectNamePart::Identifier(ident) => Ok(fold(ident)),
-            ObjectNamePart::Function(_) => {
-                Err(Error::user(SqlState::SYNTAX_ERROR, format!("invalid name: {name}")))
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]

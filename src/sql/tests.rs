@@ -172,7 +172,11 @@ impl Fixture {
     /// A view with its query's own columns.
     pub fn view(&mut self, name: &str, sql: &str) -> ObjectId {
         let schema = self.plan(sql).expect("a valid view").schema.as_ref().clone();
-        let view = ViewObject { query_sql: sql.to_owned(), search_path: vec!["public".to_owned()] };
+        let view = ViewObject {
+            query_sql: sql.to_owned(),
+            search_path: vec!["public".to_owned()],
+            ..ViewObject::default()
+        };
         self.add(name, ObjectKind::View(view), schema)
     }
 

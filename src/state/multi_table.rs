@@ -265,6 +265,48 @@ impl MultiTable {
         true
     }
 
+    /// How often each of these rows is there: the sum of the weights of equal rows.
+    ///
+    /// # Errors
+    /// When the rows do not have the table's columns (ours).
+    pub fn weights_of(&mut self, rows: &RecordBatch) -> Result<Vec<i64>> {
+        let by_key = self.by_key.as_ref().expect("an append-only table is not looked up");
+        let keys = by_key.keys(rows)?;
+        let mut row_keys = self.by_row.as_ref().map(|chains| chains.keys(rows)).transpose()?;
+        let mut sums = Vec::with_capacity(rows.num_rows());
+        for row in 0..rows.num_rows() {
+            let sum = loop {
+                let head = self.settling_head(&keys, row_keys.as_ref(), row as u32);
+                if let Some(sum) = self.weight_in_chain(head, rows, row) {
+                    break sum;
+                }
+                self.index_by_row()?;
+                let by_row = self.by_row.as_ref().expect("it has just been built");
+                row_keys = Some(by_row.keys(rows)?);
+            };
+            sums.push(sum);
+        }
+        Ok(sums)
+    }
+
+    /// The weights of the rows of a chain that equal a row, summed. `None` when the chain is so
+    /// long that the table should be indexed by row first.
+    fn weight_in_chain(&mut self, head: ShortId, rows: &RecordBatch, row: usize) -> Option<i64> {
+        let mut walk = ChainWalk { id: head, before: NIL };
+        let (mut sum, mut steps) = (0_i64, 0);
+        while let Some(id) = self.walk_on(&mut walk) {
+            if self.is_row(id, rows, row) {
+                sum = sum.saturating_add(self.store.weight(id));
+                continue;
+            }
+            steps += 1;
+            if steps > CHAIN_STEPS_MAX && self.wants_by_row() {
+                return None;
+            }
+        }
+        Some(sum)
+    }
+
     /// Whether an index by whole row would help: there is none, and chains are not by whole row.
     fn wants_by_row(&self) -> bool {
         self.by_row.is_none() && self.by_key.as_ref().is_some_and(|c| !c.heads.matches_hashes())

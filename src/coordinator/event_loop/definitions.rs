@@ -204,6 +204,9 @@ impl State {
         let metrics = Arc::new(SourceMetrics::default());
         let kind = RunningKind::Source { metrics: metrics.clone(), bounded: source.bounded() };
         self.add_running(spec.object, vec![], kind);
+        if let Some(watermark) = &spec.watermark {
+            self.watermarks.add(spec.object, watermark.idle_timeout);
+        }
         self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
     }
 

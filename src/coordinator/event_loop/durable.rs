@@ -456,6 +456,7 @@ impl State {
             }
             Request::Subscribe { reply, .. } => drop(reply.send(Err(error))),
             Request::Flush { reply } => drop(reply.send(Err(error))),
+            Request::Watermarks { reply } => drop(reply.send(Err(error))),
             Request::Lock { .. }
             | Request::Unlock(_)
             | Request::Unsubscribe(_)

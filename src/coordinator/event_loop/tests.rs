@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use super::*;
 use crate::catalog::object::{ObjectName, TableConflict, TableObject, ViewObject};
 use crate::plan::node::{Edge, Node, Scan, Union};
+use crate::plan::view_options::ViewOptions;
 
 fn schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
@@ -66,19 +67,23 @@ fn scan(object: ObjectId) -> Node {
         columns: vec![0, 1],
         schema: schema(),
         append_only: false,
+        time_bounds: vec![],
     })
 }
 
 /// All rows of all inputs.
 fn union(inputs: Vec<Node>) -> Plan {
     let inputs = inputs.into_iter().map(Edge::local).collect();
-    Plan { root: Node::Union(Union { inputs, schema: schema() }), unique_key: None }
+    Plan {
+        root: Node::Union(Union { inputs, schema: schema() }),
+        unique_key: None,
+        options: ViewOptions::default(),
+    }
 }
 
 async fn view(coordinator: &Coordinator, name: &str, inputs: Vec<ObjectId>) -> Result<ObjectId> {
     let plan = union(inputs.iter().map(|i| scan(*i)).collect());
-    let kind =
-        ObjectKind::MaterializedView(ViewObject { query_sql: String::new(), search_path: vec![] });
+    let kind = ObjectKind::MaterializedView(ViewObject::default());
     coordinator.create_object(object(name, kind, inputs), Install::Dataflow(plan)).await
 }
 
@@ -339,10 +344,7 @@ async fn a_replaced_object_goes_when_the_new_one_is_ready() {
     let old = view(&coordinator, "v", vec![t]).await.expect("created");
     let replace = |name: &str, inputs: Vec<ObjectId>, replaces: ObjectId| {
         let plan = union(inputs.iter().map(|i| scan(*i)).collect());
-        let kind = ObjectKind::MaterializedView(ViewObject {
-            query_sql: String::new(),
-            search_path: vec![],
-        });
+        let kind = ObjectKind::MaterializedView(ViewObject::default());
         let object = object(name, kind, inputs);
         let coordinator = coordinator.clone();
         async move {

@@ -401,6 +401,7 @@ async fn add_strange_view(store: &Arc<FaultyStore>) {
     let view = ViewObject {
         query_sql: "SELECT nonsense(a) AS a FROM t".into(),
         search_path: vec!["public".into()],
+        ..ViewObject::default()
     };
     let object = Object {
         id: ObjectId(ground.next_id),

@@ -240,8 +240,8 @@ impl Operator for Aggregate {
         self.fold(batch.rows(), weights)
     }
 
-    fn on_watermark(&mut self, _: usize, _: Watermark, _: &mut Output) -> Result<()> {
-        // Rows of the output have no event time of their own.
+    fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        out.emit_watermark(watermark);
         Ok(())
     }
 

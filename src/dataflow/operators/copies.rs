@@ -5,12 +5,10 @@
 use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::Int64Type;
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Output, Stateless};
 use crate::plan::node;
-use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-use crate::types::time::{Epoch, Watermark};
 
 /// The `copies` operator.
 pub struct Copies {
@@ -24,12 +22,12 @@ impl Copies {
     }
 }
 
-impl Operator for Copies {
+impl Stateless for Copies {
     fn name(&self) -> &'static str {
         "copies"
     }
 
-    fn on_batch(&mut self, _port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, batch: ChangeBatch, out: &mut Output) -> Result<()> {
         let counts = batch.column(self.count).as_primitive::<Int64Type>().clone();
         let there = BooleanArray::from_iter(counts.iter().map(|c| Some(c.unwrap_or(0) > 0)));
         let batch = batch.filter(&there)?;
@@ -47,27 +45,6 @@ impl Operator for Copies {
             .collect::<Result<Vec<i64>>>()?;
         out.emit(ChangeBatch::new(batch.into_rows(), weights)?);
         Ok(())
-    }
-
-    fn on_watermark(&mut self, _port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
-        out.emit_watermark(watermark);
-        Ok(())
-    }
-
-    fn on_epoch(&mut self, _epoch: Epoch, _out: &mut Output) -> Result<()> {
-        Ok(())
-    }
-
-    fn checkpoint(&mut self, _epoch: Epoch, _writer: &mut CheckpointWriter) -> Result<()> {
-        Ok(())
-    }
-
-    fn restore(&mut self, _reader: &mut CheckpointReader) -> Result<()> {
-        Ok(())
-    }
-
-    fn memory_bytes(&self) -> usize {
-        0
     }
 }
 
@@ -89,6 +66,7 @@ mod tests {
             columns: vec![0, 1],
             schema: input.clone(),
             append_only: false,
+            time_bounds: vec![],
         });
         let node = node::Copies { input: Edge::local(scan), count: 1 };
         check(

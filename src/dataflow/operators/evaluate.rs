@@ -6,6 +6,8 @@
 //! failed whatever it failed of, unless the outside world did (out of memory): that stops the
 //! dataflow.
 //!
+//! An expression that is marked so gives NULL for rows that fail, which then count as good.
+//!
 //! The parts' results are put together, not evaluated again: DataFusion leaves out the right side
 //! of AND and OR by looking at a whole batch, so rows that pass in parts may fail together.
 
@@ -36,6 +38,9 @@ pub fn evaluate(expr: &Expr, rows: &RecordBatch) -> Result<Evaluated> {
     }
     let (mut parts, mut failed) = (Vec::new(), Vec::new());
     evaluate_part(expr, rows, 0, &mut parts, &mut failed)?;
+    if expr.is_null_on_error() {
+        failed.clear();
+    }
     let values = match parts.as_slice() {
         [whole] => whole.clone(),
         parts => compute::concat(&parts.iter().map(|p| p.as_ref()).collect::<Vec<_>>())?,

@@ -4,13 +4,11 @@
 
 use arrow::datatypes::SchemaRef;
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Output, Stateless};
 use crate::dataflow::operators::map::{Map, MapSpec};
 use crate::plan::node;
-use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
-use crate::types::time::{Epoch, Watermark};
 
 /// The `expand` operator.
 pub struct Expand {
@@ -31,37 +29,16 @@ impl Expand {
     }
 }
 
-impl Operator for Expand {
+impl Stateless for Expand {
     fn name(&self) -> &'static str {
         "expand"
     }
 
-    fn on_batch(&mut self, port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, batch: ChangeBatch, out: &mut Output) -> Result<()> {
         for copy in &mut self.copies {
-            copy.on_batch(port, batch.clone(), out)?;
+            copy.on_batch(batch.clone(), out)?;
         }
         Ok(())
-    }
-
-    fn on_watermark(&mut self, _port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
-        out.emit_watermark(watermark);
-        Ok(())
-    }
-
-    fn on_epoch(&mut self, _epoch: Epoch, _out: &mut Output) -> Result<()> {
-        Ok(())
-    }
-
-    fn checkpoint(&mut self, _epoch: Epoch, _writer: &mut CheckpointWriter) -> Result<()> {
-        Ok(())
-    }
-
-    fn restore(&mut self, _reader: &mut CheckpointReader) -> Result<()> {
-        Ok(())
-    }
-
-    fn memory_bytes(&self) -> usize {
-        0
     }
 }
 
@@ -86,6 +63,7 @@ mod tests {
             columns: vec![0, 1],
             schema: input.clone(),
             append_only: false,
+            time_bounds: vec![],
         });
         let node = node::Expand {
             input: Edge::local(scan),

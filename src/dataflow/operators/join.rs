@@ -8,9 +8,18 @@
 //! 3. `on_epoch`: one side advances while the other stands still, then the other. Advancing a side
 //!    by its changes d: a) its rows look up the other side and make pairs, weights multiplied,
 //!    8192 pairs at a time; b) if rows of this side show by whether they match (outer, semi, anti),
-//!    those of d do so now; c) if rows of the other side show by whether they match, those whose
-//!    first match came or whose last match went appear or disappear; d) d enters the table.
-//! 4. When both sides changed, the sum is consolidated before it leaves.
+//!    those of d do so now; c) d enters the table; d) if rows of the other side show by whether they
+//!    match, those whose first match came or whose last match went appear or disappear.
+//! 4. All of this stops when enough has been emitted, and goes on in the next call: a batch that
+//!    meets a key with very many rows makes pairs as fast as they are taken, never all at once.
+//!
+//! What is emitted for an epoch must not hold rows that take each other back, though it leaves piece
+//! by piece. Let the changes be dL and dR, and R advance first. Where dL and dR are inserts nothing
+//! is taken back. Otherwise L advances by its deletions, R by dR, L by its insertions; then a pair
+//! (l, r) comes with two signs only if both l and r had copies before and keep some: pairs of such
+//! rows of dL, and of dR, are set aside, consolidated and emitted last. So are all rows that show by
+//! themselves in a full join of two changed sides, and, where padding with NULLs looks like a pair
+//! with a row of NULLs, the padded rows and those pairs. What is set aside is held as a whole.
 //!
 //! Whether a row of the other side has matches is, without a residual condition, whether its key
 //! has rows on this side: nothing is stored for it. With one, each row carries the number of its
@@ -21,16 +30,17 @@
 //! Keeps: every row of both sides with a key. Of the right side of a semi or anti join without
 //! residual condition only the key columns.
 //!
-//! No watermark is passed on but the end: a row that arrives late for one side may still meet any
-//! row of the other.
+//! The watermark is the lesser one of both sides. It bounds only columns that the keys make equal:
+//! a row of one side may still meet any row of the other.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BooleanArray, NullArray, RecordBatch, RecordBatchOptions, UInt32Array,
     new_null_array,
 };
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use hashbrown::{HashMap, HashSet};
@@ -48,6 +58,9 @@ use crate::types::time::{Epoch, Watermark};
 
 /// Pairs, and rows looked up, in one step of the kernel; also the rows of an output batch.
 const STEP_ROWS: usize = 8192;
+
+/// Pairs that are tried against a residual condition before others get to work, when few meet it.
+const TRIED_PAIRS_MAX: usize = 128 * STEP_ROWS;
 
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
@@ -151,16 +164,64 @@ pub struct Join {
     residual: Option<Residual>,
     /// Pairs are part of the output.
     emits_pairs: bool,
-    /// Output of the current epoch.
-    pending: Vec<ChangeBatch>,
+    /// Changes on their way into the tables, in this order.
+    work: VecDeque<Advance>,
+    /// Rows that show by themselves are set aside in this epoch.
+    shows_aside: bool,
+    /// Output of the current epoch that other output may take back.
+    aside: Vec<ChangeBatch>,
+    /// Output of the current epoch that has yet to leave.
+    leaving: VecDeque<ChangeBatch>,
+    /// Pairs tried in this call.
+    tried_pairs: usize,
 }
 
 /// How rows of one side matched.
+#[derive(Default)]
 struct Matches {
     /// Sum of the weights of each row's matches; without a residual condition only whether it is 0.
     of_rows: Vec<i64>,
     /// What the matches of rows of the other side change by.
     of_others: HashMap<ShortId, i64>,
+}
+
+/// Changes of one side on their way into its table, while the other side stands still.
+struct Advance {
+    port: usize,
+    /// Those with a key.
+    changes: ChangeBatch,
+    /// Whether the pairs of each row are set aside; empty: of none.
+    aside: Vec<bool>,
+    matches: Matches,
+    stage: Stage,
+}
+
+/// How far changes have come.
+enum Stage {
+    /// Rows from `next` on have yet to look up the other side; some before are about to.
+    Match { next: usize, step: Option<LookUp> },
+    /// The changes are in the table; rows of the other side appear or disappear.
+    Flip(Flips),
+}
+
+/// Rows, at most `STEP_ROWS` of them, that look up the other side.
+struct LookUp {
+    rows: ChangeBatch,
+    /// Where they stand in the changes.
+    first: usize,
+    walk: Walk,
+}
+
+/// Rows that have yet to appear (or disappear) because their matches changed.
+enum Flips {
+    /// Row and whether it appears, from `next` on.
+    Rows { flipped: Vec<(ShortId, bool)>, next: usize },
+    /// The rows of the chains of some keys.
+    Keys {
+        walk: Walk,
+        /// By key: whether the rows appear.
+        appear: Vec<bool>,
+    },
 }
 
 impl Join {
@@ -213,47 +274,192 @@ impl Join {
             })
         };
         let sides = [side(LEFT, left)?, side(RIGHT, right)?];
-        Ok(Join { spec, sides, residual, emits_pairs, pending: Vec::new() })
+        Ok(Join {
+            spec,
+            sides,
+            residual,
+            emits_pairs,
+            work: VecDeque::new(),
+            shows_aside: false,
+            aside: Vec::new(),
+            leaving: VecDeque::new(),
+            tried_pairs: 0,
+        })
     }
 
     fn answers_at_once(&self) -> bool {
         self.spec.kind == JoinKind::Inner && self.spec.append_only
     }
 
-    /// Advances side `port` by changes while the other side stands still.
-    fn advance(&mut self, port: usize, changes: ChangeBatch, out: &mut Output) -> Result<()> {
-        let changes = self.pass_null_keys(port, changes)?;
-        if changes.is_empty() {
+    /// Whether it is time to let others work.
+    fn is_enough(&self, out: &Output) -> bool {
+        out.is_full() || self.tried_pairs >= TRIED_PAIRS_MAX
+    }
+
+    /// Queues changes of a side.
+    fn enqueue(&mut self, port: usize, changes: ChangeBatch, aside: Vec<bool>) {
+        if !changes.is_empty() {
+            let stage = Stage::Match { next: 0, step: None };
+            let matches = Matches::default();
+            self.work.push_back(Advance { port, changes, aside, matches, stage });
+        }
+    }
+
+    /// Queues the changes of a complete epoch.
+    fn enqueue_epoch(&mut self, out: &mut Output) -> Result<()> {
+        if self.sides.iter().all(|side| side.changes.is_empty()) {
             return Ok(());
         }
-        let mut matches = Matches { of_rows: Vec::new(), of_others: HashMap::new() };
-        for start in (0..changes.num_rows()).step_by(STEP_ROWS) {
-            let step = changes.slice(start, STEP_ROWS.min(changes.num_rows() - start));
-            self.match_rows(port, &step, &mut matches, true, out)?;
-            let shows = self.sides[port].shows;
-            if shows != Shows::Never {
-                let shown = matches.of_rows[start..].iter().map(|m| Some(shows.when(*m > 0)));
-                let shown = step.filter(&BooleanArray::from_iter(shown))?;
-                self.show(port, shown)?;
+        // The side whose rows show by their matches advances last: it sees all of them.
+        let [first, last] =
+            if self.spec.kind == JoinKind::Right { [LEFT, RIGHT] } else { [RIGHT, LEFT] };
+        let both = self.sides.iter().all(|side| !side.changes.is_empty());
+        self.shows_aside =
+            both && self.spec.kind == JoinKind::Full || self.padding_may_look_like_a_pair();
+        let [firsts, lasts] = [first, last].map(|port| -> Result<Vec<ChangeBatch>> {
+            let changes = std::mem::take(&mut self.sides[port].changes);
+            let changes = consolidate(&self.sides[port].schema, changes)?;
+            changes.into_iter().map(|batch| self.pass_null_keys(port, batch, out)).collect()
+        });
+        let (firsts, lasts) = (firsts?, lasts?);
+        let inserts = |batches: &[ChangeBatch]| batches.iter().all(ChangeBatch::all_inserts);
+        if !both || inserts(&firsts) && inserts(&lasts) {
+            firsts.into_iter().for_each(|batch| self.enqueue(first, batch, vec![]));
+            lasts.into_iter().for_each(|batch| self.enqueue(last, batch, vec![]));
+            return Ok(());
+        }
+        let mut first_copies = self.copies(first, &firsts)?;
+        let mut last_copies = self.copies(last, &lasts)?;
+        let any = |copies: &[Vec<bool>]| copies.iter().flatten().any(|copied| *copied);
+        if !any(&first_copies) || !any(&last_copies) {
+            first_copies.iter_mut().chain(&mut last_copies).for_each(Vec::clear);
+        }
+        let mut insertions = Vec::new();
+        for (batch, copies) in lasts.into_iter().zip(last_copies) {
+            let deletes = |row: &usize| batch.weight(*row) < 0;
+            let (minus, plus): (Vec<usize>, Vec<usize>) = (0..batch.num_rows()).partition(deletes);
+            for (rows, deletes) in [(minus, true), (plus, false)] {
+                let places: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
+                let part = batch.take(&UInt32Array::from(places))?;
+                let copies = match copies.is_empty() {
+                    true => vec![],
+                    false => rows.iter().map(|row| copies[*row]).collect(),
+                };
+                match deletes {
+                    true => self.enqueue(last, part, copies),
+                    false => insertions.push((part, copies)),
+                }
             }
         }
-        let others_show = self.sides[1 - port].shows != Shows::Never;
+        for (batch, copies) in firsts.into_iter().zip(first_copies) {
+            self.enqueue(first, batch, copies);
+        }
+        for (batch, copies) in insertions {
+            self.enqueue(last, batch, copies);
+        }
+        Ok(())
+    }
+
+    /// Which changed rows have copies that stay in the table.
+    fn copies(&mut self, port: usize, changes: &[ChangeBatch]) -> Result<Vec<Vec<bool>>> {
+        if !self.emits_pairs {
+            return Ok(vec![vec![]; changes.len()]);
+        }
+        let table = &mut self.sides[port].table;
+        let of_batch = |batch: &ChangeBatch| -> Result<Vec<bool>> {
+            let there = table.weights_of(batch.rows())?;
+            let staying =
+                |(row, there): (usize, i64)| there.saturating_add(batch.weight(row).min(0)) > 0;
+            Ok(there.into_iter().enumerate().map(staying).collect())
+        };
+        changes.iter().map(of_batch).collect()
+    }
+
+    /// Goes on with what is queued, until it is done or enough has been emitted.
+    fn work(&mut self, out: &mut Output) -> Result<()> {
+        self.tried_pairs = 0;
+        while !self.is_enough(out)
+            && let Some(mut advance) = self.work.pop_front()
+        {
+            if !self.advance(&mut advance, out)? {
+                self.work.push_front(advance);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on advancing a side; true when that is done.
+    fn advance(&mut self, advance: &mut Advance, out: &mut Output) -> Result<bool> {
+        if let Stage::Match { .. } = advance.stage {
+            if !self.match_changes(advance, out)? {
+                return Ok(false);
+            }
+            advance.stage = Stage::Flip(self.enter(advance)?);
+        }
+        match &mut advance.stage {
+            Stage::Flip(flips) => self.flip_others(1 - advance.port, flips, out),
+            Stage::Match { .. } => unreachable!("the changes have just entered the table"),
+        }
+    }
+
+    /// Lets rows look up the other side; true when all have.
+    fn match_changes(&mut self, advance: &mut Advance, out: &mut Output) -> Result<bool> {
+        let Advance { port, changes, aside, matches, stage } = advance;
+        let Stage::Match { next, step } = stage else { return Ok(true) };
+        loop {
+            let mut now = match step.take() {
+                Some(step) => step,
+                None if *next == changes.num_rows() => return Ok(true),
+                None => {
+                    let rows = STEP_ROWS.min(changes.num_rows() - *next);
+                    let step = self.look_up(*port, changes.slice(*next, rows), *next, matches)?;
+                    *next += rows;
+                    step
+                }
+            };
+            while self.meet(*port, &mut now, matches, Some(aside), out)? {
+                if self.is_enough(out) {
+                    *step = Some(now);
+                    return Ok(false);
+                }
+            }
+            let shows = self.sides[*port].shows;
+            if shows != Shows::Never {
+                let of_rows = &matches.of_rows[now.first..];
+                let shown = of_rows.iter().map(|matches| Some(shows.when(*matches > 0)));
+                let shown = now.rows.filter(&BooleanArray::from_iter(shown))?;
+                self.show(*port, shown, out)?;
+            }
+        }
+    }
+
+    /// Puts the changes into the table; gives what that does to rows of the other side.
+    fn enter(&mut self, advance: &mut Advance) -> Result<Flips> {
+        let Advance { port, changes, matches, .. } = advance;
+        let (port, other) = (*port, 1 - *port);
+        let others_show = self.sides[other].shows != Shows::Never;
         if others_show && self.residual.is_some() {
-            self.apply(port, &changes, &matches)?;
-            return self.flip_counted(1 - port, matches.of_others);
+            self.apply(port, changes, matches)?;
+            return Ok(self.count_matches(other, std::mem::take(&mut matches.of_others)));
         }
-        if others_show && self.sides[1 - port].table.live_rows() > 0 {
-            let keys = self.sides[port].key_columns(&changes);
+        if others_show && self.sides[other].table.live_rows() > 0 {
+            let keys = self.sides[port].key_columns(changes);
             let before = self.sides[port].table.heads(keys.clone(), changes.num_rows())?;
-            self.apply(port, &changes, &matches)?;
+            self.apply(port, changes, matches)?;
             let after = self.sides[port].table.heads(keys.clone(), changes.num_rows())?;
-            return self.flip_keys(1 - port, keys, &before, &after);
+            return self.changed_keys(other, keys, &before, &after);
         }
-        self.apply(port, &changes, &matches)
+        self.apply(port, changes, matches)?;
+        Ok(Flips::Rows { flipped: vec![], next: 0 })
     }
 
     /// Rows with a NULL key match nothing; gives the others.
-    fn pass_null_keys(&mut self, port: usize, changes: ChangeBatch) -> Result<ChangeBatch> {
+    fn pass_null_keys(
+        &mut self,
+        port: usize,
+        changes: ChangeBatch,
+        out: &mut Output,
+    ) -> Result<ChangeBatch> {
         if self.spec.null_equals_null {
             return Ok(changes);
         }
@@ -265,61 +471,73 @@ impl Join {
         let keyed = BooleanArray::new(nulls.into_inner(), None);
         if side.shows == Shows::Unmatched {
             let passing = changes.filter(&compute::not(&keyed)?)?;
-            self.show(port, passing)?;
+            self.show(port, passing, out)?;
         }
         changes.filter(&keyed)
     }
 
-    /// Lets rows of side `port`, at most `STEP_ROWS` of them, look up the other side. Only when they
-    /// advance are pairs emitted and matches of the other side counted.
-    fn match_rows(
+    /// Lets rows of side `port`, at most `STEP_ROWS` of them, look up the other side's chains.
+    fn look_up(
         &mut self,
         port: usize,
-        rows: &ChangeBatch,
+        rows: ChangeBatch,
+        first: usize,
         matches: &mut Matches,
-        advancing: bool,
-        out: &mut Output,
-    ) -> Result<()> {
+    ) -> Result<LookUp> {
         let [own, other] = own_and_other(&mut self.sides, port);
         if self.residual.is_none() && !self.emits_pairs && own.shows == Shows::Never {
             // The right side of a semi or anti join: nobody asks what its rows match.
-            return Ok(());
+            return Ok(LookUp { rows, first, walk: Walk::default() });
         }
-        let heads = other.table.heads(own.key_columns(rows), rows.num_rows())?;
-        let first = matches.of_rows.len();
-        if self.residual.is_none() {
-            matches.of_rows.extend(heads.iter().map(|head| i64::from(*head != NIL)));
-            if !self.emits_pairs {
-                return Ok(());
-            }
-        } else {
+        let heads = other.table.heads(own.key_columns(&rows), rows.num_rows())?;
+        assert_eq!(matches.of_rows.len(), first, "rows look up the other side in order");
+        if self.residual.is_some() {
             matches.of_rows.resize(first + rows.num_rows(), 0);
+        } else {
+            matches.of_rows.extend(heads.iter().map(|head| i64::from(*head != NIL)));
         }
-        let mut walk = Walk::new(&heads);
-        let mut more = true;
-        while more {
-            let (mut pair_rows, mut ids) = (Vec::new(), Vec::new());
-            let other = &mut self.sides[1 - port].table;
-            more = other.walk(&mut walk, STEP_ROWS, &mut pair_rows, &mut ids);
-            let pairs = Pairs { rows: UInt32Array::from(pair_rows), ids };
-            let Some(pairs) = self.meet_residual(port, rows, pairs, out)? else { continue };
-            let weights = self.sides[1 - port].table.weights(&pairs.ids);
-            if self.residual.is_some() {
-                let others = advancing && self.sides[1 - port].shows != Shows::Never;
-                for (index, (row, id)) in pairs.rows.values().iter().zip(&pairs.ids).enumerate() {
-                    let row = *row as usize;
-                    let weight = weights.as_ref().map_or(1, |weights| weights[index]);
-                    matches.of_rows[first + row] += weight;
-                    if others {
-                        *matches.of_others.entry(*id).or_default() += rows.weight(row);
-                    }
+        let walks = self.residual.is_some() || self.emits_pairs;
+        let walk = if walks { Walk::new(&heads) } else { Walk::default() };
+        Ok(LookUp { rows, first, walk })
+    }
+
+    /// Goes on with the pairs of rows that look up the other side; false when there are no more.
+    /// Only rows that advance, which come with `aside`, have their pairs emitted and counted for
+    /// the other side.
+    fn meet(
+        &mut self,
+        port: usize,
+        step: &mut LookUp,
+        matches: &mut Matches,
+        aside: Option<&[bool]>,
+        out: &mut Output,
+    ) -> Result<bool> {
+        let (mut pair_rows, mut ids) = (Vec::new(), Vec::new());
+        let other = &mut self.sides[1 - port].table;
+        let more = other.walk(&mut step.walk, STEP_ROWS, &mut pair_rows, &mut ids);
+        self.tried_pairs += ids.len();
+        let rows = &step.rows;
+        let pairs = Pairs { rows: UInt32Array::from(pair_rows), ids };
+        let Some(pairs) = self.meet_residual(port, rows, pairs, out)? else { return Ok(more) };
+        let weights = self.sides[1 - port].table.weights(&pairs.ids);
+        if self.residual.is_some() {
+            let others = aside.is_some() && self.sides[1 - port].shows != Shows::Never;
+            for (index, (row, id)) in pairs.rows.values().iter().zip(&pairs.ids).enumerate() {
+                let row = *row as usize;
+                let weight = weights.as_ref().map_or(1, |weights| weights[index]);
+                matches.of_rows[step.first + row] += weight;
+                if others {
+                    *matches.of_others.entry(*id).or_default() += rows.weight(row);
                 }
             }
-            if advancing && self.emits_pairs {
-                self.emit_pairs(port, rows, &pairs, weights, out)?;
-            }
         }
-        Ok(())
+        if let Some(aside) = aside
+            && self.emits_pairs
+        {
+            let aside = if aside.is_empty() { aside } else { &aside[step.first..] };
+            self.emit_pairs(port, rows, &pairs, weights, aside, out)?;
+        }
+        Ok(more)
     }
 
     /// The pairs for which the residual condition is true; `None` when there is none.
@@ -419,12 +637,14 @@ impl Join {
         values.collect()
     }
 
+    /// Emits pairs, or sets them aside where that is said for their row.
     fn emit_pairs(
         &mut self,
         port: usize,
         rows: &ChangeBatch,
         pairs: &Pairs,
         weights: Option<Vec<i64>>,
+        aside: &[bool],
         out: &mut Output,
     ) -> Result<()> {
         let all: Vec<usize> = (0..self.spec.schema.fields().len()).collect();
@@ -440,16 +660,40 @@ impl Join {
             let products = pairs.rows.values().iter().enumerate().map(product);
             ChangeBatch::new(joined, products.collect::<Result<_>>()?)?
         };
-        if self.answers_at_once() {
-            out.emit(joined);
-        } else {
-            self.pending.push(joined);
+        let mut set_aside = self.like_padding(&joined);
+        if !aside.is_empty() {
+            let by_row = pairs.rows.values().iter().map(|row| aside[*row as usize]);
+            let by_row = BooleanBuffer::from_iter(by_row);
+            set_aside = Some(set_aside.map_or_else(|| by_row.clone(), |other| &by_row | &other));
+        }
+        match set_aside.filter(|set_aside| set_aside.count_set_bits() > 0) {
+            None => out.emit(joined),
+            Some(set_aside) => {
+                let set_aside = BooleanArray::new(set_aside, None);
+                self.aside.push(joined.filter(&set_aside)?);
+                out.emit(joined.filter(&compute::not(&set_aside)?)?);
+            }
         }
         Ok(())
     }
 
+    /// Which pairs look like a row that is padded with NULLs; `None`: none.
+    fn like_padding(&self, pairs: &ChangeBatch) -> Option<BooleanBuffer> {
+        if !self.padding_may_look_like_a_pair() {
+            return None;
+        }
+        let left_columns = self.sides[LEFT].schema.fields().len();
+        let (left, right) = pairs.rows().columns().split_at(left_columns);
+        let padded = match self.spec.kind {
+            JoinKind::Left => [None, all_null(right, pairs.num_rows())],
+            JoinKind::Right => [all_null(left, pairs.num_rows()), None],
+            _ => [all_null(left, pairs.num_rows()), all_null(right, pairs.num_rows())],
+        };
+        padded.into_iter().flatten().reduce(|left, right| &left | &right)
+    }
+
     /// Rows of side `port` appear (or with negative weight disappear) by themselves.
-    fn show(&mut self, port: usize, rows: ChangeBatch) -> Result<()> {
+    fn show(&mut self, port: usize, rows: ChangeBatch, out: &mut Output) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -462,7 +706,14 @@ impl Join {
             columns.splice(at..at, nulls);
         }
         let shown = batch(self.spec.schema.clone(), columns, length)?;
-        self.pending.push(rows.with_rows(shown));
+        let shown = rows.with_rows(shown);
+        if self.shows_aside {
+            self.aside.push(shown);
+        } else {
+            for start in (0..length).step_by(STEP_ROWS) {
+                out.emit(shown.slice(start, STEP_ROWS.min(length - start)));
+            }
+        }
         Ok(())
     }
 
@@ -472,6 +723,7 @@ impl Join {
         port: usize,
         ids: &[ShortId],
         appears: impl Fn(usize) -> bool,
+        out: &mut Output,
     ) -> Result<()> {
         let side = &self.sides[port];
         let columns = side.table.gather(&side.kept, ids)?;
@@ -479,11 +731,40 @@ impl Join {
         let weights = side.table.weights(ids).unwrap_or_else(|| vec![1; ids.len()]);
         let weights = weights.into_iter().enumerate();
         let weights = weights.map(|(index, w)| if appears(index) { w } else { -w }).collect();
-        self.show(port, ChangeBatch::new(rows, weights)?)
+        self.show(port, ChangeBatch::new(rows, weights)?, out)
+    }
+
+    /// Goes on letting rows of side `port` appear or disappear; true when all have.
+    fn flip_others(&mut self, port: usize, flips: &mut Flips, out: &mut Output) -> Result<bool> {
+        loop {
+            if self.is_enough(out) {
+                return Ok(false);
+            }
+            match flips {
+                Flips::Rows { flipped, next } => {
+                    let step = &flipped[*next..flipped.len().min(*next + STEP_ROWS)];
+                    if step.is_empty() {
+                        return Ok(true);
+                    }
+                    let ids: Vec<ShortId> = step.iter().map(|(id, _)| *id).collect();
+                    self.flip(port, &ids, |index| step[index].1, out)?;
+                    *next += ids.len();
+                }
+                Flips::Keys { walk, appear } => {
+                    let (mut keys, mut ids) = (Vec::new(), Vec::new());
+                    let table = &mut self.sides[port].table;
+                    let more = table.walk(walk, STEP_ROWS, &mut keys, &mut ids);
+                    self.flip(port, &ids, |index| appear[keys[index] as usize], out)?;
+                    if !more {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
     }
 
     /// The numbers of matches of some rows of side `port` have changed.
-    fn flip_counted(&mut self, port: usize, changed: HashMap<ShortId, i64>) -> Result<()> {
+    fn count_matches(&mut self, port: usize, changed: HashMap<ShortId, i64>) -> Flips {
         let side = &mut self.sides[port];
         let mut flipped: Vec<(ShortId, bool)> = Vec::new();
         for (id, change) in changed {
@@ -496,30 +777,25 @@ impl Join {
         }
         // Not in the order of a hash table: output does not differ from run to run.
         flipped.sort_unstable();
-        for step in flipped.chunks(STEP_ROWS) {
-            let ids: Vec<ShortId> = step.iter().map(|(id, _)| *id).collect();
-            self.flip(port, &ids, |index| step[index].1)?;
-        }
-        Ok(())
+        Flips::Rows { flipped, next: 0 }
     }
 
     /// Keys may have come to side `1 - port` or gone there: rows of side `port` with them flip.
-    fn flip_keys(
-        &mut self,
+    fn changed_keys(
+        &self,
         port: usize,
         keys: Vec<ArrayRef>,
         before: &[ShortId],
         after: &[ShortId],
-    ) -> Result<()> {
+    ) -> Result<Flips> {
         let changed = |row: &usize| (before[*row] == NIL) != (after[*row] == NIL);
         let rows: Vec<u32> = (0..before.len()).filter(changed).map(|row| row as u32).collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let indices = UInt32Array::from(rows.clone());
+        let shows = self.sides[port].shows;
+        let appear = rows.iter().map(|row| shows.when(after[*row as usize] != NIL)).collect();
+        let indices = UInt32Array::from(rows);
         let keys = keys.iter().map(|column| compute::take(column, &indices, None));
         let keys = keys.collect::<std::result::Result<Vec<_>, _>>()?;
-        let mut heads = self.sides[port].table.heads(keys, rows.len())?;
+        let mut heads = self.sides[port].table.heads(keys, indices.len())?;
         // A key that changed in several rows flips once: its rows hang on one head.
         let mut seen = HashSet::with_capacity(heads.len());
         for head in &mut heads {
@@ -527,16 +803,7 @@ impl Join {
                 *head = NIL;
             }
         }
-        let shows = self.sides[port].shows;
-        let mut walk = Walk::new(&heads);
-        let mut more = true;
-        while more {
-            let (mut pair_rows, mut ids) = (Vec::new(), Vec::new());
-            more = self.sides[port].table.walk(&mut walk, STEP_ROWS, &mut pair_rows, &mut ids);
-            let matched = |index: usize| after[rows[pair_rows[index] as usize] as usize] != NIL;
-            self.flip(port, &ids, |index| shows.when(matched(index)))?;
-        }
-        Ok(())
+        Ok(Flips::Keys { walk: Walk::new(&heads), appear })
     }
 
     /// Changes enter the table of their side.
@@ -547,8 +814,7 @@ impl Join {
         side.table.apply_with_counts(&kept, counted.then_some(matches.of_rows.as_slice()))
     }
 
-    /// Whether the epoch's output may hold rows that take each other back, when only one side
-    /// changed: a padded row looks like a pair with a row of NULLs only.
+    /// Whether a padded row may look like a pair: one with a row of NULLs only.
     fn padding_may_look_like_a_pair(&self) -> bool {
         let pads = matches!(self.spec.kind, JoinKind::Left | JoinKind::Right | JoinKind::Full);
         pads && (self.spec.keys.is_empty() || self.spec.null_equals_null)
@@ -563,12 +829,13 @@ impl Join {
             let segments = self.sides[port].table.live().collect::<Result<Vec<_>>>()?;
             for (ids, rows) in segments {
                 let rows = ChangeBatch::inserts(rows);
-                let mut matches = Matches { of_rows: Vec::new(), of_others: HashMap::new() };
+                let mut matches = Matches::default();
                 // What fails was reported when it first did.
                 let mut reported = Output::default();
                 for start in (0..rows.num_rows()).step_by(STEP_ROWS) {
                     let step = rows.slice(start, STEP_ROWS.min(rows.num_rows() - start));
-                    self.match_rows(port, &step, &mut matches, false, &mut reported)?;
+                    let mut step = self.look_up(port, step, start, &mut matches)?;
+                    while self.meet(port, &mut step, &mut matches, None, &mut reported)? {}
                 }
                 for (id, count) in ids.iter().zip(matches.of_rows) {
                     self.sides[port].table.set_count(*id, count);
@@ -585,45 +852,51 @@ impl Operator for Join {
     }
 
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
-        if self.answers_at_once() {
-            return self.advance(port, batch, out);
+        if !self.answers_at_once() {
+            self.sides[port].changes.push(batch);
+            return Ok(());
         }
-        self.sides[port].changes.push(batch);
-        Ok(())
+        let batch = self.pass_null_keys(port, batch, out)?;
+        self.enqueue(port, batch, vec![]);
+        self.work(out)
     }
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
         self.sides[port].watermark = Some(watermark);
-        if self.sides.iter().all(|side| side.watermark == Some(Watermark::END)) {
-            out.emit_watermark(Watermark::END);
+        // What it means for a column is the plan's to say (`plan::event_time`).
+        if let [Some(left), Some(right)] = [0, 1].map(|side| self.sides[side].watermark) {
+            out.emit_watermark(left.min(right));
         }
         Ok(())
     }
 
     fn on_epoch(&mut self, _epoch: Epoch, out: &mut Output) -> Result<()> {
-        // The side whose rows show by their matches advances last: it sees all of them.
-        let order = if self.spec.kind == JoinKind::Right { [LEFT, RIGHT] } else { [RIGHT, LEFT] };
-        let both = self.sides.iter().all(|side| !side.changes.is_empty());
-        for port in order {
-            let side = &mut self.sides[port];
-            let changes = std::mem::take(&mut side.changes);
-            for changes in consolidate(&side.schema, changes)? {
-                self.advance(port, changes, out)?;
-            }
+        self.enqueue_epoch(out)?;
+        self.work(out)?;
+        if !self.work.is_empty() {
+            out.unfinished();
+            return Ok(());
         }
-        let mut pending = std::mem::take(&mut self.pending);
-        if both || self.padding_may_look_like_a_pair() {
-            pending = consolidate(&self.spec.schema, pending)?;
-        }
-        for batch in pending {
-            for start in (0..batch.num_rows()).step_by(STEP_ROWS) {
-                out.emit(batch.slice(start, STEP_ROWS.min(batch.num_rows() - start)));
+        let aside = std::mem::take(&mut self.aside);
+        self.leaving.extend(consolidate(&self.spec.schema, aside)?);
+        while !out.is_full()
+            && let Some(batch) = self.leaving.pop_front()
+        {
+            let step = STEP_ROWS.min(batch.num_rows());
+            if step < batch.num_rows() {
+                self.leaving.push_front(batch.slice(step, batch.num_rows() - step));
             }
+            out.emit(batch.slice(0, step));
+        }
+        if !self.leaving.is_empty() {
+            out.unfinished();
         }
         Ok(())
     }
 
     fn checkpoint(&mut self, _epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
+        let done = self.work.is_empty() && self.aside.is_empty() && self.leaving.is_empty();
+        assert!(done, "an epoch completes when all of its output has left");
         for (side, table) in self.sides.iter_mut().zip(TABLES) {
             assert!(side.changes.is_empty(), "an epoch's changes are taken in when it completes");
             writer.write(table, side.table.checkpoint_delta()?);
@@ -643,7 +916,9 @@ impl Operator for Join {
             side.table.memory_bytes()
                 + side.changes.iter().map(ChangeBatch::size_bytes).sum::<usize>()
         };
-        self.sides.iter().map(side).sum()
+        let held = self.work.iter().map(|advance| &advance.changes);
+        let held = held.chain(&self.aside).chain(&self.leaving).map(ChangeBatch::size_bytes);
+        self.sides.iter().map(side).sum::<usize>() + held.sum::<usize>()
     }
 }
 
@@ -662,6 +937,15 @@ fn own_and_other(sides: &mut [Side; 2], port: usize) -> [&mut Side; 2] {
 fn batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+}
+
+/// Where all columns are NULL; `None`: nowhere, for sure.
+fn all_null(columns: &[ArrayRef], rows: usize) -> Option<BooleanBuffer> {
+    let mut some = BooleanBuffer::new_unset(rows);
+    for column in columns {
+        some = &some | column.logical_nulls()?.inner();
+    }
+    Some(!&some)
 }
 
 /// Changes with equal rows added up. Inserts alone stay as they came.

@@ -12,14 +12,12 @@ use arrow::array::{ArrayRef, BooleanArray, NullArray, RecordBatch, RecordBatchOp
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Output, Stateless};
 use crate::dataflow::operators::evaluate::{Evaluated, evaluate, evaluate_condition, report};
 use crate::plan::expr::Expr;
 use crate::plan::node;
-use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
-use crate::types::time::{Epoch, Watermark};
 
 /// What to keep and what to compute.
 #[derive(Clone, Debug)]
@@ -144,39 +142,18 @@ impl Map {
     }
 }
 
-impl Operator for Map {
+impl Stateless for Map {
     fn name(&self) -> &'static str {
         "map"
     }
 
-    fn on_batch(&mut self, _port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, batch: ChangeBatch, out: &mut Output) -> Result<()> {
         let keep = self.filter(&batch, out)?;
         if keep.as_ref().is_none_or(|keep| keep.true_count() > 0) {
             let projected = self.project(&batch, keep.as_ref(), out)?;
             out.emit(projected);
         }
         Ok(())
-    }
-
-    fn on_watermark(&mut self, _port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
-        out.emit_watermark(watermark);
-        Ok(())
-    }
-
-    fn on_epoch(&mut self, _epoch: Epoch, _out: &mut Output) -> Result<()> {
-        Ok(())
-    }
-
-    fn checkpoint(&mut self, _epoch: Epoch, _writer: &mut CheckpointWriter) -> Result<()> {
-        Ok(())
-    }
-
-    fn restore(&mut self, _reader: &mut CheckpointReader) -> Result<()> {
-        Ok(())
-    }
-
-    fn memory_bytes(&self) -> usize {
-        0
     }
 }
 
@@ -313,7 +290,7 @@ mod tests {
         );
         let rows: String = (0..100).map(|k| format!("+ {k} {} .\n", k % 5)).collect();
         let mut out = Output::default();
-        map.on_batch(0, batch(&input(), &rows), &mut out).expect("maps");
+        map.on_batch(batch(&input(), &rows), &mut out).expect("maps");
         assert!(out.take_row_errors().is_empty());
         let kept: usize = out.take_batches().iter().map(ChangeBatch::num_rows).sum();
         // 6 / v > 1 in whole numbers: v = 1, 2, 3.
@@ -326,7 +303,7 @@ mod tests {
         let mut map = map(None, Some(projection), "v bigint, k bigint");
         let rows = batch(&input(), "+ 1 2 a\n+ 3 4 b");
         let mut out = Output::default();
-        map.on_batch(0, rows.clone(), &mut out).expect("maps");
+        map.on_batch(rows.clone(), &mut out).expect("maps");
         let sent = out.take_batches();
         assert!(matches!(sent[0].weights(), Weights::AllInserts));
         assert!(Arc::ptr_eq(sent[0].column(0), rows.column(1)));
@@ -336,7 +313,7 @@ mod tests {
     fn rows_may_lose_all_their_columns() {
         let mut map = map(Some(condition(binary(column(0), Op::Gt, number(1)))), Some(vec![]), "");
         let mut out = Output::default();
-        map.on_batch(0, batch(&input(), "+ 1 2 a\n+ 3 4 b\n-2 5 6 c"), &mut out).expect("maps");
+        map.on_batch(batch(&input(), "+ 1 2 a\n+ 3 4 b\n-2 5 6 c"), &mut out).expect("maps");
         let sent = out.take_batches();
         assert_eq!((sent[0].num_rows(), sent[0].weight_sum()), (2, -1));
     }

@@ -3,6 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `source.rs` | takes rows from a source's reader; gives new views its past |
+//! | `source_time.rs` | how far in event time each split of a source is, and which rows are late |
 //! | `map.rs` | filter and projection, fused |
 //! | `expand.rs` | each row once for each grouping set |
 //! | `copies.rs` | each row as often as a column says |
@@ -36,6 +37,7 @@ pub mod materialize;
 pub mod over;
 pub mod recursive;
 pub mod source;
+pub mod source_time;
 pub mod subscribe;
 pub mod top_n;
 pub mod union;

@@ -459,10 +459,7 @@ impl Operator for Over {
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
-        // A late row changes rows that are there already.
-        if watermark == Watermark::END {
-            out.emit_watermark(watermark);
-        }
+        out.emit_watermark(watermark);
         Ok(())
     }
 

@@ -39,7 +39,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Int64Type, SchemaRef};
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Operator, Output, complete_epoch};
 use crate::dataflow::operators::build;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::plan::node::{self, Node, RECURSIVE_REFERENCE};
@@ -328,7 +328,7 @@ impl Chain {
                     link.operator.on_batch(*own, batch.clone(), &mut inner)?;
                 }
             }
-            link.operator.on_epoch(Epoch(self.runs), &mut inner)?;
+            complete_epoch(link.operator.as_mut(), Epoch(self.runs), &mut inner)?;
             flowing = inner.take_batches();
             inner.take_row_errors().into_iter().for_each(|error| out.row_error(error));
         }

@@ -9,6 +9,11 @@
 //! 3. A new view gets a second reading from the beginning up to exactly the offsets of the epoch
 //!    that it starts at; the source is not admitted meanwhile.
 //!
+//! 4. With a watermark, rows that are late (`source_time.rs`) are taken out and told; how far each
+//!    split is goes to the coordinator, which announces the source's watermark with the end of an
+//!    epoch. As long as no row was late only the wanted columns are read; from the first one on
+//!    all are, since a late row is kept whole.
+//!
 //! Keeps one offset per split. A source that nobody reads is not read, and starts from the
 //! beginning for the next who does.
 
@@ -19,7 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::compute;
 use arrow::datatypes::{Field, Schema};
@@ -29,7 +35,8 @@ use crate::connectors::{MalformedRecord, Offset, Source, SourceRows, SplitId};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::RowError;
 use crate::dataflow::operators::evaluate::{Evaluated, evaluate, shown_row};
-use crate::dataflow::worker::{Report, SourceMetrics, count_rows};
+use crate::dataflow::operators::source_time::{ColumnRule, SplitTime, SplitTimes, with_needed};
+use crate::dataflow::worker::{Report, SourceMetrics, TimeNews, count_rows};
 use crate::plan::node::SourceSpec;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -68,6 +75,12 @@ pub struct WorkerSource {
     epoch_bytes: usize,
     /// Wakes this worker's thread.
     notify: Arc<dyn Fn() + Send + Sync>,
+    /// How far in event time each split is; empty without a watermark.
+    times: SplitTimes,
+    /// The watermark's rule over `columns`.
+    rule: Option<ColumnRule>,
+    /// A late row has been seen: all columns are read.
+    reads_all: bool,
 }
 
 impl WorkerSource {
@@ -98,6 +111,9 @@ impl WorkerSource {
             drained_told: false,
             epoch_bytes: 0,
             notify: Arc::new(move || thread.unpark()),
+            times: SplitTimes::new(),
+            rule: None,
+            reads_all: false,
         }
     }
 
@@ -110,12 +126,17 @@ impl WorkerSource {
     /// # Errors
     /// When the reader's thread cannot be started.
     pub fn read_wanted_columns(&mut self) -> Result<()> {
-        let wanted = self.hub.borrow().wanted_columns();
+        let mut wanted = self.hub.borrow().wanted_columns();
+        if self.reads_all {
+            wanted = (0..self.spec.schema.fields().len()).collect();
+        }
+        let wanted = with_needed(self.spec.watermark.as_ref(), &wanted);
         let enough = wanted.iter().all(|column| self.columns.binary_search(column).is_ok());
         if self.reader.is_some() && enough {
             return Ok(());
         }
         self.columns = wanted;
+        self.rule = rule_over(&self.spec, &self.columns)?;
         self.ready_told = false;
         if !self.finished {
             let began = self.began.get_or_insert_with(|| Began::now(self.offsets.clone())).clone();
@@ -139,6 +160,10 @@ impl WorkerSource {
             self.columns = Vec::new();
             self.offsets = BTreeMap::new();
             self.finished = false;
+            self.times = SplitTimes::new();
+            self.rule = None;
+            self.reads_all = false;
+            self.hub.borrow_mut().forget_watermark();
         }
     }
 
@@ -170,12 +195,15 @@ impl WorkerSource {
         if self.offsets.is_empty() {
             return Ok(None);
         }
-        let mut columns = inbox.borrow().columns.clone();
-        columns.sort_unstable();
-        columns.dedup();
+        let columns = with_needed(self.spec.watermark.as_ref(), &inbox.borrow().columns);
+        let rule = rule_over(&self.spec, &columns)?;
+        let again =
+            |(split, time): (&SplitId, &SplitTime)| (split.clone(), time.from_the_beginning());
+        let times = self.times.iter().map(again).collect();
         let (from, until) = (BTreeMap::new(), Some(self.offsets.clone()));
         let reader = self.start_reader(&columns, from, until, Began::now(BTreeMap::new()))?;
-        Ok(Some(Backfill { spec: self.spec.clone(), reader, columns, inbox, done: false }))
+        let spec = self.spec.clone();
+        Ok(Some(Backfill { spec, reader, columns, inbox, done: false, rule, times }))
     }
 
     /// A new epoch has opened.
@@ -211,29 +239,12 @@ impl WorkerSource {
             reports.push(Report::SourceTouched { object, epoch: open });
         }
         match item {
-            ReaderItem::Rows { split, rows } => {
-                self.offsets.insert(split, rows.offset.clone());
-                count_rows(&self.metrics, rows.rows.num_rows(), rows.malformed.len());
-                let rows = take_malformed(object, rows, reports);
-                match declared_columns(&self.spec, &self.columns, &rows) {
-                    Ok(Declared { rows: batch, left_out }) => {
-                        if !left_out.is_empty() {
-                            reports.push(Report::RowErrors { object, errors: left_out });
-                        }
-                        self.epoch_bytes += batch.get_array_memory_size();
-                        let batch = ChangeBatch::inserts(batch);
-                        let pushed = self.hub.borrow_mut().push(open, &batch, Some(&self.columns));
-                        pushed.expect("readers want columns that are read");
-                    }
-                    Err(error) => reports.push(Report::RowErrors {
-                        object,
-                        errors: vec![batch_error(error, rows.num_rows())],
-                    }),
-                }
-            }
-            ReaderItem::End { .. } => {}
+            ReaderItem::Splits(splits) => self.tell_time(TimeNews::Splits(splits), reports),
+            ReaderItem::Rows { split, rows } => self.take_rows(open, split, rows, reports),
+            ReaderItem::End { split } => self.tell_time(TimeNews::Ended(split), reports),
             ReaderItem::Finished => {
                 self.finished = true;
+                self.tell_time(TimeNews::Finished, reports);
                 self.metrics.workers_finished.fetch_add(1, Ordering::Relaxed);
             }
             ReaderItem::Failed { place, error } => reports.push(Report::RowErrors {
@@ -245,6 +256,101 @@ impl WorkerSource {
     }
 }
 
+impl WorkerSource {
+    /// Takes rows of a split into the epoch `open`.
+    fn take_rows(
+        &mut self,
+        open: Epoch,
+        split: SplitId,
+        read: SourceRows,
+        reports: &mut Vec<Report>,
+    ) {
+        let (object, count) = (self.spec.object, read.rows.num_rows());
+        if let Err(error) = self.try_take_rows(open, split, read, reports) {
+            let errors = vec![batch_error(error, count)];
+            reports.push(Report::RowErrors { object, errors });
+        }
+    }
+
+    fn try_take_rows(
+        &mut self,
+        open: Epoch,
+        split: SplitId,
+        read: SourceRows,
+        reports: &mut Vec<Report>,
+    ) -> Result<()> {
+        let object = self.spec.object;
+        let declared = declared_columns(&self.spec, &self.columns, &read.rows);
+        let mut split_time = None;
+        if let (Some(rule), Ok(declared)) = (&self.rule, &declared) {
+            let mut time = self.times.get(&split).cloned().unwrap_or_default();
+            time.raise_floor(self.hub.borrow().watermark());
+            let judged = time.judge(rule, &declared.rows)?;
+            let all_read = self.columns.len() == self.spec.schema.fields().len();
+            if judged.late.is_some() && !all_read {
+                // Read again from here, with all columns.
+                self.reads_all = true;
+                return self.read_wanted_columns();
+            }
+            split_time = Some((time, judged));
+        }
+        self.offsets.insert(split.clone(), read.offset.clone());
+        count_rows(&self.metrics, read.rows.num_rows(), read.malformed.len());
+        take_malformed(object, read, reports);
+        let Declared { rows: mut batch, left_out } = declared?;
+        if !left_out.is_empty() {
+            reports.push(Report::RowErrors { object, errors: left_out });
+        }
+        if let Some((time, judged)) = split_time {
+            let watermark = time.watermark();
+            self.times.insert(split.clone(), time);
+            if let Some(late) = &judged.late {
+                let rule = self.rule.as_ref().expect("rows were judged by it");
+                let rows = late_rows(&batch, late, &rule.times(&batch), judged.against)?;
+                let count = rows.num_rows() as u64;
+                self.metrics.late.fetch_add(count, Ordering::Relaxed);
+                reports.push(Report::LateRows { object, rows });
+                batch = compute::filter_record_batch(&batch, &compute::not(late)?)?;
+            }
+            self.tell_time(TimeNews::Rows { split, watermark }, reports);
+        }
+        self.epoch_bytes += batch.get_array_memory_size();
+        let batch = ChangeBatch::inserts(batch);
+        self.hub.borrow_mut().push(open, &batch, Some(&self.columns))
+    }
+
+    /// Tells the coordinator of event time, if it is of any interest.
+    fn tell_time(&self, news: TimeNews, reports: &mut Vec<Report>) {
+        if self.spec.watermark.is_some() {
+            let (object, worker) = (self.spec.object, self.worker);
+            reports.push(Report::SourceTime { object, worker, drops: 0, news });
+        }
+    }
+}
+
+/// The late rows of a batch, with their event time and the watermark that they came behind.
+fn late_rows(
+    batch: &RecordBatch,
+    late: &BooleanArray,
+    times: &ArrayRef,
+    against: Vec<i64>,
+) -> Result<RecordBatch> {
+    let against: ArrayRef = Arc::new(TimestampMicrosecondArray::from(against));
+    let against = compute::cast(&against, times.data_type())?;
+    let mut fields = batch.schema().fields().to_vec();
+    let mut columns = batch.columns().to_vec();
+    for (name, column) in [("event_time", times.clone()), ("watermark", against)] {
+        fields.push(Arc::new(Field::new(name, times.data_type().clone(), true)));
+        columns.push(column);
+    }
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    Ok(compute::filter_record_batch(&rows, late)?)
+}
+
+fn rule_over(spec: &SourceSpec, columns: &[usize]) -> Result<Option<ColumnRule>> {
+    spec.watermark.as_ref().map(|watermark| ColumnRule::new(watermark, columns)).transpose()
+}
+
 /// A reading of a source's past for one scan of a new dataflow.
 pub struct Backfill {
     spec: Arc<SourceSpec>,
@@ -253,6 +359,10 @@ pub struct Backfill {
     columns: Vec<usize>,
     inbox: Rc<RefCell<Inbox>>,
     done: bool,
+    /// The watermark's rule over `columns`.
+    rule: Option<ColumnRule>,
+    /// How far the reading is, with what was announced when the rows were read first.
+    times: SplitTimes,
 }
 
 impl Backfill {
@@ -272,27 +382,15 @@ impl Backfill {
         }
         match self.reader.try_next() {
             None => return false,
-            Some(ReaderItem::Rows { rows, .. }) => {
-                // Malformed records were recorded when they were read first.
-                match declared_columns(&self.spec, &self.columns, &rows.rows) {
-                    // What is left out was recorded when it was read first.
-                    Ok(Declared { rows: batch, .. }) => {
-                        let mut inbox = self.inbox.borrow_mut();
-                        let positions: Vec<usize> = inbox
-                            .columns
-                            .iter()
-                            .map(|c| self.columns.binary_search(c).expect("wanted and read"))
-                            .collect();
-                        let batch = batch.project(&positions).expect("positions are columns");
-                        inbox.push(epoch, ChangeBatch::inserts(batch));
-                    }
-                    Err(error) => reports.push(Report::RowErrors {
+            Some(ReaderItem::Rows { split, rows }) => {
+                if let Err(error) = self.take_rows(epoch, split, &rows) {
+                    reports.push(Report::RowErrors {
                         object: reader_of,
                         errors: vec![batch_error(error, rows.rows.num_rows())],
-                    }),
+                    });
                 }
             }
-            Some(ReaderItem::End { .. }) => {}
+            Some(ReaderItem::End { .. } | ReaderItem::Splits(_)) => {}
             Some(ReaderItem::Finished) => self.done = true,
             Some(ReaderItem::Failed { place, error }) => reports.push(Report::RowErrors {
                 object: reader_of,
@@ -300,6 +398,24 @@ impl Backfill {
             }),
         }
         true
+    }
+}
+
+impl Backfill {
+    /// What is malformed, left out or late was told when it was read first.
+    fn take_rows(&mut self, epoch: Epoch, split: SplitId, read: &SourceRows) -> Result<()> {
+        let Declared { rows: mut batch, .. } =
+            declared_columns(&self.spec, &self.columns, &read.rows)?;
+        if let Some(rule) = &self.rule
+            && let Some(late) = self.times.entry(split).or_default().judge(rule, &batch)?.late
+        {
+            batch = compute::filter_record_batch(&batch, &compute::not(&late)?)?;
+        }
+        let mut inbox = self.inbox.borrow_mut();
+        let place = |c: &usize| self.columns.binary_search(c).expect("wanted and read");
+        let places: Vec<usize> = inbox.columns.iter().map(place).collect();
+        inbox.push(epoch, ChangeBatch::inserts(batch.project(&places)?));
+        Ok(())
     }
 }
 
@@ -396,12 +512,11 @@ fn missing_values<'a>(
     })
 }
 
-fn take_malformed(object: ObjectId, rows: SourceRows, reports: &mut Vec<Report>) -> RecordBatch {
+fn take_malformed(object: ObjectId, rows: SourceRows, reports: &mut Vec<Report>) {
     if !rows.malformed.is_empty() {
         let errors = rows.malformed.into_iter().map(malformed_error).collect();
         reports.push(Report::RowErrors { object, errors });
     }
-    rows.rows
 }
 
 fn malformed_error(record: MalformedRecord) -> RowError {

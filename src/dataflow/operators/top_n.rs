@@ -308,10 +308,7 @@ impl Operator for TopN {
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
-        // A row may come back when a better one goes, however old it is.
-        if watermark == Watermark::END {
-            out.emit_watermark(watermark);
-        }
+        out.emit_watermark(watermark);
         Ok(())
     }
 

@@ -10,12 +10,10 @@ use arrow::array::{
 use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Output, Stateless};
 use crate::plan::node::{self, UnnestColumn};
-use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-use crate::types::time::{Epoch, Watermark};
 
 /// Rows of an output batch.
 const STEP_ROWS: usize = 8192;
@@ -115,13 +113,12 @@ fn length(list: &arrow::array::ListArray, row: usize) -> i64 {
     if list.is_valid(row) { i64::from(list.value_length(row)) } else { 0 }
 }
 
-impl Operator for Unnest {
+impl Stateless for Unnest {
     fn name(&self) -> &'static str {
         "unnest"
     }
 
-    fn on_batch(&mut self, port: usize, batch: ChangeBatch, out: &mut Output) -> Result<()> {
-        assert_eq!(port, 0, "unnest has one input");
+    fn on_batch(&mut self, batch: ChangeBatch, out: &mut Output) -> Result<()> {
         let lists: Vec<_> =
             self.lists.iter().map(|column| batch.column(*column).as_list::<i32>()).collect();
         let mut step = Step::default();
@@ -137,27 +134,6 @@ impl Operator for Unnest {
             }
         }
         self.emit(&batch, &mut step, out)
-    }
-
-    fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
-        out.emit_watermark(watermark);
-        Ok(())
-    }
-
-    fn on_epoch(&mut self, _: Epoch, _: &mut Output) -> Result<()> {
-        Ok(())
-    }
-
-    fn checkpoint(&mut self, _: Epoch, _: &mut CheckpointWriter) -> Result<()> {
-        Ok(())
-    }
-
-    fn restore(&mut self, _: &mut CheckpointReader) -> Result<()> {
-        Ok(())
-    }
-
-    fn memory_bytes(&self) -> usize {
-        0
     }
 }
 
@@ -196,7 +172,7 @@ mod tests {
         };
         let mut unnest = Unnest::new(spec, &batch.schema()).expect("a list");
         let mut out = Output::default();
-        unnest.on_batch(0, batch, &mut out).expect("unnests");
+        unnest.on_batch(batch, &mut out).expect("unnests");
         out.take_batches()
     }
 

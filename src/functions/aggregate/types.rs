@@ -6,6 +6,7 @@
 //! | | bigint | numeric(38,0) |
 //! | | numeric(p,s) | numeric(38,s) |
 //! | | real, double precision, interval | the same |
+//! | `bit_and`, `bit_or`, `bit_xor` | integers | the same |
 //! | `avg` | integers, numeric(p,s) | numeric with at least 16 digits after the point |
 //! | | real, double precision | double precision |
 //! | `var_*`, `stddev_*`, `covar_*`, `corr`, `regr_*`, `median`, `percentile_cont` | numbers | double precision |
@@ -31,7 +32,8 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     let missing = || no_function(name, given);
     let count = match name {
         "sum" | "avg" | "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "median"
-        | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" => 1,
+        | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" | "bit_and"
+        | "bit_or" | "bit_xor" => 1,
         _ => 2,
     };
     if given.len() != count {
@@ -52,6 +54,10 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
         _ => None,
     };
     let float = |data_type: &DataType| number(data_type).map(|_| DataType::Float64);
+    let integer = |data_type: &DataType| match data_type {
+        DataType::Null => Some(DataType::Int32),
+        other => number(other).filter(DataType::is_integer),
+    };
     let any = |data_type: &DataType| match data_type {
         DataType::Null => DataType::Utf8,
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
@@ -60,6 +66,7 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     let first = match name {
         "sum" | "avg" if matches!(given[0], DataType::Interval(_)) => given[0].clone(),
         "sum" | "avg" => number(&given[0]).ok_or_else(missing)?,
+        "bit_and" | "bit_or" | "bit_xor" => integer(&given[0]).ok_or_else(missing)?,
         "median" | "percentile_cont" => float(&given[0]).ok_or_else(missing)?,
         "string_agg" => text(&given[0]).ok_or_else(missing)?,
         "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" => {
@@ -87,6 +94,7 @@ pub fn result(name: &str, arguments: &[FieldRef]) -> FieldRef {
         "sum" => sum(first.data_type()),
         "avg" => avg(first.data_type()),
         "regr_count" => DataType::Int64,
+        "bit_and" | "bit_or" | "bit_xor" => first.data_type().clone(),
         "string_agg" => DataType::Utf8,
         "array_agg" => {
             let item = first.as_ref().clone().with_name("item").with_nullable(true);

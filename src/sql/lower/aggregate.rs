@@ -307,13 +307,10 @@ fn lower_call(expr: &Expr, field: &Field, columns: &mut Columns) -> Result<Aggre
         let name = func.name();
         Error::unsupported(format!("the aggregate function {name}() in a maintained query"))
     })?;
-    // count(*) and count(1) count rows.
+    // count(*) and count(1) count rows; count(NULL) counts none.
     let counts_rows = function == AggregateFunction::Count
         && !params.distinct
-        && params
-            .args
-            .iter()
-            .all(|arg| matches!(arg, Expr::Literal(v, _) if *v != ScalarValue::Null));
+        && params.args.iter().all(|arg| matches!(arg, Expr::Literal(v, _) if !v.is_null()));
     let arguments = params.args.iter().map(|argument| columns.add(argument));
     let arguments: Vec<usize> = if counts_rows { vec![] } else { arguments.collect() };
     let filter = params.filter.as_deref().map(|condition| columns.add(condition));

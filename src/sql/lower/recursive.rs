@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::plan::node::{self, Edge, Exchange, Node, RECURSIVE_REFERENCE};
+use crate::sql::lower::aggregate::make_distinct;
 use crate::sql::lower::lower_node;
 use crate::sql::lower::pipe::Pipe;
 use crate::types::error::{Error, Result, SqlState};
@@ -34,8 +35,14 @@ pub fn lower_recursive(query: &RecursiveQuery) -> Result<Pipe> {
     let iteration = Arc::new(Field::new(ITERATION, DataType::Int64, false));
     let step_schema = Arc::new(Schema::new([fields, vec![iteration]].concat()));
     let start = lower_node(&query.static_term)?.into_node_with(schema.clone())?;
-    if references(&query.recursive_term, &query.name) != 1 {
-        return Err(misplaced(&query.name, "must not appear more than once"));
+    match references(&query.recursive_term, &query.name) {
+        1 => {}
+        // A condition that never holds: what is left of the step gives nothing.
+        0 if gives_nothing(&query.recursive_term) => {
+            let pipe = Pipe::new(start, query.schema.clone());
+            return if query.is_distinct { make_distinct(pipe) } else { Ok(pipe) };
+        }
+        _ => return Err(misplaced(&query.name, "must not appear more than once")),
     }
     let step = with_iteration(&query.recursive_term, &query.name)?;
     let width = query.schema.fields().len();
@@ -63,6 +70,16 @@ pub fn lower_recursive(query: &RecursiveQuery) -> Result<Pipe> {
         schema,
     });
     Ok(Pipe::new(node, query.schema.clone()))
+}
+
+/// Whether the optimiser has found that there are no rows.
+fn gives_nothing(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::EmptyRelation(empty) => !empty.produce_one_row,
+        LogicalPlan::Projection(n) => gives_nothing(&n.input),
+        LogicalPlan::SubqueryAlias(n) => gives_nothing(&n.input),
+        _ => false,
+    }
 }
 
 fn iteration_column() -> Expr {

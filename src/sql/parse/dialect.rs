@@ -175,6 +175,33 @@ impl Dialect for MillstreamDialect {
         }
     }
 
+    /// `IS [NOT] DISTINCT FROM`, whose right side ends before AND and OR; sqlparser's does not.
+    fn parse_infix(
+        &self,
+        parser: &mut Parser,
+        expr: &Expr,
+        _precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        let negated = if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            false
+        } else if parser.parse_keywords(&[
+            Keyword::IS,
+            Keyword::NOT,
+            Keyword::DISTINCT,
+            Keyword::FROM,
+        ]) {
+            true
+        } else {
+            return None;
+        };
+        let left = Box::new(expr.clone());
+        let right = parser.parse_subexpr(self.prec_value(Precedence::Is)).map(Box::new);
+        Some(right.map(|right| match negated {
+            false => Expr::IsDistinctFrom(left, right),
+            true => Expr::IsNotDistinctFrom(left, right),
+        }))
+    }
+
     fn supports_unicode_string_literal(&self) -> bool {
         true
     }

@@ -151,7 +151,8 @@ impl Operator for PartialAggregate {
         Ok(())
     }
 
-    fn on_watermark(&mut self, _: usize, _: Watermark, _: &mut Output) -> Result<()> {
+    fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        out.emit_watermark(watermark);
         Ok(())
     }
 

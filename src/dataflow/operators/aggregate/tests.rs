@@ -115,6 +115,7 @@ impl TwoPhases {
             columns: (0..input.fields().len()).collect(),
             schema: input.clone(),
             append_only: spec.append_only,
+            time_bounds: vec![],
         };
         let whole = node::Aggregate {
             input: node::Edge::hash(node::Node::Scan(scan), spec.keys.clone()),

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use arrow::array::Int64Array;
 use datafusion::logical_expr::Operator as Op;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::scalar::ScalarValue;
@@ -8,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::dataflow::operator::FUEL_BYTES;
 use crate::dataflow::script::{self, Driven, batch as rows, schema};
 
 const LEFT_COLUMNS: &str = "k bigint, a bigint";
@@ -441,6 +443,91 @@ fn many_pairs_come_in_steps() {
     let sizes: Vec<usize> = out.take_batches().iter().map(ChangeBatch::num_rows).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 90_000);
     assert!(sizes.iter().all(|rows| *rows <= STEP_ROWS));
+}
+
+/// Rows of key 1 with other columns from 0 on.
+fn hot(column: &str, rows: i64, weight: i64) -> ChangeBatch {
+    let keys: ArrayRef = Arc::new(Int64Array::from(vec![1; rows as usize]));
+    let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+    let schema = schema(&format!("k bigint, {column} bigint"));
+    let batch = RecordBatch::try_new(schema, vec![keys, values]).expect("two columns");
+    ChangeBatch::new(batch, vec![weight; rows as usize]).expect("one weight each")
+}
+
+/// Rows that one call gives: never much more than the fuel.
+fn held(out: &mut Output) -> usize {
+    let batches = out.take_batches();
+    let bytes: usize = batches.iter().map(ChangeBatch::size_bytes).sum();
+    let one = batches.first().map_or(0, ChangeBatch::size_bytes);
+    assert!(bytes < FUEL_BYTES + 2 * one, "{} batches, {bytes} bytes at once", batches.len());
+    batches.iter().map(ChangeBatch::num_rows).sum()
+}
+
+/// 8192 rows meet 100,000: 800 million pairs, 26 GB. They come 262,144 at a time.
+#[test]
+fn a_hot_key_never_gives_all_of_its_pairs_at_once() {
+    for append_only in [true, false] {
+        let mut join = join(JoinSpec { append_only, ..spec(JoinKind::Inner, &[(0, 0)]) });
+        let mut out = Output::default();
+        join.on_batch(1, hot("b", 100_000, 1), &mut out).expect("joins");
+        join.on_epoch(Epoch(1), &mut out).expect("completes");
+        assert!(!out.is_unfinished() && out.take_batches().is_empty());
+        let mut pairs = 0;
+        join.on_batch(0, hot("a", 8192, 1), &mut out).expect("joins");
+        let at_once = held(&mut out);
+        assert_eq!(at_once > 0, append_only);
+        pairs += at_once;
+        for _ in 0..6 {
+            let mut out = Output::default();
+            join.on_epoch(Epoch(2), &mut out).expect("goes on");
+            assert!(out.is_unfinished());
+            let now = held(&mut out);
+            assert!(now > 0, "every call gets on");
+            pairs += now;
+        }
+        assert!(pairs < 2_000_000, "{pairs} of 819,200,000");
+        assert!(join.memory_bytes() < 32 << 20, "{} bytes", join.memory_bytes());
+    }
+}
+
+/// All of a hot key's pairs come in the end, also when both sides change with deletions, and when
+/// rows without matches appear and disappear.
+#[test]
+fn the_pieces_of_a_hot_key_are_the_whole() {
+    for kind in [JoinKind::Inner, JoinKind::Full] {
+        let mut join = join(spec(kind, &[(0, 0)]));
+        let mut run = |epoch: u64, batches: Vec<(usize, ChangeBatch)>| -> (usize, i64, usize) {
+            for (port, batch) in batches {
+                join.on_batch(port, batch, &mut Output::default()).expect("joins");
+            }
+            let (mut rows, mut weight, mut calls) = (0, 0, 0);
+            loop {
+                let mut out = Output::default();
+                join.on_epoch(Epoch(epoch), &mut out).expect("goes on");
+                let more = out.is_unfinished();
+                let batches = out.take_batches();
+                rows += batches.iter().map(ChangeBatch::num_rows).sum::<usize>();
+                weight += batches.iter().map(ChangeBatch::weight_sum).sum::<i64>();
+                calls += 1;
+                if !more {
+                    return (rows, weight, calls);
+                }
+            }
+        };
+        let padded = usize::from(kind == JoinKind::Full);
+        let first = run(1, vec![(0, hot("a", 1000, 1)), (1, hot("b", 2000, 1))]);
+        assert_eq!((first.0, first.1), (2_000_000, 2_000_000));
+        assert!(first.2 > 5, "{} calls", first.2);
+        // All of the left side goes, a second copy of each row of the right side comes.
+        let second = run(2, vec![(0, hot("a", 1000, -1)), (1, hot("b", 2000, 1))]);
+        // Padded rows appear: the rows that were there, and those that came.
+        assert_eq!(second.0, 2_000_000 + padded * 4000);
+        assert_eq!(second.1, -2_000_000 + padded as i64 * 4000);
+        // One copy of each row of the right side goes again while the left side comes back twice:
+        // 2000 rows of weight 2 meet.
+        let third = run(3, vec![(0, hot("a", 1000, 2)), (1, hot("b", 2000, -1))]);
+        assert_eq!(third.1, 4_000_000 - padded as i64 * 4000);
+    }
 }
 
 type Row = (Option<i64>, i64);

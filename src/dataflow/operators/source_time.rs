@@ -1,0 +1,268 @@
+//! Event time of a source's splits on one worker: how far each split is, and which rows are late.
+//!
+//! 1. For each row of a batch the watermark expression has a value; a split's watermark before a
+//!    row is the greatest value of the rows before it. Per row, so that it does not depend on
+//!    where batches begin.
+//! 2. A row is late when its event time is before its own split's watermark, or before the floor:
+//!    the watermark that the source had announced when the row was taken. The floor only matters
+//!    for a split that fell silent and was not waited for, or came later than the others; it is
+//!    remembered with the row's number, so that a second reading finds the same rows late.
+//! 3. A row whose event time is NULL is never late and moves nothing.
+//!
+//! `allowed_lateness` makes every watermark so much smaller: rows that are late by less stay in,
+//! and windows stay open for them.
+//!
+//! Keeps three numbers per split, and one floor for each time a split was found behind.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+
+use crate::connectors::SplitId;
+use crate::dataflow::operators::evaluate::evaluate;
+use crate::plan::event_time::time_values;
+use crate::plan::expr::Expr;
+use crate::plan::node::WatermarkSpec;
+use crate::types::error::{Error, Result};
+use crate::types::time::{EventTime, Watermark};
+
+/// Stands for "no watermark yet": nothing is before it.
+const NONE: i64 = i64::MIN;
+
+/// A source's rule for batches that have only some of its columns.
+pub struct ColumnRule {
+    /// Where the time column stands in a batch.
+    place: usize,
+    expr: Expr,
+    allowed_lateness_us: i64,
+}
+
+impl ColumnRule {
+    /// The rule over batches with these columns of the source, all that it needs among them.
+    ///
+    /// # Errors
+    /// When one that it needs is not.
+    pub fn new(spec: &WatermarkSpec, columns: &[usize]) -> Result<ColumnRule> {
+        let place = columns.iter().position(|column| *column == spec.column);
+        let place = place.ok_or_else(|| Error::internal("a source's time column is not read"))?;
+        let expr = spec.expr.over_columns(columns)?;
+        let allowed_lateness_us = i64::try_from(spec.allowed_lateness.as_micros());
+        let allowed_lateness_us = allowed_lateness_us.unwrap_or(i64::MAX);
+        Ok(ColumnRule { place, expr, allowed_lateness_us })
+    }
+
+    /// The event times of a batch's rows.
+    pub fn times(&self, rows: &RecordBatch) -> ArrayRef {
+        rows.column(self.place).clone()
+    }
+}
+
+/// The source's columns that its rule looks at, with `columns`, ascending.
+pub fn with_needed(spec: Option<&WatermarkSpec>, columns: &[usize]) -> Vec<usize> {
+    let mut all = columns.to_vec();
+    if let Some(spec) = spec {
+        all.extend(spec.expr.input_columns());
+        all.push(spec.column);
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// How far one split is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitTime {
+    /// Rows that have been taken.
+    pub rows: u64,
+    /// The greatest value of the watermark expression, less the allowed lateness.
+    watermark: i64,
+    /// Announced watermarks that held from a row on, by the row's number; ascending in both.
+    floors: Vec<(u64, i64)>,
+}
+
+impl Default for SplitTime {
+    fn default() -> SplitTime {
+        SplitTime { rows: 0, watermark: NONE, floors: Vec::new() }
+    }
+}
+
+/// What a batch's rows are.
+pub struct Judged {
+    /// Set for rows that are late; `None` when none is.
+    pub late: Option<BooleanArray>,
+    /// What a late row was measured against, per row; meaningless for others.
+    pub against: Vec<i64>,
+}
+
+impl SplitTime {
+    pub fn watermark(&self) -> Option<Watermark> {
+        (self.watermark != NONE).then_some(Watermark(EventTime(self.watermark)))
+    }
+
+    /// From the next row on, rows before `announced` are late.
+    pub fn raise_floor(&mut self, announced: Option<Watermark>) {
+        let Some(Watermark(EventTime(floor))) = announced else { return };
+        let known = self.floors.last().map_or(NONE, |(_, floor)| *floor);
+        if floor > self.watermark && floor > known {
+            self.floors.push((self.rows, floor));
+        }
+    }
+
+    /// The same split before its first row, with the floors that it will meet.
+    #[must_use]
+    pub fn from_the_beginning(&self) -> SplitTime {
+        SplitTime { floors: self.floors.clone(), ..SplitTime::default() }
+    }
+
+    /// Takes a batch's rows.
+    ///
+    /// # Errors
+    /// When the columns are not what the rule was made for.
+    pub fn judge(&mut self, rule: &ColumnRule, rows: &RecordBatch) -> Result<Judged> {
+        let wrong = || Error::internal("event times are timestamps");
+        let times = time_values(rows.column(rule.place)).ok_or_else(wrong)?;
+        // A row for which the expression fails moves nothing.
+        let values = time_values(&evaluate(&rule.expr, rows)?.values).ok_or_else(wrong)?;
+        let before = self.rows;
+        self.rows += rows.num_rows() as u64;
+        let next_floor = self.floors.partition_point(|(row, _)| *row <= before);
+        let floor = if next_floor == 0 { NONE } else { self.floors[next_floor - 1].1 };
+        let more = next_floor < self.floors.len();
+        if !more && !self.any_late(&times, &values, floor, rule.allowed_lateness_us) {
+            return Ok(Judged { late: None, against: Vec::new() });
+        }
+        Ok(self.judge_rows(&times, &values, before, rule.allowed_lateness_us))
+    }
+
+    /// Moves the watermark over a batch when no row is late; otherwise moves nothing.
+    fn any_late(
+        &mut self,
+        times: &Int64Array,
+        values: &Int64Array,
+        floor: i64,
+        lateness_us: i64,
+    ) -> bool {
+        let mut watermark = self.watermark;
+        let mut late = false;
+        if times.null_count() == 0 && values.null_count() == 0 {
+            for (time, value) in times.values().iter().zip(values.values()) {
+                late |= *time < watermark.max(floor);
+                watermark = watermark.max(value.saturating_sub(lateness_us));
+            }
+        } else {
+            for row in 0..times.len() {
+                late |= times.is_valid(row) && times.value(row) < watermark.max(floor);
+                if values.is_valid(row) {
+                    watermark = watermark.max(values.value(row).saturating_sub(lateness_us));
+                }
+            }
+        }
+        if !late {
+            self.watermark = watermark;
+        }
+        late
+    }
+
+    fn judge_rows(
+        &mut self,
+        times: &Int64Array,
+        values: &Int64Array,
+        before: u64,
+        lateness_us: i64,
+    ) -> Judged {
+        let mut floors = self.floors.iter().peekable();
+        let mut floor = NONE;
+        let mut late = Vec::with_capacity(times.len());
+        let mut against = Vec::with_capacity(times.len());
+        for row in 0..times.len() {
+            while let Some((_, next)) = floors.next_if(|(from, _)| *from <= before + row as u64) {
+                floor = *next;
+            }
+            let limit = self.watermark.max(floor);
+            late.push(times.is_valid(row) && times.value(row) < limit);
+            against.push(limit);
+            if values.is_valid(row) {
+                self.watermark = self.watermark.max(values.value(row).saturating_sub(lateness_us));
+            }
+        }
+        let any = late.contains(&true);
+        let late = any.then(|| BooleanArray::new(BooleanBuffer::from(late), None));
+        Judged { late, against }
+    }
+}
+
+/// The splits of a worker's share.
+pub type SplitTimes = BTreeMap<SplitId, SplitTime>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataflow::script::{batch, schema};
+    use arrow::datatypes::{DataType, TimeUnit};
+    use std::time::Duration;
+
+    fn rule(allowed_lateness_us: i64) -> ColumnRule {
+        let data_type = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let expr = Expr::column("ts", 1, data_type, true);
+        let spec = WatermarkSpec {
+            column: 1,
+            expr,
+            allowed_lateness: Duration::from_micros(allowed_lateness_us as u64),
+            idle_timeout: None,
+            drift_max: None,
+        };
+        assert_eq!(with_needed(Some(&spec), &[2]), [1, 2]);
+        ColumnRule::new(&spec, &[1]).expect("a rule")
+    }
+
+    /// Which of these times are late.
+    fn judge(split: &mut SplitTime, lateness_us: i64, times: &[&str]) -> Vec<bool> {
+        let rows: String = times.iter().map(|t| format!("+ {t}\n")).collect();
+        let rows = batch(&schema("ts timestamp"), &rows);
+        let judged = split.judge(&rule(lateness_us), rows.rows()).expect("judged");
+        match judged.late {
+            Some(late) => late.values().iter().collect(),
+            None => vec![false; times.len()],
+        }
+    }
+
+    #[test]
+    fn a_row_is_late_against_the_rows_before_it() {
+        let times = ["5", "7", "6", ".", "9", "8", "9"];
+        let late = [false, false, true, false, false, true, false];
+        let mut whole = SplitTime::default();
+        assert_eq!(judge(&mut whole, 0, &times), late);
+        // The same wherever batches begin.
+        for cut in 0..times.len() {
+            let mut split = SplitTime::default();
+            let mut found = judge(&mut split, 0, &times[..cut]);
+            found.extend(judge(&mut split, 0, &times[cut..]));
+            assert_eq!(found, late, "cut at {cut}");
+            assert_eq!(split, whole);
+        }
+        assert_eq!(whole.watermark(), Some(Watermark(EventTime(9))));
+    }
+
+    #[test]
+    fn allowed_lateness_keeps_rows_in() {
+        let mut split = SplitTime::default();
+        assert_eq!(judge(&mut split, 2, &["10", "8", "7"]), [false, false, true]);
+        assert_eq!(split.watermark(), Some(Watermark(EventTime(8))));
+    }
+
+    #[test]
+    fn a_split_that_was_not_waited_for_finds_the_same_rows_late_again() {
+        let mut split = SplitTime::default();
+        let mut found = judge(&mut split, 0, &["1", "2"]);
+        split.raise_floor(Some(Watermark(EventTime(5))));
+        found.extend(judge(&mut split, 0, &["3", "5", "4"]));
+        split.raise_floor(Some(Watermark(EventTime(5))));
+        split.raise_floor(Some(Watermark(EventTime(4))));
+        found.extend(judge(&mut split, 0, &["6"]));
+        assert_eq!(found, [false, false, true, false, true, false]);
+        let mut again = split.from_the_beginning();
+        assert_eq!(judge(&mut again, 0, &["1", "2", "3", "5", "4", "6"]), found);
+        assert_eq!(again, split);
+    }
+}

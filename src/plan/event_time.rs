@@ -1,0 +1,389 @@
+//! What a stream promises of its time columns: "no change still to come has a smaller value here
+//! than f(watermark)".
+//!
+//! A watermark is one number that travels through a dataflow as it is; what it means for a column
+//! is a property of the plan, and this file derives it. A source with `WATERMARK FOR ts` promises
+//! of `ts` the watermark itself. A column that is computed from a bounded one by a function that
+//! never goes back (`ts + INTERVAL '1 hour'`, `date_trunc`, `date_bin`, a window's start) is
+//! bounded by the function of the bound. Rounding makes bounds exact: a tumbling window's start
+//! below `bin(watermark)` is closed exactly when the window's end has been reached.
+//!
+//! Operators ask for the bounds of their inputs, and forget what is below. A change is a row that
+//! comes or goes: nothing behind the bound is taken back either. NULL has no time, so a row whose
+//! time is NULL is never behind a bound, until the stream ends.
+
+use arrow::array::{ArrayRef, AsArray, Date32Array, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Date32Type, Schema, TimeUnit, TimestampMicrosecondType};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::expr::Expr;
+use crate::plan::node::{Join, JoinKind, Node, Over, TopN, UnnestColumn};
+use crate::plan::window::Distance;
+use crate::types::text::datetime::US_PER_DAY;
+use crate::types::time::Watermark;
+
+/// A function of time that never goes back, one step of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Calendar months, then microseconds, later (or earlier, when negative).
+    Shift { months: i32, us: i64 },
+    /// Down to a multiple of `stride_us` after `origin_us`.
+    Bin { stride_us: i64, origin_us: i64 },
+    /// Down to the first of a month whose number, counted from the year 0, is a multiple of this.
+    Months { every: i32 },
+    /// A timestamp's date: from microseconds to days.
+    Date,
+    /// A date's midnight: from days to microseconds.
+    Midnight,
+}
+
+impl Step {
+    /// The value of the step. Saturates: what is out of range is at the end of time.
+    pub fn apply(self, value: i64) -> i64 {
+        match self {
+            Step::Shift { months, us } => shift_months(value, months).saturating_add(us),
+            Step::Bin { stride_us, origin_us } => {
+                let distance = value.saturating_sub(origin_us);
+                value.saturating_sub(distance.rem_euclid(stride_us))
+            }
+            Step::Months { every } => floor_months(value, every),
+            Step::Date => value.div_euclid(US_PER_DAY),
+            Step::Midnight => value.saturating_mul(US_PER_DAY),
+        }
+    }
+}
+
+/// What is promised of one column.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TimeBound {
+    pub column: usize,
+    /// The bound is the least of these functions of the watermark. Without any there is nothing
+    /// still to come.
+    pub functions: Vec<Vec<Step>>,
+}
+
+impl TimeBound {
+    /// The column that a watermark is of.
+    pub fn of_watermark(column: usize) -> TimeBound {
+        TimeBound { column, functions: vec![vec![]] }
+    }
+
+    /// The least value that a change still to come may have in the column, in the column's own
+    /// unit: microseconds of a timestamp, days of a date.
+    pub fn at(&self, watermark: Watermark) -> i64 {
+        if watermark == Watermark::END {
+            return i64::MAX;
+        }
+        let value = |steps: &Vec<Step>| steps.iter().fold(watermark.0.0, |v, step| step.apply(v));
+        self.functions.iter().map(value).min().unwrap_or(i64::MAX)
+    }
+
+    /// The bound of a column that is computed from this one.
+    #[must_use]
+    pub fn then(&self, column: usize, steps: &[Step]) -> TimeBound {
+        let functions = self.functions.iter().map(|f| f.iter().chain(steps).copied().collect());
+        TimeBound { column, functions: functions.collect() }
+    }
+
+    /// The same bound for another column.
+    #[must_use]
+    pub fn moved(&self, column: usize) -> TimeBound {
+        TimeBound { column, functions: self.functions.clone() }
+    }
+
+    /// Whichever of the two is looser.
+    #[must_use]
+    pub fn or(mut self, other: &TimeBound) -> TimeBound {
+        for function in &other.functions {
+            if !self.functions.contains(function) {
+                self.functions.push(function.clone());
+            }
+        }
+        self
+    }
+}
+
+/// The values of a time column as integers in its own unit, with its NULLs; `None` for a column of
+/// another type.
+pub fn time_values(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
+    match column.data_type() {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            Some(column.as_primitive::<TimestampMicrosecondType>().reinterpret_cast())
+        }
+        DataType::Date32 => {
+            let days = column.as_primitive::<Date32Type>();
+            let days: arrow::array::Int32Array = days.reinterpret_cast();
+            Some(days.unary(i64::from))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a column of this type can have a bound.
+pub fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Date32)
+}
+
+/// What the output of `node` promises, by ascending column.
+pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
+    let mut bounds = match node {
+        Node::Scan(n) => n.time_bounds.clone(),
+        // Its rows are there from the beginning, and none follow.
+        Node::Constant(n) => (0..n.rows.num_columns())
+            .filter(|column| is_time(n.rows.column(*column).data_type()))
+            .map(|column| TimeBound { column, functions: vec![] })
+            .collect(),
+        Node::Map(n) => {
+            let input = time_bounds(&n.input.input);
+            match &n.projection {
+                None => input,
+                Some(exprs) => projected(&input, exprs, &n.input.input.schema()),
+            }
+        }
+        Node::Expand(n) => {
+            let input = time_bounds(&n.input.input);
+            expanded(&input, &n.projections, &n.input.input.schema())
+        }
+        Node::Copies(n) => time_bounds(&n.input.input),
+        Node::Union(n) => {
+            let inputs: Vec<_> = n.inputs.iter().map(|edge| time_bounds(&edge.input)).collect();
+            (0..n.schema.fields().len()).filter_map(|column| in_all(&inputs, column)).collect()
+        }
+        Node::Aggregate(n) => {
+            let input = time_bounds(&n.input.input);
+            let keys = n.keys.iter().enumerate();
+            keys.filter_map(|(place, key)| Some(find(&input, *key)?.moved(place))).collect()
+        }
+        Node::Join(n) => joined(n),
+        Node::TopN(n) => first_rows(n),
+        Node::Over(n) => windowed(n),
+        Node::Unnest(n) => {
+            let input = time_bounds(&n.input.input);
+            let columns = n.columns.iter().enumerate();
+            let whole = columns.filter_map(|(place, column)| match column {
+                UnnestColumn::Whole(column) => Some(find(&input, *column)?.moved(place)),
+                UnnestColumn::Elements(_) => None,
+            });
+            whole.collect()
+        }
+        // What a step derives may be of any time.
+        Node::Recursive(_) | Node::Input(_) => vec![],
+    };
+    bounds.sort_by_key(|bound| bound.column);
+    bounds
+}
+
+/// The bound of a column, if it has one.
+pub fn find(bounds: &[TimeBound], column: usize) -> Option<&TimeBound> {
+    bounds.iter().find(|bound| bound.column == column)
+}
+
+/// The bounds of columns that are computed.
+pub fn projected(input: &[TimeBound], exprs: &[Expr], schema: &Schema) -> Vec<TimeBound> {
+    let of = |(place, expr): (usize, &Expr)| {
+        computed(input, expr, schema).map(|bound| bound.moved(place))
+    };
+    exprs.iter().enumerate().filter_map(of).collect()
+}
+
+fn computed(input: &[TimeBound], expr: &Expr, schema: &Schema) -> Option<TimeBound> {
+    // Most plans have no bounds, and expressions are tried out to be recognised.
+    if !expr.input_columns().iter().any(|column| find(input, *column).is_some()) {
+        return None;
+    }
+    let (column, steps) = expr.time_steps(schema)?;
+    Some(find(input, column)?.then(0, &steps))
+}
+
+/// Each row is there once per projection: the bound must hold for all of them. What is NULL in
+/// one has no time there.
+fn expanded(input: &[TimeBound], projections: &[Vec<Expr>], schema: &Schema) -> Vec<TimeBound> {
+    let width = projections.first().map_or(0, Vec::len);
+    let of = |place: usize| {
+        let mut bound: Option<TimeBound> = None;
+        for exprs in projections.iter().filter(|exprs| !exprs[place].is_null()) {
+            let other = computed(input, &exprs[place], schema)?;
+            bound = Some(match bound {
+                None => other,
+                Some(bound) => bound.or(&other),
+            });
+        }
+        bound.map(|bound| bound.moved(place))
+    };
+    (0..width).filter_map(of).collect()
+}
+
+/// The bound of a column that all inputs bound.
+fn in_all(inputs: &[Vec<TimeBound>], column: usize) -> Option<TimeBound> {
+    let (first, others) = inputs.split_first()?;
+    let mut bound = find(first, column)?.clone();
+    for other in others {
+        bound = bound.or(find(other, column)?);
+    }
+    Some(bound)
+}
+
+/// A change on either side meets rows of any age on the other one, so only columns that the join
+/// makes equal stay bounded, by whichever bound is looser.
+fn joined(join: &Join) -> Vec<TimeBound> {
+    let (left, right) = (time_bounds(&join.left.input), time_bounds(&join.right.input));
+    let width = join.left.input.schema().fields().len();
+    let mut bounds: Vec<TimeBound> = Vec::new();
+    for (l, r) in &join.keys {
+        let (Some(on_left), Some(on_right)) = (find(&left, *l), find(&right, *r)) else { continue };
+        let both = on_left.clone().or(on_right);
+        if find(&bounds, *l).is_none() {
+            bounds.push(both.moved(*l));
+        }
+        let has_right = !matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
+        if has_right && find(&bounds, width + r).is_none() {
+            bounds.push(both.moved(width + r));
+        }
+    }
+    bounds
+}
+
+/// A change concerns rows of its own partition that do not sort before it.
+fn first_rows(node: &TopN) -> Vec<TimeBound> {
+    let input = time_bounds(&node.input.input);
+    let first = node.order_by.first().filter(|sort| !sort.descending && !sort.nulls_first);
+    input
+        .into_iter()
+        .filter(|bound| {
+            node.partition.contains(&bound.column)
+                || first.is_some_and(|sort| sort.column == bound.column)
+        })
+        .collect()
+}
+
+/// A change concerns rows of its own partition; when none of them look ahead, not those that sort
+/// before it.
+fn windowed(node: &Over) -> Vec<TimeBound> {
+    let input = time_bounds(&node.input.input);
+    let looks_back = node
+        .calls
+        .iter()
+        .all(|call| matches!(call.following, Distance::Rows(0) | Distance::Groups(0)));
+    let first =
+        node.order_by.first().filter(|sort| looks_back && !sort.descending && !sort.nulls_first);
+    input
+        .into_iter()
+        .filter(|bound| {
+            node.partition.contains(&bound.column)
+                || first.is_some_and(|sort| sort.column == bound.column)
+        })
+        .collect()
+}
+
+/// The column of an exchange, or of a list of keys, that has a bound: what an operator can forget
+/// its state by.
+pub fn bounded_key(bounds: &[TimeBound], keys: &[usize]) -> Option<(usize, TimeBound)> {
+    let of = |(place, key): (usize, &usize)| Some((place, find(bounds, *key)?.clone()));
+    keys.iter().enumerate().find_map(of)
+}
+
+/// Whether the steps compute what the expression does, for times of all seasons of a century:
+/// names of functions alone do not say what a time zone makes of them.
+pub(super) fn agrees(
+    steps: &[Step],
+    input: &DataType,
+    evaluate: &dyn Fn(ArrayRef) -> Option<ArrayRef>,
+) -> bool {
+    /// An odd number of seconds: every hour, weekday and month comes up.
+    const PROBE_STRIDE_US: i64 = 1_618_033 * 1_000_000 + 987_654;
+    const PROBES: i64 = 1_500;
+    let (times, probes): (ArrayRef, Vec<i64>) = match input {
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let probes: Vec<i64> = (-100..PROBES).map(|n| n * PROBE_STRIDE_US).collect();
+            let times = TimestampMicrosecondArray::from(probes.clone());
+            (std::sync::Arc::new(times.with_timezone_opt(zone.clone())), probes)
+        }
+        DataType::Date32 => {
+            let days: Vec<i32> = (-100..PROBES as i32).map(|n| n * 19 + 1).collect();
+            let probes = days.iter().map(|day| i64::from(*day)).collect();
+            (std::sync::Arc::new(Date32Array::from(days)), probes)
+        }
+        _ => return false,
+    };
+    let Some(values) = evaluate(times).as_ref().and_then(time_values) else { return false };
+    arrow::array::Array::null_count(&values) == 0
+        && values.len() == probes.len()
+        && values
+            .values()
+            .iter()
+            .zip(&probes)
+            .all(|(value, probe)| *value == steps.iter().fold(*probe, |v, step| step.apply(v)))
+}
+
+fn shift_months(us: i64, months: i32) -> i64 {
+    if months == 0 {
+        return us;
+    }
+    let Some(time) = chrono::DateTime::from_timestamp_micros(us) else { return us };
+    let by = chrono::Months::new(months.unsigned_abs());
+    let shifted =
+        if months > 0 { time.checked_add_months(by) } else { time.checked_sub_months(by) };
+    shifted.map_or(if months > 0 { i64::MAX } else { i64::MIN }, |time| time.timestamp_micros())
+}
+
+fn floor_months(us: i64, every: i32) -> i64 {
+    use chrono::Datelike;
+    let Some(time) = chrono::DateTime::from_timestamp_micros(us) else { return us };
+    let months = time.year() * 12 + time.month0() as i32;
+    let floor = months.div_euclid(every) * every;
+    let (year, month) = (floor.div_euclid(12), floor.rem_euclid(12) as u32 + 1);
+    chrono::NaiveDate::from_ymd_opt(year, month, 1)
+        .and_then(|date| date.and_hms_opt(0, 0, 0))
+        .map_or(us, |time| time.and_utc().timestamp_micros())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::time::EventTime;
+
+    const SECOND: i64 = 1_000_000;
+    const HOUR: i64 = 3_600 * SECOND;
+
+    fn at(functions: Vec<Vec<Step>>, watermark: i64) -> i64 {
+        TimeBound { column: 0, functions }.at(Watermark(EventTime(watermark)))
+    }
+
+    #[test]
+    fn a_window_closes_when_its_end_is_reached() {
+        let start = vec![Step::Bin { stride_us: HOUR, origin_us: 0 }];
+        let end = [start.clone(), vec![Step::Shift { months: 0, us: HOUR }]].concat();
+        // The window from 1:00 to 2:00 has the start 1 h and the end 2 h.
+        for (watermark, closed) in [(2 * HOUR - 1, false), (2 * HOUR, true)] {
+            assert_eq!(HOUR < at(vec![start.clone()], watermark), closed);
+            assert_eq!(2 * HOUR < at(vec![end.clone()], watermark), closed);
+        }
+    }
+
+    #[test]
+    fn bounds_before_1970_round_down() {
+        let bin = Step::Bin { stride_us: HOUR, origin_us: 0 };
+        assert_eq!(at(vec![vec![bin]], -1), -HOUR);
+        assert_eq!(at(vec![vec![Step::Date]], -1), -1);
+    }
+
+    #[test]
+    fn the_looser_bound_counts_and_the_end_closes_everything() {
+        let earlier = vec![Step::Shift { months: 0, us: -HOUR }];
+        assert_eq!(at(vec![vec![], earlier.clone()], 5 * HOUR), 4 * HOUR);
+        assert_eq!(at(vec![], 0), i64::MAX);
+        assert_eq!(at(vec![earlier], i64::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn months_are_the_calendars() {
+        let day = 24 * HOUR;
+        // 1970-03-31 a month earlier is the last of February.
+        let march_31 = (31 + 28 + 30) * day;
+        assert_eq!(Step::Shift { months: -1, us: 0 }.apply(march_31), (31 + 27) * day);
+        assert_eq!(Step::Months { every: 1 }.apply(march_31 + 5), (31 + 28) * day);
+        assert_eq!(Step::Months { every: 3 }.apply(march_31), 0);
+        assert_eq!(Step::Months { every: 12 }.apply(-1), -365 * day);
+    }
+}

@@ -1,0 +1,124 @@
+//! How a materialized view is kept, beside its query: `CREATE MATERIALIZED VIEW v WITH (...)`.
+//!
+//! [`VIEW_OPTIONS`] is the one list. An option is an entry there and a field of [`ViewOptions`];
+//! parsing, storing, planning again after a restart and the messages for wrong values come from
+//! the list. Who acts on an option reads it from `Plan::options`.
+
+use crate::types::error::{Error, Result, SqlState};
+
+/// The options of one view. The default is what a view without a WITH clause has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ViewOptions {
+    pub on_error: OnError,
+}
+
+/// What becomes of a row for which an expression fails (division by zero).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// It is left out and recorded in `millstream.errors` for as long as it is there.
+    #[default]
+    Quarantine,
+    /// The view stops with the row's error.
+    Fail,
+    /// The expression gives NULL; a condition that fails is not true.
+    Null,
+}
+
+/// One option that a WITH clause may have.
+pub struct ViewOption {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// What it may be, for messages.
+    pub values: &'static str,
+    /// Takes a value over; false when it is none of `values`.
+    set: fn(&mut ViewOptions, &str) -> bool,
+}
+
+/// Every option, by name.
+pub const VIEW_OPTIONS: &[ViewOption] = &[ViewOption {
+    name: "on_error",
+    doc: "What becomes of a row for which an expression fails.",
+    values: "fail, null, quarantine",
+    set: |options, value| {
+        options.on_error = match value {
+            "fail" => OnError::Fail,
+            "null" => OnError::Null,
+            "quarantine" => OnError::Quarantine,
+            _ => return false,
+        };
+        true
+    },
+}];
+
+impl ViewOptions {
+    /// The options that a WITH clause's names and values mean.
+    ///
+    /// # Errors
+    /// SQLSTATE 22023 with the index of the first pair that is wrong.
+    pub fn parse(pairs: &[(String, String)]) -> std::result::Result<ViewOptions, (usize, Error)> {
+        let mut options = ViewOptions::default();
+        for (index, (name, value)) in pairs.iter().enumerate() {
+            let Some(option) = VIEW_OPTIONS.iter().find(|option| option.name == name) else {
+                let known: Vec<&str> = VIEW_OPTIONS.iter().map(|option| option.name).collect();
+                let error = invalid(format!("unrecognized parameter \"{name}\""))
+                    .hint(format!("The options of a materialized view are: {}.", known.join(", ")));
+                return Err((index, error));
+            };
+            if pairs[..index].iter().any(|(before, _)| before == name) {
+                let error = Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    format!("parameter \"{name}\" specified more than once"),
+                );
+                return Err((index, error));
+            }
+            if !(option.set)(&mut options, &value.to_lowercase()) {
+                let error = invalid(format!("invalid value for parameter \"{name}\": \"{value}\""))
+                    .hint(format!("Available values: {}.", option.values));
+                return Err((index, error));
+            }
+        }
+        Ok(options)
+    }
+
+    /// The same of a definition that has been accepted before.
+    ///
+    /// # Errors
+    /// As [`ViewOptions::parse`]: a later version of the program made it.
+    pub fn of_stored(pairs: &[(String, String)]) -> Result<ViewOptions> {
+        ViewOptions::parse(pairs).map_err(|(_, error)| error)
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::user(SqlState::INVALID_PARAMETER_VALUE, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> std::result::Result<ViewOptions, (usize, Error)> {
+        let pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        ViewOptions::parse(&pairs)
+    }
+
+    #[test]
+    fn options_are_known_by_name_and_value() {
+        assert_eq!(parse(&[]).expect("no options").on_error, OnError::Quarantine);
+        assert_eq!(parse(&[("on_error", "NULL")]).expect("a value").on_error, OnError::Null);
+        let (index, error) = parse(&[("on_error", "fail"), ("colour", "red")]).unwrap_err();
+        assert_eq!((index, error.sqlstate().0), (1, "22023"));
+        assert_eq!(error.message(), "unrecognized parameter \"colour\"");
+        let (_, error) = parse(&[("on_error", "ignore")]).unwrap_err();
+        assert_eq!(error.message(), "invalid value for parameter \"on_error\": \"ignore\"");
+        let (index, error) = parse(&[("on_error", "fail"), ("on_error", "null")]).unwrap_err();
+        assert_eq!((index, error.sqlstate().0), (1, "42601"));
+    }
+
+    #[test]
+    fn names_are_unique_and_in_order() {
+        assert!(VIEW_OPTIONS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        assert!(VIEW_OPTIONS.iter().all(|o| !o.doc.is_empty() && !o.values.is_empty()));
+    }
+}

@@ -1,0 +1,250 @@
+//! Functions that give rows, in FROM and in a select list: where DataFusion has none of the kind
+//! they are arrays that are unnested.
+
+use datafusion::sql::sqlparser::ast::{
+    DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, TableAlias,
+    TableAliasColumnDef, TableFactor,
+};
+
+use crate::sql::dml::build::query_of;
+use crate::sql::functions::FUNCTIONS;
+use crate::sql::parse::name::normalize as fold;
+use crate::sql::rewrite::{as_integer, call, cast, integer, null, unnamed};
+
+/// Functions that give rows, and those that give the same as an array.
+const SETS: [(&str, &str); 8] = [
+    ("json_array_elements", "json_array_elements"),
+    ("jsonb_array_elements", "jsonb_array_elements"),
+    ("json_array_elements_text", "json_array_elements_text"),
+    ("jsonb_array_elements_text", "jsonb_array_elements_text"),
+    ("json_object_keys", "json_object_keys"),
+    ("jsonb_object_keys", "jsonb_object_keys"),
+    ("regexp_split_to_table", "regexp_split_to_array"),
+    ("string_to_table", "string_to_array"),
+];
+
+/// Functions that give rows of a key and a value, and what gives the keys and the values.
+const EACH: [(&str, &str, &str); 4] = [
+    ("json_each", "json_object_keys", "json_each_values"),
+    ("jsonb_each", "jsonb_object_keys", "jsonb_each_values"),
+    ("json_each_text", "json_object_keys", "json_each_texts"),
+    ("jsonb_each_text", "jsonb_object_keys", "jsonb_each_texts"),
+];
+
+/// A function in FROM that gives rows is an UNNEST of arrays.
+pub(super) fn unnest_function(factor: &mut TableFactor) {
+    let (name, args, alias) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
+        TableFactor::Function { name, args, alias, .. } => (name, &*args, alias),
+        _ => return,
+    };
+    let Some(name) = name.0.last().and_then(|part| part.as_ident()).map(fold) else { return };
+    let args: Vec<Expr> = args.iter().cloned().filter_map(unnamed).collect();
+    let (arrays, columns) = if let Some((_, list)) = SETS.iter().find(|(set, _)| *set == name) {
+        // `jsonb_array_elements(...)` calls its column `value`.
+        let column = if name.contains("elements") { "value" } else { name.as_str() };
+        (vec![call(list, args)], vec![column.to_owned()])
+    } else if let Some((_, keys, values)) = EACH.iter().find(|(set, _, _)| *set == name) {
+        let arrays = vec![call(keys, args.clone()), call(values, args)];
+        (arrays, vec!["key".to_owned(), "value".to_owned()])
+    } else {
+        return;
+    };
+    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', name),
+        columns: vec![],
+        at: None,
+    });
+    for column in columns.into_iter().skip(alias.columns.len()) {
+        let name = Ident::with_quote('"', column);
+        alias.columns.push(TableAliasColumnDef { name, data_type: None });
+    }
+    *factor = TableFactor::UNNEST {
+        alias: Some(alias),
+        array_exprs: arrays,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    };
+}
+
+/// `SELECT generate_series(1, 3)` gives three rows, where DataFusion gives one with an array.
+pub(super) fn spread_series(expr: &mut Expr) {
+    let Expr::Function(function) = expr else { return };
+    let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold);
+    let Some(name) = name else { return };
+    if let Some((_, list)) = SETS.iter().find(|(set, _)| *set == name) {
+        function.name = ObjectName::from(vec![Ident::new(*list)]);
+        let list = std::mem::replace(expr, null());
+        *expr = call("unnest", vec![list]);
+    } else if name == "generate_series" {
+        let series = std::mem::replace(expr, null());
+        *expr = call("unnest", vec![series]);
+    }
+}
+
+/// A series in FROM that is constant and has at most this many elements is an array, which can be
+/// maintained; a longer one is a table function, which needs no memory.
+const SERIES_ELEMENTS_MAX: i64 = 65_536;
+
+/// LATERAL functions, and series whose ends have to be computed, are unnested arrays.
+pub(super) fn unnest_series(factor: &mut TableFactor) {
+    let (name, args, alias, with_ordinality) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
+            (name, &args.args, alias, *with_ordinality)
+        }
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+            (name, &*args, alias, *with_ordinality)
+        }
+        _ => return,
+    };
+    let name = name.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
+    let plain: Option<Vec<Expr>> = args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(plain) = plain else { return };
+    let array_exprs = match name.as_str() {
+        "unnest" => plain,
+        "generate_series" => {
+            let short = constant_series(&plain).is_some_and(|count| count <= SERIES_ELEMENTS_MAX);
+            if !with_ordinality && !short && !plain.iter().any(is_computed) {
+                return;
+            }
+            vec![call("generate_series", plain)]
+        }
+        _ => return,
+    };
+    let alias = alias.take().or_else(|| {
+        let name = Ident::with_quote('"', name);
+        Some(TableAlias { explicit: true, name, columns: vec![], at: None })
+    });
+    *factor = TableFactor::UNNEST {
+        alias,
+        array_exprs,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality,
+    };
+}
+
+/// Whether an argument is more than a literal under a cast or sign.
+fn is_computed(argument: &Expr) -> bool {
+    let mut inner = argument;
+    while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner {
+        inner = expr;
+    }
+    !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
+}
+
+/// How many elements a series of integer literals has; `None`: its arguments are something else
+/// than literals, or columns.
+fn constant_series(args: &[Expr]) -> Option<i64> {
+    let literals: Option<Vec<i64>> =
+        args.iter().map(|arg| as_integer(arg)?.to_string().parse().ok()).collect();
+    match literals?.as_slice() {
+        [first, last] => Some(last.saturating_sub(*first).saturating_add(1)),
+        [first, last, step] if *step != 0 => Some(last.saturating_sub(*first) / step + 1),
+        _ => None,
+    }
+}
+
+/// WITH ORDINALITY is a further array, of the numbers of the longest one's elements.
+pub(super) fn number_elements(factor: &mut TableFactor) {
+    let TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } = factor else { return };
+    if !std::mem::take(with_ordinality) || array_exprs.is_empty() {
+        return;
+    }
+    let columns = array_exprs.len();
+    let lengths: Vec<Expr> =
+        array_exprs.iter().map(|array| call("cardinality", vec![array.clone()])).collect();
+    let longest = match <[Expr; 1]>::try_from(lengths) {
+        Ok([length]) => length,
+        Err(lengths) => call("greatest", lengths),
+    };
+    let longest = cast(longest, DataType::BigInt(None));
+    let first = cast(integer(1), DataType::BigInt(None));
+    array_exprs.push(call("generate_series", vec![first, longest]));
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', "unnest"),
+        columns: vec![],
+        at: None,
+    });
+    let column = |name: Ident| TableAliasColumnDef { name, data_type: None };
+    if alias.columns.is_empty() && columns == 1 {
+        alias.columns.push(column(alias.name.clone()));
+    }
+    if alias.columns.len() == columns {
+        alias.columns.push(column(Ident::with_quote('"', "ordinality")));
+    }
+}
+
+/// A function in FROM that gives one value is a table of one row.
+pub(super) fn select_function(factor: &mut TableFactor) {
+    let TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } = factor
+    else {
+        return;
+    };
+    if let [first, _] = name.0.as_slice()
+        && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
+    {
+        name.0.remove(0);
+    }
+    let [part] = name.0.as_slice() else { return };
+    let Some(function) = part.as_ident().map(fold) else { return };
+    let scalar =
+        FUNCTIONS.scalar.contains_key(&function) && !FUNCTIONS.table.contains_key(&function);
+    if !scalar {
+        return;
+    }
+    let arguments: Option<Vec<Expr>> = args
+        .args
+        .iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect();
+    let Some(arguments) = arguments else { return };
+    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', function.clone()),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    let subquery = Box::new(query_of(vec![call(&function, arguments)], vec![], None));
+    *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
+}
+
+/// In Postgres the one column of a function in FROM is called as the function, or as its alias.
+pub(super) fn name_function_column(factor: &mut TableFactor) {
+    let (alias, name) = match factor {
+        TableFactor::Table { name, alias, args: Some(_), .. } => {
+            let name = name.0.last().and_then(|part| part.as_ident()).map(fold);
+            (alias, name.filter(|name| name == "generate_series"))
+        }
+        TableFactor::UNNEST { alias, array_exprs, .. } if array_exprs.len() == 1 => {
+            (alias, Some("unnest".to_owned()))
+        }
+        _ => return,
+    };
+    let Some(name) = name else { return };
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', name),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        let name = alias.name.clone();
+        alias.columns.push(TableAliasColumnDef { name, data_type: None });
+    }
+}
