@@ -11,6 +11,7 @@ mod documents;
 mod durability;
 mod fairness;
 mod functions;
+mod nexmark;
 mod oracle;
 
 use std::ops::ControlFlow;

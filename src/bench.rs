@@ -6,9 +6,9 @@
 //!    reading: the generator's work is part of the measurement;
 //! 3. the end is when every source has ended and the view shows everything.
 //!
-//! q0 and q1 put out as much as they read. Where Flink writes such a result to a sink that drops
-//! it, their views keep one row, the greatest value of each output column, so that every value
-//! is computed and read, but not kept.
+//! Some queries (q0, q1, q10, q13, q14, q21, q22) put out as much as they read. Where Flink writes
+//! such a result to a sink that drops it, their views keep one row, the greatest value of each
+//! output column, so that every value is computed and read, but not kept.
 
 mod latency;
 mod startup;
@@ -31,7 +31,7 @@ pub use startup::{StartupOptions, startup};
 /// What to measure, and how.
 #[derive(Clone, Debug)]
 pub struct NexmarkOptions {
-    /// Names of [`QUERIES`].
+    /// Names of [`QUERIES`], or `all`.
     pub queries: Vec<String>,
     /// Events of all three kinds.
     pub events: u64,
@@ -46,23 +46,57 @@ pub struct Query {
     pub name: &'static str,
     /// Which of person, auction and bid it reads.
     pub sources: &'static [&'static str],
+    /// Statements that come before it: tables beside the stream.
+    pub setup: &'static [&'static str],
     pub sql: &'static str,
 }
 
-/// The queries that Millstream can run, in the benchmark's order, and a count per auction of all
-/// bids, which is the plainest stateful query.
+/// The queries of the benchmark, in its order, and a count per auction of all bids, which is the
+/// plainest stateful query.
 pub const QUERIES: &[Query] = &[
-    Query { name: "q0", sources: &["bid"], sql: include_str!("bench/q0.sql") },
-    Query { name: "q1", sources: &["bid"], sql: include_str!("bench/q1.sql") },
-    Query { name: "q2", sources: &["bid"], sql: include_str!("bench/q2.sql") },
-    Query { name: "q3", sources: &["auction", "person"], sql: include_str!("bench/q3.sql") },
-    Query { name: "q4", sources: &["auction", "bid"], sql: include_str!("bench/q4.sql") },
-    Query {
-        name: "count_by_auction",
-        sources: &["bid"],
-        sql: include_str!("bench/count_by_auction.sql"),
-    },
+    query("q0", &["bid"], &[], include_str!("bench/q0.sql")),
+    query("q1", &["bid"], &[], include_str!("bench/q1.sql")),
+    query("q2", &["bid"], &[], include_str!("bench/q2.sql")),
+    query("q3", &["auction", "person"], &[], include_str!("bench/q3.sql")),
+    query("q4", &["auction", "bid"], &[], include_str!("bench/q4.sql")),
+    query("q5", &["bid"], &[], include_str!("bench/q5.sql")),
+    query("q6", &["auction", "bid"], &[], include_str!("bench/q6.sql")),
+    query("q7", &["bid"], &[], include_str!("bench/q7.sql")),
+    query("q8", &["person", "auction"], &[], include_str!("bench/q8.sql")),
+    query("q9", &["auction", "bid"], &[], include_str!("bench/q9.sql")),
+    query("q10", &["bid"], &[], include_str!("bench/q10.sql")),
+    query("q11", &["bid"], &[], include_str!("bench/q11.sql")),
+    query("q12", &["bid"], &[], include_str!("bench/q12.sql")),
+    query("q13", &["bid"], SIDE_INPUT, include_str!("bench/q13.sql")),
+    query("q14", &["bid"], &[], include_str!("bench/q14.sql")),
+    query("q15", &["bid"], &[], include_str!("bench/q15.sql")),
+    query("q16", &["bid"], &[], include_str!("bench/q16.sql")),
+    query("q17", &["bid"], &[], include_str!("bench/q17.sql")),
+    query("q18", &["bid"], &[], include_str!("bench/q18.sql")),
+    query("q19", &["bid"], &[], include_str!("bench/q19.sql")),
+    query("q20", &["auction", "bid"], &[], include_str!("bench/q20.sql")),
+    query("q21", &["bid"], &[], include_str!("bench/q21.sql")),
+    query("q22", &["bid"], &[], include_str!("bench/q22.sql")),
+    query("count_by_auction", &["bid"], &[], include_str!("bench/count_by_auction.sql")),
 ];
+
+const fn query(
+    name: &'static str,
+    sources: &'static [&'static str],
+    setup: &'static [&'static str],
+    sql: &'static str,
+) -> Query {
+    Query { name, sources, setup, sql }
+}
+
+/// The bounded side input of q13: a value for each of the last four digits of an auction's number.
+const SIDE_INPUT: &[&str] = &[
+    "CREATE TABLE side_input (key bigint PRIMARY KEY, value text)",
+    "INSERT INTO side_input SELECT n, 'value ' || n FROM generate_series(0, 9999) AS numbers(n)",
+];
+
+/// The name that stands for all queries.
+const ALL: &str = "all";
 
 /// What is measured when no query is named.
 pub const DEFAULT_QUERIES: [&str; 6] = ["q0", "q1", "q2", "q3", "q4", "count_by_auction"];
@@ -88,7 +122,13 @@ const POLL: Duration = Duration::from_millis(10);
 /// # Errors
 /// For an unknown query, and for the first that fails.
 pub async fn nexmark(options: NexmarkOptions) -> Result<()> {
-    let queries = options.queries.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?;
+    let mut queries = Vec::new();
+    for name in &options.queries {
+        match name.as_str() {
+            ALL => queries.extend(QUERIES),
+            name => queries.push(find(name)?),
+        }
+    }
     if !options.json {
         print(&heading(&options));
     }
@@ -106,7 +146,7 @@ fn find(name: &str) -> Result<&'static Query> {
     QUERIES.iter().find(|query| query.name == name).ok_or_else(|| {
         let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
         Error::user(SqlState::INVALID_PARAMETER_VALUE, format!("there is no query \"{name}\""))
-            .hint(format!("There are {}.", names.join(", ")))
+            .hint(format!("There are {}, and {ALL} for all of them.", names.join(", ")))
     })
 }
 
@@ -115,6 +155,9 @@ async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Meas
     let client = connect(&server.client_config()).await?;
     for source in query.sources {
         run(&client, &source_sql(source, options.events)).await?;
+    }
+    for statement in query.setup {
+        run(&client, statement).await?;
     }
     let progress = progress_bar(query, options);
     process::reset_peak();
@@ -225,12 +268,13 @@ mod tests {
     #[test]
     fn queries_are_listed_once_and_read_what_they_say() {
         let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
-        assert_eq!(names, DEFAULT_QUERIES);
+        let listed = |name: &&str| names.iter().filter(|other| *other == name).count() == 1;
+        assert!(names.iter().all(|name| listed(&name)) && DEFAULT_QUERIES.iter().all(|n| listed(&n)));
         for query in QUERIES {
             for source in ["person", "auction", "bid"] {
                 let read =
-                    ["FROM", "JOIN"].iter().any(|word| {
-                        query.sql.split(&format!("{word} {source}")).skip(1).any(|rest| {
+                    ["FROM ", "JOIN ", "TUMBLE(", "HOP(", "SESSION(TABLE ", "AS a, "].iter().any(|word| {
+                        query.sql.split(&format!("{word}{source}")).skip(1).any(|rest| {
                             !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
                         })
                     });

@@ -154,6 +154,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "src/sql/",
             "src/plan/expr.rs",
+            "src/plan/expr/",
             "src/plan/window.rs",
             "src/plan/match_recognize.rs",
             "src/pattern/",

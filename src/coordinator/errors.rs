@@ -3,10 +3,14 @@
 //! Equal errors are one record with a weight; when the row goes (weight back to 0), so does the
 //! record. The number of records is bounded; the oldest leave first, and are counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::object::ObjectName;
 use crate::dataflow::operator::RowError;
+use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::time::EventTime;
 
@@ -40,7 +44,42 @@ struct Identity {
     row: String,
 }
 
+/// Errors of epochs after a checkpoint's.
+pub struct LateErrors {
+    pub object: ObjectId,
+    pub name: ObjectName,
+    pub errors: Vec<RowError>,
+}
+
+/// A record in the storage.
+#[derive(Serialize, Deserialize)]
+struct StoredError {
+    object: u64,
+    database: String,
+    schema: String,
+    name: String,
+    time_us: i64,
+    place: String,
+    sqlstate: String,
+    message: String,
+    row: String,
+    weight: i64,
+}
+
+/// The same text for as long as the process lives. There are some hundred of them.
+fn sqlstate_of(text: &str) -> &'static str {
+    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut known = KNOWN.lock().expect("nobody panics while holding it");
+    if let Some(known) = known.get(text) {
+        return known;
+    }
+    let new: &'static str = text.to_owned().leak();
+    known.insert(new);
+    new
+}
+
 /// What a record has beside its identity.
+#[derive(Clone)]
 struct Seen {
     /// The object's name, which may not be in the catalog yet.
     name: ObjectName,
@@ -92,6 +131,67 @@ impl ErrorLog {
     pub fn forget(&mut self, object: ObjectId) {
         self.records.retain(|identity, _| identity.object != object);
         self.order.retain(|identity| identity.object != object);
+    }
+
+    /// The records that `kept` objects had before `late` errors, as text. `now` is the time of
+    /// those that have gone since.
+    pub fn to_text(
+        &self,
+        late: &[LateErrors],
+        now: EventTime,
+        kept: impl Fn(ObjectId) -> bool,
+    ) -> String {
+        let mut all = ErrorLog { records: HashMap::new(), order: self.order.clone() };
+        all.order.retain(|identity| self.records.contains_key(identity));
+        all.records = self.records.clone();
+        for LateErrors { object, name, errors } in late {
+            let undone = errors.iter().map(|e| RowError { weight: -e.weight, ..e.clone() });
+            all.record(*object, name, undone.collect(), now);
+        }
+        // An identity may stand there again, behind its first place.
+        let mut seen = HashSet::new();
+        let records = all.order.iter().filter(|identity| kept(identity.object));
+        let records = records.filter(|identity| seen.insert(*identity)).filter_map(|identity| {
+            let Seen { name, time, weight } = all.records.get(identity)?;
+            Some(StoredError {
+                object: identity.object.0,
+                database: name.database.clone(),
+                schema: name.schema.clone(),
+                name: name.name.clone(),
+                time_us: time.0,
+                place: identity.place.clone(),
+                sqlstate: identity.sqlstate.to_owned(),
+                message: identity.message.clone(),
+                row: identity.row.clone(),
+                weight: *weight,
+            })
+        });
+        let records: Vec<StoredError> = records.collect();
+        serde_json::to_string(&records).expect("plain data has a JSON form")
+    }
+
+    /// Takes up the stored records of `kept` objects.
+    ///
+    /// # Errors
+    /// When the text is something else.
+    pub fn load(&mut self, text: &str, kept: impl Fn(ObjectId) -> bool) -> Result<()> {
+        let stored: Vec<StoredError> = serde_json::from_str(text)
+            .map_err(|error| Error::internal(format!("stored row errors: {error}")))?;
+        for stored in stored.into_iter().filter(|stored| kept(ObjectId(stored.object))) {
+            let identity = Identity {
+                object: ObjectId(stored.object),
+                place: stored.place,
+                sqlstate: sqlstate_of(&stored.sqlstate),
+                message: stored.message,
+                row: stored.row,
+            };
+            let name =
+                ObjectName { database: stored.database, schema: stored.schema, name: stored.name };
+            let (time, weight) = (EventTime(stored.time_us), stored.weight);
+            self.order.push_back(identity.clone());
+            self.records.insert(identity, Seen { name, time, weight });
+        }
+        Ok(())
     }
 
     /// The records, oldest first.
@@ -147,6 +247,27 @@ mod tests {
         log.forget(V);
         assert_eq!(log.records().len(), 1);
         assert_eq!(log.records()[0].object.name, "w");
+    }
+
+    #[test]
+    fn what_is_stored_is_as_of_an_epoch_and_comes_back() {
+        let mut log = ErrorLog::default();
+        log.record(V, &name("v"), vec![division("1, 0", 2), division("2, 0", 1)], EventTime(5));
+        log.record(ObjectId(8), &name("w"), vec![division("1, 0", 1)], EventTime(6));
+        let before = log.records();
+        let late = vec![division("1, 0", -1), division("2, 0", -1), division("3, 0", 1)];
+        log.record(V, &name("v"), late.clone(), EventTime(7));
+        let late = [LateErrors { object: V, name: name("v"), errors: late }];
+        let text = log.to_text(&late, EventTime(5), |_| true);
+        let mut restored = ErrorLog::default();
+        restored.load(&text, |_| true).expect("is ours");
+        assert_eq!(restored.records(), before);
+        restored.record(V, &name("v"), vec![division("1, 0", -2)], EventTime(8));
+        assert_eq!(restored.records().len(), 2);
+        let mut part = ErrorLog::default();
+        part.load(&text, |object| object == V).expect("is ours");
+        assert_eq!(part.records().len(), 2);
+        assert!(part.load("{", |_| true).is_err());
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
 //! | `event_time.rs` | watermarks and late rows |
-//! | `durable.rs` | the log, who waits for it, and checkpoints |
+//! | `durable.rs` | the log, and who waits for it |
+//! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,8 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+pub use self::checkpoints::CheckpointFact;
+use self::checkpoints::{Checkpoints, ViewMark};
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
@@ -41,13 +44,17 @@ use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
+use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec};
+use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
+use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime, Watermark};
 
+mod checkpoints;
 mod definitions;
 mod durable;
 mod event_time;
@@ -288,11 +295,9 @@ enum Request {
         install: Install,
         reply: Reply<ObjectId>,
     },
-    /// Builds the dataflow of a view that is in the catalog already.
+    /// Builds the dataflows of views that are in the catalog already.
     Restore {
-        object: Arc<Object>,
-        plan: Plan,
-        reply: Reply<ObjectId>,
+        views: Vec<(Arc<Object>, Plan, Reply<ObjectId>)>,
     },
     /// The object is in the catalog, and cannot be built.
     RestoreFailed {
@@ -301,6 +306,9 @@ enum Request {
     },
     Checkpoint {
         reply: Reply<()>,
+    },
+    Checkpoints {
+        reply: oneshot::Sender<Vec<CheckpointFact>>,
     },
     Apply {
         changes: Vec<Change>,
@@ -399,51 +407,53 @@ impl Coordinator {
     /// When a thread cannot be started.
     pub fn start(config: CoordinatorConfig, clock: Clock) -> Result<Coordinator> {
         let ground = GroundState { next_id: 1, ..GroundState::default() };
-        Coordinator::start_from(config, clock, ground, Vec::new(), None)
+        let start = StartState { ground, ..StartState::default() };
+        Coordinator::start_from(config, clock, start, None).map(|(coordinator, _)| coordinator)
     }
 
-    /// Starts over what a storage has: tables are there when this returns, and so are `sources`;
-    /// views are restored one by one.
+    /// Starts over what a storage has: tables and sources are there when this returns. Views that
+    /// begin with their stored state tell when they have it, the others are restored one by one.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start_from(
         config: CoordinatorConfig,
         clock: Clock,
-        ground: GroundState,
-        sources: Vec<(SourceSpec, Arc<dyn Source>)>,
+        start: StartState,
         durable: Option<DurableStart>,
-    ) -> Result<Coordinator> {
+    ) -> Result<(Coordinator, Vec<RestoredAnswer>)> {
         let (requests, from_clients) = unbounded();
         let (reports, from_workers) = bounded(REPORTS_MAX);
         let (storage_events, from_storage) = unbounded();
         let workers = Workers::start(
             config.workers,
-            ground.epoch,
+            start.ground.epoch,
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
             }),
         )?;
-        let start = |start| Durable::start(start, storage_events.clone());
-        let durable = durable.map(start).transpose()?;
-        let catalog = Arc::new(RwLock::new(Arc::new(ground.catalog.clone())));
+        let open = |durable| Durable::start(durable, storage_events.clone());
+        let durable = durable.map(open).transpose()?;
+        let catalog = Arc::new(RwLock::new(Arc::new(start.ground.catalog.clone())));
         let (failure_sender, failure) = watch::channel(None);
         let mut state = State {
-            epochs: Epochs::new(workers.count(), ground.epoch, config.epoch_interval_max),
+            epochs: Epochs::new(workers.count(), start.ground.epoch, config.epoch_interval_max),
             durable,
             failure: failure_sender,
             _storage_events: storage_events,
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
-        state.lay_ground(ground, sources);
+        let restored = state.lay_ground(start);
         let queues = Queues { from_clients, from_workers, from_storage };
         let thread = std::thread::Builder::new()
             .name("coordinator".into())
             .spawn(move || state.run(queues))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
         let places = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Ok(Coordinator { requests, places, catalog, thread, config, failure, early: false })
+        let coordinator =
+            Coordinator { requests, places, catalog, thread, config, failure, early: false };
+        Ok((coordinator, restored))
     }
 
     /// Ends the workers and the thread, and waits for them. Every later call fails.
@@ -516,13 +526,19 @@ impl Coordinator {
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
-    /// Builds the dataflow of a materialized view that is in the catalog already; when this
-    /// returns, it has its content.
-    ///
-    /// # Errors
-    /// When it cannot be built; then reading it gives that error.
-    pub async fn restore_view(&self, object: Arc<Object>, plan: Plan) -> Result<ObjectId> {
-        self.ask(|reply| Request::Restore { object, plan, reply }).await?
+    /// Builds the dataflows of materialized views that are in the catalog already, those that are
+    /// read by others first; each tells when it has its content. One that cannot be built gives
+    /// the error when it is read.
+    pub fn restore_views(&self, views: Vec<(Arc<Object>, Plan)>) -> Vec<RestoredAnswer> {
+        let (mut answers, mut asked) = (Vec::new(), Vec::new());
+        for (object, plan) in views {
+            let (reply, answer) = oneshot::channel();
+            answers.push((object.id, answer));
+            asked.push((object, plan, reply));
+        }
+        // The coordinator has gone only when the server stops; then the answers say so.
+        let _ = self.requests.send(Request::Restore { views: asked });
+        answers
     }
 
     /// Says why an object of the catalog cannot be read.
@@ -537,6 +553,14 @@ impl Coordinator {
     /// When the storage fails.
     pub async fn checkpoint(&self) -> Result<()> {
         self.ask(|reply| Request::Checkpoint { reply }).await?
+    }
+
+    /// The newest checkpoints of this run, newest first.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn checkpoints(&self) -> Result<Vec<CheckpointFact>> {
+        self.ask(|reply| Request::Checkpoints { reply }).await
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
@@ -679,6 +703,28 @@ fn stopping() -> Error {
     Error::external(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
 }
 
+/// What a coordinator starts over.
+#[derive(Default)]
+pub struct StartState {
+    pub ground: GroundState,
+    /// Sources, with the places that they were read to.
+    pub sources: Vec<(SourceSpec, Arc<dyn Source>, Option<Arc<SourcePlace>>)>,
+    /// Views that begin with their stored state, those that are read by others first.
+    pub views: Vec<RestoredView>,
+    /// The row errors as of then, as text.
+    pub errors: Option<String>,
+}
+
+/// A view with its stored state, which is of before the log's records.
+pub struct RestoredView {
+    pub object: Arc<Object>,
+    pub plan: Plan,
+    pub state: RestoredState,
+}
+
+/// Tells when a view has taken up its state.
+pub type RestoredAnswer = (ObjectId, oneshot::Receiver<Result<ObjectId>>);
+
 /// What runs in the data plane for one object.
 struct Running {
     /// Objects it reads.
@@ -709,6 +755,8 @@ struct NewDataflow {
     id: ObjectId,
     plan: Plan,
     purpose: Purpose,
+    /// The state that it begins with.
+    restore: Option<Arc<RestoredState>>,
 }
 
 enum Purpose {
@@ -747,6 +795,8 @@ enum Made {
 struct Hydrating {
     creation: Box<Creation>,
     made: Made,
+    /// It takes up its stored state.
+    restored: bool,
     reply: Reply<ObjectId>,
     workers_left: HashSet<usize>,
 }
@@ -802,6 +852,7 @@ struct State {
     step_in_log: Option<StepInLog>,
     /// `None`: nothing outlives the process.
     durable: Option<Durable>,
+    checkpoints: Checkpoints,
     /// Why everything is refused.
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
@@ -854,6 +905,7 @@ impl State {
             steps: VecDeque::new(),
             step_in_log: None,
             durable: None,
+            checkpoints: Checkpoints::default(),
             halted: None,
             failure: watch::Sender::new(None),
             _storage_events: unbounded().0,
@@ -862,19 +914,50 @@ impl State {
     }
 
     /// Sets up what was there before the server started.
-    fn lay_ground(&mut self, ground: GroundState, sources: Vec<(SourceSpec, Arc<dyn Source>)>) {
+    fn lay_ground(&mut self, start: StartState) -> Vec<RestoredAnswer> {
+        let StartState { ground, sources, views, errors } = start;
         self.next_id = ground.next_id.max(1);
         for (id, table) in ground.tables {
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
         }
-        for (spec, source) in sources {
-            self.install_source(spec, source);
+        for (spec, source, place) in sources {
+            self.install_source(spec, source, place);
+        }
+        if let Some(text) = errors {
+            let kept = |object: ObjectId| {
+                self.running.contains_key(&object) || views.iter().any(|v| v.object.id == object)
+            };
+            if let Err(error) = self.errors.load(&text, kept) {
+                tracing::error!(%error, "the row errors of before the start are lost");
+            }
+        }
+        // What the log brought comes to the views as the first epoch, all of them together.
+        if !views.is_empty() {
+            for (table, changes) in &ground.changed {
+                let Some(changes) = changes else { continue };
+                if !changes.is_empty() {
+                    self.changes.insert(*table, changes.clone());
+                    self.epochs.touch(self.clock.elapsed());
+                }
+            }
         }
         if let Some(durable) = &mut self.durable {
             durable.replayed(ground.changed, ground.catalog_changed);
         }
+        views.into_iter().map(|view| self.install_restored(view)).collect()
+    }
+
+    fn install_restored(&mut self, view: RestoredView) -> RestoredAnswer {
+        let RestoredView { object, plan, state } = view;
+        let (reply, answer) = oneshot::channel();
+        let id = object.id;
+        let object = object.as_ref().clone();
+        let creation = Box::new(Creation { object, definer: None, replaces: None });
+        let purpose = Purpose::View { creation, made: Made::Before, reply };
+        self.install(NewDataflow { id, plan, purpose, restore: Some(Arc::new(state)) });
+        (id, answer)
     }
 
     fn now(&self) -> Moment {
@@ -916,12 +999,16 @@ impl State {
     fn handle_request(&mut self, request: Request) {
         match request {
             Request::Create { creation, install, reply } => self.create(creation, install, reply),
-            Request::Restore { object, plan, reply } => {
-                let id = object.id;
-                let object = object.as_ref().clone();
-                let creation = Box::new(Creation { object, definer: None, replaces: None });
-                let purpose = Purpose::View { creation, made: Made::Before, reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+            Request::Restore { views } => {
+                // All of them begin in the same epoch, so that they may read each other.
+                for (object, plan, reply) in views {
+                    let id = object.id;
+                    let object = object.as_ref().clone();
+                    let creation = Box::new(Creation { object, definer: None, replaces: None });
+                    let purpose = Purpose::View { creation, made: Made::Before, reply };
+                    let restore = None;
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
+                }
             }
             Request::RestoreFailed { object, error } => self.add_failed(&object, error),
             Request::Apply { changes, reply } => {
@@ -929,6 +1016,7 @@ impl State {
                 self.run_steps();
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
+            Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
                 let _ = reply.send(self.pin(&objects));
@@ -956,7 +1044,8 @@ impl State {
             Request::Subscribe { plan, reply } => {
                 let id = self.new_id();
                 let purpose = Purpose::Subscription { reply };
-                self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                let restore = None;
+                self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
             }
             Request::Unsubscribe(id) => self.drop_running(id),
             Request::Flush { reply } => self.flushes.push(PendingFlush { target: None, reply }),
@@ -996,13 +1085,15 @@ impl State {
                 self.snapshot_arrived(request, object, content);
             }
             Report::Failed { object, error } => self.failed(object, error),
-            Report::RowErrors { object, errors } => {
+            Report::RowErrors { object, epoch, errors } => {
                 // What has gone leaves no record.
                 if self.running.contains_key(&object) {
                     let name = self.object_name(object);
+                    self.checkpoints.row_errors(object, &name, epoch, &errors);
                     self.errors.record(object, &name, errors, self.clock.now());
                 }
             }
+            part @ (Report::Places { .. } | Report::State { .. }) => self.checkpoint_part(part),
         }
     }
 
@@ -1080,13 +1171,19 @@ impl State {
 
     /// Closes the open epoch. `admit`: let sources into the next one.
     fn close_epoch(&mut self, admit: bool) {
+        self.close_epoch_for(admit, None);
+    }
+
+    /// The same; with `checkpoint`, the sources tell where they are at its end, and these views
+    /// hand over their state.
+    fn close_epoch_for(&mut self, admit: bool, checkpoint: Option<Vec<ObjectId>>) {
         let changes = std::mem::take(&mut self.changes);
         let now = self.now();
         let watermarks = self.watermarks.announce(now);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
         touched.extend(watermarks.iter().map(|(object, _)| *object));
-        let affected = Arc::new(self.dependants(&touched));
+        let mut affected = self.dependants(&touched);
         let epoch = self.epochs.open();
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
@@ -1094,8 +1191,15 @@ impl State {
             {
                 *last_affected = epoch;
                 *snapshot = None;
+                self.checkpoints.views_changed = true;
             }
         }
+        if let Some(views) = &checkpoint {
+            affected.extend(views);
+            affected.sort_unstable();
+            affected.dedup();
+        }
+        let affected = Arc::new(affected);
         self.admitted = if admit { self.ready.iter().copied().collect() } else { BTreeSet::new() };
         self.admitted.retain(|source| !is_paused(&self.hydrating, &self.running, *source));
         if admit {
@@ -1113,6 +1217,7 @@ impl State {
             changes,
             affected,
             admitted,
+            checkpoint,
             watermarks,
         })));
         self.epochs.close(now, moves);
@@ -1177,7 +1282,8 @@ impl State {
                 Ok(()) => {
                     let id = creation.object.id;
                     let purpose = Purpose::View { creation, made: Made::Now, reply };
-                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose });
+                    let restore = None;
+                    self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
@@ -1295,6 +1401,7 @@ impl State {
             return;
         }
         self.errors.forget(id);
+        self.checkpoint_without(id);
         self.tables.remove(&id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -1345,11 +1452,15 @@ impl State {
     }
 
     fn install(&mut self, new: NewDataflow) {
-        let NewDataflow { id, plan, purpose } = new;
+        let NewDataflow { id, plan, purpose, restore } = new;
         let reads = plan.root.scanned_objects();
         let gone = reads.iter().any(|read| !self.running.contains_key(read));
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
-        let table_contents = self.table_shares(&reads);
+        let table_contents = match &restore {
+            None => self.table_shares(&reads),
+            // It has seen them.
+            Some(_) => Ok(HashMap::new()),
+        };
         let error = match (gone, failed, &table_contents) {
             (true, _, _) => Some(dependency_gone("view")),
             (_, Some(error), _) => Some(error),
@@ -1377,7 +1488,16 @@ impl State {
             Purpose::View { creation, made, reply } => {
                 let name = creation.object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
-                self.hydrating.insert(id, Hydrating { creation, made, reply, workers_left });
+                let restored = restore.is_some();
+                let hydrating = Hydrating { creation, made, restored, reply, workers_left };
+                self.hydrating.insert(id, hydrating);
+                let mark = ViewMark {
+                    fingerprint: fingerprint(&plan),
+                    checkpointed: restored.then_some(as_of),
+                    based: false,
+                };
+                self.checkpoints.views.insert(id, mark);
+                self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 (name, kind, DataflowResult::Materialize)
             }
@@ -1400,7 +1520,7 @@ impl State {
             }
         };
         self.add_running(id, reads, kind);
-        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents };
+        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents, restore };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }
 
@@ -1442,7 +1562,10 @@ impl State {
                 self.steps.push_back(Step::Publish { creation, reply });
                 self.run_steps();
             }
-            Made::Before => drop(reply.send(Ok(object))),
+            Made::Before => {
+                self.checkpoints.views_changed = true;
+                drop(reply.send(Ok(object)));
+            }
         }
     }
 
@@ -1467,6 +1590,7 @@ impl State {
                 sender.fail(error.clone());
                 self.drop_running(id);
             }
+            self.checkpoint_without(id);
             let waiting: Vec<u64> = self
                 .reads
                 .iter()

@@ -2,15 +2,16 @@
 //!
 //! 1. The storage is claimed and read (`storage::recovery`); catalog and tables are built from it
 //!    (`ground.rs`).
-//! 2. The coordinator starts over them, with the sources.
-//! 3. If the log brought anything, a checkpoint is made before anything else is written: what was
-//!    torn off the log's end can then never come between older and newer records.
-//! 4. Materialized views are planned again, each over the objects that its definition names and
-//!    with the session settings of its creation, and computed from tables and sources: those
-//!    that read no other view first. A view that cannot be built stays in the catalog and says
-//!    why.
-//! 5. Sources are read from the beginning. The server waits until they are as far as the last
-//!    checkpoint knew, so that a view does not show less than before; but not for ever.
+//! 2. Materialized views are planned again, each over the objects that its definition names and
+//!    with the session settings of its creation. One whose plan has the fingerprint of the state
+//!    that is stored for it takes that up, if all views below it do.
+//! 3. The coordinator starts over them: sources go on where they were read to, and what the log
+//!    has brought since the checkpoint comes to all restored views as one epoch.
+//! 4. If something was torn off the log's end, a checkpoint is made before anything is written: it
+//!    can then never come between older and newer records.
+//! 5. The other views are computed from tables, sources and restored views. The server does not
+//!    wait long for that: who reads one of them waits until it has its content. A view that cannot
+//!    be built stays in the catalog and says why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,24 +21,29 @@ use chrono::DateTime;
 
 use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject};
 use crate::catalog::snapshot::Catalog;
+use crate::connectors::Source;
 use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
-use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, DurableStart};
+use crate::coordinator::event_loop::{
+    Coordinator, CoordinatorConfig, DurableStart, RestoredAnswer, RestoredView, StartState,
+};
 use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
 use crate::observe::clock::Clock;
+use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
+use crate::state::delta::RestoredState;
 use crate::storage::log::Log;
+use crate::storage::manifest::{Manifest, SourcePlace};
 use crate::storage::recovery::recover;
+use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
-/// How long a start waits for sources to be where they were.
-const CATCH_UP_MAX: Duration = Duration::from_secs(30);
-/// How often it looks.
-const CATCH_UP_LOOK: Duration = Duration::from_millis(5);
+/// How long a start waits for views that are computed again, before it lets clients in.
+const COMPUTE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Opens a storage and starts a coordinator over it; when this returns, everything answers.
 ///
@@ -53,6 +59,8 @@ pub async fn open(
     let identity = uuid::Uuid::new_v4().to_string();
     let mut recovered = recover(store.clone(), &identity).await?;
     let (records, torn) = (recovered.records.len(), recovered.torn);
+    let stored = std::mem::take(&mut recovered.views);
+    let errors = recovered.errors.take();
     let built = tokio::task::spawn_blocking(move || {
         GroundState::build(&mut recovered).map(|ground| (ground, recovered))
     });
@@ -60,20 +68,11 @@ pub async fn open(
         built.await.map_err(|error| Error::internal(format!("recovery failed: {error}")))??;
     let catalog = Arc::new(ground.catalog.clone());
     let tables = ground.tables.len();
-    let progress = recovered.manifest.sources.clone();
 
-    let mut sources = Vec::new();
-    let mut failed = Vec::new();
-    for object in catalog.objects() {
-        let ObjectKind::Source(source) = &object.kind else { continue };
-        match source_spec(&catalog, object, source) {
-            Ok(spec) => match open_connector(source) {
-                Ok(connector) => sources.push((spec, connector)),
-                Err(error) => failed.push((object.clone(), error)),
-            },
-            Err(error) => failed.push((object.clone(), error)),
-        }
-    }
+    let Sources { opened: sources, mut failed } = open_sources(&catalog, &recovered.manifest);
+    let broken: BTreeSet<ObjectId> = failed.iter().map(|(object, _)| object.id).collect();
+    let views = plan_views(&catalog, &recovered.manifest, stored, &broken);
+    failed.extend(views.failed);
     let runtime = tokio::runtime::Handle::current();
     let (generation, number) = (recovered.generation, recovered.log_number);
     let (sequence, log_runtime) = (recovered.sequence, runtime.clone());
@@ -86,34 +85,167 @@ pub async fn open(
         sequence,
         runtime,
     };
-    let coordinator =
-        Coordinator::start_from(config, clock.clone(), ground, sources, Some(durable))?;
-    let restored = async {
-        if records > 0 || torn {
-            coordinator.checkpoint().await?;
-        }
+    let (restored, mut computed) = (views.restored, views.computed);
+    let plans: BTreeMap<ObjectId, (Arc<Object>, Plan)> =
+        restored.iter().map(|v| (v.object.id, (v.object.clone(), v.plan.clone()))).collect();
+    let start = StartState { ground, sources, views: restored, errors };
+    let (coordinator, answers) =
+        Coordinator::start_from(config, clock.clone(), start, Some(durable))?;
+    let going = async {
         for (object, error) in failed {
             tell_failed(&coordinator, object, error);
         }
-        let read = restore_views(&coordinator, &catalog).await;
-        catch_up(&coordinator, &clock, &catalog, &progress, &read).await
+        for (id, answer) in answers {
+            if let Err(error) = restored_or(answer).await {
+                let (object, plan) = plans[&id].clone();
+                let view = &object.name.name;
+                tracing::warn!(%view, %error, "its state does not fit; it is computed again");
+                computed.push((object, plan));
+            }
+        }
+        computed.sort_by_key(|(object, _)| object.id);
+        // What the log brought is in the views when this answers.
+        coordinator.errors().await?;
+        if torn {
+            coordinator.checkpoint().await?;
+        }
+        Ok::<_, Error>(computed)
     };
-    if let Err(error) = restored.await {
-        let stopping = coordinator.clone();
-        // It ends its threads; that it fails is the lesser evil.
-        let _ = tokio::task::spawn_blocking(move || stopping.stop()).await;
-        return Err(error);
-    }
+    let computed = match going.await {
+        Ok(computed) => computed,
+        Err(error) => {
+            let stopping = coordinator.clone();
+            // It ends its threads; that it fails is the lesser evil.
+            let _ = tokio::task::spawn_blocking(move || stopping.stop()).await;
+            return Err(error);
+        }
+    };
     if catalog.objects().next().is_some() {
-        let views = catalog.objects().filter(|o| is_maintained(o)).count();
+        let again = computed.len();
+        let restored = plans.len();
         let elapsed_ms = (clock.elapsed() - began).as_millis();
-        tracing::info!(tables, views, records, elapsed_ms, "recovered, first fresh answer");
+        tracing::info!(
+            tables,
+            views = restored,
+            views_to_compute = again,
+            records,
+            elapsed_ms,
+            "recovered, first fresh answer"
+        );
     }
+    compute(&coordinator, computed, &clock).await;
     Ok(coordinator)
 }
 
-fn is_maintained(object: &Object) -> bool {
-    matches!(object.kind, ObjectKind::MaterializedView(_))
+async fn restored_or(answer: tokio::sync::oneshot::Receiver<Result<ObjectId>>) -> Result<ObjectId> {
+    let gone = || Error::external(SqlState::ADMIN_SHUTDOWN, "the server is shutting down");
+    answer.await.unwrap_or_else(|_| Err(gone()))
+}
+
+/// Computes views again, and waits a while for them.
+async fn compute(coordinator: &Coordinator, views: Vec<(Arc<Object>, Plan)>, clock: &Clock) {
+    if views.is_empty() {
+        return;
+    }
+    let names: BTreeMap<ObjectId, String> =
+        views.iter().map(|(object, _)| (object.id, object.name.name.clone())).collect();
+    let answers: Vec<RestoredAnswer> = coordinator.restore_views(views);
+    let (clock, began) = (clock.clone(), clock.elapsed());
+    let waiting = tokio::spawn(async move {
+        for (id, answer) in answers {
+            if let Err(error) = restored_or(answer).await {
+                let view = names.get(&id).map_or("", String::as_str);
+                tracing::error!(%view, %error, "cannot be restored, and cannot be read");
+            }
+        }
+        let elapsed_ms = (clock.elapsed() - began).as_millis();
+        tracing::info!(views = names.len(), elapsed_ms, "views have been computed again");
+    });
+    if tokio::time::timeout(COMPUTE_WAIT_MAX, waiting).await.is_err() {
+        tracing::warn!("views are still being computed; who reads them waits");
+    }
+}
+
+/// The sources of a catalog.
+struct Sources {
+    opened: Vec<(SourceSpec, Arc<dyn Source>, Option<Arc<SourcePlace>>)>,
+    failed: Vec<(Arc<Object>, Error)>,
+}
+
+fn open_sources(catalog: &Catalog, manifest: &Manifest) -> Sources {
+    let mut sources = Sources { opened: Vec::new(), failed: Vec::new() };
+    for object in catalog.objects() {
+        let ObjectKind::Source(source) = &object.kind else { continue };
+        let opened = source_spec(catalog, object, source)
+            .and_then(|spec| Ok((spec, open_connector(source)?)));
+        match opened {
+            Ok((spec, connector)) => {
+                let place = manifest.places.get(&object.id.0).cloned().map(Arc::new);
+                sources.opened.push((spec, connector, place));
+            }
+            Err(error) => sources.failed.push((object.clone(), error)),
+        }
+    }
+    sources
+}
+
+/// The materialized views of a catalog, in the order of their creation.
+#[derive(Default)]
+struct Views {
+    /// With the state that they take up.
+    restored: Vec<RestoredView>,
+    computed: Vec<(Arc<Object>, Plan)>,
+    failed: Vec<(Arc<Object>, Error)>,
+}
+
+/// Plans all views, and decides which of them take up their state.
+fn plan_views(
+    catalog: &Catalog,
+    manifest: &Manifest,
+    mut stored: BTreeMap<ObjectId, StateRows>,
+    broken: &BTreeSet<ObjectId>,
+) -> Views {
+    let mut views = Views::default();
+    let mut restored = BTreeSet::new();
+    // In order of ids, which is that of their creation.
+    for object in catalog.objects() {
+        let ObjectKind::MaterializedView(view) = &object.kind else { continue };
+        let plan = match view_plan(catalog, object, view) {
+            Ok(plan) => plan,
+            Err(error) => {
+                views.failed.push((object.clone(), error));
+                continue;
+            }
+        };
+        let below = plan.root.scanned_objects();
+        let is_view = |id: &ObjectId| {
+            catalog.get(*id).is_some_and(|o| matches!(o.kind, ObjectKind::MaterializedView(_)))
+        };
+        let state = stored.remove(&object.id);
+        let known = manifest.views.get(&object.id.0);
+        let reason = match known {
+            _ if below.iter().any(|id| broken.contains(id)) => Some("a source cannot be opened"),
+            None => Some("it is in no checkpoint"),
+            Some(known) if known.fingerprint != fingerprint(&plan) => Some("its plan has changed"),
+            Some(_) if below.iter().any(|id| is_view(id) && !restored.contains(id)) => {
+                Some("a view that it reads is computed again")
+            }
+            Some(_) => None,
+        };
+        match (reason, state) {
+            (None, Some(operators)) => {
+                restored.insert(object.id);
+                let state = RestoredState { operators };
+                views.restored.push(RestoredView { object: object.clone(), plan, state });
+            }
+            (reason, _) => {
+                let (view, reason) = (&object.name.name, reason.unwrap_or("it has no state"));
+                tracing::info!(%view, reason, "the view is computed again");
+                views.computed.push((object.clone(), plan));
+            }
+        }
+    }
+    views
 }
 
 fn tell_failed(coordinator: &Coordinator, object: Arc<Object>, error: Error) {
@@ -121,42 +253,6 @@ fn tell_failed(coordinator: &Coordinator, object: Arc<Object>, error: Error) {
     tracing::error!(object = %name, %error, "cannot be restored, and cannot be read");
     let error = error.context(format!("{} \"{name}\" was not restored", object.kind_noun()));
     coordinator.restore_failed(object, error);
-}
-
-/// Builds all materialized views; gives the sources that they read.
-async fn restore_views(coordinator: &Coordinator, catalog: &Catalog) -> BTreeSet<ObjectId> {
-    // By how many views stand on each other below.
-    let mut levels: BTreeMap<ObjectId, usize> = BTreeMap::new();
-    let mut by_level: Vec<Vec<(Arc<Object>, Plan)>> = Vec::new();
-    let mut read = BTreeSet::new();
-    // In order of ids, which is that of their creation.
-    for object in catalog.objects() {
-        let ObjectKind::MaterializedView(view) = &object.kind else { continue };
-        match view_plan(catalog, object, view) {
-            Err(error) => tell_failed(coordinator, object.clone(), error),
-            Ok(plan) => {
-                let scanned = plan.root.scanned_objects();
-                let below = scanned.iter().filter_map(|id| levels.get(id));
-                let level = below.map(|level| level + 1).max().unwrap_or(0);
-                levels.insert(object.id, level);
-                read.extend(scanned);
-                if by_level.len() <= level {
-                    by_level.resize_with(level + 1, Vec::new);
-                }
-                by_level[level].push((object.clone(), plan));
-            }
-        }
-    }
-    for views in by_level {
-        let restored = views.into_iter().map(|(object, plan)| async move {
-            if let Err(error) = coordinator.restore_view(object.clone(), plan).await {
-                let name = &object.name.name;
-                tracing::error!(view = %name, %error, "cannot be restored, and cannot be read");
-            }
-        });
-        futures::future::join_all(restored).await;
-    }
-    read
 }
 
 /// What planning looked at when the object was made.
@@ -218,43 +314,4 @@ fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Res
         schema: object.schema.clone(),
         watermark,
     })
-}
-
-/// Waits until the sources that are read have given as many rows as before.
-async fn catch_up(
-    coordinator: &Coordinator,
-    clock: &Clock,
-    catalog: &Catalog,
-    before: &BTreeMap<u64, u64>,
-    read: &BTreeSet<ObjectId>,
-) -> Result<()> {
-    let until = clock.elapsed() + CATCH_UP_MAX;
-    loop {
-        let sources = coordinator.sources().await?;
-        let behind = sources.iter().find(|source| {
-            let rows_before = before.get(&source.object.0).copied().unwrap_or(0);
-            let bounded = catalog
-                .get(source.object)
-                .is_some_and(|o| matches!(&o.kind, ObjectKind::Source(s) if s.bounded));
-            let ended = bounded && source.finished;
-            read.contains(&source.object) && !ended && source.rows < rows_before
-        });
-        let Some(behind) = behind else { break };
-        if clock.elapsed() > until {
-            tracing::warn!(
-                source = %behind.object,
-                rows = behind.rows,
-                "sources are still being read; views over them show less than before"
-            );
-            return Ok(());
-        }
-        tokio::time::sleep(CATCH_UP_LOOK).await;
-    }
-    // The last rows may be in an epoch that is still open.
-    if coordinator.sources().await?.iter().all(|source| source.finished) {
-        coordinator.flush().await?;
-    } else {
-        tokio::time::sleep(coordinator.config().epoch_interval_max * 2).await;
-    }
-    Ok(())
 }

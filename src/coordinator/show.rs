@@ -167,7 +167,8 @@ impl Connection {
                     _ => None,
                 })
                 .collect(),
-            ShowList::Sinks | ShowList::Savepoints => Vec::new(),
+            // Those that ask the coordinator stand in `savepoints.rs`.
+            ShowList::Sinks | ShowList::Savepoints | ShowList::Checkpoints => Vec::new(),
             ShowList::Indexes => self
                 .relations_within(context, within)?
                 .iter()

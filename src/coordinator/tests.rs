@@ -1,5 +1,6 @@
 //! Connections over a real coordinator and workers: SQL in, text out.
 
+mod checkpoints;
 mod durability;
 
 use std::fmt::Write;

@@ -108,6 +108,13 @@ impl Watermarks {
         self.objects.insert(object, ObjectTime::new(self.workers, idle_timeout));
     }
 
+    /// What had been announced before the start.
+    pub fn resume_at(&mut self, object: ObjectId, watermark: Watermark) {
+        if let Some(time) = self.objects.get_mut(&object) {
+            time.announced = Some(watermark);
+        }
+    }
+
     pub fn remove(&mut self, object: ObjectId) {
         self.objects.remove(&object);
     }

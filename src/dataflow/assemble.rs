@@ -23,6 +23,7 @@ use crate::dataflow::operators;
 use crate::plan::node::{Edge, Exchange, Node, Plan};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
+use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, Watermark};
 
 /// What assembling leaves for the worker.
@@ -31,6 +32,8 @@ pub struct Assembled {
     pub probe: Handle<u64>,
     /// One inbox per scan.
     pub scans: Vec<Rc<RefCell<Inbox>>>,
+    /// One inbox per constant, which has its rows.
+    pub constants: Vec<Rc<RefCell<Inbox>>>,
 }
 
 /// Builds the dataflow of `plan`, ending in `result`, whose changes go to `hub`.
@@ -45,12 +48,33 @@ pub fn assemble(
     hub: Rc<RefCell<Hub>>,
     context: &DriverContext,
 ) -> Result<Assembled> {
-    let mut scans = Vec::new();
-    let root = node_stream(scope, &plan.root, context, &mut scans, &mut Vec::new())?;
+    let mut inboxes = Inboxes::default();
+    let root = node_stream(scope, &plan.root, context, &mut inboxes, &mut Vec::new())?;
     let exchange = result_exchange(plan);
     let changes = drive(scope, vec![(root, exchange)], result, context.clone());
     let probe = export(changes, hub);
-    Ok(Assembled { probe, scans })
+    let Inboxes { scans, constants } = inboxes;
+    Ok(Assembled { probe, scans, constants })
+}
+
+/// Where a dataflow's rows come in.
+#[derive(Default)]
+struct Inboxes {
+    scans: Vec<Rc<RefCell<Inbox>>>,
+    constants: Vec<Rc<RefCell<Inbox>>>,
+}
+
+/// The columns of a plan's result that say on which worker a row is kept: what its state is spread
+/// by when it is restored. Empty: all rows are on worker 0.
+pub fn result_key(plan: &Plan) -> Vec<usize> {
+    let all = || (0..plan.root.schema().fields().len()).collect();
+    match result_exchange(plan) {
+        Exchange::Hash(columns) => columns,
+        Exchange::Single => vec![],
+        // Of rows that never go it does not matter where they are.
+        Exchange::Local if plan.root.append_only() => all(),
+        Exchange::Local => placed_by_content(&plan.root).unwrap_or_else(all),
+    }
 }
 
 /// How the rows of a plan's result are spread, so that a row and its deletion meet.
@@ -90,7 +114,7 @@ fn node_stream<'scope, 'plan>(
     scope: Scope<'scope, u64>,
     node: &'plan Node,
     context: &DriverContext,
-    scans: &mut Vec<Rc<RefCell<Inbox>>>,
+    inboxes: &mut Inboxes,
     built: &mut Vec<(&'plan Node, ChunkStream<'scope>)>,
 ) -> Result<ChunkStream<'scope>> {
     if node.keeps_state()
@@ -101,17 +125,25 @@ fn node_stream<'scope, 'plan>(
     if let Node::Scan(scan) = node {
         let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
         let inbox = Rc::new(RefCell::new(inbox));
-        scans.push(inbox.clone());
+        inboxes.scans.push(inbox.clone());
         return Ok(scan_stream(scope, inbox, context));
     }
     let mut inputs = Vec::new();
     for Edge { input, exchange } in node.inputs() {
-        let stream = node_stream(scope, input, context, scans, built)?;
+        let stream = node_stream(scope, input, context, inboxes, built)?;
         inputs.push((stream, exchange.clone()));
     }
     if let Node::Constant(constant) = node {
-        let rows = ChangeBatch::inserts(constant.rows.clone());
-        return Ok(constant_stream(scope, rows, context));
+        let columns = (0..constant.rows.num_columns()).collect();
+        let mut inbox = Inbox::new(ObjectId(0), columns, context.as_of);
+        // Who begins with a state has seen the rows.
+        if context.worker == 0 && context.restore.is_none() {
+            inbox.push(context.as_of, ChangeBatch::inserts(constant.rows.clone()));
+        }
+        inbox.push_watermark(context.as_of, Watermark::END);
+        let inbox = Rc::new(RefCell::new(inbox));
+        inboxes.constants.push(inbox.clone());
+        return Ok(scan_stream(scope, inbox, context));
     }
     let operator = operators::build(node, context.worker)?;
     let stream = drive(scope, inputs, operator, context.clone());
@@ -151,36 +183,6 @@ fn scan_stream<'scope>(
                 handle.session_with_builder(&at).give_container(&mut chunk);
             }
             capability.downgrade(&inbox.frontier().0);
-        }
-    });
-    stream
-}
-
-/// Rows that are there from the first epoch on; nothing ever follows them.
-fn constant_stream<'scope>(
-    scope: Scope<'scope, u64>,
-    rows: ChangeBatch,
-    context: &DriverContext,
-) -> ChunkStream<'scope> {
-    let mut builder = OperatorBuilder::new("constant".to_owned(), scope);
-    let (output, stream) = builder.new_output();
-    let mut output: OutputBuilder<u64, NoopBuilder<Chunk>> = OutputBuilder::from(output);
-    let (as_of, worker, workers) = (context.as_of, context.worker, context.workers);
-    builder.build(move |mut capabilities| {
-        let mut capability = capabilities.pop();
-        if let Some(capability) = &mut capability {
-            capability.downgrade(&as_of.0);
-        }
-        move |_frontiers| {
-            // Without its capability the operator never holds an epoch back again.
-            if let Some(capability) = capability.take() {
-                let here = worker == 0 && !rows.is_empty();
-                let batches = here.then(|| rows.clone()).into_iter().collect();
-                let end = SentWatermark::to_all(Watermark::END, worker, workers);
-                let mut chunk = Chunk { batches, watermarks: vec![end] };
-                let mut handle = output.activate();
-                handle.session_with_builder(&capability).give_container(&mut chunk);
-            }
         }
     });
     stream

@@ -7,8 +7,10 @@
 //!    is finished by one `on_epoch` of its last.
 //!    A watermark is of all rows up to the end of its epoch, so it is handed over after them, and
 //!    what the operator announces leaves after all that it sends for the epoch.
-//! 3. The one capability is then moved up to the frontier, which lets the epochs pass downstream.
-//! 4. A step that has sent `FUEL_BYTES`, or whose operator says that there is more to come, ends
+//! 3. When an epoch at which a checkpoint was asked for is finished, and before anything later, the
+//!    operator hands over what has changed ([`CheckpointPoint`]).
+//! 4. The one capability is then moved up to the frontier, which lets the epochs pass downstream.
+//! 5. A step that has sent `FUEL_BYTES`, or whose operator says that there is more to come, ends
 //!    there and asks for another one: operators downstream take in what was sent before more is
 //!    made, and the worker gets to its commands. While an operator further down is behind with what
 //!    it was sent, those above it wait. So what waits between two operators of a worker is bounded,
@@ -17,10 +19,12 @@
 //! An operator that fails or panics is not called again: its input is thrown away and the
 //! capability is kept at the failing epoch, so that nothing later can look complete.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use timely::container::NoopBuilder;
 use timely::dataflow::channels::pact::{ParallelizationContract, Pipeline};
@@ -35,6 +39,7 @@ use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
 use crate::dataflow::operator::{FUEL_BYTES, Operator, Output, RowError};
 use crate::plan::node::Exchange;
 use crate::plan::view_options::OnError;
+use crate::state::delta::{CheckpointWriter, RestoredState};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -53,10 +58,66 @@ pub struct DriverContext {
     pub on_failure: Rc<dyn Fn(Error)>,
     /// What becomes of rows that fail.
     pub on_error: OnError,
-    /// Told of rows that were left out.
-    pub on_row_errors: Rc<dyn Fn(Vec<RowError>)>,
+    /// Told of rows that were left out, with their epoch.
+    pub on_row_errors: Rc<dyn Fn(Epoch, Vec<RowError>)>,
     /// One for all operators of the dataflow on this worker.
     pub backlog: Rc<Backlog>,
+    /// Where the dataflow's operators meet for a checkpoint, numbered as in `backlog`.
+    pub checkpoints: Rc<CheckpointPoint>,
+    /// The state that the dataflow begins with; `None`: it begins empty.
+    pub restore: Option<Arc<RestoredState>>,
+}
+
+/// What one operator of a dataflow hands over at a checkpoint.
+#[derive(Debug)]
+pub struct OperatorState {
+    /// The operator's number in the dataflow, which is the same for the same plan.
+    pub operator: usize,
+    pub name: &'static str,
+    pub writer: CheckpointWriter,
+}
+
+/// Where the operators of one dataflow meet for a checkpoint, on one worker.
+#[derive(Debug, Default)]
+pub struct CheckpointPoint {
+    /// The epoch of the newest checkpoint that was asked for.
+    at: Cell<Option<u64>>,
+    operators: Cell<usize>,
+    /// What has been handed over, of operators that have any.
+    handed: RefCell<Vec<OperatorState>>,
+    /// How many operators have handed over.
+    count: Cell<usize>,
+    /// How long the operators took, which is what the stream had to wait.
+    stall: Cell<Duration>,
+}
+
+impl CheckpointPoint {
+    /// Asks all operators for a checkpoint at `epoch`, which none of them has completed.
+    pub fn ask(&self, epoch: Epoch) {
+        assert!(self.at.get().is_none_or(|before| before < epoch.0), "checkpoints go up");
+        self.at.set(Some(epoch.0));
+        self.handed.borrow_mut().clear();
+        self.count.set(0);
+        self.stall.set(Duration::ZERO);
+    }
+
+    /// What all operators have handed over, and how long they took; `None` while some have not.
+    pub fn complete(&self) -> Option<(Vec<OperatorState>, Duration)> {
+        let complete = self.count.get() == self.operators.get();
+        complete.then(|| (std::mem::take(&mut *self.handed.borrow_mut()), self.stall.get()))
+    }
+
+    fn enter(&self) {
+        self.operators.set(self.operators.get() + 1);
+    }
+
+    fn hand_over(&self, state: OperatorState, took: Duration) {
+        self.count.set(self.count.get() + 1);
+        self.stall.set(self.stall.get() + took);
+        if !state.writer.is_empty() {
+            self.handed.borrow_mut().push(state);
+        }
+    }
 }
 
 /// Which operators of a dataflow are behind with what they were sent. Operators are numbered as they
@@ -185,8 +246,10 @@ struct Driver {
     /// Bytes sent in this step.
     sent_bytes: usize,
     failed: bool,
-    /// Its number in the backlog.
+    /// Its number in the backlog, and in checkpoints.
     number: usize,
+    /// The last checkpoint that it has handed over for.
+    checkpointed: Option<u64>,
     context: DriverContext,
 }
 
@@ -202,7 +265,8 @@ impl Driver {
         let watermarks = vec![BTreeMap::new(); ports.len()];
         let moved = vec![None; ports.len()];
         let stash = BTreeMap::new();
-        Driver {
+        context.checkpoints.enter();
+        let mut driver = Driver {
             operator,
             ports,
             capability: Some(capability),
@@ -216,8 +280,38 @@ impl Driver {
             sent_bytes: 0,
             failed: false,
             number: context.backlog.add(),
+            checkpointed: None,
             context,
+        };
+        driver.restore();
+        driver
+    }
+
+    /// Gives the operator the state that its dataflow begins with.
+    fn restore(&mut self) {
+        let Some(state) = &self.context.restore else { return };
+        let mut reader = state.reader(self.number, self.context.worker, self.context.workers);
+        self.guarded(|operator, _| operator.restore(&mut reader));
+    }
+
+    /// The epoch before `frontier` at which the operator has to hand over its state.
+    fn checkpoint_due(&self, frontier: u64) -> Option<u64> {
+        let at = self.context.checkpoints.at.get()?;
+        (self.checkpointed != Some(at) && at < frontier).then_some(at)
+    }
+
+    /// Hands over the state at `epoch`, which is complete.
+    fn checkpoint(&mut self, epoch: u64) {
+        let mut writer = CheckpointWriter::default();
+        #[expect(clippy::disallowed_methods, reason = "how long a checkpoint takes is not data")]
+        let began = Instant::now();
+        self.guarded(|operator, _| operator.checkpoint(Epoch(epoch), &mut writer));
+        if self.failed {
+            return;
         }
+        self.checkpointed = Some(epoch);
+        let state = OperatorState { operator: self.number, name: self.operator.name(), writer };
+        self.context.checkpoints.hand_over(state, began.elapsed());
     }
 
     /// Takes in what has arrived and works; true when there is more to do at once.
@@ -252,8 +346,7 @@ impl Driver {
     /// Hands over what there is of the current epoch, and finishes epochs before `frontier`. True
     /// when it stopped because enough has been sent.
     fn work(&mut self, frontier: u64, send: Send<'_>) -> bool {
-        // Inputs that have ended (constants alone) leave the epochs that have something, and the
-        // first one.
+        // Inputs that have ended leave the epochs that have something, and the first one.
         let ended = frontier == u64::MAX;
         while !self.failed && self.capability.is_some() {
             if !self.hand_over(send) {
@@ -263,7 +356,11 @@ impl Driver {
                 return false;
             }
             if !self.received && !self.unfinished {
-                let last = if ended { self.now } else { frontier - 1 };
+                let last = match self.checkpoint_due(frontier) {
+                    Some(at) => at.max(self.now),
+                    None if ended => self.now,
+                    None => frontier - 1,
+                };
                 let next = match self.stash.keys().next() {
                     Some(stashed) if ended => *stashed,
                     Some(stashed) => last.min(*stashed),
@@ -287,6 +384,12 @@ impl Driver {
             }
             self.announce(send);
             self.received = false;
+            if self.checkpoint_due(frontier).is_some_and(|at| at <= epoch.0) {
+                self.checkpoint(epoch.0);
+                if self.failed {
+                    return false;
+                }
+            }
             if ended && self.stash.is_empty() {
                 self.capability = None;
                 self.now = u64::MAX;
@@ -369,20 +472,27 @@ impl Driver {
         send: Send<'_>,
         event: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()>,
     ) -> bool {
+        let Some(out) = self.guarded(event) else { return false };
+        let more = out.is_unfinished();
+        self.sent_bytes += out.bytes();
+        self.send(out, send);
+        more
+    }
+
+    /// Calls the operator; what it emits, or nothing when it cannot go on.
+    fn guarded(
+        &mut self,
+        event: impl FnOnce(&mut dyn Operator, &mut Output) -> Result<()>,
+    ) -> Option<Output> {
         if self.failed {
-            return false;
+            return None;
         }
         let mut out = Output::default();
         let operator = &mut *self.operator;
         let result = catch_unwind(AssertUnwindSafe(|| event(operator, &mut out)));
         let error = match result {
             Ok(Ok(())) => match self.refused(&mut out) {
-                None => {
-                    let more = out.is_unfinished();
-                    self.sent_bytes += out.bytes();
-                    self.send(out, send);
-                    return more;
-                }
+                None => return Some(out),
                 Some(error) => error,
             },
             Ok(Err(error)) => error,
@@ -395,7 +505,7 @@ impl Driver {
         self.failed = true;
         self.stash.clear();
         (self.context.on_failure)(error);
-        false
+        None
     }
 
     /// The error of a row that failed, when no row may.
@@ -415,7 +525,7 @@ impl Driver {
     fn send(&mut self, mut out: Output, send: Send<'_>) {
         let row_errors = out.take_row_errors();
         if !row_errors.is_empty() {
-            (self.context.on_row_errors)(row_errors);
+            (self.context.on_row_errors)(Epoch(self.now), row_errors);
         }
         let batches: Vec<ChangeBatch> = out.take_batches();
         self.announced = self.announced.max(out.take_watermark());
@@ -568,8 +678,10 @@ mod tests {
                 as_of: Epoch(3),
                 on_failure: Rc::new(|error| panic!("{error:?}")),
                 on_error: OnError::default(),
-                on_row_errors: Rc::new(|_| {}),
+                on_row_errors: Rc::new(|_, _| {}),
                 backlog: Rc::default(),
+                checkpoints: Rc::default(),
+                restore: None,
             };
             let probe = worker.dataflow::<u64, _, _>(|scope| {
                 let burst = Burst { left: BATCHES, out: first.clone() };

@@ -109,6 +109,12 @@ impl Hub {
         }
     }
 
+    /// What had been announced before the start.
+    pub fn resume_at(&mut self, watermark: Watermark) {
+        assert!(self.watermark.is_none(), "a fresh object is resumed");
+        self.watermark = Some(watermark);
+    }
+
     /// The object begins anew: nobody reads it any more.
     pub fn forget_watermark(&mut self) {
         self.watermark = None;

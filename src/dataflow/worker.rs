@@ -22,17 +22,19 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
-use crate::dataflow::assemble::{assemble, result_exchange};
-use crate::dataflow::driver::DriverContext;
+use crate::dataflow::assemble::{assemble, result_key};
+use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::{Operator, RowError};
 use crate::dataflow::operators::materialize::Materialize;
 use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{Published, SnapshotRequest};
-use crate::plan::node::{Exchange, Plan, SourceSpec};
+use crate::plan::node::{Plan, SourceSpec};
+use crate::state::delta::RestoredState;
 use crate::state::multi_table::MultiTable;
 use crate::state::snapshot::Snapshot;
+use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
@@ -42,7 +44,8 @@ use crate::types::time::{Epoch, Watermark};
 #[derive(Clone)]
 pub enum Command {
     CreateTable(ObjectId),
-    CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>),
+    /// With the place that it was read to, when it was read before the start.
+    CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>, Option<Arc<SourcePlace>>),
     CreateDataflow(Arc<DataflowSpec>),
     Drop(ObjectId),
     /// A dataflow has failed on some worker, or one that it reads has: nobody waits for it any more.
@@ -69,6 +72,9 @@ pub struct CloseEpoch {
     pub affected: Arc<Vec<ObjectId>>,
     /// Sources that may give rows in the next epoch.
     pub admitted: Vec<ObjectId>,
+    /// The views that hand over their state as of this epoch, which are all in `affected`; with
+    /// them the sources tell how far they are. `None`: there is no checkpoint.
+    pub checkpoint: Option<Vec<ObjectId>>,
     /// Sources and tables whose watermark moved: what it is at the end of the epoch.
     pub watermarks: Vec<(ObjectId, Watermark)>,
 }
@@ -83,6 +89,8 @@ pub struct DataflowSpec {
     pub as_of: Epoch,
     /// The tables that are scanned, as of then: one share of their rows per worker.
     pub table_contents: HashMap<ObjectId, Vec<Vec<RecordBatch>>>,
+    /// The state that it begins with instead of the content of what it reads.
+    pub restore: Option<Arc<RestoredState>>,
 }
 
 /// Where a dataflow's changes end.
@@ -140,8 +148,19 @@ pub enum Report {
     Snapshot { request: u64, object: ObjectId, content: Option<Snapshot> },
     /// A dataflow cannot go on.
     Failed { object: ObjectId, error: Error },
-    /// Rows or records that were left out.
-    RowErrors { object: ObjectId, errors: Vec<RowError> },
+    /// Rows or records that were left out in an epoch.
+    RowErrors { object: ObjectId, epoch: Epoch, errors: Vec<RowError> },
+    /// How far the sources have been read here at the end of the epoch of a checkpoint.
+    Places { worker: usize, epoch: Epoch, sources: Vec<(ObjectId, SourcePlace)> },
+    /// What a view's operators have handed over here for the checkpoint of an epoch.
+    State {
+        worker: usize,
+        epoch: Epoch,
+        object: ObjectId,
+        operators: Vec<OperatorState>,
+        /// How long the stream had to wait for it.
+        stall: Duration,
+    },
 }
 
 /// What a worker knows of a source's event time.
@@ -262,6 +281,8 @@ struct Dataflow {
     probe: Handle<u64>,
     hub: Rc<RefCell<Hub>>,
     scans: Vec<Rc<RefCell<Inbox>>>,
+    constants: Vec<Rc<RefCell<Inbox>>>,
+    checkpoints: Rc<CheckpointPoint>,
     /// Readings of the past of sources; empty when the initial content is there.
     backfills: Vec<Backfill>,
     as_of: Epoch,
@@ -285,6 +306,8 @@ struct Plane {
     outstanding: VecDeque<(Epoch, Arc<Vec<ObjectId>>)>,
     /// Dataflows without their initial content.
     hydrating: Vec<ObjectId>,
+    /// Dataflows that have not handed over their state for the checkpoint of that epoch.
+    checkpointing: Vec<(ObjectId, Epoch)>,
     /// `Command::Drop`s so far.
     drops: u64,
 }
@@ -299,6 +322,7 @@ impl Plane {
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
             hydrating: Vec::new(),
+            checkpointing: Vec::new(),
             drops: 0,
         }
     }
@@ -312,8 +336,11 @@ impl Plane {
             Command::CreateTable(object) => {
                 self.entries.insert(object, Entry::Table(Rc::default()));
             }
-            Command::CreateSource(spec, source, metrics) => {
-                let entry = WorkerSource::new(spec, source, metrics, self.worker, self.workers);
+            Command::CreateSource(spec, source, metrics, place) => {
+                let mut entry = WorkerSource::new(spec, source, metrics, self.worker, self.workers);
+                if let Some(place) = place {
+                    entry.resume(&place);
+                }
                 self.entries.insert(entry.object(), Entry::Source(entry));
             }
             Command::CreateDataflow(spec) => {
@@ -362,17 +389,17 @@ impl Plane {
                 reporter(Report::Failed { object, error });
             }),
             on_error: spec.plan.options.on_error,
-            on_row_errors: Rc::new(move |errors| errors_to(Report::RowErrors { object, errors })),
+            on_row_errors: Rc::new(move |epoch, errors| {
+                errors_to(Report::RowErrors { object, epoch, errors });
+            }),
             backlog: Rc::default(),
+            checkpoints: Rc::default(),
+            restore: spec.restore.clone(),
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {
                 let published = Rc::new(RefCell::new(new_published(&spec.plan)?));
-                let key = match result_exchange(&spec.plan) {
-                    Exchange::Hash(columns) => columns,
-                    Exchange::Single => vec![],
-                    Exchange::Local => (0..spec.plan.root.schema().fields().len()).collect(),
-                };
+                let key = result_key(&spec.plan);
                 let schema = spec.plan.root.schema();
                 (Box::new(Materialize::new(schema, key, published.clone())), Some(published))
             }
@@ -399,6 +426,8 @@ impl Plane {
             probe: assembled.probe,
             hub,
             scans: assembled.scans,
+            constants: assembled.constants,
+            checkpoints: context.checkpoints,
             backfills,
             as_of: spec.as_of,
             last_affected: spec.as_of,
@@ -423,6 +452,12 @@ impl Plane {
         let object = inbox.borrow().object;
         let columns = inbox.borrow().columns.clone();
         self.hub_of(object)?.borrow_mut().subscribe(inbox);
+        if spec.restore.is_some() {
+            if let Some(Entry::Source(source)) = self.entries.get_mut(&object) {
+                source.read_wanted_columns()?;
+            }
+            return self.tell_watermark(inbox, spec.as_of);
+        }
         match self.entries.get_mut(&object) {
             Some(Entry::Table(_)) => {
                 let shares = spec.table_contents.get(&object);
@@ -445,9 +480,14 @@ impl Plane {
             }
             None => return Err(Error::internal(format!("scanned object {object} has gone"))),
         }
-        // Of everything up to here; a driver hands it over after the content.
-        if let Some(watermark) = self.hub_of(object)?.borrow().watermark() {
-            inbox.borrow_mut().push_watermark(spec.as_of, watermark);
+        self.tell_watermark(inbox, spec.as_of)
+    }
+
+    /// The watermark of everything up to `as_of`; a driver hands it over after the content.
+    fn tell_watermark(&self, inbox: &Rc<RefCell<Inbox>>, as_of: Epoch) -> Result<()> {
+        let mut inbox = inbox.borrow_mut();
+        if let Some(watermark) = self.hub_of(inbox.object)?.borrow().watermark() {
+            inbox.push_watermark(as_of, watermark);
         }
         Ok(())
     }
@@ -457,6 +497,7 @@ impl Plane {
             worker.drop_dataflow(dataflow.index);
         }
         self.hydrating.retain(|other| *other != object);
+        self.checkpointing.retain(|(other, _)| *other != object);
         self.drops += 1;
         for entry in self.entries.values_mut() {
             if let Entry::Source(source) = entry {
@@ -484,6 +525,9 @@ impl Plane {
                 dataflow.last_affected = close.epoch;
             }
         }
+        if let Some(views) = &close.checkpoint {
+            self.begin_checkpoint(close.epoch, views);
+        }
         for (object, entry) in &mut self.entries {
             if let Entry::Source(source) = entry {
                 source.open_epoch(close.admitted.contains(object));
@@ -491,6 +535,38 @@ impl Plane {
         }
         self.outstanding.push_back((close.epoch, close.affected.clone()));
         self.advance_scans();
+    }
+
+    /// Tells where the sources are at the end of `epoch`, and asks the views for their state then.
+    fn begin_checkpoint(&mut self, epoch: Epoch, views: &[ObjectId]) {
+        let sources = self.entries.iter().filter_map(|(object, entry)| match entry {
+            Entry::Source(source) => Some((*object, source.place()?)),
+            _ => None,
+        });
+        let sources = sources.collect();
+        self.report(Report::Places { worker: self.worker, epoch, sources });
+        for object in views {
+            if let Some(Entry::Dataflow(dataflow)) = self.entries.get(object) {
+                dataflow.checkpoints.ask(epoch);
+                self.checkpointing.push((*object, epoch));
+            }
+        }
+    }
+
+    /// Passes on the state of the views all of whose operators have handed it over.
+    fn tell_states(&mut self) {
+        for (object, epoch) in std::mem::take(&mut self.checkpointing) {
+            let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) else { continue };
+            match dataflow.checkpoints.complete() {
+                Some((operators, stall)) => {
+                    let worker = self.worker;
+                    self.report(Report::State { worker, epoch, object, operators, stall });
+                }
+                // One that has failed never does; the coordinator knows.
+                None if dataflow.failed.get() => {}
+                None => self.checkpointing.push((object, epoch)),
+            }
+        }
     }
 
     fn snapshot(&mut self, request: u64, objects: &[ObjectId]) {
@@ -536,6 +612,9 @@ impl Plane {
         active.dedup();
         for object in active {
             let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) else { continue };
+            for inbox in &dataflow.constants {
+                inbox.borrow_mut().advance(self.closed.next());
+            }
             for inbox in &dataflow.scans {
                 let filling = dataflow.backfills.iter().any(|b| b.fills(inbox));
                 if !filling {
@@ -576,6 +655,9 @@ impl Plane {
     /// Tells what has been finished since the last turn.
     fn after_step(&mut self) {
         self.advance_scans();
+        if !self.checkpointing.is_empty() {
+            self.tell_states();
+        }
         let hydrating = std::mem::take(&mut self.hydrating);
         for object in hydrating {
             let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(&object) else { continue };

@@ -3,8 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `scalar/` | functions of one row |
-//!
 //! | `aggregate/` | accumulators and what they evaluate to |
+//! | `window/` | functions over partitions in order |
 //!
 //! Invariant: functions know nothing of plans, state tables or operators; they work on columns
 //! and on words that somebody else keeps.
@@ -12,3 +12,4 @@
 pub mod scalar;
 
 pub mod aggregate;
+pub mod window;

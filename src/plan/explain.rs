@@ -9,9 +9,10 @@ use std::fmt;
 use arrow::datatypes::SchemaRef;
 
 use crate::plan::node::{
-    Aggregate, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
-    RankFunction, Recursive, Scan, SortColumn, TopN, Union, Unnest, UnnestColumn,
+    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
+    RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest, UnnestColumn,
 };
+use crate::types::time::EventDuration;
 
 /// Two spaces a level.
 const INDENT: &str = "  ";
@@ -50,6 +51,8 @@ fn write_node<'plan>(
         Node::Join(n) => write_join(f, n)?,
         Node::TopN(n) => write_top_n(f, n)?,
         Node::Over(n) => write_over(f, n)?,
+        Node::Session(n) => write_session(f, n)?,
+        Node::AsofJoin(n) => write_asof_join(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
@@ -115,7 +118,8 @@ fn kept(node: &Node) -> Option<String> {
         Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
             Some("the rows that show".to_owned())
         }
-        Node::TopN(_) | Node::Over(_) => Some("all rows, in order".to_owned()),
+        Node::TopN(_) | Node::Over(_) | Node::Session(_) => Some("all rows, in order".to_owned()),
+        Node::AsofJoin(_) => Some("all rows of both inputs, in order".to_owned()),
     }
 }
 
@@ -270,6 +274,33 @@ fn write_over(f: &mut fmt::Formatter<'_>, over: &Over) -> fmt::Result {
     let input = over.input.input.schema();
     let window = partition_and_order(&input, &over.partition, &over.order_by);
     write!(f, "Over{window}: {}", calls.join(", "))
+}
+
+fn write_session(f: &mut fmt::Formatter<'_>, session: &Session) -> fmt::Result {
+    let input = session.input.input.schema();
+    let by = partition_and_order(&input, &session.partition, &[]);
+    let time = input.field(session.time).name().clone();
+    write!(f, "Session{by} of {time} with gap {}", seconds(session.gap))
+}
+
+/// A length of time, in seconds.
+fn seconds(duration: EventDuration) -> String {
+    let text = format!("{}.{:06}", duration.0 / 1_000_000, duration.0 % 1_000_000);
+    format!("{} s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+fn write_asof_join(f: &mut fmt::Formatter<'_>, join: &AsofJoin) -> fmt::Result {
+    let (left, right) = (join.left.input.schema(), join.right.input.schema());
+    let kind = if join.keeps_left { "left" } else { "inner" };
+    let mut conditions: Vec<String> = join
+        .keys
+        .iter()
+        .map(|(l, r)| format!("{} = {}", left.field(*l).name(), right.field(*r).name()))
+        .collect();
+    let (l, r) = join.times;
+    let order = join.order.symbol();
+    conditions.push(format!("{} {order} {}", left.field(l).name(), right.field(r).name()));
+    write!(f, "AsofJoin {kind} on {}", conditions.join(" AND "))
 }
 
 fn write_recursive(f: &mut fmt::Formatter<'_>, recursive: &Recursive) -> fmt::Result {

@@ -11,6 +11,7 @@
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
 //! | `explain.rs` | a plan as text, golden-tested |
+//! | `fingerprint.rs` | a text that says whether stored state fits a plan |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
 //! edge, never a node; a plan never names a connector object, only its options.
@@ -20,6 +21,7 @@ pub mod event_time;
 pub mod explain;
 pub mod expr;
 pub mod match_recognize;
+pub mod fingerprint;
 pub mod node;
 pub mod null_on_error;
 pub mod view_options;

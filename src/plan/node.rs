@@ -11,6 +11,7 @@ use crate::plan::expr::Expr;
 use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
+use crate::types::time::EventDuration;
 
 /// What a dataflow computes and how its result is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +66,8 @@ pub enum Node {
     Join(Join),
     TopN(TopN),
     Over(Over),
+    Session(Session),
+    AsofJoin(AsofJoin),
     Recursive(Recursive),
     Unnest(Unnest),
     Input(Input),
@@ -441,6 +444,74 @@ pub struct Over {
     pub schema: SchemaRef,
 }
 
+/// The session of each row (`sql::windows`): the rows of a partition that follow each other at
+/// most a gap apart. Output columns: the input's, then where the session begins and ends.
+///
+/// Rows without a time are in no session and fall out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    pub input: Edge,
+    pub partition: Vec<usize>,
+    /// The column of the rows' times, a timestamp.
+    pub time: usize,
+    pub gap: EventDuration,
+    pub schema: SchemaRef,
+}
+
+/// How the times of a left row and of its match compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AsofOrder {
+    /// left >= right: the latest right row that is not after it.
+    AtOrBefore,
+    /// left > right: the latest right row before it.
+    Before,
+    /// left <= right: the earliest right row that is not before it.
+    AtOrAfter,
+    /// left < right: the earliest right row after it.
+    After,
+}
+
+impl AsofOrder {
+    /// The operator between the left time and the right one.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            AsofOrder::AtOrBefore => ">=",
+            AsofOrder::Before => ">",
+            AsofOrder::AtOrAfter => "<=",
+            AsofOrder::After => "<",
+        }
+    }
+
+    /// Whether matches are earlier than the rows that they match.
+    pub fn looks_back(self) -> bool {
+        matches!(self, AsofOrder::AtOrBefore | AsofOrder::Before)
+    }
+
+    /// Whether a match may have the same time.
+    pub fn takes_equal(self) -> bool {
+        matches!(self, AsofOrder::AtOrBefore | AsofOrder::AtOrAfter)
+    }
+}
+
+/// Each left row with the right row of equal keys whose time is nearest. Output columns: left,
+/// then right.
+///
+/// Of right rows of one time the last one in the order of their columns is the match; the first
+/// one where matches are later. NULL keys and times match nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AsofJoin {
+    pub left: Edge,
+    pub right: Edge,
+    /// Pairs of equal columns: (left column, right column).
+    pub keys: Vec<(usize, usize)>,
+    /// The time columns: (left column, right column).
+    pub times: (usize, usize),
+    pub order: AsofOrder,
+    /// A left row without a match stays, with NULLs.
+    pub keeps_left: bool,
+    pub schema: SchemaRef,
+}
+
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unnest {
@@ -503,6 +574,8 @@ impl Node {
             Node::Join(n) => n.schema.clone(),
             Node::TopN(n) => n.schema.clone(),
             Node::Over(n) => n.schema.clone(),
+            Node::Session(n) => n.schema.clone(),
+            Node::AsofJoin(n) => n.schema.clone(),
             Node::Recursive(n) => n.schema.clone(),
             Node::Unnest(n) => n.schema.clone(),
             Node::Input(n) => n.schema.clone(),
@@ -521,6 +594,8 @@ impl Node {
             Node::Join(n) => vec![&n.left, &n.right],
             Node::TopN(n) => vec![&n.input],
             Node::Over(n) => vec![&n.input],
+            Node::Session(n) => vec![&n.input],
+            Node::AsofJoin(n) => vec![&n.left, &n.right],
             Node::Recursive(n) => n.inputs.iter().collect(),
             Node::Unnest(n) => vec![&n.input],
         }
@@ -534,6 +609,8 @@ impl Node {
             | Node::Join(_)
             | Node::TopN(_)
             | Node::Over(_)
+            | Node::Session(_)
+            | Node::AsofJoin(_)
             | Node::Recursive(_) => true,
             Node::Scan(_)
             | Node::Constant(_)
@@ -558,6 +635,8 @@ impl Node {
             Node::Join(n) => vec![&mut n.left, &mut n.right],
             Node::TopN(n) => vec![&mut n.input],
             Node::Over(n) => vec![&mut n.input],
+            Node::Session(n) => vec![&mut n.input],
+            Node::AsofJoin(n) => vec![&mut n.left, &mut n.right],
             Node::Recursive(n) => n.inputs.iter_mut().collect(),
             Node::Unnest(n) => vec![&mut n.input],
         }
@@ -583,6 +662,8 @@ impl Node {
             Node::Unnest(n) => n.input.input.append_only(),
             // A new row pushes another one out, or changes what its neighbours see.
             Node::TopN(_) | Node::Over(_) => false,
+            // A new row moves the end of its session, or is a nearer match.
+            Node::Session(_) | Node::AsofJoin(_) => false,
             // A row may be derived in another iteration, which is a change inside of the step.
             Node::Recursive(_) | Node::Input(_) => false,
         }

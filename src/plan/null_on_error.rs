@@ -71,6 +71,8 @@ fn mark(node: &mut Node) {
             n.residual.iter_mut().for_each(mark_expr);
             n.schema = nullable(&n.schema);
         }
+        Node::Session(n) => n.schema = nullable(&n.schema),
+        Node::AsofJoin(n) => n.schema = nullable(&n.schema),
         Node::TopN(n) => n.schema = nullable(&n.schema),
         Node::Over(n) => n.schema = nullable(&n.schema),
         Node::Recursive(n) => {

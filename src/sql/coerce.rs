@@ -33,6 +33,7 @@ use crate::functions::scalar::cast::{
 };
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::FIT_LENGTH;
+use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::operators::{
@@ -46,6 +47,7 @@ use crate::types::sql_type::{SqlType, length_chars_max};
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
+    let plan = find_asof_joins(plan)?;
     let plan = count_copies(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;

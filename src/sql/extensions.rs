@@ -17,13 +17,16 @@
 //! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `t MATCH_RECOGNIZE (...)` | a query of `t` with the clauses in a string (`match_recognize.rs`) |
+//! | `a ASOF JOIN b ON c` | `a JOIN b ON asof_condition() AND c` |
+//! | `a ASOF JOIN b MATCH_CONDITION (m) ON c` | `a JOIN b ON asof_condition() AND (m) AND c` |
 //! | `EMIT ...` | a token at which a query ends |
 //!
 //! HOP and CUMULATE are as TUMBLE. What has no planner yet is refused here, with its position:
-//! ASOF JOIN, `FOR SYSTEM_TIME AS OF`, other EXCLUDE clauses.
+//! other EXCLUDE clauses. `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
 
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
+use crate::functions::scalar::windows::ASOF_CONDITION;
 use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
 use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
@@ -119,6 +122,10 @@ impl Rewriter<'_> {
             let next = self.table_function(from, to)?;
             let next = match next {
                 None => self.window_function(from, to)?,
+                found => found,
+            };
+            let next = match next {
+                None => self.asof_join(from, to)?,
                 found => found,
             };
             from = match next {
@@ -224,6 +231,66 @@ impl Rewriter<'_> {
         }
         self.output.push(self.tokens[close].clone());
         Ok(Some(close + 1))
+    }
+
+    /// `ASOF [LEFT [OUTER] | INNER] JOIN table [MATCH_CONDITION (...)] [ON ...]` up to where its
+    /// condition begins; gives the index there.
+    fn asof_join(&mut self, at: usize, to: usize) -> Result<Option<usize>> {
+        if !self.begins_asof_join(at) {
+            return Ok(None);
+        }
+        // The condition of this join, outside of parentheses.
+        let mut clause = at + 1;
+        while clause < to && !self.begins_join_condition(clause) {
+            clause = self.close_of(clause).unwrap_or(clause) + 1;
+        }
+        if clause >= to {
+            return Err(self.wrong_asof_join("ASOF JOIN needs a condition", at));
+        }
+        if self.words_at(clause, &["USING"]) {
+            return Err(self.wrong_asof_join("ASOF JOIN takes no USING", clause));
+        }
+        self.range(at + 1, clause)?;
+        let span = self.tokens[clause].span;
+        let mut marked = vec![word_token("ON"), word_token(ASOF_CONDITION)];
+        marked.extend([Token::LParen, Token::RParen, word_token("AND")]);
+        self.output.extend(marked.into_iter().map(|token| TokenWithSpan { token, span }));
+        if self.words_at(clause, &["ON"]) {
+            return Ok(Some(clause + 1));
+        }
+        let Some(close) = self.close_of(clause + 1).filter(|close| *close < to) else {
+            return Err(self.wrong_asof_join("MATCH_CONDITION needs parentheses", clause));
+        };
+        self.output.push(self.tokens[clause + 1].clone());
+        self.range(clause + 2, close)?;
+        self.output.push(self.tokens[close].clone());
+        if self.words_at(close + 1, &["USING"]) {
+            return Err(Error::unsupported("USING behind MATCH_CONDITION")
+                .hint("Write ON a.key = b.key.")
+                .position(self.position(close + 1)));
+        }
+        if close + 1 < to && self.words_at(close + 1, &["ON"]) {
+            let span = self.tokens[close + 1].span;
+            self.output.push(TokenWithSpan { token: word_token("AND"), span });
+            return Ok(Some(close + 2));
+        }
+        Ok(Some(close + 1))
+    }
+
+    fn wrong_asof_join(&self, what: &str, at: usize) -> Error {
+        Error::user(SqlState::SYNTAX_ERROR, what)
+            .hint("Write ASOF JOIN b ON a.key = b.key AND a.time >= b.time.")
+            .position(self.position(at))
+    }
+
+    fn begins_asof_join(&self, at: usize) -> bool {
+        [["ASOF", "JOIN"].as_slice(), &["ASOF", "LEFT"], &["ASOF", "INNER"]]
+            .iter()
+            .any(|words| self.words_at(at, words))
+    }
+
+    fn begins_join_condition(&self, at: usize) -> bool {
+        ["ON", "USING", "MATCH_CONDITION"].iter().any(|word| self.words_at(at, &[word]))
     }
 
     /// Splits at the commas between two indices.
@@ -336,20 +403,6 @@ impl Rewriter<'_> {
         let unsupported = |what: &str, hint: &str| {
             Err(Error::unsupported(what).hint(hint).position(self.position(at)))
         };
-        if self.words_at(at, &["FOR", "SYSTEM_TIME", "AS", "OF"]) {
-            return unsupported(
-                "FOR SYSTEM_TIME AS OF",
-                "An ordinary join follows every change of the table.",
-            );
-        }
-        let asof = self.words_at(at, &["ASOF"])
-            && ["JOIN", "LEFT", "INNER"].iter().any(|word| is_word(self.token(at + 1), word));
-        if asof {
-            return unsupported(
-                "ASOF JOIN",
-                "Join on <= and keep the latest match with DISTINCT ON.",
-            );
-        }
         self.function_clause(at)?;
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
             let error = syntax_error(self.text, &self.tokens[at]);

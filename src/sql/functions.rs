@@ -22,7 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast;
 
-use crate::functions::scalar;
+use crate::functions::{scalar, window};
 use crate::sql::aggregates;
 use crate::sql::match_recognize::exec::MatchExecPlanner;
 use crate::sql::operators::PostgresOperators;
@@ -78,6 +78,9 @@ pub static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         insert(&mut functions.aggregate, function.name(), function.aliases(), &function);
     }
     for function in SessionStateDefaults::default_window_functions() {
+        insert(&mut functions.window, function.name(), function.aliases(), &function);
+    }
+    for function in window::all() {
         insert(&mut functions.window, function.name(), function.aliases(), &function);
     }
     for function in SessionStateDefaults::default_table_functions() {

@@ -23,6 +23,7 @@ use crate::functions::scalar::session::NOW;
 use crate::plan::event_time::{TimeBound, find};
 use crate::plan::node::{self, Edge, Node, Plan};
 use crate::plan::view_options::ViewOptions;
+use crate::sql::asof::AsofJoin;
 use crate::sql::expressions::compile;
 use crate::sql::lower::pipe::Pipe;
 use crate::sql::lower::unique_key::unique_key;
@@ -96,6 +97,10 @@ fn lower_node(plan: &LogicalPlan) -> Result<Pipe> {
         LogicalPlan::Aggregate(n) => aggregate::lower_aggregate(n),
         LogicalPlan::Distinct(Distinct::All(input)) => aggregate::lower_distinct(input),
         LogicalPlan::Join(n) => join::lower_join(n),
+        LogicalPlan::Extension(n) => match n.node.as_any().downcast_ref::<AsofJoin>() {
+            Some(asof) => join::lower_asof_join(asof),
+            None => Err(not_maintained(plan)),
+        },
         LogicalPlan::RecursiveQuery(n) => recursive::lower_recursive(n),
         LogicalPlan::Union(n) => lower_union(n),
         LogicalPlan::Values(n) => lower_values(n),

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `types.rs` | names of types and identifiers, as Postgres reads them |
 //! | `rewrite.rs` | Postgres's meaning of a syntax tree in the words that DataFusion plans |
+//! | `windows.rs` | TUMBLE, HOP, CUMULATE and SESSION, said in plain SQL |
+//! | `system_time.rs` | FOR SYSTEM_TIME AS OF becomes a part of its join's condition |
+//! | `asof.rs` | ASOF and temporal joins as a node of the logical plan, and in a batch |
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
 //! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
@@ -34,6 +37,7 @@
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
 
 pub mod aggregates;
+mod asof;
 mod assign;
 mod bags;
 pub mod bind;
@@ -55,10 +59,12 @@ pub mod rewrite;
 pub mod schema;
 mod subquery;
 pub mod system_functions;
+mod system_time;
 
 mod extensions;
 pub mod statement;
 pub mod types;
+mod windows;
 
 #[cfg(test)]
 mod tests;

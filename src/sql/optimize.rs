@@ -38,6 +38,7 @@ use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
+use crate::sql::asof::plan_as_windows;
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
 use crate::sql::lateral::unnest_lateral;
@@ -51,7 +52,7 @@ pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
         Optimizer::with_rules(rules)
     });
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(OPTIONS.clone()));
-    order_conditions(run(&RULES, prepare(plan)?, &SETTINGS)?)
+    order_conditions(run(&RULES, plan_as_windows(prepare(plan)?)?, &SETTINGS)?)
 }
 
 /// Conditions that may fail are looked at last (a dataflow's when they are compiled).

@@ -164,7 +164,7 @@ fn with_cursor<T>(
     offset_chars: usize,
     read: impl Fn(&mut Cursor<'_>) -> Result<T>,
 ) -> Result<T> {
-    let dialect = MillstreamDialect::new(tokens.len());
+    let dialect = MillstreamDialect::new(&tokens);
     let mut cursor = cursor_over(&dialect, text, tokens, offset_chars);
     let outcome = read(&mut cursor).and_then(|read| cursor.expect_end().map(|()| read));
     outcome.map_err(|error| sharpen(&cursor, error))
@@ -292,7 +292,7 @@ fn sharpen(cursor: &Cursor<'_>, error: Error) -> Error {
         if failed.iter().any(|(inner, _)| open < *inner && *inner < close) {
             continue;
         }
-        let dialect = MillstreamDialect::new(tokens.len());
+        let dialect = MillstreamDialect::new(&tokens);
         let rest = tokens[open + 1..].to_vec();
         let mut inner = cursor_over(&dialect, cursor.text, rest, 0);
         let outcome: Result<QueryText> = inner.query();

@@ -9,7 +9,8 @@
 //! 3. `current_date` and its kin are written with `now()`; AT TIME ZONE is `timezone(zone, time)`.
 //! 4. `pg_catalog.` in front of functions and types, COLLATE "default" and `OPERATOR(...)` go.
 //! 5. FETCH FIRST n ROWS ONLY is LIMIT n; a row comparison is a conjunction.
-//! 6. A parameter under a cast, in LIMIT or as a bare select item takes its type from there.
+//! 6. Windows of event time are plain SQL (`sql::windows`).
+//! 7. A parameter under a cast, in LIMIT or as a bare select item takes its type from there.
 
 use std::ops::ControlFlow;
 
@@ -30,7 +31,11 @@ use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_function,
     unnest_series,
 };
+use crate::sql::system_time::rewrite_system_time;
 use crate::sql::types::sql_type_of;
+use crate::sql::windows::{
+    expand_group_window, expand_group_window_of_select, expand_window_function,
+};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
 
@@ -91,7 +96,7 @@ impl VisitorMut for Rewriter {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        flow(self.rewrite_limit(query))
+        flow(expand_group_window(query).and_then(|()| self.rewrite_limit(query)))
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
@@ -104,7 +109,7 @@ impl VisitorMut for Rewriter {
         unnest_series(factor);
         number_elements(factor);
         select_function(factor);
-        ControlFlow::Continue(())
+        flow(expand_window_function(factor))
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -116,6 +121,8 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         flow(reject_windows(select.selection.as_ref(), "WHERE").and_then(|()| {
             reject_windows(select.having.as_ref(), "HAVING")?;
+            expand_group_window_of_select(select)?;
+            rewrite_system_time(select)?;
             name_columns(select)
         }))
     }
@@ -152,7 +159,7 @@ fn flow(result: Result<()>) -> ControlFlow<Error> {
 }
 
 impl Rewriter {
-    /// Steps 5 and 6 of a query's LIMIT and FETCH.
+    /// Steps 5 and 7 of a query's LIMIT and FETCH.
     fn rewrite_limit(&mut self, query: &mut Query) -> Result<()> {
         if let Some(fetch) = query.fetch.take() {
             if fetch.percent {
@@ -900,7 +907,8 @@ fn cast(expr: Expr, data_type: DataType) -> Expr {
     }
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+/// A call of a function by name.
+pub fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,

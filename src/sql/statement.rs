@@ -527,6 +527,7 @@ pub enum ShowList {
     Functions,
     Watermarks,
     Savepoints,
+    Checkpoints,
 }
 
 /// `FROM` or `IN` of SHOW.

@@ -4,6 +4,7 @@
 //! that were appended since the last one and are still alive, and the ids of older rows that
 //! died. Base + deltas in order give the live rows; a restored operator reads those that belong
 //! to its worker (`route_rows` of the table's key columns), whatever the number of workers was.
+//! With the same number each worker takes what it has written, without a look at the keys.
 //! It numbers its rows anew, so its first checkpoint is a base again: it holds all its rows, and
 //! nothing of the checkpoints before it is folded under it.
 
@@ -22,6 +23,24 @@ pub struct TableDelta {
     pub appended: Vec<(UInt64Array, RecordBatch)>,
     /// Ids of rows of earlier deltas that died.
     pub deleted: Vec<u64>,
+}
+
+/// The live rows of one operator's tables, as one worker wrote them, by the name of the table.
+pub type TableRows = BTreeMap<String, Vec<RecordBatch>>;
+
+/// A dataflow's state, which a fresh dataflow of the same plan takes up.
+#[derive(Debug, Default)]
+pub struct RestoredState {
+    /// By the operator's index: what each worker of the run that wrote it has.
+    pub operators: BTreeMap<usize, Vec<TableRows>>,
+}
+
+impl RestoredState {
+    /// What is there for one operator on one of `workers` workers.
+    pub fn reader(&self, operator: usize, worker: usize, workers: usize) -> CheckpointReader {
+        let written: &[TableRows] = self.operators.get(&operator).map_or(&[], Vec::as_slice);
+        CheckpointReader::over(written, worker, workers)
+    }
 }
 
 /// Collects the deltas of one operator at one epoch.
@@ -43,6 +62,12 @@ impl CheckpointWriter {
         for (table, delta) in nested.tables {
             self.write(&format!("{prefix}{table}"), delta);
         }
+    }
+
+    /// Whether nothing has changed in any table.
+    pub fn is_empty(&self) -> bool {
+        let empty = |delta: &TableDelta| delta.appended.is_empty() && delta.deleted.is_empty();
+        self.tables.values().all(empty)
     }
 
     pub fn into_tables(self) -> BTreeMap<String, TableDelta> {
@@ -86,12 +111,25 @@ impl CheckpointFold {
 /// Gives a fresh operator the rows of a checkpoint that belong to its worker.
 #[derive(Debug)]
 pub struct CheckpointReader {
-    tables: BTreeMap<String, Vec<RecordBatch>>,
+    tables: TableRows,
     worker: usize,
     workers: usize,
+    /// All rows are this worker's.
+    own: bool,
 }
 
 impl CheckpointReader {
+    /// `written`: what each worker of the run that wrote the checkpoint has.
+    pub fn over(written: &[TableRows], worker: usize, workers: usize) -> CheckpointReader {
+        let own = written.len() == workers;
+        let parts = if own { &written[worker..=worker] } else { written };
+        let mut tables = TableRows::new();
+        for (name, batches) in parts.iter().flatten() {
+            tables.entry(name.clone()).or_default().extend(batches.iter().cloned());
+        }
+        CheckpointReader { tables, worker, workers, own }
+    }
+
     /// `folds`: one per worker of the run that wrote the checkpoint.
     ///
     /// # Errors
@@ -101,15 +139,17 @@ impl CheckpointReader {
         worker: usize,
         workers: usize,
     ) -> Result<CheckpointReader> {
-        let mut tables: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+        let mut written = Vec::with_capacity(folds.len());
         for fold in folds {
+            let mut tables = TableRows::new();
             for (name, rows) in &fold.tables {
                 let Some(first) = rows.values().next() else { continue };
                 let batch = compute::concat_batches(&first.schema(), rows.values())?;
-                tables.entry(name.clone()).or_default().push(batch);
+                tables.insert(name.clone(), vec![batch]);
             }
+            written.push(tables);
         }
-        Ok(CheckpointReader { tables, worker, workers })
+        Ok(CheckpointReader::over(&written, worker, workers))
     }
 
     /// What an operator within the operator has written with this prefix. It is for one that runs
@@ -124,7 +164,7 @@ impl CheckpointReader {
                 tables.insert(name[prefix.len()..].to_owned(), rows);
             }
         }
-        CheckpointReader { tables, worker: 0, workers: 1 }
+        CheckpointReader { tables, worker: 0, workers: 1, own: true }
     }
 
     /// The live rows of `table` whose key columns route to this worker; without key columns all
@@ -134,6 +174,9 @@ impl CheckpointReader {
     /// When a key column cannot be hashed.
     pub fn read(&mut self, table: &str, key_columns: &[usize]) -> Result<Vec<RecordBatch>> {
         let batches = self.tables.remove(table).unwrap_or_default();
+        if self.own {
+            return Ok(batches);
+        }
         if key_columns.is_empty() {
             return Ok(if self.worker == 0 { batches } else { vec![] });
         }

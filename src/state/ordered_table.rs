@@ -305,6 +305,18 @@ impl OrderedTable {
             .take_while(move |(key, _)| key.starts_with(partition))
     }
 
+    /// The rows from a place on, of its partition and of those after it.
+    pub fn walk_any(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Copies)> {
+        let rows = self.rows.range::<[u8], _>((from, Bound::Unbounded));
+        rows.map(|(key, copies)| (&**key, copies))
+    }
+
+    /// The rows before a place, of its partition and of those before it, last first.
+    pub fn walk_back_any(&self, to: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Copies)> {
+        let rows = self.rows.range::<[u8], _>((Bound::Unbounded, to));
+        rows.rev().map(|(key, copies)| (&**key, copies))
+    }
+
     /// The last row of a partition.
     pub fn last(&self, partition: &[u8]) -> Option<(&[u8], &Copies)> {
         // Keys after the partition's are those that do not begin with its bytes.

@@ -1,7 +1,8 @@
 //! A checkpoint: what changed since the last one goes into files, a manifest names them, and what
 //! nobody needs any more is collected.
 //!
-//! 1. Files of changed tables are written, and the catalog when it has changed.
+//! 1. Files of changed tables and views are written, and catalog and row errors when they have
+//!    changed.
 //! 2. The log must have reached the moment that the files show; a manifest never says more than
 //!    the log, because records after it are told apart by their sequence.
 //! 3. The manifest is written under the next number. If that is taken, another server has
@@ -10,22 +11,25 @@
 //!    objects of the log that both have in files. What cannot be deleted is found at the next
 //!    start.
 //!
-//! When a step fails, nothing has changed: the next checkpoint begins anew from what the last
-//! manifest says.
+//! When a step fails, nothing has changed. The same cut can be written again, and must be before
+//! any other: what operators have handed over for it, they do not hand over again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use tokio::sync::watch;
 
 use crate::storage::checksum::{crc32, seal};
 use crate::storage::generation::{fenced, superseded};
-use crate::storage::manifest::{self, FileRef, Manifest};
+use crate::storage::manifest::{self, FileRef, Manifest, SourcePlace, ViewState};
 use crate::storage::paths::{self, LOG, MANIFESTS};
-use crate::storage::store::{Put, Store};
-use crate::storage::table_files::{self, Next, Rows};
+use crate::storage::state_files::{self, StateChange};
+use crate::storage::store::Store;
+use crate::storage::table_files::{self, Next, RowsAgain, put_own};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -33,6 +37,10 @@ use crate::types::time::Epoch;
 
 /// Version of the stored catalog.
 pub const CATALOG_FORMAT: u32 = 1;
+/// Version of the stored row errors.
+pub const ERRORS_FORMAT: u32 = 1;
+/// Files that are written at the same time.
+const WRITES_MAX: usize = 4;
 
 /// A moment of the server's ground state, and what has changed since the last checkpoint.
 pub struct Cut {
@@ -48,9 +56,28 @@ pub struct Cut {
     pub tables: BTreeMap<ObjectId, TableCut>,
     /// Rows that each source has given.
     pub sources: BTreeMap<u64, u64>,
+    /// Every view whose state is known as of `epoch`.
+    pub views: BTreeMap<ObjectId, ViewCut>,
+    /// Where each source was read to in `epoch`.
+    pub places: BTreeMap<u64, SourcePlace>,
+    /// Rows that were left out; `None`: as in the last checkpoint.
+    pub errors: Option<String>,
+}
+
+/// One view in a cut.
+pub enum ViewCut {
+    Unchanged,
+    Changed {
+        fingerprint: String,
+        workers: usize,
+        /// The changes are all there is, and nothing of the files so far counts.
+        first: bool,
+        changes: Arc<Vec<StateChange>>,
+    },
 }
 
 /// One table in a cut.
+#[derive(Clone)]
 pub enum TableCut {
     Unchanged,
     Delta {
@@ -59,13 +86,13 @@ pub enum TableCut {
     },
     Base {
         schema: SchemaRef,
-        rows: Rows,
+        rows: RowsAgain,
     },
     /// One of the two, whichever is less to write and read in the long run.
     Either {
         schema: SchemaRef,
         changes: Vec<ChangeBatch>,
-        rows: Rows,
+        rows: RowsAgain,
         row_count: u64,
     },
 }
@@ -122,7 +149,7 @@ impl Checkpointer {
     ///
     /// # Errors
     /// SQLSTATE 57P01 when another server has taken over; others when the storage fails.
-    pub async fn write(&mut self, cut: Cut, mut durable: watch::Receiver<u64>) -> Result<Written> {
+    pub async fn write(&mut self, cut: &Cut, mut durable: watch::Receiver<u64>) -> Result<Written> {
         let number = self.newest.number + 1;
         let mut next = Manifest {
             number,
@@ -132,19 +159,40 @@ impl Checkpointer {
             next_id: cut.next_id,
             log_start: cut.log_start,
             catalog: self.newest.catalog.clone(),
-            tables: BTreeMap::new(),
-            sources: cut.sources,
+            sources: cut.sources.clone(),
+            places: cut.places.clone(),
+            errors: self.newest.errors.clone(),
+            ..Manifest::default()
         };
         assert!(next.sequence >= self.newest.sequence && next.log_start >= self.newest.log_start);
         let mut written = Written { sequence: cut.sequence, manifest: number, files: 0, bytes: 0 };
-        if let Some(json) = cut.catalog {
-            let file = self.write_catalog(number, &json).await?;
+        if let Some(json) = &cut.catalog {
+            let name = paths::catalog(self.generation, number);
+            let file = self.write_text(name, "catalog", CATALOG_FORMAT, json).await?;
             written.count(&file);
             next.catalog = Some(file);
         }
-        for (table, cut) in cut.tables {
-            let files = self.write_table(table, number, cut, &mut written).await?;
+        if let Some(json) = &cut.errors {
+            let name = paths::errors(self.generation, number);
+            let file = self.write_text(name, "errors", ERRORS_FORMAT, json).await?;
+            written.count(&file);
+            next.errors = Some(file);
+        }
+        for (table, cut) in &cut.tables {
+            let files = self.write_table(*table, number, cut, &mut written).await?;
             next.tables.insert(table.0, files);
+        }
+        let mut writes = Vec::with_capacity(cut.views.len());
+        for (view, cut) in &cut.views {
+            let write = self.write_view(*view, number, cut);
+            writes.push(async move { (*view, write.await) }.boxed());
+        }
+        let writes = futures::stream::iter(writes).buffer_unordered(WRITES_MAX);
+        let views: Vec<_> = writes.collect().await;
+        for (view, state) in views {
+            let (state, new) = state?;
+            new.iter().for_each(|file| written.count(file));
+            next.views.extend(state.map(|state| (view.0, state)));
         }
         let reached = durable.wait_for(|sequence| *sequence >= next.sequence).await.is_ok();
         if !reached {
@@ -159,42 +207,85 @@ impl Checkpointer {
         Ok(written)
     }
 
-    async fn write_catalog(&self, number: u64, json: &str) -> Result<FileRef> {
-        let content = Bytes::from(seal("catalog", CATALOG_FORMAT, json));
-        let name = paths::catalog(self.generation, number);
+    async fn write_text(
+        &self,
+        name: String,
+        kind: &str,
+        version: u32,
+        json: &str,
+    ) -> Result<FileRef> {
+        let content = Bytes::from(seal(kind, version, json));
         let (bytes, crc32) = (content.len() as u64, crc32(&content));
-        match self.store.put_new(&Path::from(name.as_str()), content).await? {
-            Put::Written => Ok(FileRef { name, bytes, crc32, rows: 0 }),
-            // Left by an attempt that failed afterwards; the number is taken with other content.
-            Put::Taken(_) => self.replace(name, json).await,
-        }
+        put_own(&self.store, &name, content).await?;
+        Ok(FileRef { name, bytes, crc32, rows: 0 })
     }
 
-    /// Writes the catalog under a number that an attempt before has used.
-    async fn replace(&self, name: String, json: &str) -> Result<FileRef> {
-        let path = Path::from(name.as_str());
-        self.store.delete(&path).await?;
-        let content = Bytes::from(seal("catalog", CATALOG_FORMAT, json));
-        let (bytes, crc32) = (content.len() as u64, crc32(&content));
-        match self.store.put_new(&path, content).await? {
-            Put::Written => Ok(FileRef { name, bytes, crc32, rows: 0 }),
-            Put::Taken(_) => Err(Error::internal(format!("object \"{name}\" is there already"))),
+    /// Writes what has changed of a view; its state then, and the file that is new.
+    async fn write_view(
+        &self,
+        view: ObjectId,
+        number: u64,
+        cut: &ViewCut,
+    ) -> Result<(Option<ViewState>, Option<FileRef>)> {
+        let known = self.newest.views.get(&view.0);
+        let ViewCut::Changed { fingerprint, workers, first, changes } = cut else {
+            return Ok((known.cloned(), None));
+        };
+        let files = match known {
+            Some(known) if !first => {
+                assert!(
+                    known.fingerprint == *fingerprint && known.workers == *workers,
+                    "changes stand on a base of the same run"
+                );
+                known.files.as_slice()
+            }
+            _ => &[],
+        };
+        assert!(*first || !files.is_empty(), "changes stand on a base");
+        let mut state = ViewState {
+            fingerprint: fingerprint.clone(),
+            workers: *workers,
+            files: files.to_vec(),
+        };
+        let rows = state_files::changed_rows(changes);
+        if rows == 0 && !first {
+            return Ok((Some(state), None));
         }
+        let base = !first && state_files::decide(files, rows);
+        let earlier = if base { state_files::read(&self.store, files).await? } else { Vec::new() };
+        let changes = changes.clone();
+        let encoded = tokio::task::spawn_blocking(move || match base {
+            false => state_files::encode(&changes),
+            true => {
+                let all = earlier.into_iter().chain(changes.iter().cloned()).collect();
+                state_files::encode(&state_files::fold(all)?)
+            }
+        });
+        let (content, rows) = encoded
+            .await
+            .map_err(|error| Error::internal(format!("a file was not encoded: {error}")))??;
+        let name = paths::state_file(view, self.generation, number);
+        let file = FileRef { bytes: content.len() as u64, crc32: crc32(&content), name, rows };
+        put_own(&self.store, &file.name, content).await?;
+        if base {
+            state.files.clear();
+        }
+        state.files.push(file.clone());
+        Ok((Some(state), Some(file)))
     }
 
     async fn write_table(
         &self,
         table: ObjectId,
         number: u64,
-        cut: TableCut,
+        cut: &TableCut,
         written: &mut Written,
     ) -> Result<Vec<FileRef>> {
         let mut files = self.newest.tables.get(&table.0).cloned().unwrap_or_default();
         if let TableCut::Unchanged = cut {
             return Ok(files);
         }
-        self.clear_attempt(table, number).await?;
-        match choose(cut, &files) {
+        match choose(cut.clone(), &files) {
             TableCut::Unchanged | TableCut::Either { .. } => unreachable!("chosen before"),
             TableCut::Delta { schema, changes } => {
                 assert!(!files.is_empty(), "a delta stands on a base");
@@ -208,25 +299,14 @@ impl Checkpointer {
             }
             TableCut::Base { schema, rows } => {
                 let (store, generation) = (&self.store, self.generation);
-                let base = table_files::write_base(store, table, generation, number, schema, rows);
+                let base =
+                    table_files::write_base(store, table, generation, number, schema, rows());
                 let file = base.await?;
                 written.count(&file);
                 files = vec![file];
             }
         }
         Ok(files)
-    }
-
-    /// Removes what an attempt at the same manifest left that failed afterwards.
-    async fn clear_attempt(&self, table: ObjectId, number: u64) -> Result<()> {
-        for extension in ["parquet", "arrow"] {
-            let name = paths::table_file(table, self.generation, number, extension);
-            let path = Path::from(name);
-            if self.store.exists(&path).await? {
-                self.store.delete(&path).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Deletes what is not needed beside `kept` and the newest manifest.

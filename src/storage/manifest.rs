@@ -15,7 +15,7 @@ use crate::storage::store::{Put, Store};
 use crate::types::error::{Result, SqlState};
 
 /// Version of the format, see `docs/FORMAT.md`.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What is durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,52 @@ pub struct Manifest {
     pub tables: BTreeMap<u64, Vec<FileRef>>,
     /// By object id: rows that each source had given.
     pub sources: BTreeMap<u64, u64>,
+    /// By object id: the state of each view as of `epoch`. A view that is not named has none, and
+    /// is computed anew. Absent in version 1.
+    #[serde(default)]
+    pub views: BTreeMap<u64, ViewState>,
+    /// By object id: where each source was read to in `epoch`. Absent in version 1.
+    #[serde(default)]
+    pub places: BTreeMap<u64, SourcePlace>,
+    /// Rows that views and sources have left out; `None` when there are none.
+    #[serde(default)]
+    pub errors: Option<FileRef>,
+}
+
+/// What is stored of a view.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewState {
+    /// Of the plan whose operators have the state.
+    pub fingerprint: String,
+    /// Workers of the run that wrote it.
+    pub workers: usize,
+    /// The base, then deltas in order.
+    pub files: Vec<FileRef>,
+}
+
+/// How far a source was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePlace {
+    /// Rows that it had given to views.
+    pub rows: u64,
+    /// Records that could not be read.
+    pub malformed: u64,
+    /// The connector's text of a place, by split.
+    pub offsets: BTreeMap<String, String>,
+    /// What else belongs to the source as of the epoch, by name: its watermark, say. A name is
+    /// that of a split or used by one worker only.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+impl SourcePlace {
+    /// Adds the share of another worker.
+    pub fn add(&mut self, other: SourcePlace) {
+        self.rows += other.rows;
+        self.malformed += other.malformed;
+        self.offsets.extend(other.offsets);
+        self.values.extend(other.values);
+    }
 }
 
 /// A file that a manifest names.
@@ -54,7 +100,9 @@ impl Manifest {
     /// Names of all its files.
     pub fn files(&self) -> BTreeSet<&str> {
         let tables = self.tables.values().flatten();
-        self.catalog.iter().chain(tables).map(|file| file.name.as_str()).collect()
+        let views = self.views.values().flat_map(|view| &view.files);
+        let single = self.catalog.iter().chain(&self.errors);
+        single.chain(tables).chain(views).map(|file| file.name.as_str()).collect()
     }
 
     /// As it is stored.

@@ -11,6 +11,7 @@
 //! | `log.rs` | the write-ahead log: records, group commit, reading back |
 //! | `rows.rs` | changes of rows as Arrow batches |
 //! | `table_files.rs` | contents of tables as base and delta files |
+//! | `state_files.rs` | state of views as base and delta files; folding them |
 //! | `checkpoint.rs` | writes what changed, then a manifest, then collects what nobody needs |
 //! | `faulty.rs` | for tests: a store that fails when it is told to |
 //! | `recovery.rs` | claims a storage and finds out what is in it |
@@ -27,6 +28,7 @@ pub mod manifest;
 pub mod paths;
 pub mod recovery;
 pub mod rows;
+pub mod state_files;
 pub mod store;
 pub mod table_files;
 

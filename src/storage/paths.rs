@@ -12,6 +12,10 @@ pub const MANIFESTS: &str = "manifest";
 pub const LOG: &str = "log";
 /// Catalogs as manifests name them.
 pub const CATALOGS: &str = "catalog";
+/// State of views, a folder each.
+pub const STATES: &str = "state";
+/// Row errors as manifests name them.
+pub const ERRORS: &str = "errors";
 /// Contents of tables, a folder each.
 pub const TABLES: &str = "tables";
 
@@ -32,6 +36,16 @@ pub fn number_of(path: &Path) -> Option<u64> {
 /// A catalog of the manifest `number`. The generation keeps servers apart that write at once.
 pub fn catalog(generation: u64, number: u64) -> String {
     format!("{CATALOGS}/{generation:020}-{number:020}.json")
+}
+
+/// The row errors of the manifest `number`.
+pub fn errors(generation: u64, number: u64) -> String {
+    format!("{ERRORS}/{generation:020}-{number:020}.json")
+}
+
+/// A file of a view's state, written for the manifest `number`.
+pub fn state_file(view: ObjectId, generation: u64, number: u64) -> String {
+    format!("{STATES}/{}/{generation:020}-{number:020}.state", view.0)
 }
 
 /// A file of a table, written for the manifest `number`.

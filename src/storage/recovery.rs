@@ -14,14 +14,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 
-use crate::storage::checkpoint::{CATALOG_FORMAT, Checkpointer};
+use crate::storage::checkpoint::{CATALOG_FORMAT, Checkpointer, ERRORS_FORMAT};
 use crate::storage::checksum::{crc32, damaged, unseal};
 use crate::storage::generation::{claim, fenced};
 use crate::storage::log::{ReadObject, Record, decode_object, encode_object};
-use crate::storage::manifest::{self, Manifest};
-use crate::storage::paths::{self, CATALOGS, LOG, TABLES};
+use crate::storage::manifest::{self, FileRef, Manifest};
+use crate::storage::paths::{self, CATALOGS, ERRORS, LOG, STATES, TABLES};
+use crate::storage::state_files::{self, StateRows};
 use crate::storage::store::{Put, Store};
 use crate::storage::table_files;
 use crate::types::change::ChangeBatch;
@@ -30,6 +32,8 @@ use crate::types::id::ObjectId;
 
 /// Numbers that the servers may fight over before one gives up.
 const ATTEMPTS_MAX: u32 = 1000;
+/// Views whose state is read at the same time.
+const READS_MAX: usize = 4;
 
 /// A claimed storage and what is in it.
 #[derive(Debug)]
@@ -42,6 +46,10 @@ pub struct Recovered {
     pub catalog: Option<String>,
     /// The rows of each table as changes in order.
     pub tables: BTreeMap<ObjectId, Vec<ChangeBatch>>,
+    /// The state of each view as of the manifest's epoch.
+    pub views: BTreeMap<ObjectId, StateRows>,
+    /// The row errors' JSON.
+    pub errors: Option<String>,
     /// What has happened since, oldest first, without gaps.
     pub records: Vec<Record>,
     /// The last record there is; that of the manifest when there are none after it.
@@ -71,8 +79,10 @@ pub async fn recover(store: Store, identity: &str) -> Result<Recovered> {
         store,
         generation,
         manifest: base.manifest,
-        catalog: base.catalog,
-        tables: base.tables,
+        catalog: base.content.catalog,
+        tables: base.content.tables,
+        views: base.content.views,
+        errors: base.content.errors,
         records,
         sequence,
         log_number: log.last,
@@ -87,8 +97,16 @@ struct Base {
     manifest: Manifest,
     /// All others that can be read, oldest first.
     older: Vec<Manifest>,
+    content: Content,
+}
+
+/// What is in the files of a manifest.
+#[derive(Default)]
+struct Content {
     catalog: Option<String>,
     tables: BTreeMap<ObjectId, Vec<ChangeBatch>>,
+    views: BTreeMap<ObjectId, StateRows>,
+    errors: Option<String>,
 }
 
 async fn fence_manifests(store: &Store, generation: u64) -> Result<Base> {
@@ -97,25 +115,23 @@ async fn fence_manifests(store: &Store, generation: u64) -> Result<Base> {
         if found.manifests.iter().any(|manifest| manifest.generation > generation) {
             return Err(fenced(store, generation));
         }
-        let (manifest, catalog, tables) = load_newest(store, &found.manifests).await?;
+        let (manifest, content) = load_newest(store, &found.manifests).await?;
         let manifest = Manifest { number: found.number_max + 1, generation, ..manifest };
         if manifest::write(store, &manifest).await? {
             let mut older = found.manifests;
             older.reverse();
-            return Ok(Base { manifest, older, catalog, tables });
+            return Ok(Base { manifest, older, content });
         }
     }
     Err(busy())
 }
 
-type Content = (Manifest, Option<String>, BTreeMap<ObjectId, Vec<ChangeBatch>>);
-
 /// The newest of `manifests` whose files are all sound, with what is in them.
-async fn load_newest(store: &Store, manifests: &[Manifest]) -> Result<Content> {
+async fn load_newest(store: &Store, manifests: &[Manifest]) -> Result<(Manifest, Content)> {
     let mut last_error = None;
     for manifest in manifests {
         match load(store, manifest).await {
-            Ok((catalog, tables)) => return Ok((manifest.clone(), catalog, tables)),
+            Ok(content) => return Ok((manifest.clone(), content)),
             Err(error) => {
                 let lost = [SqlState::DATA_CORRUPTED, SqlState::UNDEFINED_FILE];
                 if !lost.contains(&error.sqlstate()) {
@@ -130,7 +146,7 @@ async fn load_newest(store: &Store, manifests: &[Manifest]) -> Result<Content> {
     match last_error {
         None => {
             let empty = Manifest { next_id: 1, log_start: 1, ..Manifest::default() };
-            Ok((empty, None, BTreeMap::new()))
+            Ok((empty, Content::default()))
         }
         Some(error) => Err(error
             .context("no checkpoint can be read")
@@ -138,23 +154,38 @@ async fn load_newest(store: &Store, manifests: &[Manifest]) -> Result<Content> {
     }
 }
 
-async fn load(
-    store: &Store,
-    manifest: &Manifest,
-) -> Result<(Option<String>, BTreeMap<ObjectId, Vec<ChangeBatch>>)> {
-    let mut catalog = None;
-    if let Some(file) = &manifest.catalog {
-        let bytes = store.get(&Path::from(file.name.as_str())).await?;
-        if bytes.len() as u64 != file.bytes || crc32(&bytes) != file.crc32 {
-            return Err(damaged(&file.name, "its checksum differs"));
-        }
-        catalog = Some(unseal(&file.name, "catalog", CATALOG_FORMAT, &bytes)?.to_owned());
-    }
-    let mut tables = BTreeMap::new();
+async fn load(store: &Store, manifest: &Manifest) -> Result<Content> {
+    let mut content = Content {
+        catalog: load_text(store, manifest.catalog.as_ref(), "catalog", CATALOG_FORMAT).await?,
+        errors: load_text(store, manifest.errors.as_ref(), "errors", ERRORS_FORMAT).await?,
+        ..Content::default()
+    };
     for (table, files) in &manifest.tables {
-        tables.insert(ObjectId(*table), table_files::read_table(store, files).await?);
+        let rows = table_files::read_table(store, files).await?;
+        content.tables.insert(ObjectId(*table), rows);
     }
-    Ok((catalog, tables))
+    let mut reads = Vec::with_capacity(manifest.views.len());
+    for (view, state) in &manifest.views {
+        let read = state_files::read_rows(store, state);
+        reads.push(async move { Ok::<_, Error>((ObjectId(*view), read.await?)) }.boxed());
+    }
+    let reads = futures::stream::iter(reads).buffer_unordered(READS_MAX);
+    content.views = reads.try_collect().await?;
+    Ok(content)
+}
+
+async fn load_text(
+    store: &Store,
+    file: Option<&FileRef>,
+    kind: &str,
+    version_max: u32,
+) -> Result<Option<String>> {
+    let Some(file) = file else { return Ok(None) };
+    let bytes = store.get(&Path::from(file.name.as_str())).await?;
+    if bytes.len() as u64 != file.bytes || crc32(&bytes) != file.crc32 {
+        return Err(damaged(&file.name, "its checksum differs"));
+    }
+    Ok(Some(unseal(&file.name, kind, version_max, &bytes)?.to_owned()))
 }
 
 fn busy() -> Error {
@@ -257,7 +288,7 @@ fn plan_replay(manifest: &Manifest, objects: Vec<(u64, ReadObject)>) -> Result<R
 async fn remove_orphans(store: &Store, base: &Base) -> Result<()> {
     let manifests = base.older.iter().chain([&base.manifest]);
     let needed: BTreeSet<&str> = manifests.flat_map(|manifest| manifest.files()).collect();
-    for folder in [CATALOGS, TABLES] {
+    for folder in [CATALOGS, TABLES, STATES, ERRORS] {
         for path in store.list(folder).await? {
             if !needed.contains(path.as_ref()) {
                 store.delete(&path).await?;

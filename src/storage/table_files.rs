@@ -10,6 +10,7 @@
 //!    their place ([`decide`]): rows are so written about three times in their life.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -36,6 +37,9 @@ const DELTAS_MAX: usize = 16;
 /// Tables below this many rows get a new base each time: one small file instead of two.
 const SMALL_ROWS: u64 = 1024;
 
+/// Rows of a batch that is read: each becomes a segment of a table.
+const READ_ROWS: usize = 64 * 1024;
+
 /// What to write of a table that has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -55,14 +59,15 @@ pub fn decide(files: &[FileRef], table_rows: u64, changed_rows: u64) -> Next {
     }
 }
 
+/// How rows are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Parquet,
     Arrow,
 }
 
 impl Format {
-    fn of(schema: &Schema) -> Format {
+    pub(super) fn of(schema: &Schema) -> Format {
         let plain = |field: &arrow::datatypes::FieldRef| in_parquet(field.data_type());
         match !schema.fields().is_empty() && schema.fields().iter().all(plain) {
             true => Format::Parquet,
@@ -70,7 +75,11 @@ impl Format {
         }
     }
 
-    fn extension(self) -> &'static str {
+    pub(super) fn named(name: &str) -> Option<Format> {
+        [Format::Parquet, Format::Arrow].into_iter().find(|format| format.extension() == name)
+    }
+
+    pub(super) fn extension(self) -> &'static str {
         match self {
             Format::Parquet => "parquet",
             Format::Arrow => "arrow",
@@ -94,6 +103,9 @@ fn in_parquet(data_type: &DataType) -> bool {
 
 /// Rows of a base, made as they are written.
 pub type Rows = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+/// Gives the rows of a base, the same ones each time.
+pub type RowsAgain = Arc<dyn Fn() -> Rows + Send + Sync>;
 
 /// Writes all rows of a table.
 ///
@@ -141,18 +153,37 @@ async fn write(
     rows: Rows,
 ) -> Result<FileRef> {
     let format = Format::of(&schema);
-    let encoded = tokio::task::spawn_blocking(move || encode(format, &schema, rows)).await;
+    let encoded = tokio::task::spawn_blocking(move || encode_rows(format, &schema, rows)).await;
     let (content, rows) =
         encoded.map_err(|error| Error::internal(format!("a file was not encoded: {error}")))??;
     let name = paths::table_file(table, generation, number, format.extension());
     let file = FileRef { bytes: content.len() as u64, crc32: crc32(&content), name, rows };
-    match store.put_new(&Path::from(file.name.as_str()), content).await? {
-        Put::Written => Ok(file),
-        Put::Taken(_) => Err(Error::internal(format!("object \"{}\" is there already", file.name))),
+    put_own(store, &file.name, content).await?;
+    Ok(file)
+}
+
+/// Writes an object whose name is this server's alone. What an attempt that failed has left under
+/// it is replaced.
+///
+/// # Errors
+/// When the storage fails.
+pub(super) async fn put_own(store: &Store, name: &str, content: Bytes) -> Result<()> {
+    let path = Path::from(name);
+    if let Put::Written = store.put_new(&path, content.clone()).await? {
+        return Ok(());
+    }
+    store.delete(&path).await?;
+    match store.put_new(&path, content).await? {
+        Put::Written => Ok(()),
+        Put::Taken(_) => Err(Error::internal(format!("object \"{name}\" is there already"))),
     }
 }
 
-fn encode(format: Format, schema: &SchemaRef, rows: Rows) -> Result<(Bytes, u64)> {
+pub(super) fn encode_rows(
+    format: Format,
+    schema: &SchemaRef,
+    rows: Box<dyn Iterator<Item = Result<RecordBatch>> + '_>,
+) -> Result<(Bytes, u64)> {
     let mut count = 0;
     let content = match format {
         Format::Parquet => {
@@ -197,7 +228,8 @@ pub async fn read(store: &Store, file: &FileRef) -> Result<Vec<RecordBatch>> {
     if content.len() as u64 != file.bytes || crc32(&content) != file.crc32 {
         return Err(damaged(&file.name, "its checksum differs"));
     }
-    let batches = decode(&file.name, content).map_err(|error| damaged(&file.name, error))?;
+    let format = if file.name.ends_with(".parquet") { Format::Parquet } else { Format::Arrow };
+    let batches = decode_rows(format, content).map_err(|error| damaged(&file.name, error))?;
     let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
     if rows != file.rows {
         return Err(damaged(&file.name, format!("{rows} rows instead of {}", file.rows)));
@@ -205,15 +237,19 @@ pub async fn read(store: &Store, file: &FileRef) -> Result<Vec<RecordBatch>> {
     Ok(batches)
 }
 
-fn decode(name: &str, content: Bytes) -> Result<Vec<RecordBatch>> {
-    if name.ends_with(".parquet") {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(content)
-            .and_then(|builder| builder.with_batch_size(8192).build())
-            .map_err(parquet_error)?;
-        return Ok(reader.collect::<std::result::Result<_, _>>()?);
+pub(super) fn decode_rows(format: Format, content: Bytes) -> Result<Vec<RecordBatch>> {
+    match format {
+        Format::Parquet => {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(content)
+                .and_then(|builder| builder.with_batch_size(READ_ROWS).build())
+                .map_err(parquet_error)?;
+            Ok(reader.collect::<std::result::Result<_, _>>()?)
+        }
+        Format::Arrow => {
+            let reader = FileReader::try_new(Cursor::new(content), None)?;
+            Ok(reader.collect::<std::result::Result<_, _>>()?)
+        }
     }
-    let reader = FileReader::try_new(Cursor::new(content), None)?;
-    Ok(reader.collect::<std::result::Result<_, _>>()?)
 }
 
 /// All of a table as changes: its base, then its deltas.

@@ -16,6 +16,7 @@ use super::log::{Entry, Log, LogEvent, Record, decode_object, encode_object};
 use super::manifest;
 use super::paths::{LOG, MANIFESTS, numbered};
 use super::recovery::{Recovered, recover};
+use super::table_files::Rows;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::id::ObjectId;
@@ -96,11 +97,16 @@ fn cut(sequence: u64, log_start: u64, tables: Vec<(u64, TableCut)>) -> Cut {
         catalog: Some(format!("{{\"at\":{sequence}}}")),
         tables: tables.into_iter().map(|(id, cut)| (ObjectId(id), cut)).collect(),
         sources: Default::default(),
+        views: Default::default(),
+        places: Default::default(),
+        errors: None,
     }
 }
 
 fn base(keys: &[i64]) -> TableCut {
-    TableCut::Base { schema: schema(), rows: Box::new(std::iter::once(Ok(rows(keys)))) }
+    let rows = rows(keys);
+    let again = Arc::new(move || Box::new(std::iter::once(Ok(rows.clone()))) as Rows);
+    TableCut::Base { schema: schema(), rows: again }
 }
 
 #[test]
@@ -216,7 +222,8 @@ async fn the_older_of_two_servers_writes_nothing_more() {
         .expect("it is told");
     assert_eq!(stopped.message(), "another server has taken over storage test");
     let tables = vec![(1, base(&[1, 2]))];
-    let error = older.checkpointer.write(cut(1, 1, tables), older_log.durable()).await.unwrap_err();
+    let error =
+        older.checkpointer.write(&cut(1, 1, tables), older_log.durable()).await.unwrap_err();
     assert_eq!(error.sqlstate().0, "57P01");
     assert!(older.checkpointer.check_claim().await.unwrap().is_some());
     assert!(newer.checkpointer.check_claim().await.unwrap().is_none());
@@ -236,7 +243,7 @@ async fn two_checkpoints(faulty: &Arc<FaultyStore>) {
         let log_start = log_a.durable_number() + 1;
         let all: Vec<i64> = (1..=keys.last().copied().unwrap()).collect();
         let cut = cut(sequence, log_start, vec![(1, base(&all))]);
-        recovered.checkpointer.write(cut, log_a.durable()).await.unwrap();
+        recovered.checkpointer.write(&cut, log_a.durable()).await.unwrap();
     }
     log_a.append(insert(3, &[5]));
     wait_durable(&log_a, 3).await;

@@ -27,6 +27,10 @@ impl fmt::Display for Epoch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventTime(pub i64);
 
+/// A length of event time in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventDuration(pub i64);
+
 /// The promise that no later row of a stream has an event time before this one.
 ///
 /// It travels with the data and is a deterministic function of the input up to its epoch.

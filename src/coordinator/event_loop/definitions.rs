@@ -22,10 +22,13 @@ use crate::connectors::Source;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::coordinator::table::Table;
+use crate::dataflow::operators::source::ANNOUNCED;
 use crate::plan::node::SourceSpec;
+use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
+use crate::types::time::{EventTime, Watermark};
 
 /// A change of the catalog that waits for its turn.
 pub(super) enum Step {
@@ -194,20 +197,30 @@ impl State {
                 self.workers.send(Command::CreateTable(id));
                 created_table = Some(id);
             }
-            Effect::Source(spec, source) => self.install_source(*spec, source),
+            Effect::Source(spec, source) => self.install_source(*spec, source, None),
         }
         dropped.into_iter().for_each(|id| self.drop_running(id));
         self.definition_is_real(created_table);
     }
 
-    pub(super) fn install_source(&mut self, spec: SourceSpec, source: Arc<dyn Source>) {
+    /// `place`: where it was read to before the start.
+    pub(super) fn install_source(
+        &mut self,
+        spec: SourceSpec,
+        source: Arc<dyn Source>,
+        place: Option<Arc<SourcePlace>>,
+    ) {
         let metrics = Arc::new(SourceMetrics::default());
         let kind = RunningKind::Source { metrics: metrics.clone(), bounded: source.bounded() };
         self.add_running(spec.object, vec![], kind);
         if let Some(watermark) = &spec.watermark {
             self.watermarks.add(spec.object, watermark.idle_timeout);
+            let announced = place.as_ref().and_then(|place| place.values.get(ANNOUNCED));
+            if let Some(us) = announced.and_then(|text| text.parse().ok()) {
+                self.watermarks.resume_at(spec.object, Watermark(EventTime(us)));
+            }
         }
-        self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics));
+        self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics, place));
     }
 
     fn check_create(&mut self, creation: &Creation, install: Install) -> Result<Plan> {

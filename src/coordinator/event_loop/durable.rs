@@ -1,5 +1,4 @@
-//! The coordinator's side of the storage: what is in the log, who waits for it, and when a
-//! checkpoint is due.
+//! The coordinator's side of the storage: what is in the log, and who waits for it.
 //!
 //! 1. A write is applied in memory, appended to the log and told to the dataflows; its answer
 //!    waits until its record is durable ([`State::hold`]). `synchronous_commit = off` does not
@@ -13,7 +12,7 @@
 //!
 //! Without a storage (`memory://`) everything is as good as durable at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Pinned, Reply, Request, RunningKind, State};
 use crate::catalog::snapshot::Change;
-use crate::catalog::stored::{catalog_to_text, change_to_text};
+use crate::catalog::stored::change_to_text;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::subscription::Gate;
-use crate::storage::checkpoint::{Checkpointer, Cut, TableCut, Written};
+use crate::storage::checkpoint::{Checkpointer, Cut, Written};
 use crate::storage::log::{Entry, Log, LogEvent, Record};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -37,25 +36,31 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const EARLY_BYTES_MAX: usize = 64 << 20;
 /// Changes of a table kept for its next delta file; beyond that it gets a new base.
 const DELTA_BYTES_MAX: usize = 256 << 20;
+/// The first and the longest pause before a checkpoint is written again.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 /// SQLSTATE statement_completion_unknown of the standard.
 const COMPLETION_UNKNOWN: SqlState = SqlState("40003");
 
 /// What the storage tells the coordinator.
 pub(super) enum StorageEvent {
     Log(LogEvent),
+    /// A cut is durable, or another server has the storage.
     Checkpoint(Result<Written>),
+    /// A cut could not be written, and is tried again.
+    CheckpointFailing(Error),
     /// Another server has claimed the storage.
     Superseded(Error),
 }
 
 /// A storage that is open.
 pub(super) struct Durable {
-    log: Log,
+    pub(super) log: Log,
     /// To the task that writes checkpoints.
-    cuts: mpsc::UnboundedSender<Cut>,
-    interval: Duration,
+    pub(super) cuts: mpsc::UnboundedSender<Cut>,
+    pub(super) interval: Duration,
     /// The last record that was appended, and the last that is durable.
-    appended: u64,
+    pub(super) appended: u64,
     durable: u64,
     /// Records on their way, with their epochs.
     on_the_way: VecDeque<(u64, Epoch)>,
@@ -67,27 +72,19 @@ pub(super) struct Durable {
     /// The log's last failure; `None` while it works.
     failing: Option<Error>,
     /// What the next checkpoint has to write.
-    changed: BTreeMap<ObjectId, Changed>,
-    catalog_changed: bool,
+    pub(super) changed: BTreeMap<ObjectId, Changed>,
+    pub(super) catalog_changed: bool,
     /// Rows of sources as in the last cut.
-    sources: BTreeMap<u64, u64>,
-    /// Tables and catalog of the checkpoint that is being written.
-    writing: Option<Writing>,
-    next_checkpoint: Moment,
+    pub(super) sources: BTreeMap<u64, u64>,
+    pub(super) next_checkpoint: Moment,
     /// Who waits for a checkpoint that begins after now.
-    wanted: Vec<Reply<()>>,
+    pub(super) wanted: Vec<Reply<()>>,
 }
 
 /// How a table's next file comes about.
-enum Changed {
+pub(super) enum Changed {
     Delta { bytes: usize, changes: Vec<ChangeBatch> },
     Base,
-}
-
-struct Writing {
-    tables: BTreeSet<ObjectId>,
-    catalog: bool,
-    waiting: Vec<Reply<()>>,
 }
 
 /// An answer that waits for the log.
@@ -121,7 +118,7 @@ impl Durable {
             // The coordinator has gone only when the server stops.
             let _ = log_events.send(StorageEvent::Log(event));
         }))?;
-        // One cut at a time, see `writing`.
+        // One cut at a time, see `checkpoints.rs`.
         let (cuts, queue) = mpsc::unbounded_channel();
         let durable = log.durable();
         let checkpoints =
@@ -141,7 +138,6 @@ impl Durable {
             changed: BTreeMap::new(),
             catalog_changed: false,
             sources: BTreeMap::new(),
-            writing: None,
             next_checkpoint: Moment::ZERO,
             wanted: Vec::new(),
         })
@@ -243,7 +239,22 @@ async fn run_checkpoints(
         let event = match tokio::time::timeout(look, cuts.recv()).await {
             Ok(None) => return,
             Ok(Some(cut)) => {
-                StorageEvent::Checkpoint(checkpointer.write(cut, durable.clone()).await)
+                let mut pause = RETRY_MIN;
+                loop {
+                    match checkpointer.write(&cut, durable.clone()).await {
+                        Err(error) if error.sqlstate() != SqlState::ADMIN_SHUTDOWN => {
+                            if events.send(StorageEvent::CheckpointFailing(error)).is_err() {
+                                return;
+                            }
+                        }
+                        result => break StorageEvent::Checkpoint(result),
+                    }
+                    // Nothing comes while this cut is not written, but the end.
+                    if tokio::time::timeout(pause, cuts.recv()).await.is_ok() {
+                        return;
+                    }
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
             }
             Err(_) => match checkpointer.check_claim().await {
                 Ok(Some(error)) => StorageEvent::Superseded(error),
@@ -406,11 +417,12 @@ impl State {
                 self.halt(error);
             }
             StorageEvent::Checkpoint(result) => self.checkpoint_done(result),
+            StorageEvent::CheckpointFailing(error) => self.checkpoint_failing(&error),
         }
     }
 
     /// Another server owns the storage: this one has nothing more to say.
-    fn halt(&mut self, error: Error) {
+    pub(super) fn halt(&mut self, error: Error) {
         if self.halted.is_some() {
             return;
         }
@@ -419,6 +431,7 @@ impl State {
         self.failure.send_replace(Some(error.clone()));
         self.step_waits(Moment::MAX, &error);
         self.refuse_steps(&error);
+        self.checkpoints.refuse(&error);
         let Some(durable) = &mut self.durable else { return };
         for held in std::mem::take(&mut durable.held).into_values().flatten() {
             (held.deliver)(Err(given_up(held.write, &error)));
@@ -437,9 +450,13 @@ impl State {
     pub(super) fn refuse(request: Request, error: &Error) {
         let error = error.clone();
         match request {
-            Request::Create { reply, .. } | Request::Restore { reply, .. } => {
-                drop(reply.send(Err(error)));
+            Request::Create { reply, .. } => drop(reply.send(Err(error))),
+            Request::Restore { views } => {
+                for (_, _, reply) in views {
+                    let _ = reply.send(Err(error.clone()));
+                }
             }
+            Request::Checkpoints { .. } => {}
             Request::Apply { reply, .. } | Request::Checkpoint { reply } => {
                 drop(reply.send(Err(error)));
             }
@@ -477,117 +494,8 @@ impl State {
         }
     }
 
-    /// Begins a checkpoint when one is due; when to ask again.
-    pub(super) fn checkpoint_if_due(&mut self) -> Option<Moment> {
-        let now = self.now();
-        if self.halted.is_some() {
-            return None;
-        }
-        let durable = self.durable.as_ref()?;
-        if durable.writing.is_some() || self.step_in_log() {
-            // A definition that is in the log and not yet real must not be in the middle.
-            return None;
-        }
-        let dirty = !durable.changed.is_empty() || durable.catalog_changed;
-        if durable.wanted.is_empty() && now < durable.next_checkpoint {
-            return dirty.then_some(durable.next_checkpoint);
-        }
-        let sources = self.source_rows();
-        if durable.wanted.is_empty() && !dirty && durable.sources == sources {
-            return None;
-        }
-        if let Err(error) = self.begin_checkpoint(now, sources) {
-            tracing::error!(%error, "a checkpoint cannot be made");
-        }
-        None
-    }
-
-    fn begin_checkpoint(&mut self, now: Moment, sources: BTreeMap<u64, u64>) -> Result<()> {
-        let catalog = self.catalog();
-        let (epoch, next_id) = (self.epochs.open(), self.next_id);
-        let Some(durable) = &mut self.durable else { return Ok(()) };
-        durable.next_checkpoint = now + durable.interval;
-        // Asked first: what is durable by then has a sequence up to `appended`.
-        let log_start = durable.log.durable_number() + 1;
-        let catalog_text = match durable.catalog_changed {
-            true => Some(catalog_to_text(&catalog)?),
-            false => None,
-        };
-        let mut changed = std::mem::take(&mut durable.changed);
-        let mut writing = Writing {
-            tables: changed.keys().copied().collect(),
-            catalog: std::mem::take(&mut durable.catalog_changed),
-            waiting: std::mem::take(&mut durable.wanted),
-        };
-        let mut tables = BTreeMap::new();
-        for (id, table) in &self.tables {
-            let cut = match changed.remove(id) {
-                None => TableCut::Unchanged,
-                Some(changed) => {
-                    let snapshot = table.snapshot();
-                    let (schema, row_count) = (snapshot.schema().clone(), snapshot.num_rows());
-                    let rows = Box::new(snapshot.batches());
-                    match changed {
-                        Changed::Base => TableCut::Base { schema, rows },
-                        Changed::Delta { changes, .. } => {
-                            let row_count = row_count as u64;
-                            TableCut::Either { schema, changes, rows, row_count }
-                        }
-                    }
-                }
-            };
-            tables.insert(*id, cut);
-        }
-        durable.sources.clone_from(&sources);
-        let sequence = durable.appended;
-        let cut =
-            Cut { sequence, epoch, next_id, log_start, catalog: catalog_text, tables, sources };
-        if durable.cuts.send(cut).is_err() {
-            // The task ends with the runtime only.
-            let stopping = super::stopping();
-            writing.waiting.drain(..).for_each(|reply| drop(reply.send(Err(stopping.clone()))));
-            return Err(stopping);
-        }
-        durable.writing = Some(writing);
-        Ok(())
-    }
-
-    fn checkpoint_done(&mut self, result: Result<Written>) {
-        let Some(durable) = &mut self.durable else { return };
-        let Some(writing) = durable.writing.take() else { return };
-        let answer = match result {
-            Ok(written) => {
-                tracing::debug!(
-                    manifest = written.manifest,
-                    files = written.files,
-                    bytes = written.bytes,
-                    "checkpoint"
-                );
-                Ok(())
-            }
-            Err(error) => {
-                // The changes are gone from here; the tables are still there.
-                for table in writing.tables {
-                    if self.tables.contains_key(&table) {
-                        durable.changed.insert(table, Changed::Base);
-                    }
-                }
-                durable.catalog_changed |= writing.catalog;
-                if error.sqlstate() == SqlState::ADMIN_SHUTDOWN {
-                    self.halt(error.clone());
-                } else {
-                    tracing::error!(%error, "a checkpoint failed; the log goes on");
-                }
-                Err(error)
-            }
-        };
-        for reply in writing.waiting {
-            let _ = reply.send(answer.clone());
-        }
-    }
-
     /// Rows that each source has given.
-    fn source_rows(&self) -> BTreeMap<u64, u64> {
+    pub(super) fn source_rows(&self) -> BTreeMap<u64, u64> {
         let rows = |kind: &RunningKind| match kind {
             RunningKind::Source { metrics, .. } => Some(metrics.rows.load(Ordering::Relaxed)),
             _ => None,

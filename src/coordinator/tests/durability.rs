@@ -18,14 +18,14 @@ use crate::storage::recovery::recover;
 use crate::types::id::ObjectId;
 
 /// In time for anything that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Running {
-    database: Database,
-    coordinator: Coordinator,
+pub(super) struct Running {
+    pub database: Database,
+    pub coordinator: Coordinator,
 }
 
-async fn start_with(
+pub(super) async fn start_with(
     store: &Arc<FaultyStore>,
     workers: usize,
     checkpoint_interval: Duration,
@@ -42,16 +42,16 @@ async fn start_with(
     Running { database, coordinator }
 }
 
-async fn start(store: &Arc<FaultyStore>, workers: usize) -> Running {
+pub(super) async fn start(store: &Arc<FaultyStore>, workers: usize) -> Running {
     start_with(store, workers, Duration::from_millis(50)).await
 }
 
 impl Running {
-    async fn run(&self, script: &str) -> String {
+    pub async fn run(&self, script: &str) -> String {
         run(&mut connect(&self.database).await, script).await
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         let coordinator = self.coordinator;
         tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("stops");
     }

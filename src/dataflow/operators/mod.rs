@@ -12,6 +12,8 @@
 //! | `join.rs` | pairs of rows, and rows without a partner |
 //! | `top_n.rs` | the first rows of each partition |
 //! | `over.rs` | window functions |
+//! | `session.rs` | the session that each row is in |
+//! | `asof_join.rs` | each row with the nearest one in time of the other input |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `unnest.rs` | lists to rows |
 //! | `materialize.rs` | keeps the rows of a view |
@@ -28,6 +30,7 @@ use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
 pub mod aggregate;
+pub mod asof_join;
 pub mod copies;
 pub mod evaluate;
 pub mod expand;
@@ -36,6 +39,7 @@ pub mod map;
 pub mod materialize;
 pub mod over;
 pub mod recursive;
+pub mod session;
 pub mod source;
 pub mod source_time;
 pub mod subscribe;
@@ -63,6 +67,10 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
         Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
         Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
+        Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
+        Node::AsofJoin(node) => {
+            Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)
+        }
         Node::Recursive(node) => Box::new(recursive::Recursive::new(node, worker)?),
         Node::Unnest(node) => Box::new(unnest::Unnest::new(node.into(), &inputs[0])?),
         Node::Input(_) => return Err(Error::internal("an input stands inside of an operator")),

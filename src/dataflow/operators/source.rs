@@ -30,7 +30,7 @@ use arrow::array::{
 use arrow::compute;
 use arrow::datatypes::{Field, Schema};
 
-use crate::connectors::reader::{Began, ReadJob, ReaderItem, SourceReader};
+use crate::connectors::reader::{Began, ReadJob, ReaderItem, SourceReader, owner_of};
 use crate::connectors::{MalformedRecord, Offset, Source, SourceRows, SplitId};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::RowError;
@@ -38,15 +38,21 @@ use crate::dataflow::operators::evaluate::{Evaluated, evaluate, shown_row};
 use crate::dataflow::operators::source_time::{ColumnRule, SplitTime, SplitTimes, with_needed};
 use crate::dataflow::worker::{Report, SourceMetrics, TimeNews, count_rows};
 use crate::plan::node::SourceSpec;
+use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::Epoch;
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// Bytes that one source gives one epoch on one worker. Two epochs are in flight at most, so this
 /// bounds the memory of rows under way; large enough that under load an epoch's fixed cost
 /// vanishes.
 const EPOCH_BYTES_MAX: usize = 16 << 20;
+
+/// The value of a source's place that has its announced watermark, in microseconds.
+pub const ANNOUNCED: &str = "announced";
+/// What stands before a split's name in the value that has its event time.
+const SPLIT_TIME: &str = "time of ";
 
 /// One source on one worker.
 pub struct WorkerSource {
@@ -63,6 +69,8 @@ pub struct WorkerSource {
     columns: Vec<usize>,
     /// How far each split has gone into closed and open epochs.
     offsets: BTreeMap<SplitId, Offset>,
+    /// Rows and malformed records up to there, of this worker.
+    given: (u64, u64),
     finished: bool,
     /// Rows may go into the open epoch.
     admitted: bool,
@@ -104,6 +112,7 @@ impl WorkerSource {
             began: None,
             columns: Vec::new(),
             offsets: BTreeMap::new(),
+            given: (0, 0),
             finished: false,
             admitted: false,
             touched: false,
@@ -119,6 +128,53 @@ impl WorkerSource {
 
     pub fn object(&self) -> ObjectId {
         self.spec.object
+    }
+
+    /// Goes on where the source was read to before the start. For who reads it from the beginning,
+    /// everything up to there is its past.
+    pub fn resume(&mut self, place: &SourcePlace) {
+        assert!(self.reader.is_none() && self.offsets.is_empty(), "a fresh source is resumed");
+        for (split, offset) in &place.offsets {
+            let split = SplitId(split.clone());
+            if owner_of(&split, self.workers) == self.worker {
+                self.offsets.insert(split, Offset(offset.clone()));
+            }
+        }
+        for (name, text) in &place.values {
+            let Some(split) = name.strip_prefix(SPLIT_TIME).map(|s| SplitId(s.to_owned())) else {
+                continue;
+            };
+            if owner_of(&split, self.workers) == self.worker
+                && let Some(time) = SplitTime::from_text(text)
+            {
+                self.times.insert(split, time);
+            }
+        }
+        let announced = place.values.get(ANNOUNCED).and_then(|text| text.parse().ok());
+        if let Some(announced) = announced {
+            self.hub.borrow_mut().resume_at(Watermark(EventTime(announced)));
+        }
+        if self.worker == 0 {
+            // What others gave before is counted here.
+            self.given = (place.rows, place.malformed);
+            self.metrics.rows.fetch_add(place.rows, Ordering::Relaxed);
+            self.metrics.malformed.fetch_add(place.malformed, Ordering::Relaxed);
+        }
+    }
+
+    /// How far this worker's splits have gone; `None` before the first row.
+    pub fn place(&self) -> Option<SourcePlace> {
+        let (rows, malformed) = self.given;
+        if self.offsets.is_empty() && self.given == (0, 0) {
+            return None;
+        }
+        let text = |(split, offset): (&SplitId, &Offset)| (split.0.clone(), offset.0.clone());
+        let offsets = self.offsets.iter().map(text).collect();
+        let time = |(split, time): (&SplitId, &SplitTime)| {
+            (format!("{SPLIT_TIME}{}", split.0), time.to_text())
+        };
+        let values = self.times.iter().map(time).collect();
+        Some(SourcePlace { rows, malformed, offsets, values })
     }
 
     /// Starts the reading, or starts it again where it was when other columns are wanted.
@@ -159,6 +215,7 @@ impl WorkerSource {
             self.began = None;
             self.columns = Vec::new();
             self.offsets = BTreeMap::new();
+            self.given = (0, 0);
             self.finished = false;
             self.times = SplitTimes::new();
             self.rule = None;
@@ -249,6 +306,7 @@ impl WorkerSource {
             }
             ReaderItem::Failed { place, error } => reports.push(Report::RowErrors {
                 object,
+                epoch: open,
                 errors: vec![RowError { error, expression: place, row: String::new(), weight: 1 }],
             }),
         }
@@ -268,7 +326,7 @@ impl WorkerSource {
         let (object, count) = (self.spec.object, read.rows.num_rows());
         if let Err(error) = self.try_take_rows(open, split, read, reports) {
             let errors = vec![batch_error(error, count)];
-            reports.push(Report::RowErrors { object, errors });
+            reports.push(Report::RowErrors { object, epoch: open, errors });
         }
     }
 
@@ -296,10 +354,12 @@ impl WorkerSource {
         }
         self.offsets.insert(split.clone(), read.offset.clone());
         count_rows(&self.metrics, read.rows.num_rows(), read.malformed.len());
-        take_malformed(object, read, reports);
+        self.given.0 += read.rows.num_rows() as u64;
+        self.given.1 += read.malformed.len() as u64;
+        take_malformed(object, open, read, reports);
         let Declared { rows: mut batch, left_out } = declared?;
         if !left_out.is_empty() {
-            reports.push(Report::RowErrors { object, errors: left_out });
+            reports.push(Report::RowErrors { object, epoch: open, errors: left_out });
         }
         if let Some((time, judged)) = split_time {
             let watermark = time.watermark();
@@ -386,6 +446,7 @@ impl Backfill {
                 if let Err(error) = self.take_rows(epoch, split, &rows) {
                     reports.push(Report::RowErrors {
                         object: reader_of,
+                        epoch,
                         errors: vec![batch_error(error, rows.rows.num_rows())],
                     });
                 }
@@ -394,6 +455,7 @@ impl Backfill {
             Some(ReaderItem::Finished) => self.done = true,
             Some(ReaderItem::Failed { place, error }) => reports.push(Report::RowErrors {
                 object: reader_of,
+                epoch,
                 errors: vec![RowError { error, expression: place, row: String::new(), weight: 1 }],
             }),
         }
@@ -512,10 +574,15 @@ fn missing_values<'a>(
     })
 }
 
-fn take_malformed(object: ObjectId, rows: SourceRows, reports: &mut Vec<Report>) {
+fn take_malformed(
+    object: ObjectId,
+    epoch: Epoch,
+    rows: SourceRows,
+    reports: &mut Vec<Report>,
+) {
     if !rows.malformed.is_empty() {
         let errors = rows.malformed.into_iter().map(malformed_error).collect();
-        reports.push(Report::RowErrors { object, errors });
+        reports.push(Report::RowErrors { object, epoch, errors });
     }
 }
 

@@ -115,6 +115,25 @@ impl SplitTime {
         SplitTime { floors: self.floors.clone(), ..SplitTime::default() }
     }
 
+    /// As it stands in a checkpoint: rows, watermark, then each floor with the row it holds from.
+    pub fn to_text(&self) -> String {
+        let floors = self.floors.iter().flat_map(|(row, floor)| [row.to_string(), floor.to_string()]);
+        let head = [self.rows.to_string(), self.watermark.to_string()];
+        head.into_iter().chain(floors).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The opposite; `None` for another text.
+    pub fn from_text(text: &str) -> Option<SplitTime> {
+        let mut words = text.split(' ');
+        let rows = words.next()?.parse().ok()?;
+        let watermark = words.next()?.parse().ok()?;
+        let mut floors = Vec::new();
+        while let Some(row) = words.next() {
+            floors.push((row.parse().ok()?, words.next()?.parse().ok()?));
+        }
+        Some(SplitTime { rows, watermark, floors })
+    }
+
     /// Takes a batch's rows.
     ///
     /// # Errors
@@ -214,6 +233,20 @@ mod tests {
         };
         assert_eq!(with_needed(Some(&spec), &[2]), [1, 2]);
         ColumnRule::new(&spec, &[1]).expect("a rule")
+    }
+
+    #[test]
+    fn a_split_goes_through_a_checkpoint() {
+        let mut split = SplitTime::default();
+        assert_eq!(SplitTime::from_text(&split.to_text()), Some(split.clone()));
+        split.raise_floor(Some(Watermark(EventTime(7))));
+        split.rows = 12;
+        split.raise_floor(Some(Watermark(EventTime(9))));
+        assert_eq!(split.to_text(), "12 -9223372036854775808 0 7 12 9");
+        assert_eq!(SplitTime::from_text(&split.to_text()), Some(split));
+        for wrong in ["", "1", "1 2 3", "1 x", "1 2 3 4 "] {
+            assert_eq!(SplitTime::from_text(wrong), None, "{wrong:?}");
+        }
     }
 
     /// Which of these times are late.

@@ -15,6 +15,7 @@
 //! | `datetime.rs` | operators on dates, timestamps and intervals |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
 //! | `single_row.rs` | the value of a scalar subquery, if it has one row |
+//! | `windows.rs` | TUMBLE, HOP and CUMULATE: in which windows a time stands |
 //! | `unknown.rs` | stands for a function that does not exist, until the error can tell its types |
 
 pub mod arithmetic;
@@ -31,6 +32,7 @@ pub mod single_row;
 pub mod string;
 pub mod template;
 pub mod unknown;
+pub mod windows;
 
 use std::sync::Arc;
 
@@ -38,8 +40,15 @@ use datafusion::logical_expr::ScalarUDF;
 
 /// The functions that SQL text may call by name; they take the place of DataFusion's of that name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
-    let lists =
-        [math::all(), string::all(), calendar::all(), template::all(), json::all(), array::all()];
+    let lists = [
+        math::all(),
+        string::all(),
+        calendar::all(),
+        template::all(),
+        json::all(),
+        array::all(),
+        windows::all(),
+    ];
     let mut functions = call::families(lists.into_iter().flatten().collect());
     functions.push(session::now_function());
     functions

@@ -8,6 +8,7 @@
 //!    of a semi join and those of an anti join.
 //! 4. NOT IN keeps a row only while the right side has no NULL: an anti join beside a one-row
 //!    aggregate that says so.
+//! 5. The keys of an ASOF join end with its time.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use datafusion::common::{Column, DFSchemaRef, JoinType, NullEquality};
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan, lit};
 
 use crate::plan::node::{self, Edge, JoinKind, Node};
+use crate::sql::asof::{AsofJoin, Sides};
 use crate::sql::expressions::{compile, ordered_condition};
 use crate::sql::lower::aggregate::{lower_count_rows, lower_has_null, make_distinct};
 use crate::sql::lower::lower_node;
@@ -103,6 +105,37 @@ fn make_join(
     let own: Vec<Expr> = own_columns.iter().map(|index| columns[*index].clone()).collect();
     let schema = qualified(own_columns.iter().map(|index| fields[*index].clone()).collect())?;
     pipe.project(&own, &schema)
+}
+
+/// Each left row with the nearest right row in time.
+pub fn lower_asof_join(asof: &AsofJoin) -> Result<Pipe> {
+    let Sides { keys, times, order } = asof.sides().map_err(Error::from)?;
+    let left_exprs = keys.iter().map(|(l, _)| l).chain([&times.0]);
+    let right_exprs = keys.iter().map(|(_, r)| r).chain([&times.1]);
+    let mut left = Side::new(lower_node(&asof.left)?, left_exprs, "left")?;
+    let mut right = Side::new(lower_node(&asof.right)?, right_exprs, "right")?;
+    let time = |side: &mut Side| side.keys.pop().expect("the time is the last of them");
+    let times = (time(&mut left), time(&mut right));
+    let left_width = left.pipe.fields().len();
+    let own: Vec<usize> = (0..left.own).chain(left_width..left_width + right.own).collect();
+    let mut fields = left.pipe.fields();
+    fields.extend(optional(right.pipe.fields(), asof.keeps_left));
+    let output = qualified(fields.clone())?;
+    let keys: Vec<(usize, usize)> = left.keys.iter().copied().zip(right.keys).collect();
+    let node = Node::AsofJoin(node::AsofJoin {
+        left: Edge::hash(left.pipe.into_node()?, keys.iter().map(|(l, _)| *l).collect()),
+        right: Edge::hash(right.pipe.into_node()?, keys.iter().map(|(_, r)| *r).collect()),
+        keys,
+        times,
+        order,
+        keeps_left: asof.keeps_left,
+        schema: output.inner().clone(),
+    });
+    let pipe = Pipe::new(node, output);
+    let columns = pipe.columns();
+    let exprs: Vec<Expr> = own.iter().map(|index| columns[*index].clone()).collect();
+    let schema = qualified(own.iter().map(|index| fields[*index].clone()).collect())?;
+    Ok(pipe.project(&exprs, &schema)?.rename(asof.schema_ref().clone()))
 }
 
 /// An input of a join: its own columns, then its computed keys.

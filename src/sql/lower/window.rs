@@ -4,7 +4,8 @@
 //!    over one partition and order are one `Over`; several windows are several, one on another.
 //! 2. `row_number() OVER (...) <= k` above a window function alone is a `TopN`, also for `rank()`
 //!    and `dense_rank()`; what else the filter says stays a filter.
-//! 3. ORDER BY with LIMIT or OFFSET is a `TopN` over all rows. Projections between the two change
+//! 3. `session_start()` and `session_end()` are a `Session`.
+//! 4. ORDER BY with LIMIT or OFFSET is a `TopN` over all rows. Projections between the two change
 //!    nothing of which rows are the first.
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_planner::create_window_expr_with_name;
 
 use crate::functions::scalar::cast::PostgresCast;
+use crate::functions::window::session::{Bound, SessionFunction, gap_us};
 use crate::plan::node::{self, Edge, Node, RankFunction, SortColumn};
 use crate::plan::window::{Distance, WindowCall};
 use crate::sql::expressions::text;
@@ -30,6 +32,7 @@ use crate::sql::lower::aggregate::Columns;
 use crate::sql::lower::pipe::{Pipe, column_index, qualified};
 use crate::sql::lower::{conjuncts, lower_node};
 use crate::types::error::{Error, Result};
+use crate::types::time::EventDuration;
 
 pub fn lower_window(window: &Window) -> Result<Pipe> {
     let mut pipe = lower_node(&window.input)?;
@@ -51,7 +54,10 @@ pub fn lower_window(window: &Window) -> Result<Pipe> {
     for window in &windows {
         let calls: Vec<(&WindowFunction, &Field)> =
             window.iter().map(|index| (&calls[*index], fields[*index].1.as_ref())).collect();
-        pipe = make_over(pipe, &calls)?;
+        pipe = match calls.iter().all(|(call, _)| session_bound(call).is_some()) {
+            true => make_session(pipe, &calls)?,
+            false => make_over(pipe, &calls)?,
+        };
     }
     // Calls stand in the order of their windows.
     let columns = pipe.columns();
@@ -70,6 +76,67 @@ fn window_function(expr: &Expr) -> Result<WindowFunction> {
         other => Err(Error::internal(format!("{other} is not a window function"))),
     }
 }
+
+/// Which end of a session a call asks for, if it does.
+fn session_bound(call: &WindowFunction) -> Option<Bound> {
+    let WindowFunctionDefinition::WindowUDF(function) = &call.fun else { return None };
+    function.inner().downcast_ref::<SessionFunction>().map(|function| function.bound)
+}
+
+/// The input's columns, then those of calls of `session_start` and `session_end` over one window.
+fn make_session(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {
+    let own = input.columns();
+    let mut output = input.fields();
+    let mut columns = Columns::new(input.schema().clone());
+    for column in &own {
+        columns.add(column);
+    }
+    let params = &calls[0].0.params;
+    let ([time, gap], [order_by]) = (params.args.as_slice(), params.order_by.as_slice()) else {
+        return Err(Error::internal("a session has a time, a gap and an order"));
+    };
+    let Expr::Literal(gap, _) = gap else {
+        return Err(Error::unsupported("a gap of SESSION that is not constant")
+            .hint("Write INTERVAL '10 minutes'."));
+    };
+    if order_by.expr != *time || !order_by.asc {
+        return Err(Error::unsupported("session_start() in another order than that of its time"));
+    }
+    if calls.iter().any(|(call, _)| call.params.args != params.args) {
+        return Err(Error::unsupported("sessions of several gaps over one window")
+            .hint("Use SESSION in FROM, one over the other."));
+    }
+    let gap = gap_us(&gap.to_array().map_err(Error::from)?)?;
+    let partition: Vec<usize> = params.partition_by.iter().map(|e| columns.add(e)).collect();
+    let time = columns.add(time);
+    let mapped = columns.map(input)?;
+    let schema = mapped.schema();
+    let width = schema.fields().len();
+    let time_type = schema.field(time).data_type().clone();
+    let bound = |name: &str| Arc::new(Field::new(name, time_type.clone(), true));
+    let fields = schema.fields().iter().cloned();
+    let fields = fields.chain([bound(SESSION_START), bound(SESSION_END)]);
+    let node = Node::Session(node::Session {
+        input: Edge::hash(mapped, partition.clone()),
+        partition,
+        time,
+        gap: EventDuration(gap),
+        schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+    });
+    let mut kept: Vec<usize> = (0..own.len()).collect();
+    for (call, field) in calls {
+        kept.push(match session_bound(call) {
+            Some(Bound::Start) => width,
+            _ => width + 1,
+        });
+        output.push((None, Arc::new((*field).clone())));
+    }
+    keep(node, kept, output)
+}
+
+/// What the columns of a session are called in a plan.
+const SESSION_START: &str = "session start";
+const SESSION_END: &str = "session end";
 
 /// The input's columns, then those of calls over one window.
 fn make_over(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {

@@ -12,9 +12,9 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_COLUMN_ALIAS};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use crate::sql::parse::cursor::RESERVED_WORD;
+use crate::sql::parse::cursor::{RESERVED_WORD, is_word};
 use crate::sql::parse::name::is_reserved;
 
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
@@ -34,12 +34,16 @@ const STACK_BYTES_MIN: usize = 256 << 10;
 pub(super) struct MillstreamDialect {
     /// Expression prefixes that may still be tried.
     steps_left: Cell<usize>,
+    /// The text has `FOR SYSTEM_TIME`. Without it sqlparser would take `t at` for a version of `t`.
+    has_versions: bool,
 }
 
 impl MillstreamDialect {
-    pub(super) fn new(token_count: usize) -> MillstreamDialect {
-        let steps = token_count.saturating_mul(STEPS_PER_TOKEN).saturating_add(STEPS_MIN);
-        MillstreamDialect { steps_left: Cell::new(steps) }
+    /// To parse these tokens with; to make tokens, without any.
+    pub(super) fn new(tokens: &[TokenWithSpan]) -> MillstreamDialect {
+        let steps = tokens.len().saturating_mul(STEPS_PER_TOKEN).saturating_add(STEPS_MIN);
+        let has_versions = tokens.iter().any(|t| is_word(&t.token, "SYSTEM_TIME"));
+        MillstreamDialect { steps_left: Cell::new(steps), has_versions }
     }
 }
 
@@ -200,6 +204,10 @@ impl Dialect for MillstreamDialect {
             false => Expr::IsDistinctFrom(left, right),
             true => Expr::IsNotDistinctFrom(left, right),
         }))
+    }
+
+    fn supports_table_versioning(&self) -> bool {
+        self.has_versions
     }
 
     fn supports_unicode_string_literal(&self) -> bool {

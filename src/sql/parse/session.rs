@@ -128,8 +128,13 @@ pub(super) fn show(cursor: &mut Cursor<'_>) -> Result<Statement> {
         return Ok(Statement::Show(Show::Columns { relation, like: like(cursor)? }));
     }
     if let Some(what) = show_list(cursor) {
-        let everywhere =
-            matches!(what, ShowList::Databases | ShowList::Connectors | ShowList::Savepoints);
+        let everywhere = matches!(
+            what,
+            ShowList::Databases
+                | ShowList::Connectors
+                | ShowList::Savepoints
+                | ShowList::Checkpoints
+        );
         let within = if everywhere || cursor.eat_one_of(&["FROM", "IN"]).is_none() {
             None
         } else {
@@ -147,7 +152,7 @@ pub(super) fn show(cursor: &mut Cursor<'_>) -> Result<Statement> {
 }
 
 fn show_list(cursor: &mut Cursor<'_>) -> Option<ShowList> {
-    const LISTS: [(&[&str], ShowList); 14] = [
+    const LISTS: [(&[&str], ShowList); 15] = [
         (&["TABLES"], ShowList::Tables),
         (&["SOURCES"], ShowList::Sources),
         (&["VIEWS"], ShowList::Views),
@@ -162,6 +167,7 @@ fn show_list(cursor: &mut Cursor<'_>) -> Option<ShowList> {
         (&["FUNCTIONS"], ShowList::Functions),
         (&["WATERMARKS"], ShowList::Watermarks),
         (&["SAVEPOINTS"], ShowList::Savepoints),
+        (&["CHECKPOINTS"], ShowList::Checkpoints),
     ];
     LISTS.iter().find(|(words, _)| cursor.eat_words(words)).map(|(_, what)| *what)
 }

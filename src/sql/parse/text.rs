@@ -198,7 +198,7 @@ fn is_string(token: &TokenWithSpan) -> bool {
 }
 
 fn tokenize(text: &SqlText) -> Result<Vec<TokenWithSpan>> {
-    let dialect = MillstreamDialect::new(0);
+    let dialect = MillstreamDialect::new(&[]);
     let mut tokens = Vec::new();
     match Tokenizer::new(&dialect, &text.sql).tokenize_with_location_into_buf(&mut tokens) {
         Ok(()) => spelled(text, tokens),

@@ -36,11 +36,11 @@ async fn the_sample_can_be_written() {
     let log_start = log_a.durable_number() + 1;
     let many: Vec<i64> = (1..=3).collect();
     let first = cut(1, log_start, vec![(1, base(&many))]);
-    recovered.checkpointer.write(first, log_a.durable()).await.unwrap();
+    recovered.checkpointer.write(&first, log_a.durable()).await.unwrap();
     let delta = [ChangeBatch::deletes(rows(&[2])), ChangeBatch::inserts(rows(&[4]))];
     let second =
         cut(1, log_start, vec![(1, TableCut::Delta { schema: schema(), changes: delta.to_vec() })]);
-    recovered.checkpointer.write(second, log_a.durable()).await.unwrap();
+    recovered.checkpointer.write(&second, log_a.durable()).await.unwrap();
     let mut last = insert(2, &[5]);
     last.entries.insert(0, Entry::Catalog("{\"create_database\":\"x\"}".into()));
     let changes = ChangeBatch::deletes(rows(&[1]));

@@ -417,7 +417,7 @@ fn inner_joins_of_appends_answer_at_once_others_at_the_epoch() {
 }
 
 #[test]
-fn only_the_end_of_both_inputs_is_passed_on() {
+fn the_lesser_watermark_is_passed_on() {
     let end = i64::MAX;
     check(
         spec(JoinKind::Inner, &[(0, 0)]),
@@ -426,6 +426,7 @@ fn only_the_end_of_both_inputs_is_passed_on() {
         ),
         expect![[r#"
             epoch 1
+            watermark 6
             epoch 2
             watermark 9223372036854775807
         "#]],

@@ -327,14 +327,6 @@ fn what_is_known_and_not_supported() {
                 "MATCH_RECOGNIZE is not supported",
             ),
             (
-                "SELECT * FROM a JOIN b ¦FOR SYSTEM_TIME AS OF a.ts ON a.x = b.x",
-                "FOR SYSTEM_TIME AS OF is not supported",
-            ),
-            (
-                "SELECT * FROM a ¦ASOF LEFT JOIN b ON a.x = b.x AND a.t >= b.t",
-                "ASOF JOIN is not supported",
-            ),
-            (
                 "SELECT sum(x) OVER (ORDER BY y ROWS BETWEEN 1 PRECEDING AND CURRENT ROW ¦EXCLUDE TIES) FROM t",
                 "EXCLUDE in a window frame is not supported",
             ),

@@ -1,0 +1,442 @@
+//! Checkpoints: from the end of an epoch on all workers to a cut that can be written.
+//!
+//! ```text
+//!  idle --due--> gathering --all parts are here--> writing --manifest is there--> idle
+//!                    |                                |
+//!                    +-- a view fails or goes:        +-- the storage fails: the same cut again
+//!                        without it
+//! ```
+//!
+//! 1. The open epoch is closed, whatever is in it. Tables, catalog and the log's position are taken
+//!    at this moment; views that have changed since the last checkpoint are told to hand over
+//!    their state as of this epoch, and workers say how far the sources are.
+//! 2. The stream goes on. When an operator has completed the epoch, it hands over what has changed
+//!    in it, mostly as shared segments. Row errors of later epochs are told apart meanwhile.
+//! 3. When all parts are here, the cut goes to the task that writes files and manifest. Until the
+//!    manifest is there nothing else is begun: what operators have handed over they do not hand
+//!    over again, so the cut is written again and again until it works.
+//!
+//! A view that is being filled, or has failed, is in no checkpoint, and is computed anew after a
+//! restart.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::durable::Changed;
+use super::{Reply, Report, RunningKind, State};
+use crate::catalog::object::{ObjectKind, ObjectName};
+use crate::catalog::stored::catalog_to_text;
+use crate::coordinator::epoch::Moment;
+use crate::coordinator::errors::LateErrors;
+use crate::dataflow::driver::OperatorState;
+use crate::dataflow::operator::RowError;
+use crate::dataflow::operators::source::ANNOUNCED;
+use crate::storage::checkpoint::{Cut, TableCut, ViewCut, Written};
+use crate::storage::manifest::SourcePlace;
+use crate::storage::state_files::StateChange;
+use crate::storage::table_files::{Rows, RowsAgain};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+use crate::types::time::{Epoch, EventTime, Watermark};
+
+/// Checkpoints that `SHOW CHECKPOINTS` remembers.
+const HISTORY_MAX: usize = 100;
+
+/// One checkpoint that is durable.
+#[derive(Clone, Debug)]
+pub struct CheckpointFact {
+    /// The number of its manifest.
+    pub manifest: u64,
+    pub epoch: Epoch,
+    /// When it was durable.
+    pub time: EventTime,
+    /// From the end of its epoch until it was durable.
+    pub duration: Duration,
+    /// The longest time for which a worker's stream stood still for it.
+    pub stall: Duration,
+    pub files: usize,
+    pub bytes: u64,
+    /// Views whose state has changed.
+    pub views: usize,
+}
+
+/// What is known of a view's state in the storage.
+pub(super) struct ViewMark {
+    pub fingerprint: String,
+    /// The epoch that the newest checkpoint with its state has; `None`: there is none.
+    pub checkpointed: Option<Epoch>,
+    /// The files have a base whose row ids are those of this run.
+    pub based: bool,
+}
+
+/// Everything about checkpoints that is not in the storage.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    pub views: BTreeMap<ObjectId, ViewMark>,
+    /// Some view has changed since the last cut.
+    pub views_changed: bool,
+    /// Row errors have come or gone since the last cut.
+    pub errors_changed: bool,
+    gathering: Option<Box<Gathering>>,
+    writing: Option<Writing>,
+    history: VecDeque<CheckpointFact>,
+}
+
+/// A checkpoint whose parts are on their way.
+struct Gathering {
+    cut: Cut,
+    began: Moment,
+    waiting: Vec<Reply<()>>,
+    /// The watermarks of sources at the end of the epoch.
+    announced: BTreeMap<ObjectId, Watermark>,
+    /// Workers that have not said where their sources are.
+    places_missing: BTreeSet<usize>,
+    places: BTreeMap<ObjectId, SourcePlace>,
+    /// Views and workers whose state is missing.
+    states_missing: BTreeSet<(ObjectId, usize)>,
+    states: BTreeMap<ObjectId, Vec<StateChange>>,
+    /// By worker: how long the stream stood still.
+    stalls: Vec<Duration>,
+    /// Row errors of later epochs.
+    late_errors: Vec<LateErrors>,
+    errors_changed: bool,
+}
+
+/// A checkpoint that is being written.
+struct Writing {
+    epoch: Epoch,
+    began: Moment,
+    stall: Duration,
+    views: usize,
+    waiting: Vec<Reply<()>>,
+}
+
+impl Checkpoints {
+    /// Whether one is on its way.
+    pub(super) fn under_way(&self) -> bool {
+        self.gathering.is_some() || self.writing.is_some()
+    }
+
+    /// Newest first.
+    pub(super) fn history(&self) -> Vec<CheckpointFact> {
+        self.history.iter().rev().cloned().collect()
+    }
+
+    /// Tells apart row errors that the checkpoint must not have.
+    pub(super) fn row_errors(
+        &mut self,
+        object: ObjectId,
+        name: &ObjectName,
+        epoch: Epoch,
+        errors: &[RowError],
+    ) {
+        self.errors_changed = true;
+        if let Some(gathering) = &mut self.gathering
+            && epoch > gathering.cut.epoch
+        {
+            let (name, errors) = (name.clone(), errors.to_vec());
+            gathering.late_errors.push(LateErrors { object, name, errors });
+        }
+    }
+
+    /// Ends whoever waits for the checkpoint that is under way.
+    pub(super) fn refuse(&mut self, error: &Error) {
+        let gathering = self.gathering.take().map(|gathering| gathering.waiting);
+        let writing = self.writing.as_mut().map(|writing| std::mem::take(&mut writing.waiting));
+        for reply in gathering.into_iter().chain(writing).flatten() {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+}
+
+impl State {
+    /// Begins a checkpoint when one is due; when to ask again.
+    pub(super) fn checkpoint_if_due(&mut self) -> Option<Moment> {
+        let now = self.now();
+        if self.halted.is_some() {
+            return None;
+        }
+        let durable = self.durable.as_ref()?;
+        // A definition that is in the log and not yet real must not be in the middle, and a view
+        // that takes up its state must have done so, or it would be left out.
+        let restoring = self.hydrating.values().any(|hydrating| hydrating.restored);
+        let busy = self.checkpoints.under_way() || self.step_in_log() || restoring;
+        if busy {
+            return None;
+        }
+        let dirty = !durable.changed.is_empty()
+            || durable.catalog_changed
+            || self.checkpoints.views_changed
+            || self.checkpoints.errors_changed;
+        if durable.wanted.is_empty() && now < durable.next_checkpoint {
+            return dirty.then_some(durable.next_checkpoint);
+        }
+        let sources = self.source_rows();
+        if durable.wanted.is_empty() && !dirty && durable.sources == sources {
+            return None;
+        }
+        if let Err(error) = self.begin_checkpoint(now, sources) {
+            tracing::error!(%error, "a checkpoint cannot be made");
+        }
+        None
+    }
+
+    /// The views that belong into a checkpoint, and whether each has changed since the last one.
+    fn views_to_keep(&self) -> BTreeMap<ObjectId, bool> {
+        let catalog = self.catalog();
+        let is_view = |id: &ObjectId| {
+            catalog.get(*id).is_some_and(|o| matches!(o.kind, ObjectKind::MaterializedView(_)))
+        };
+        let kept = self.running.iter().filter_map(|(id, running)| {
+            let RunningKind::View { last_affected, .. } = &running.kind else { return None };
+            let mark = self.checkpoints.views.get(id)?;
+            let whole = running.failed.is_none() && !self.hydrating.contains_key(id);
+            let changed = mark.checkpointed.is_none_or(|epoch| epoch < *last_affected);
+            (whole && is_view(id)).then_some((*id, changed))
+        });
+        kept.collect()
+    }
+
+    fn begin_checkpoint(&mut self, now: Moment, sources: BTreeMap<u64, u64>) -> Result<()> {
+        let catalog = self.catalog();
+        let Some(durable) = &mut self.durable else { return Ok(()) };
+        durable.next_checkpoint = now + durable.interval;
+        let catalog_text = match durable.catalog_changed {
+            true => Some(catalog_to_text(&catalog)?),
+            false => None,
+        };
+        // Before anything is taken, so that what is durable by then has a sequence up to
+        // `appended`.
+        let log_start = durable.log.durable_number() + 1;
+        let views = self.views_to_keep();
+        let changed: Vec<ObjectId> =
+            views.iter().filter(|(_, changed)| **changed).map(|(id, _)| *id).collect();
+        let admit = self.new_dataflows.is_empty();
+        self.close_epoch_for(admit, Some(changed.clone()));
+        let epoch = self.epochs.closed();
+        let workers = self.workers.count();
+        // As they hold at the end of the epoch.
+        let announced: BTreeMap<ObjectId, Watermark> = self
+            .running
+            .keys()
+            .filter_map(|id| Some((*id, self.watermarks.announced(*id)?)))
+            .collect();
+        let tables = self.cut_tables();
+        let Some(durable) = &mut self.durable else { return Ok(()) };
+        durable.catalog_changed = false;
+        durable.sources.clone_from(&sources);
+        let waiting = std::mem::take(&mut durable.wanted);
+        let checkpoints = &mut self.checkpoints;
+        checkpoints.views_changed = false;
+        let errors_changed = std::mem::take(&mut checkpoints.errors_changed);
+        let cut = Cut {
+            sequence: durable.appended,
+            epoch,
+            next_id: self.next_id,
+            log_start,
+            catalog: catalog_text,
+            tables,
+            sources,
+            views: views
+                .iter()
+                .filter(|(_, changed)| !**changed)
+                .map(|(view, _)| (*view, ViewCut::Unchanged))
+                .collect(),
+            places: BTreeMap::new(),
+            errors: None,
+        };
+        let all_workers =
+            |view: &ObjectId| (0..workers).map(|worker| (*view, worker)).collect::<Vec<_>>();
+        checkpoints.gathering = Some(Box::new(Gathering {
+            cut,
+            began: now,
+            waiting,
+            announced,
+            places_missing: (0..workers).collect(),
+            places: BTreeMap::new(),
+            states_missing: changed.iter().flat_map(all_workers).collect(),
+            states: changed.iter().map(|view| (*view, Vec::new())).collect(),
+            stalls: vec![Duration::ZERO; workers],
+            late_errors: Vec::new(),
+            errors_changed,
+        }));
+        Ok(())
+    }
+
+    /// All tables as they are now, and what has changed of them since the last cut.
+    fn cut_tables(&mut self) -> BTreeMap<ObjectId, TableCut> {
+        let Some(durable) = &mut self.durable else { return BTreeMap::new() };
+        let mut changed = std::mem::take(&mut durable.changed);
+        let cut = |(id, table): (&ObjectId, &crate::coordinator::table::Table)| {
+            let Some(changed) = changed.remove(id) else { return (*id, TableCut::Unchanged) };
+            let snapshot = table.snapshot();
+            let (schema, row_count) = (snapshot.schema().clone(), snapshot.num_rows() as u64);
+            let rows: RowsAgain = Arc::new(move || Box::new(snapshot.batches()) as Rows);
+            let cut = match changed {
+                Changed::Base => TableCut::Base { schema, rows },
+                Changed::Delta { changes, .. } => {
+                    TableCut::Either { schema, changes, rows, row_count }
+                }
+            };
+            (*id, cut)
+        };
+        self.tables.iter().map(cut).collect()
+    }
+
+    /// A part of a checkpoint has come from a worker.
+    pub(super) fn checkpoint_part(&mut self, report: Report) {
+        let Some(gathering) = &mut self.checkpoints.gathering else { return };
+        match report {
+            Report::Places { worker, epoch, sources } if epoch == gathering.cut.epoch => {
+                gathering.places_missing.remove(&worker);
+                for (object, place) in sources {
+                    gathering.places.entry(object).or_default().add(place);
+                }
+            }
+            Report::State { worker, epoch, object, operators, stall }
+                if epoch == gathering.cut.epoch =>
+            {
+                gathering.stalls[worker] += stall;
+                if gathering.states_missing.remove(&(object, worker)) {
+                    let state = gathering.states.entry(object).or_default();
+                    state.extend(operators.into_iter().flat_map(|o| state_changes(worker, o)));
+                }
+            }
+            _ => {}
+        }
+        self.write_when_gathered();
+    }
+
+    /// A view goes, or has failed: the checkpoint does without its state.
+    pub(super) fn checkpoint_without(&mut self, object: ObjectId) {
+        self.checkpoints.views.remove(&object);
+        let Some(gathering) = &mut self.checkpoints.gathering else { return };
+        gathering.states_missing.retain(|(view, _)| *view != object);
+        gathering.states.remove(&object);
+        gathering.cut.views.remove(&object);
+        self.write_when_gathered();
+    }
+
+    fn write_when_gathered(&mut self) {
+        let complete =
+            |g: &mut Box<Gathering>| g.places_missing.is_empty() && g.states_missing.is_empty();
+        let Some(gathering) = self.checkpoints.gathering.take_if(complete) else { return };
+        let Gathering {
+            mut cut,
+            began,
+            waiting,
+            announced,
+            mut places,
+            states,
+            stalls,
+            late_errors,
+            errors_changed,
+            places_missing: _,
+            states_missing: _,
+        } = *gathering;
+        for (object, Watermark(EventTime(us))) in announced {
+            if let Some(place) = places.get_mut(&object) {
+                place.values.insert(ANNOUNCED.to_owned(), us.to_string());
+            }
+        }
+        cut.places = places.into_iter().map(|(object, place)| (object.0, place)).collect();
+        let views = states.len();
+        for (view, changes) in states {
+            let Some(mark) = self.checkpoints.views.get_mut(&view) else { continue };
+            mark.checkpointed = Some(cut.epoch);
+            let first = !std::mem::replace(&mut mark.based, true);
+            let cut_of_view = ViewCut::Changed {
+                fingerprint: mark.fingerprint.clone(),
+                workers: self.workers.count(),
+                first,
+                changes: Arc::new(changes),
+            };
+            cut.views.insert(view, cut_of_view);
+        }
+        if errors_changed || !late_errors.is_empty() {
+            let kept = |object: ObjectId| {
+                cut.views.contains_key(&object) || cut.places.contains_key(&object.0)
+            };
+            cut.errors = Some(self.errors.to_text(&late_errors, self.clock.now(), kept));
+        }
+        let epoch = cut.epoch;
+        let stall = stalls.into_iter().max().unwrap_or_default();
+        let Some(durable) = &mut self.durable else { return };
+        if durable.cuts.send(cut).is_err() {
+            // The task ends with the runtime only.
+            let stopping = super::stopping();
+            for reply in waiting {
+                let _ = reply.send(Err(stopping.clone()));
+            }
+            return;
+        }
+        self.checkpoints.writing = Some(Writing { epoch, began, stall, views, waiting });
+    }
+
+    /// A checkpoint cannot be written now; it is tried again.
+    pub(super) fn checkpoint_failing(&mut self, error: &Error) {
+        tracing::error!(%error, "a checkpoint cannot be written; trying again, the log goes on");
+        let writing = self.checkpoints.writing.iter_mut().map(|writing| &mut writing.waiting);
+        let wanted = self.durable.iter_mut().map(|durable| &mut durable.wanted);
+        for reply in writing.chain(wanted).flat_map(|waiting| waiting.drain(..)) {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// The checkpoint that was being written is durable, or can never be.
+    pub(super) fn checkpoint_done(&mut self, result: Result<Written>) {
+        let Some(writing) = self.checkpoints.writing.take() else { return };
+        let now = self.now();
+        let answer = match result {
+            Ok(written) => {
+                let fact = CheckpointFact {
+                    manifest: written.manifest,
+                    epoch: writing.epoch,
+                    time: self.clock.now(),
+                    duration: now.saturating_sub(writing.began),
+                    stall: writing.stall,
+                    files: written.files,
+                    bytes: written.bytes,
+                    views: writing.views,
+                };
+                tracing::debug!(
+                    manifest = fact.manifest,
+                    epoch = fact.epoch.0,
+                    files = fact.files,
+                    bytes = fact.bytes,
+                    duration_ms = fact.duration.as_millis(),
+                    stall_us = fact.stall.as_micros(),
+                    "checkpoint"
+                );
+                self.checkpoints.history.push_back(fact);
+                if self.checkpoints.history.len() > HISTORY_MAX {
+                    self.checkpoints.history.pop_front();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if error.sqlstate() == SqlState::ADMIN_SHUTDOWN {
+                    self.halt(error.clone());
+                }
+                Err(error)
+            }
+        };
+        for reply in writing.waiting {
+            let _ = reply.send(answer.clone());
+        }
+    }
+}
+
+/// What one operator has handed over, table by table.
+fn state_changes(worker: usize, state: OperatorState) -> impl Iterator<Item = StateChange> {
+    let OperatorState { operator, name, writer } = state;
+    writer.into_tables().into_iter().map(move |(table, delta)| StateChange {
+        operator,
+        operator_name: name.to_owned(),
+        worker,
+        table,
+        appended: delta.appended,
+        deleted: delta.deleted,
+    })
+}
