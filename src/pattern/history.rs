@@ -138,7 +138,6 @@ struct State {
     parent: u32,
     row: u64,
     variable: usize,
-    aggregate: usize,
     value: ScalarValue,
     /// Gone when a child took it.
     accumulator: Option<Box<dyn Accumulator>>,
@@ -196,7 +195,7 @@ impl States {
         accumulator.update_batch(&arguments)?;
         let value = accumulator.evaluate()?;
         let accumulator = Some(accumulator);
-        self.states.push(State { parent, row, variable, aggregate, value, accumulator });
+        self.states.push(State { parent, row, variable, value, accumulator });
         let child = u32::try_from(self.states.len())
             .map_err(|_| Error::internal("more states of aggregates than numbers"))?;
         self.children.insert((aggregate, parent, variable), child);
@@ -321,8 +320,14 @@ impl Memory<'_, '_> {
                 Kind::Aggregate(aggregate) => {
                     let parent = registers[0] as u32;
                     let row = (candidate.row, candidate.variable);
-                    let child =
-                        states.child(self.rows, self.partition, aggregate, parent, row, self.spec)?;
+                    let child = states.child(
+                        self.rows,
+                        self.partition,
+                        aggregate,
+                        parent,
+                        row,
+                        self.spec,
+                    )?;
                     registers[0] = u64::from(child);
                 }
             }

@@ -244,8 +244,8 @@ impl Context<'_, '_> {
 
     /// Where the row stands, if all that its conditions look at is there.
     fn index_ahead(&self, row: u64) -> Option<usize> {
-        let ready = self.partition.complete
-            || row + self.kernel.rows_ahead < self.partition.end_row();
+        let ready =
+            self.partition.complete || row + self.kernel.rows_ahead < self.partition.end_row();
         if ready { self.partition.index(row) } else { None }
     }
 }
@@ -279,13 +279,7 @@ impl Matcher {
 
     /// Goes on as if all before a row were decided.
     pub fn resume(row: u64, matches: i64, matched_until: u64) -> Matcher {
-        Matcher {
-            next_row: row,
-            earliest_start: row,
-            matched_until,
-            matches,
-            ..Matcher::default()
-        }
+        Matcher { next_row: row, earliest_start: row, matched_until, matches, ..Matcher::default() }
     }
 
     /// Partial matches alive.
@@ -684,8 +678,7 @@ impl Matcher {
             match kernel.program.instructions[thread.place as usize] {
                 Instruction::End => {
                     scratch.begin_list();
-                    let walk =
-                        Walk { kernel, rows: context.rows, row, peek: None, at_end: true };
+                    let walk = Walk { kernel, rows: context.rows, row, peek: None, at_end: true };
                     let behind = Thread { place: thread.place + 1, ..*thread };
                     let registers = current.registers(place, width);
                     nobody.clear();
@@ -736,10 +729,8 @@ impl Matcher {
                     if let Some(path) = timed_out {
                         self.report(context, MatchKind::TimedOut, row, path, found)?;
                     }
-                    let shows_unmatched = matches!(
-                        kernel.spec.rows,
-                        RowsPerMatch::All { shows_unmatched: true, .. }
-                    );
+                    let shows_unmatched =
+                        matches!(kernel.spec.rows, RowsPerMatch::All { shows_unmatched: true, .. });
                     if shows_unmatched && row >= self.matched_until {
                         self.report(context, MatchKind::Unmatched, row, NO_PATH, found)?;
                     }
@@ -792,12 +783,7 @@ impl Matcher {
     }
 
     /// Where the next match may begin, after the match that was reported last.
-    fn target(
-        &self,
-        context: &Context<'_, '_>,
-        first: u64,
-        found: &mut Found,
-    ) -> Result<u64> {
+    fn target(&self, context: &Context<'_, '_>, first: u64, found: &mut Found) -> Result<u64> {
         let Some(last) = found.matches.last() else { return Ok(first + 1) };
         let (from, to) = (last.from, last.to);
         if from == to {
@@ -825,14 +811,18 @@ impl Matcher {
             Some(row) if row > first => return Ok(row),
             Some(_) => Error::user(
                 SqlState("2202L"),
-                format!("AFTER MATCH SKIP goes back to the first row of the match ({})",
-                    names.join(", ")),
+                format!(
+                    "AFTER MATCH SKIP goes back to the first row of the match ({})",
+                    names.join(", ")
+                ),
             )
             .hint("The same match would be found without end. Skip to another variable."),
             None => Error::user(
                 SqlState("2202K"),
-                format!("AFTER MATCH SKIP goes to {}, which has no row in the match",
-                    names.join(", ")),
+                format!(
+                    "AFTER MATCH SKIP goes to {}, which has no row in the match",
+                    names.join(", ")
+                ),
             )
             .hint("Skip to a variable that every match has."),
         };
@@ -912,10 +902,8 @@ fn end_of_time(start: &mut Start, thread: Thread, kernel: &Kernel) {
     if start.cut {
         return;
     }
-    let waits = matches!(
-        kernel.program.instructions[thread.place as usize],
-        Instruction::Absent { .. }
-    );
+    let waits =
+        matches!(kernel.program.instructions[thread.place as usize], Instruction::Absent { .. });
     if waits {
         start.best = Some(thread.path);
         start.cut = true;
@@ -932,12 +920,7 @@ fn labelled(label: u16, set: Variables) -> bool {
     set.contains(usize::from(label) & !HIDDEN)
 }
 
-fn near_holds(
-    context: &Context<'_, '_>,
-    variable: usize,
-    index: usize,
-    found: &mut Found,
-) -> bool {
+fn near_holds(context: &Context<'_, '_>, variable: usize, index: usize, found: &mut Found) -> bool {
     match context.rows.holds(variable, index) {
         Ok(holds) => holds,
         Err(error) => {
@@ -999,13 +982,7 @@ impl Scratch {
     }
 
     /// Adds a partial match to a list unless one like it is there.
-    fn park(
-        &mut self,
-        kernel: &Kernel,
-        thread: Thread,
-        registers: &[u64],
-        into: &mut Threads,
-    ) {
+    fn park(&mut self, kernel: &Kernel, thread: Thread, registers: &[u64], into: &mut Threads) {
         let width = kernel.registers.width;
         if width == 0 {
             let parked = &mut self.parked[thread.place as usize];

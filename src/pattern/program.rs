@@ -26,7 +26,11 @@ pub const PERMUTE_MAX: usize = 12;
 pub enum Instruction {
     /// Takes a row that the variable's condition holds for, then goes on behind; dies at a row of
     /// a forbidden variable.
-    Row { variable: usize, excluded: bool, forbidden: Variables },
+    Row {
+        variable: usize,
+        excluded: bool,
+        forbidden: Variables,
+    },
     /// Both, rather the first.
     Split(usize, usize),
     Jump(usize),
@@ -39,7 +43,9 @@ pub enum Instruction {
     /// Only behind the partition's last row.
     End,
     /// Waits for what comes: dies at a row of a forbidden variable.
-    Absent { forbidden: Variables },
+    Absent {
+        forbidden: Variables,
+    },
     /// The match is complete.
     Accept,
 }

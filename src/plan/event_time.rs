@@ -170,7 +170,7 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         // What a step derives may be of any time.
         Node::Recursive(_) | Node::Input(_) => vec![],
         // A late row may merge sessions of any length, and correct any later match.
-        Node::Session(_) | Node::AsofJoin(_) => vec![],
+        Node::Session(_) | Node::AsofJoin(_) | Node::MatchRecognize(_) => vec![],
     };
     bounds.sort_by_key(|bound| bound.column);
     bounds

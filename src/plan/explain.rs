@@ -8,9 +8,11 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::plan::match_recognize::PatternText;
 use crate::plan::node::{
-    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
-    RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest, UnnestColumn,
+    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, Map, MatchRecognize, Node, Over,
+    Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
+    UnnestColumn,
 };
 use crate::types::time::EventDuration;
 
@@ -52,6 +54,7 @@ fn write_node<'plan>(
         Node::TopN(n) => write_top_n(f, n)?,
         Node::Over(n) => write_over(f, n)?,
         Node::Session(n) => write_session(f, n)?,
+        Node::MatchRecognize(n) => write_match_recognize(f, n)?,
         Node::AsofJoin(n) => write_asof_join(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
@@ -118,7 +121,9 @@ fn kept(node: &Node) -> Option<String> {
         Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
             Some("the rows that show".to_owned())
         }
-        Node::TopN(_) | Node::Over(_) | Node::Session(_) => Some("all rows, in order".to_owned()),
+        Node::TopN(_) | Node::Over(_) | Node::Session(_) | Node::MatchRecognize(_) => {
+            Some("all rows, in order".to_owned())
+        }
         Node::AsofJoin(_) => Some("all rows of both inputs, in order".to_owned()),
     }
 }
@@ -274,6 +279,23 @@ fn write_over(f: &mut fmt::Formatter<'_>, over: &Over) -> fmt::Result {
     let input = over.input.input.schema();
     let window = partition_and_order(&input, &over.partition, &over.order_by);
     write!(f, "Over{window}: {}", calls.join(", "))
+}
+
+/// `MatchRecognize by p order by t: pattern A B+, B when price < PREV(price)`.
+fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt::Result {
+    let (spec, input) = (&n.spec, n.input.input.schema());
+    let by = partition_and_order(&input, &spec.partition, &spec.order_by);
+    let pattern = PatternText { pattern: &spec.pattern, variables: &spec.variables };
+    write!(f, "MatchRecognize{by}: pattern {pattern}")?;
+    if let Some(within) = spec.within {
+        write!(f, " within {}", seconds(EventDuration(within.duration_us)))?;
+    }
+    for (variable, name) in spec.variables.iter().enumerate() {
+        if spec.conditions[variable].is_some() {
+            write!(f, ", {name} when {}", spec.condition_text(variable))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_session(f: &mut fmt::Formatter<'_>, session: &Session) -> fmt::Result {

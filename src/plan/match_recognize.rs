@@ -375,7 +375,7 @@ fn write_pattern(
     variables: &[String],
     level: u8,
 ) -> fmt::Result {
-    let mut list = |items: &[Pattern], between: &str, own: u8, f: &mut fmt::Formatter<'_>| {
+    let list = |items: &[Pattern], between: &str, own: u8, f: &mut fmt::Formatter<'_>| {
         let wrapped = level > own;
         f.write_str(if wrapped { "(" } else { "" })?;
         for (index, item) in items.iter().enumerate() {

@@ -16,7 +16,9 @@ use datafusion::common::{
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
+};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
@@ -28,8 +30,8 @@ use crate::catalog::system_views::{self, SystemRelation};
 use crate::functions::scalar::session::constant_function;
 use crate::functions::scalar::unknown::unknown_function;
 use crate::sql::bind::PlanContext;
-use crate::sql::match_recognize::plan::MatchRecognizePlanner;
 use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
+use crate::sql::match_recognize::plan::MatchRecognizePlanner;
 use crate::sql::system_functions;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;

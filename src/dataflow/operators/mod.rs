@@ -14,6 +14,7 @@
 //! | `over.rs` | window functions |
 //! | `session.rs` | the session that each row is in |
 //! | `asof_join.rs` | each row with the nearest one in time of the other input |
+//! | `match_recognize.rs` | row pattern matches |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `unnest.rs` | lists to rows |
 //! | `materialize.rs` | keeps the rows of a view |
@@ -36,6 +37,7 @@ pub mod evaluate;
 pub mod expand;
 pub mod join;
 pub mod map;
+pub mod match_recognize;
 pub mod materialize;
 pub mod over;
 pub mod recursive;
@@ -67,6 +69,9 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
         Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
         Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
+        Node::MatchRecognize(node) => {
+            Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?)
+        }
         Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
         Node::AsofJoin(node) => {
             Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)

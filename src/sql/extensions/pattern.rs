@@ -21,8 +21,7 @@ impl PatternReader {
     /// # Errors
     /// SQLSTATE 42601 with the position.
     pub(super) fn read(text: &str, position: usize) -> Result<NamedPattern> {
-        let mut reader =
-            PatternReader { chars: text.chars().collect(), at: 0, position, depth: 0 };
+        let mut reader = PatternReader { chars: text.chars().collect(), at: 0, position, depth: 0 };
         reader.expect("(")?;
         let pattern = reader.alternation()?;
         reader.expect(")")?;
@@ -230,9 +229,8 @@ impl PatternReader {
         let comma = self.eat(",");
         let max = if comma { self.number()? } else { min };
         self.expect("}")?;
-        let wrong = |message: &str| {
-            Err(Error::user(SqlState::SYNTAX_ERROR, message).position(position))
-        };
+        let wrong =
+            |message: &str| Err(Error::user(SqlState::SYNTAX_ERROR, message).position(position));
         match (min, max) {
             (None, None) => wrong("a quantifier in braces has no number"),
             (_, Some(0)) => wrong("a quantifier allows no row"),

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::physical_planner::create_aggregate_expr_and_maybe_filter;
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::plan::match_recognize::{
     CLASSIFIER_COLUMN, Condition, MATCH_NUMBER_COLUMN, MatchAggregate, MatchSpec, Predicate, Read,
@@ -69,9 +70,9 @@ fn compile_condition(node: &MatchNode, variable: usize, condition: &Expr) -> Res
     let schema = node.reads.schema();
     let (mut near, mut far) = (Vec::new(), Vec::new());
     for part in split_conjunction_owned(condition.clone()) {
-        let is_near = reads_of(&part, schema)?.into_iter().all(|read| {
-            matches!(&node.facts.reads[read], Read::Row(row) if row.is_near(variable))
-        });
+        let is_near = reads_of(&part, schema)?
+            .into_iter()
+            .all(|read| matches!(&node.facts.reads[read], Read::Row(row) if row.is_near(variable)));
         if is_near { near.push(part) } else { far.push(part) }
     }
     let predicate = |parts: Vec<Expr>| -> Result<Option<Predicate>> {
@@ -104,12 +105,13 @@ fn reads_of(expr: &Expr, schema: &DFSchema) -> Result<Vec<usize>> {
 }
 
 fn compile_aggregate(expr: &Expr, schema: &DFSchema, text: &str) -> Result<MatchAggregate> {
-    let (function, filter, _) =
-        create_aggregate_expr_and_maybe_filter(expr, schema, schema.as_arrow(), &ExecutionProps::new())
-            .map_err(Error::from)?;
+    let (props, planning) = (ExecutionProps::new(), PhysicalPlanningContext::default());
+    let lowered = LoweredAggregateBuilder::new(expr, schema, schema.as_arrow(), &props, &planning)
+        .build()
+        .map_err(Error::from)?;
     let reads_match = expr
         .column_refs()
         .iter()
         .any(|column| [CLASSIFIER_COLUMN, MATCH_NUMBER_COLUMN].contains(&column.name.as_str()));
-    Ok(MatchAggregate::new(function, filter, reads_match, text.to_owned()))
+    Ok(MatchAggregate::new(lowered.aggregate, lowered.filter, reads_match, text.to_owned()))
 }

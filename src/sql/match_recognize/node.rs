@@ -96,9 +96,9 @@ pub fn aggregate_schema(input: &DFSchema) -> Result<DFSchema> {
     let mut fields: Vec<_> =
         input.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
     let beside = [(CLASSIFIER_COLUMN, DataType::Utf8), (MATCH_NUMBER_COLUMN, DataType::Int64)];
-    fields.extend(beside.map(|(name, data_type)| {
-        (None, Arc::new(Field::new(name, data_type, true)))
-    }));
+    fields.extend(
+        beside.map(|(name, data_type)| (None, Arc::new(Field::new(name, data_type, true)))),
+    );
     DFSchema::new_with_metadata(fields, Default::default())
 }
 
@@ -112,10 +112,14 @@ pub fn read_fields(
     let named = facts.reads.iter().zip(&facts.read_names);
     named
         .map(|(read, name)| {
-            let field = read_field(read, |column| input.field(column).clone(), |aggregate| {
-                let (_, field) = aggregates[aggregate].to_field(around)?;
-                Ok(field)
-            })?;
+            let field = read_field(
+                read,
+                |column| input.field(column).clone(),
+                |aggregate| {
+                    let (_, field) = aggregates[aggregate].to_field(around)?;
+                    Ok(field)
+                },
+            )?;
             Ok(Arc::new(field.as_ref().clone().with_name(name).with_nullable(true)))
         })
         .collect()

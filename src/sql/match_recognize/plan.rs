@@ -22,7 +22,7 @@ use crate::sql::match_recognize::clauses::{
 use crate::sql::match_recognize::node::{MatchFacts, MatchNode};
 use crate::sql::match_recognize::reads::{Names, Place, Reads};
 use crate::sql::resolve::external;
-use crate::sql::rewrite::column_name;
+use crate::sql::rewrite::names::column_name;
 use crate::sql::schema::visible_name;
 use crate::types::error::{Error, SqlState};
 use crate::types::text::interval::{IntervalStyle, parse_interval};
@@ -84,24 +84,21 @@ fn parts(relation: &TableFactor) -> Result<Option<(Clauses, Vec<Item>, TableFact
         },
         _ => return Ok(None),
     };
-    let broken = || external(Error::user(SqlState::SYNTAX_ERROR, "MATCH_RECOGNIZE is not a function"));
+    let broken =
+        || external(Error::user(SqlState::SYNTAX_ERROR, "MATCH_RECOGNIZE is not a function"));
     let clauses: Clauses = serde_json::from_str(text).map_err(|_| broken())?;
     let mut items = Vec::new();
     for item in &select.projection[1..] {
         items.push(match item {
-            SelectItem::UnnamedExpr(expr) => {
-                Item { expr: expr.clone(), name: column_name(expr) }
-            }
+            SelectItem::UnnamedExpr(expr) => Item { expr: expr.clone(), name: column_name(expr) },
             SelectItem::ExprWithAlias { expr, alias } => {
                 Item { expr: expr.clone(), name: visible_name(&alias.value).to_owned() }
             }
             _ => return Err(broken()),
         });
     }
-    let expected = clauses.partition
-        + clauses.order_by.len()
-        + clauses.measures.len()
-        + clauses.defines.len();
+    let expected =
+        clauses.partition + clauses.order_by.len() + clauses.measures.len() + clauses.defines.len();
     let [table] = select.from.as_slice() else { return Err(broken()) };
     if items.len() != expected || !table.joins.is_empty() {
         return Err(broken());
@@ -291,10 +288,7 @@ fn match_columns(
 }
 
 /// The result's columns: a column of the input, or a measure.
-fn shown_order(
-    shown: &Shown,
-    measures: Vec<(Expr, &Named)>,
-) -> Vec<(usize, String, Option<Expr>)> {
+fn shown_order(shown: &Shown, measures: Vec<(Expr, &Named)>) -> Vec<(usize, String, Option<Expr>)> {
     let column = |(column, name): &(usize, String)| (*column, name.clone(), None);
     let mut order: Vec<_> = shown.before.iter().map(column).collect();
     order.extend(measures.into_iter().map(|(expr, named)| (0, named.name.clone(), Some(expr))));
@@ -470,4 +464,3 @@ fn has_exclusion(pattern: &Pattern) -> bool {
         _ => false,
     }
 }
-

@@ -13,8 +13,8 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::{
-    self, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Spanned, Value, VisitMut,
-    VisitorMut,
+    self, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Spanned, Value,
+    VisitMut, VisitorMut,
 };
 
 use crate::plan::match_recognize::{
@@ -141,7 +141,13 @@ impl<'a> Reads<'a> {
         let column = |index: usize| -> FieldRef {
             let typed = self.arguments[index].0.to_field(&self.schema);
             typed.map_or_else(
-                |_| Arc::new(arrow::datatypes::Field::new("", arrow::datatypes::DataType::Null, true)),
+                |_| {
+                    Arc::new(arrow::datatypes::Field::new(
+                        "",
+                        arrow::datatypes::DataType::Null,
+                        true,
+                    ))
+                },
                 |(_, field)| field,
             )
         };
@@ -222,7 +228,12 @@ impl VisitorMut for Binder<'_, '_, '_> {
 }
 
 impl Binder<'_, '_, '_> {
-    fn error(&self, sqlstate: SqlState, message: impl Into<String>, tree: &impl Spanned) -> DataFusionError {
+    fn error(
+        &self,
+        sqlstate: SqlState,
+        message: impl Into<String>,
+        tree: &impl Spanned,
+    ) -> DataFusionError {
         self.reads.at(Error::user(sqlstate, message), tree)
     }
 
@@ -230,9 +241,8 @@ impl Binder<'_, '_, '_> {
     fn bind(&mut self, expr: &ast::Expr, running: Option<bool>) -> Planned<Option<String>> {
         let read = match expr {
             ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
-                let error = Error::unsupported("a subquery in MEASURES or DEFINE").hint(
-                    "Join what it reads to the table before MATCH_RECOGNIZE.",
-                );
+                let error = Error::unsupported("a subquery in MEASURES or DEFINE")
+                    .hint("Join what it reads to the table before MATCH_RECOGNIZE.");
                 return Err(self.reads.at(error, expr));
             }
             ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => {
@@ -286,8 +296,7 @@ impl Binder<'_, '_, '_> {
     /// What stands behind RUNNING or FINAL.
     fn marked(&mut self, inner: &ast::Expr, running: bool) -> Planned<Option<String>> {
         if !running && matches!(self.place, Place::Define(_)) {
-            return Err(self
-                .error(SqlState::SYNTAX_ERROR, "FINAL in DEFINE", inner));
+            return Err(self.error(SqlState::SYNTAX_ERROR, "FINAL in DEFINE", inner));
         }
         match self.bind(inner, Some(running))? {
             Some(name) => Ok(Some(name)),
@@ -381,7 +390,11 @@ impl Binder<'_, '_, '_> {
                     }
                     running = Some(name == RUNNING);
                     let [marked] = self.arguments(call)?[..] else {
-                        return Err(self.error(SqlState::SYNTAX_ERROR, "a function is missing", inner));
+                        return Err(self.error(
+                            SqlState::SYNTAX_ERROR,
+                            "a function is missing",
+                            inner,
+                        ));
                     };
                     inner = marked;
                 }
@@ -457,7 +470,7 @@ impl Binder<'_, '_, '_> {
             [ast::Expr::Identifier(ident)] => {
                 let name = fold(ident);
                 let found = self.reads.names.find(&name);
-                found.ok_or_else(|| self.reads.at(self.reads.names.unknown(&name), ident))
+                found.ok_or_else(|| self.reads.at(self.reads.names.unknown(&name), expr))
             }
             _ => Err(self.error(SqlState::SYNTAX_ERROR, "CLASSIFIER takes one variable", expr)),
         }
