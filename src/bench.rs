@@ -269,14 +269,11 @@ mod tests {
     fn queries_are_listed_once_and_read_what_they_say() {
         let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
         let listed = |name: &&str| names.iter().filter(|other| *other == name).count() == 1;
-        assert!(
-            names.iter().all(|name| listed(&name)) && DEFAULT_QUERIES.iter().all(|n| listed(&n))
-        );
+        assert!(names.iter().all(|name| listed(&name)) && DEFAULT_QUERIES.iter().all(|n| listed(&n)));
         for query in QUERIES {
             for source in ["person", "auction", "bid"] {
-                let read = ["FROM ", "JOIN ", "TUMBLE(", "HOP(", "SESSION(TABLE ", "AS a, "]
-                    .iter()
-                    .any(|word| {
+                let read =
+                    ["FROM ", "JOIN ", "TUMBLE(", "HOP(", "SESSION(TABLE ", "AS a, "].iter().any(|word| {
                         query.sql.split(&format!("{word}{source}")).skip(1).any(|rest| {
                             !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
                         })

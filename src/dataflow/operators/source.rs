@@ -574,7 +574,12 @@ fn missing_values<'a>(
     })
 }
 
-fn take_malformed(object: ObjectId, epoch: Epoch, rows: SourceRows, reports: &mut Vec<Report>) {
+fn take_malformed(
+    object: ObjectId,
+    epoch: Epoch,
+    rows: SourceRows,
+    reports: &mut Vec<Report>,
+) {
     if !rows.malformed.is_empty() {
         let errors = rows.malformed.into_iter().map(malformed_error).collect();
         reports.push(Report::RowErrors { object, epoch, errors });

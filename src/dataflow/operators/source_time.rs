@@ -117,8 +117,7 @@ impl SplitTime {
 
     /// As it stands in a checkpoint: rows, watermark, then each floor with the row it holds from.
     pub fn to_text(&self) -> String {
-        let floors =
-            self.floors.iter().flat_map(|(row, floor)| [row.to_string(), floor.to_string()]);
+        let floors = self.floors.iter().flat_map(|(row, floor)| [row.to_string(), floor.to_string()]);
         let head = [self.rows.to_string(), self.watermark.to_string()];
         head.into_iter().chain(floors).collect::<Vec<_>>().join(" ")
     }

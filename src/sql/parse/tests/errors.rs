@@ -323,10 +323,6 @@ fn what_is_known_and_not_supported() {
             ("CREATE TABLE t (a ¦inet)", "type inet is not supported"),
             // Queries.
             (
-                "SELECT * FROM a ¦MATCH_RECOGNIZE (PATTERN (x) DEFINE x AS true)",
-                "MATCH_RECOGNIZE is not supported",
-            ),
-            (
                 "SELECT sum(x) OVER (ORDER BY y ROWS BETWEEN 1 PRECEDING AND CURRENT ROW ¦EXCLUDE TIES) FROM t",
                 "EXCLUDE in a window frame is not supported",
             ),
