@@ -18,8 +18,8 @@
 use std::collections::VecDeque;
 
 use crate::pattern::history::{Candidate, Memory, Registers, States};
-use crate::pattern::program::{Instruction, Program};
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::plan::match_recognize::program::{Instruction, Program};
 use crate::plan::match_recognize::{Contiguity, MatchSpec, RowsPerMatch, Skip, Variables};
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
 

@@ -1,8 +1,8 @@
-//! Row pattern matching: MATCH_RECOGNIZE's kernel, the same for a batch and for a stream.
+//! Row pattern matching: MATCH_RECOGNIZE's kernel, the same for a batch and for a stream. The
+//! automaton that it runs is `plan::match_recognize::program`.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `program.rs` | a pattern as an automaton whose alternatives are in order of preference |
 //! | `rows.rs` | sorted rows of partitions, and which of them satisfy which condition |
 //! | `matcher.rs` | runs the automaton over one partition: all partial matches in step |
 //! | `history.rs` | what a partial match remembers of the rows behind it |
@@ -14,7 +14,6 @@
 pub mod history;
 pub mod matcher;
 pub mod output;
-pub mod program;
 pub mod rows;
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub fn output(kernel: &Kernel, rows: &Rows<'_>, found: &Found) -> Result<RecordB
     let spec = &kernel.spec;
     let shown = shown(spec, found);
     let count = shown.current.len();
+    if count == 0 {
+        return Ok(RecordBatch::new_empty(spec.schema.clone()));
+    }
     let current = UInt32Array::from(shown.current.clone());
     let mut columns = Vec::with_capacity(spec.columns.len());
     for (place, column) in spec.columns.iter().enumerate() {

@@ -187,7 +187,7 @@ impl Reference<'_> {
             }
             Pattern::Concat(items) => self.all(items, at, taken, hidden, then),
             Pattern::Alternation(items) => {
-                items.iter().any(|item| self.go(item, at, taken, hidden, then))
+                items.iter().any(|item| self.go(item, at, taken, hidden, &mut *then))
             }
             Pattern::Permute(items) => {
                 let items: Vec<&Pattern> = items.iter().collect();
@@ -210,7 +210,7 @@ impl Reference<'_> {
         then: Then<'_>,
     ) -> bool {
         let Some((first, rest)) = items.split_first() else { return then(at, taken) };
-        self.go(first, at, taken, hidden, &mut |at, taken| self.all(rest, at, taken, hidden, then))
+        self.go(first, at, taken, hidden, &mut |at, taken| self.all(rest, at, taken, hidden, &mut *then))
     }
 
     fn any_order(
@@ -228,7 +228,7 @@ impl Reference<'_> {
             let mut rest = items.to_vec();
             let first = rest.remove(index);
             self.go(first, at, taken, hidden, &mut |at, taken| {
-                self.any_order(&rest, at, taken, hidden, then)
+                self.any_order(&rest, at, taken, hidden, &mut *then)
             })
         })
     }
@@ -252,14 +252,14 @@ impl Reference<'_> {
                 if count >= min && next == at {
                     return false;
                 }
-                self.times(inner, count + 1, bounds, (next, taken), hidden, then)
+                self.times(inner, count + 1, bounds, (next, taken), hidden, &mut *then)
             })
         };
         if count < min {
             return more(then);
         }
         match greedy {
-            true => more(then) || then(at, taken),
+            true => more(&mut *then) || then(at, taken),
             false => then(at, taken) || more(then),
         }
     }

@@ -8,7 +8,8 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::plan::match_recognize::PatternText;
+use crate::plan::match_recognize::program::Program;
+use crate::plan::match_recognize::{MatchSpec, PatternText};
 use crate::plan::node::{
     Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, Map, MatchRecognize, Node, Over,
     Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
@@ -20,6 +21,8 @@ use crate::types::time::EventDuration;
 const INDENT: &str = "  ";
 /// Constants show this many rows.
 const CONSTANT_ROWS_MAX: usize = 3;
+/// Longer automata are not written out.
+const AUTOMATON_STEPS_MAX: usize = 24;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,6 +74,9 @@ fn write_node<'plan>(
         write!(f, " | keeps {kept}")?;
     }
     writeln!(f)?;
+    if let Node::MatchRecognize(n) = node {
+        write_automaton(f, &n.spec, &INDENT.repeat(level + 1))?;
+    }
     if let Node::Recursive(n) = node {
         writeln!(f, "{}Step", INDENT.repeat(level + 1))?;
         write_node(f, &n.step, level + 2, written)?;
@@ -290,12 +296,17 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
     if let Some(within) = spec.within {
         write!(f, " within {}", seconds(EventDuration(within.duration_us)))?;
     }
-    for (variable, name) in spec.variables.iter().enumerate() {
-        if spec.conditions[variable].is_some() {
-            write!(f, ", {name} when {}", spec.condition_text(variable))?;
-        }
-    }
     Ok(())
+}
+
+/// The steps that the matcher goes through, if they are not too many to be read.
+fn write_automaton(f: &mut fmt::Formatter<'_>, spec: &MatchSpec, indent: &str) -> fmt::Result {
+    let Ok(program) = Program::new(&spec.pattern) else { return Ok(()) };
+    let count = program.instructions.len();
+    if count > AUTOMATON_STEPS_MAX {
+        return writeln!(f, "{indent}Automaton of {count} steps");
+    }
+    program.text(spec).lines().try_for_each(|line| writeln!(f, "{indent}Step {line}"))
 }
 
 fn write_session(f: &mut fmt::Formatter<'_>, session: &Session) -> fmt::Result {

@@ -18,6 +18,8 @@ use crate::plan::expr::Expr;
 use crate::plan::node::SortColumn;
 use crate::types::error::{Error, Result};
 
+pub mod program;
+
 /// Variables are bits of a word.
 pub const VARIABLES_MAX: usize = 64;
 /// Columns that the arguments of aggregates have beside the input's: the name of the variable that

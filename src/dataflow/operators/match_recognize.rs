@@ -401,11 +401,12 @@ impl Operator for MatchRecognize {
         let now = self.compute(&touched, &mut scratch, 1)?;
         self.scratch = scratch;
         for (touched, anchors) in touched.into_iter().zip(now.anchors) {
-            let known = self.anchors.entry(touched.partition).or_default();
-            known.extend(anchors);
+            if touched.anchor.is_none() && anchors.is_empty() {
+                self.anchors.remove(&touched.partition);
+            } else {
+                self.anchors.entry(touched.partition).or_default().extend(anchors);
+            }
         }
-        // What has no anchors is found again by having none.
-        self.anchors.retain(|_, anchors| !anchors.is_empty());
         report(before.errors, now.errors, out);
         let output = before.rows.into_iter().map(ChangeBatch::deletes);
         let output = output.chain(now.rows.into_iter().map(ChangeBatch::inserts));

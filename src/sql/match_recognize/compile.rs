@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::plan::match_recognize::{
@@ -18,7 +19,8 @@ use crate::plan::match_recognize::{
 };
 use crate::sql::expressions::{compile, ordered_condition};
 use crate::sql::match_recognize::node::{MatchNode, aggregate_schema};
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::sql_type::SqlType;
 
 /// The node of an extension, if it is one.
 pub fn match_node(plan: &LogicalPlan) -> Option<&MatchNode> {
@@ -68,6 +70,15 @@ pub fn compile_match(node: &MatchNode) -> Result<MatchSpec> {
 
 fn compile_condition(node: &MatchNode, variable: usize, condition: &Expr) -> Result<Condition> {
     let schema = node.reads.schema();
+    let data_type = condition.get_type(schema).map_err(Error::from)?;
+    if data_type != DataType::Boolean && !data_type.is_null() {
+        let name = SqlType::of_arrow(&data_type)
+            .map_or_else(|| data_type.to_string(), |sql_type| sql_type.to_string());
+        return Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            format!("argument of DEFINE must be type boolean, not type {name}"),
+        ));
+    }
     let (mut near, mut far) = (Vec::new(), Vec::new());
     for part in split_conjunction_owned(condition.clone()) {
         let is_near = reads_of(&part, schema)?

@@ -19,3 +19,6 @@ pub mod exec;
 pub mod node;
 pub mod plan;
 mod reads;
+
+#[cfg(test)]
+mod tests;

@@ -203,7 +203,7 @@ fn plan_match(
         columns,
     };
     // What is wrong with the pattern as such shows before anything runs.
-    crate::pattern::program::Program::new(&facts.pattern)
+    crate::plan::match_recognize::program::Program::new(&facts.pattern)
         .map_err(|error| external(error.position(clauses.pattern_position)))?;
     let below_schema = below.schema().clone();
     let node = MatchNode::new(Arc::new(facts), below, conditions, aggregates)?;

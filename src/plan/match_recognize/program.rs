@@ -94,29 +94,6 @@ impl Program {
         }
         out
     }
-
-    /// The automaton as a graph in DOT.
-    pub fn dot(&self, spec: &MatchSpec) -> String {
-        let mut out = String::from("digraph pattern {\n  rankdir=LR;\n");
-        let mut edge = |from: usize, to: usize, label: &str| {
-            let label = label.replace('"', "\\\"");
-            let _ = writeln!(out, "  {from} -> {to} [label=\"{label}\"];");
-        };
-        for (place, instruction) in self.instructions.iter().enumerate() {
-            match *instruction {
-                Instruction::Split(first, second) => {
-                    edge(place, first, "1");
-                    edge(place, second, "2");
-                }
-                Instruction::Jump(target) => edge(place, target, ""),
-                Instruction::Accept => {}
-                ref other => edge(place, place + 1, &describe(other, spec)),
-            }
-        }
-        let last = self.instructions.len() - 1;
-        let _ = writeln!(out, "  {last} [shape=doublecircle];\n}}");
-        out
-    }
 }
 
 fn describe(instruction: &Instruction, spec: &MatchSpec) -> String {
