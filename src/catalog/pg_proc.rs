@@ -235,10 +235,9 @@ fn type_oid(name: &str) -> i64 {
         "anyarray" => 2277,
         "anyelement" => 2283,
         name => {
-            let (item, is_array) = match name.strip_suffix("[]") {
-                Some(item) => (item, true),
-                None => (name, false),
-            };
+            // An array of arrays has the id of an array.
+            let item = name.trim_end_matches("[]");
+            let is_array = item.len() < name.len();
             let known = SqlType::all_scalar().into_iter().find(|t| t.family_name() == item);
             known.map_or(0, |t| {
                 let t = if is_array { SqlType::Array(Box::new(t)) } else { t };
