@@ -1,4 +1,4 @@
-//! The stored formats do not change unseen: a storage of each version stands in the tree and is
+//! The stored formats do not change unseen: a storage of version 1 stands in the tree and is
 //! read; `docs/FORMAT.md` says what is in it.
 
 use std::path::Path;
@@ -13,7 +13,6 @@ use crate::storage::state_files::StateChange;
 use crate::storage::store::Store;
 
 const SAMPLE_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v1");
-const SAMPLE_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v2");
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -92,14 +91,6 @@ async fn a_storage_of_version_1_is_read() {
     copy(Path::new(SAMPLE_1), &copied);
     let recovered = check(&copied).await;
     assert!(recovered.views.is_empty() && recovered.errors.is_none());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_storage_of_version_2_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let copied = folder.path().join("storage");
-    copy(Path::new(SAMPLE_2), &copied);
-    check_2(&copied).await;
 }
 
 async fn check_2(directory: &Path) {
