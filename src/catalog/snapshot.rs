@@ -272,7 +272,9 @@ impl Catalog {
                         object.name.name
                     )));
                 }
-                self.objects.insert(object.id, object.clone());
+                if let Some(old) = self.objects.insert(object.id, object.clone()) {
+                    self.move_comments(&old, object);
+                }
             }
             Change::Comment { object, column, text } => {
                 if !self.objects.contains_key(object) {
@@ -291,6 +293,23 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+}
+
+impl Catalog {
+    /// Comments follow their columns, by name, into a new definition.
+    fn move_comments(&mut self, old: &Object, new: &Object) {
+        let of_columns: Vec<(usize, String)> = self
+            .comments(old.id)
+            .filter_map(|(column, text)| Some((column?, text.to_owned())))
+            .collect();
+        self.comments.retain(|(object, column), _| *object != old.id || column.is_none());
+        for (column, text) in of_columns {
+            let name = old.schema.fields().get(column).map(|field| field.name());
+            if let Some((index, _)) = name.and_then(|name| new.column(name)) {
+                self.comments.insert((new.id, Some(index)), text);
+            }
+        }
     }
 }
 

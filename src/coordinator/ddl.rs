@@ -295,21 +295,17 @@ impl Connection {
                     .hint("Without EMIT the view changes as rows arrive."));
             }
         }
-        let Some(place) = self.place(
-            context,
-            &create.name,
-            create.if_not_exists,
-            create.or_replace,
-            Noun::MaterializedView,
-        )?
+        if create.or_replace
+            && let Some(old) = context.catalog.lookup(&target_name(context, &create.name)?)
+        {
+            return self.replace_materialized_view(running, context, parsed, create, old).await;
+        }
+        let noun = Noun::MaterializedView;
+        let Some(place) = self.place(context, &create.name, create.if_not_exists, false, noun)?
         else {
             return Ok(());
         };
-        let Place { name, replaces } = place;
-        let (mut object, planned) = materialized_view_object(context, parsed, create, name)?;
-        if replaces.is_some_and(|old| reads(context, &planned.depends_on, old)) {
-            return Err(reads_itself(&object.name.name));
-        }
+        let (mut object, planned) = materialized_view_object(context, parsed, create, place.name)?;
         let plan = view_plan(&planned, &object)?;
         if let ObjectKind::MaterializedView(view) = &mut object.kind {
             view.time_bounds = time_bounds(&plan.root);
@@ -317,7 +313,7 @@ impl Connection {
         let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(definer(context, parsed));
-        let create = self.database.coordinator.replace_object(object, definer, install, replaces);
+        let create = self.database.coordinator.replace_object(object, definer, install, None);
         running.wait(create).await?;
         Ok(())
     }
@@ -420,7 +416,7 @@ fn check_replaced(context: &PlanContext, old: &Object) -> Result<()> {
 }
 
 /// Whether `object` is among `objects` or behind them.
-fn reads(context: &PlanContext, objects: &[ObjectId], object: ObjectId) -> bool {
+pub(super) fn reads(context: &PlanContext, objects: &[ObjectId], object: ObjectId) -> bool {
     let mut visited = BTreeSet::new();
     let mut open = objects.to_vec();
     while let Some(id) = open.pop() {
@@ -436,7 +432,7 @@ fn reads(context: &PlanContext, objects: &[ObjectId], object: ObjectId) -> bool 
     false
 }
 
-fn reads_itself(name: &str) -> Error {
+pub(super) fn reads_itself(name: &str) -> Error {
     Error::user(
         SqlState::INVALID_OBJECT_DEFINITION,
         format!("infinite recursion detected in rules for relation \"{name}\""),
@@ -524,7 +520,7 @@ pub(super) fn upper(kind: Noun) -> String {
 }
 
 /// What planning `parsed` once more must look at.
-fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
+pub(super) fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
     // All settings are many, and hardly any definition asks for one.
     let asks = parsed.sql.to_lowercase().contains("current_setting");
     Definer {
@@ -552,6 +548,15 @@ pub(super) fn materialized_view_object(
     create: &CreateMaterializedView,
     name: ObjectName,
 ) -> Result<(Object, PlannedQuery)> {
+    let (object, planned) = explained_view(context, create)?;
+    Ok((Object { name, create_sql: parsed.sql.clone(), ..object }, planned))
+}
+
+/// The same without a name and text of its own, for EXPLAIN.
+pub(super) fn explained_view(
+    context: &PlanContext,
+    create: &CreateMaterializedView,
+) -> Result<(Object, PlannedQuery)> {
     let planned = plan_definition(context, &create.query.ast)?;
     let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
     let mut schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
@@ -561,6 +566,11 @@ pub(super) fn materialized_view_object(
     if options.on_error == OnError::Null {
         schema = nullable(&schema);
     }
+    let name = ObjectName {
+        database: context.database.clone(),
+        schema: create.name.schema.clone().unwrap_or_default(),
+        name: create.name.name.clone(),
+    };
     let object = Object {
         id: ObjectId(0),
         name,
@@ -571,7 +581,7 @@ pub(super) fn materialized_view_object(
             ..ViewObject::default()
         }),
         schema,
-        create_sql: parsed.sql.clone(),
+        create_sql: String::new(),
         depends_on: planned.depends_on.clone(),
     };
     Ok((object, planned))

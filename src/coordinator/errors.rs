@@ -133,6 +133,23 @@ impl ErrorLog {
         self.order.retain(|identity| identity.object != object);
     }
 
+    /// The errors of two objects change places, with the objects' names.
+    pub fn exchange(&mut self, a: ObjectId, b: ObjectId) {
+        let other = |object: ObjectId| match object {
+            object if object == a => b,
+            object if object == b => a,
+            object => object,
+        };
+        let records = std::mem::take(&mut self.records);
+        self.records = records
+            .into_iter()
+            .map(|(identity, seen)| (Identity { object: other(identity.object), ..identity }, seen))
+            .collect();
+        for identity in &mut self.order {
+            identity.object = other(identity.object);
+        }
+    }
+
     /// The records that `kept` objects had before `late` errors, as text. `now` is the time of
     /// those that have gone since.
     pub fn to_text(

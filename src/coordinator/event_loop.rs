@@ -8,7 +8,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
+//! | `figures.rs` | what operators have done and hold |
 //! | `event_time.rs` | watermarks and late rows |
+//! | `swap.rs` | a materialized view gets its new definition |
 //! | `durable.rs` | the log, and who waits for it |
 //! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
 
@@ -19,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Field;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -28,6 +31,9 @@ use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, SavepointJob, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
 use self::event_time::PendingWatermarks;
+use self::figures::PendingFigures;
+pub use self::figures::{Figures, RunningFigures};
+use self::swap::Swap;
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::{self, Source};
@@ -45,7 +51,7 @@ use crate::dataflow::worker::{
 };
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Node, Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
 use crate::storage::manifest::SourcePlace;
@@ -59,6 +65,8 @@ mod checkpoints;
 mod definitions;
 mod durable;
 mod event_time;
+mod figures;
+mod swap;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -350,6 +358,12 @@ enum Request {
     Sources {
         reply: oneshot::Sender<Vec<SourceStatus>>,
     },
+    Figures {
+        objects: Vec<ObjectId>,
+        reply: oneshot::Sender<Figures>,
+    },
+    #[cfg(test)]
+    Tamper(ObjectId, ChangeBatch),
     Errors {
         reply: oneshot::Sender<Vec<ErrorRecord>>,
     },
@@ -430,6 +444,7 @@ impl Coordinator {
         let workers = Workers::start(
             config.workers,
             start.ground.epoch,
+            clock.clone(),
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
@@ -524,7 +539,25 @@ impl Coordinator {
         replaces: Option<ObjectId>,
     ) -> Result<ObjectId> {
         let definer = definer.map(Arc::new);
-        let creation = Box::new(Creation { object, definer, replaces });
+        let creation = Box::new(Creation { object, definer, replaces, in_place: false });
+        self.ask(|reply| Request::Create { creation, install, reply }).await?
+    }
+
+    /// Gives the materialized view `view` another definition, in place: whoever depends on it goes
+    /// on with what the new content has more and less.
+    ///
+    /// # Errors
+    /// When a dependant uses columns that go; then nothing is changed.
+    pub async fn replace_view(
+        &self,
+        object: Object,
+        definer: Option<Definer>,
+        plan: Plan,
+        view: ObjectId,
+    ) -> Result<ObjectId> {
+        let definer = definer.map(Arc::new);
+        let creation = Box::new(Creation { object, definer, replaces: Some(view), in_place: true });
+        let install = Install::Dataflow(plan);
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
@@ -715,6 +748,21 @@ impl Coordinator {
         self.ask(|reply| Request::Sources { reply }).await
     }
 
+    /// Makes the content of a view wrong.
+    #[cfg(test)]
+    pub fn tamper(&self, view: ObjectId, changes: ChangeBatch) {
+        self.requests.send(Request::Tamper(view, changes)).expect("it runs");
+    }
+
+    /// What the operators of these dataflows have done and hold, now; of all when none is named.
+    /// What each table holds is there, too.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn figures(&self, objects: Vec<ObjectId>) -> Result<Figures> {
+        self.ask(|reply| Request::Figures { objects, reply }).await
+    }
+
     /// The watermarks of sources, tables and materialized views that have one.
     ///
     /// # Errors
@@ -765,6 +813,8 @@ struct Running {
     kind: RunningKind,
     /// Its own failure, or that of something it reads.
     failed: Option<Error>,
+    /// What its dataflow computes; `None` for what has none.
+    plan: Option<Arc<Plan>>,
 }
 
 enum RunningKind {
@@ -804,10 +854,18 @@ struct Creation {
     definer: Option<Arc<Definer>>,
     /// What it takes the place of, which goes in the same step.
     replaces: Option<ObjectId>,
+    /// It gets the id of what it replaces, and with it all who depend on that.
+    in_place: bool,
 }
 
 impl Creation {
     fn changes(&self) -> Vec<Change> {
+        if let (true, Some(object)) = (self.in_place, self.replaces) {
+            let replaced = Object { id: object, ..self.object.clone() };
+            let mut changes = vec![Change::ReplaceView(Arc::new(replaced))];
+            changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
+            return changes;
+        }
         let mut changes: Vec<Change> = self.replaces.map(Change::DropObject).into_iter().collect();
         changes.push(Change::CreateObject(Arc::new(self.object.clone())));
         let object = self.object.id;
@@ -872,6 +930,8 @@ struct State {
     reads: HashMap<u64, PendingRead>,
     next_read: u64,
     flushes: Vec<PendingFlush>,
+    /// Who asks what operators have done.
+    figures: PendingFigures,
     /// Who asks for the row errors as of an epoch, which has to be computed first.
     error_reads: Vec<(Epoch, oneshot::Sender<Vec<ErrorRecord>>)>,
     locks: Locks<WaitingWrite>,
@@ -883,6 +943,12 @@ struct State {
     /// Changes of the catalog that wait, and the one that is in the log.
     steps: VecDeque<Step>,
     step_in_log: Option<StepInLog>,
+    /// A view's new definition that waits for a quiet moment. While there is one, writes wait too.
+    swap: Option<Swap>,
+    /// The view that changes with the end of the open epoch because its definition did.
+    swapped: Option<ObjectId>,
+    /// Some view reads one that was made after it.
+    reads_newer: bool,
     /// `None`: nothing outlives the process.
     durable: Option<Durable>,
     checkpoints: Checkpoints,
@@ -930,6 +996,7 @@ impl State {
             next_read: 1,
             flushes: Vec::new(),
             error_reads: Vec::new(),
+            figures: PendingFigures::default(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
             watermarks: Watermarks::new(workers_count),
@@ -937,6 +1004,9 @@ impl State {
             drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
+            swap: None,
+            swapped: None,
+            reads_newer: false,
             durable: None,
             checkpoints: Checkpoints::default(),
             halted: None,
@@ -987,7 +1057,8 @@ impl State {
         let (reply, answer) = oneshot::channel();
         let id = object.id;
         let object = object.as_ref().clone();
-        let creation = Box::new(Creation { object, definer: None, replaces: None });
+        let (definer, replaces) = (None, None);
+        let creation = Box::new(Creation { object, definer, replaces, in_place: false });
         let purpose = Purpose::View { creation, made: Made::Before, reply };
         self.install(NewDataflow { id, plan, purpose, restore: Some(Arc::new(state)) });
         (id, answer)
@@ -1037,7 +1108,9 @@ impl State {
                 for (object, plan, reply) in views {
                     let id = object.id;
                     let object = object.as_ref().clone();
-                    let creation = Box::new(Creation { object, definer: None, replaces: None });
+                    let (definer, replaces) = (None, None);
+                    let creation =
+                        Box::new(Creation { object, definer, replaces, in_place: false });
                     let purpose = Purpose::View { creation, made: Made::Before, reply };
                     let restore = None;
                     self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
@@ -1086,6 +1159,16 @@ impl State {
             Request::Sources { reply } => {
                 let _ = reply.send(self.source_statuses());
             }
+            Request::Figures { objects, reply } => self.ask_figures(objects, reply),
+            #[cfg(test)]
+            Request::Tamper(view, changes) => {
+                if let Some(Running { kind: RunningKind::View { snapshot, .. }, .. }) =
+                    self.running.get_mut(&view)
+                {
+                    *snapshot = None;
+                }
+                self.workers.send(Command::Tamper(view, changes));
+            }
             Request::Watermarks { reply } => self.ask_watermarks(reply),
             Request::Errors { reply } => {
                 self.close_written();
@@ -1117,6 +1200,9 @@ impl State {
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
             Report::Snapshot { request, object, content } => {
                 self.snapshot_arrived(request, object, content);
+            }
+            Report::Figures { request, worker, figures } => {
+                self.figures_arrived(request, worker, figures);
             }
             Report::Failed { object, error } => self.failed(object, error),
             Report::RowErrors { object, epoch, errors } => {
@@ -1165,7 +1251,7 @@ impl State {
         self.answer_error_reads();
         match self.epochs.decide(self.now()) {
             // New dataflows wait for the epochs that are under way, and close the next themselves.
-            _ if !self.new_dataflows.is_empty() => None,
+            _ if self.wants_quiet() => None,
             Decision::Close => {
                 self.close_epoch(true);
                 None
@@ -1218,7 +1304,10 @@ impl State {
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
         touched.extend(watermarks.iter().map(|(object, _)| *object));
+        touched.extend(self.swapped);
         let mut affected = self.dependants(&touched);
+        // It has the epoch in which it came to be the view.
+        affected.extend(self.swapped.take().filter(|view| !affected.contains(view)));
         let epoch = self.epochs.open();
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
@@ -1266,14 +1355,20 @@ impl State {
     fn dependants(&self, roots: &[ObjectId]) -> Vec<ObjectId> {
         let mut touched: HashSet<ObjectId> = roots.iter().copied().collect();
         let mut affected = Vec::new();
-        // Ids grow, and a dataflow reads only what was there before it: one pass is enough.
-        for (id, running) in &self.running {
-            if running.reads.iter().any(|read| touched.contains(read)) {
-                touched.insert(*id);
-                affected.push(*id);
+        loop {
+            let before = affected.len();
+            for (id, running) in &self.running {
+                if !affected.contains(id) && running.reads.iter().any(|r| touched.contains(r)) {
+                    touched.insert(*id);
+                    affected.push(*id);
+                }
+            }
+            // Ids grow, and a dataflow reads what was there before it: one pass is enough, unless
+            // a view was replaced by one that reads something newer.
+            if !self.reads_newer || affected.len() == before {
+                return affected;
             }
         }
-        affected
     }
 }
 
@@ -1377,6 +1472,9 @@ impl State {
         let Some(old) = catalog.get(replaced) else {
             return Err(dependency_gone("the statement"));
         };
+        if creation.in_place {
+            return self.check_swap(creation, replaced);
+        }
         let others = self.being_made().map(|other| &other.object);
         let user = catalog.dependants(replaced).map(AsRef::as_ref).chain(others).find(|other| {
             other.name != creation.object.name && other.depends_on.contains(&replaced)
@@ -1403,7 +1501,7 @@ impl State {
     }
 
     fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
-        self.running.insert(id, Running { reads, kind, failed: None });
+        self.running.insert(id, Running { reads, kind, failed: None, plan: None });
     }
 
     /// An object of the catalog that cannot be built: reading it gives the error.
@@ -1415,7 +1513,8 @@ impl State {
             _ => RunningKind::View { last_affected: self.epochs.closed(), snapshot: None },
         };
         let reads = object.depends_on.clone();
-        self.running.insert(object.id, Running { reads, kind, failed: Some(error) });
+        let running = Running { reads, kind, failed: Some(error), plan: None };
+        self.running.insert(object.id, running);
     }
 
     /// Takes an object out of the data plane, with the subscriptions that read it.
@@ -1467,9 +1566,14 @@ impl State {
         }
     }
 
+    /// Whether something waits until nothing is under way.
+    fn wants_quiet(&self) -> bool {
+        !self.new_dataflows.is_empty() || self.swap.is_some()
+    }
+
     /// Installs what waits, once nothing is under way and the open epoch is empty and stays so.
     fn install_new_dataflows(&mut self) {
-        if self.new_dataflows.is_empty() {
+        if !self.wants_quiet() {
             return;
         }
         if !self.epochs.all_computed() {
@@ -1479,6 +1583,12 @@ impl State {
             // Close without letting sources into the next epoch, and come back when it is computed.
             self.close_epoch(false);
             return;
+        }
+        if let Some(swap) = self.swap.take() {
+            self.swap_now(swap);
+            if self.wants_quiet() {
+                return;
+            }
         }
         while let Some(new) = self.new_dataflows.pop_front() {
             self.install(new);
@@ -1493,7 +1603,9 @@ impl State {
     fn install(&mut self, new: NewDataflow) {
         let NewDataflow { id, plan, purpose, restore } = new;
         let reads = plan.root.scanned_objects();
-        let gone = reads.iter().any(|read| !self.running.contains_key(read));
+        self.reads_newer |= reads.iter().any(|read| *read > id);
+        let gone = reads.iter().any(|read| !self.running.contains_key(read))
+            || !self.has_columns(&plan.root);
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
         let table_contents = match &restore {
             None => self.table_shares(&reads),
@@ -1558,9 +1670,32 @@ impl State {
                 ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
             }
         };
-        self.add_running(id, reads, kind);
+        let plan = Arc::new(plan);
+        let running = Running { reads, kind, failed: None, plan: Some(plan.clone()) };
+        self.running.insert(id, running);
         let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents, restore };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
+    }
+
+    /// Whether what the plan reads has the columns that it was planned with: a view may have got
+    /// another definition meanwhile.
+    fn has_columns(&self, root: &Node) -> bool {
+        let catalog = self.catalog();
+        let mut has = true;
+        root.visit(&mut |node| {
+            if let Node::Scan(scan) = node
+                && let Some(object) = catalog.get(scan.object)
+            {
+                let same = |column: &usize, planned: &Field| {
+                    object.schema.fields().get(*column).is_some_and(|field| {
+                        field.name() == planned.name() && field.data_type() == planned.data_type()
+                    })
+                };
+                let mut columns = scan.columns.iter().zip(scan.schema.fields());
+                has &= columns.all(|(column, planned)| same(column, planned));
+            }
+        });
+        has
     }
 
     /// The rows of the tables among `objects`, one share per worker.
@@ -1668,7 +1803,7 @@ impl State {
     /// Acknowledged writes must be in what is read, so they must be in a closed epoch.
     fn close_written(&mut self) {
         if !self.changes.is_empty() {
-            self.close_epoch(self.new_dataflows.is_empty());
+            self.close_epoch(!self.wants_quiet());
         }
     }
 
@@ -1782,7 +1917,7 @@ impl State {
     }
 
     fn write(&mut self, lock: Option<LockId>, write: WaitingWrite) {
-        if !self.new_dataflows.is_empty() {
+        if self.wants_quiet() {
             self.waiting_writes.push_back((lock, write));
             return;
         }
@@ -1800,7 +1935,7 @@ impl State {
     fn grant_locks(&mut self) {
         while let Some(write) = self.locks.grant() {
             // Its turn has come, whoever waits behind it.
-            if self.new_dataflows.is_empty() {
+            if !self.wants_quiet() {
                 self.write_now(write);
             } else {
                 self.waiting_writes.push_back((None, write));

@@ -192,7 +192,7 @@ impl Connection {
             (S::Explain(_), _) => Some(show::explain_schema()),
             (S::Show(show), _) => Some(show::show_schema(show)),
             (S::Describe(_), _) => Some(show::columns_schema()),
-            (S::VerifyMaterializedView(_), _) => Some(text_schema(&["result"])),
+            (S::VerifyMaterializedView(_), _) => Some(super::verify::verify_schema()),
             (S::Execute(execute), _) => self.find_prepared(&execute.name)?.columns.clone(),
             (S::Fetch(fetch), _) if !fetch.moves => {
                 Some(self.find_cursor(&fetch.cursor)?.schema.clone())
@@ -359,9 +359,7 @@ impl Connection {
                 running.wait(self.database.coordinator.flush()).await?;
                 Ok(done(statement.tag()))
             }
-            (S::VerifyMaterializedView(_), _) => {
-                Err(Error::unsupported("VERIFY MATERIALIZED VIEW"))
-            }
+            (S::VerifyMaterializedView(name), _) => self.run_verify(running, context, name).await,
             (S::Checkpoint, _) => {
                 running.wait(self.database.coordinator.checkpoint()).await?;
                 Ok(done(statement.tag()))

@@ -33,6 +33,7 @@ use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
+use crate::sql::query::PlannedQuery;
 use crate::state::delta::RestoredState;
 use crate::storage::log::Log;
 use crate::storage::manifest::{Manifest, SourcePlace};
@@ -117,7 +118,8 @@ pub async fn open_from(
                 computed.push((object, plan));
             }
         }
-        computed.sort_by_key(|(object, _)| object.id);
+        let order: Vec<ObjectId> = in_order(&catalog).iter().map(|object| object.id).collect();
+        computed.sort_by_key(|(object, _)| order.iter().position(|id| *id == object.id));
         // What the log brought is in the views when this answers.
         coordinator.errors().await?;
         if torn {
@@ -203,13 +205,32 @@ fn open_sources(catalog: &Catalog, manifest: &Manifest) -> Sources {
     sources
 }
 
-/// The materialized views of a catalog, in the order of their creation.
+/// The materialized views of a catalog, those that others read before these.
 #[derive(Default)]
 struct Views {
     /// With the state that they take up.
     restored: Vec<RestoredView>,
     computed: Vec<(Arc<Object>, Plan)>,
     failed: Vec<(Arc<Object>, Error)>,
+}
+
+/// All objects, each behind what it reads. Ids do not tell: a view that was replaced may read one
+/// that was made after it.
+fn in_order(catalog: &Catalog) -> Vec<Arc<Object>> {
+    fn add(catalog: &Catalog, object: &Arc<Object>, done: &mut Vec<Arc<Object>>) {
+        if done.iter().any(|other| other.id == object.id) {
+            return;
+        }
+        for below in object.depends_on.iter().filter_map(|id| catalog.get(*id)) {
+            add(catalog, below, done);
+        }
+        done.push(object.clone());
+    }
+    let mut done = Vec::new();
+    for object in catalog.objects() {
+        add(catalog, object, &mut done);
+    }
+    done
 }
 
 /// Plans all views, and decides which of them take up their state.
@@ -221,8 +242,7 @@ fn plan_views(
 ) -> Views {
     let mut views = Views::default();
     let mut restored = BTreeSet::new();
-    // In order of ids, which is that of their creation.
-    for object in catalog.objects() {
+    for object in &in_order(catalog) {
         let ObjectKind::MaterializedView(view) = &object.kind else { continue };
         let plan = match view_plan(catalog, object, view) {
             Ok(plan) => plan,
@@ -283,7 +303,15 @@ fn definition_context(catalog: &Catalog, object: &Object) -> PlanContext {
     context
 }
 
-fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Plan> {
+/// The query of a materialized view, as it was meant when the view was made.
+///
+/// # Errors
+/// When this version of the program has another meaning for it.
+pub(super) fn planned_view(
+    catalog: &Catalog,
+    object: &Object,
+    view: &ViewObject,
+) -> Result<PlannedQuery> {
     let mut context = definition_context(catalog, object);
     context.search_path.clone_from(&view.search_path);
     let query = parse_query(&view.query_sql)?;
@@ -298,6 +326,11 @@ fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Pl
         )
         .hint("Drop it and create it again."));
     }
+    Ok(planned)
+}
+
+fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Plan> {
+    let planned = planned_view(catalog, object, view)?;
     let plan = ddl::view_plan(&planned, object)?;
     operators::check(&plan)?;
     Ok(plan)

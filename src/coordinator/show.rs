@@ -14,6 +14,7 @@ use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::coordinator::command::{Connection, Response, Value};
 use crate::coordinator::ddl::{noun_of, schema_database, wrong_kind};
 use crate::coordinator::execute::{StatementPlan, text_schema};
+use crate::coordinator::explain::{analyze_of_definition, explained};
 use crate::coordinator::running::Running;
 use crate::coordinator::savepoints;
 use crate::coordinator::settings::{SettingKind, find};
@@ -269,31 +270,20 @@ impl Connection {
         }
         let text = match &explain.target {
             ExplainTarget::MaterializedView(name) => {
-                if explain.analyze {
-                    return Err(analyze_of_views());
-                }
-                let object = self.resolve(context, name)?;
-                let ObjectKind::MaterializedView(view) = &object.kind else {
-                    return Err(wrong_kind(&object, Noun::MaterializedView));
-                };
-                let context = PlanContext {
-                    search_path: view.search_path.clone(),
-                    sql: view.query_sql.as_str().into(),
-                    ..context.clone()
-                };
-                let query = crate::sql::parse::parse_query(&view.query_sql)?;
-                dataflow_text(&context.plan_query(&query, &[])?)?
+                self.explain_view(running, context, explain, name).await?
             }
             ExplainTarget::Statement(inner) => {
                 let context = PlanContext { sql: inner.sql.as_str().into(), ..context.clone() };
                 match (&inner.statement, plan) {
                     (Statement::CreateMaterializedView(create), _) => {
                         if explain.analyze {
-                            return Err(analyze_of_views());
+                            return Err(analyze_of_definition());
                         }
-                        dataflow_text(&context.plan_query(&create.query.ast, &[])?)?
+                        self.explain_create_view(&context, create, explain.verbose)?
                     }
-                    (Statement::Subscribe(_), StatementPlan::Query(query)) => dataflow_text(query)?,
+                    (Statement::Subscribe(_), StatementPlan::Query(query)) => {
+                        explained(&context.catalog, &query.lower()?, explain.verbose)
+                    }
                     (_, StatementPlan::Query(query)) => {
                         let query = query.bind_parameters(values)?;
                         self.explain_query(running, &context, &query, explain).await?
@@ -359,15 +349,6 @@ fn functions() -> Vec<Vec<Option<String>>> {
     all.sort();
     all.dedup();
     all.into_iter().map(|(name, kind)| vec![Some(name.clone()), Some(kind.to_owned())]).collect()
-}
-
-fn analyze_of_views() -> Error {
-    Error::unsupported("EXPLAIN ANALYZE of a materialized view")
-        .hint("EXPLAIN without ANALYZE shows its dataflow.")
-}
-
-fn dataflow_text(query: &PlannedQuery) -> Result<String> {
-    Ok(query.lower()?.to_string())
 }
 
 fn write_text(what: &str, table: &Object, rows: &PlannedQuery) -> String {

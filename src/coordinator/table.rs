@@ -91,6 +91,14 @@ impl Table {
         }
     }
 
+    /// Memory held, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.rows {
+            Rows::Keyed(table) => table.memory_bytes(),
+            Rows::Bag(table) => table.memory_bytes(),
+        }
+    }
+
     /// The content now.
     pub fn snapshot(&self) -> Snapshot {
         match &self.rows {

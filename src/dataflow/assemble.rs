@@ -51,6 +51,7 @@ pub fn assemble(
     let mut inboxes = Inboxes::default();
     let root = node_stream(scope, &plan.root, context, &mut inboxes, &mut Vec::new())?;
     let exchange = result_exchange(plan);
+    let result = context.metrics.watch(result);
     let changes = drive(scope, vec![(root, exchange)], result, context.clone());
     let probe = export(changes, hub);
     let Inboxes { scans, constants } = inboxes;
@@ -145,7 +146,7 @@ fn node_stream<'scope, 'plan>(
         inboxes.constants.push(inbox.clone());
         return Ok(scan_stream(scope, inbox, context));
     }
-    let operator = operators::build(node, context.worker)?;
+    let operator = context.metrics.watch(operators::build(node, context.worker)?);
     let stream = drive(scope, inputs, operator, context.clone());
     if node.keeps_state() {
         built.push((node, stream.clone()));
@@ -159,6 +160,7 @@ fn scan_stream<'scope>(
     inbox: Rc<RefCell<Inbox>>,
     context: &DriverContext,
 ) -> ChunkStream<'scope> {
+    let counters = context.metrics.count();
     let mut builder = OperatorBuilder::new("scan".to_owned(), scope);
     let activator = scope.activator_for(builder.operator_info().address);
     inbox.borrow_mut().on_change(move || activator.activate());
@@ -179,10 +181,12 @@ fn scan_stream<'scope>(
                         watermarks: vec![SentWatermark::to_all(watermark, worker, workers)],
                     },
                 };
+                counters.add_rows_out(chunk.batches.iter().map(ChangeBatch::num_rows).sum());
                 let at = capability.delayed(&epoch.0);
                 handle.session_with_builder(&at).give_container(&mut chunk);
             }
             capability.downgrade(&inbox.frontier().0);
+            counters.finish(Epoch(inbox.frontier().0.saturating_sub(1)));
         }
     });
     stream

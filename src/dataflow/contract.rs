@@ -169,6 +169,10 @@ impl Operator for Checked {
     fn memory_bytes(&self) -> usize {
         self.operator.memory_bytes()
     }
+
+    fn state_rows(&self) -> usize {
+        self.operator.state_rows()
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
+use crate::dataflow::metered::DataflowMetrics;
 use crate::dataflow::operator::{FUEL_BYTES, Operator, Output, RowError};
 use crate::plan::node::Exchange;
 use crate::plan::view_options::OnError;
@@ -54,6 +55,8 @@ pub struct DriverContext {
     pub workers: usize,
     /// The epoch that the dataflow starts at: its initial content belongs to it.
     pub as_of: Epoch,
+    /// Counts what operators do.
+    pub metrics: Rc<DataflowMetrics>,
     /// Told once when the operator cannot go on.
     pub on_failure: Rc<dyn Fn(Error)>,
     /// What becomes of rows that fail.
@@ -556,6 +559,7 @@ mod tests {
     use super::*;
     use crate::dataflow::operator::Stateless;
     use crate::dataflow::script::schema;
+    use crate::observe::clock::Clock;
     use crate::state::delta::{CheckpointReader, CheckpointWriter};
 
     const BATCHES: usize = 1000;
@@ -673,6 +677,7 @@ mod tests {
             let (first, second): (Rc<Between>, Rc<Between>) = Default::default();
             let taken = Rc::new(Cell::new(0));
             let context = DriverContext {
+                metrics: Rc::new(DataflowMetrics::new(Clock::for_test())),
                 worker: 0,
                 workers: 1,
                 as_of: Epoch(3),

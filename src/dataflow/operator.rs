@@ -46,6 +46,11 @@ pub trait Operator {
 
     /// Memory held, in bytes.
     fn memory_bytes(&self) -> usize;
+
+    /// Rows held from one epoch to the next, for those who look: groups, rows of both sides.
+    fn state_rows(&self) -> usize {
+        0
+    }
 }
 
 /// An operator without state: what it emits for a batch depends on nothing else.

@@ -25,11 +25,13 @@ use crate::connectors::{Offset, Source, SplitId};
 use crate::dataflow::assemble::{assemble, result_key};
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
 use crate::dataflow::operator::{Operator, RowError};
 use crate::dataflow::operators::materialize::Materialize;
 use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{Published, SnapshotRequest};
+use crate::observe::clock::Clock;
 use crate::plan::node::{Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::multi_table::MultiTable;
@@ -48,6 +50,8 @@ pub enum Command {
     CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>, Option<Arc<SourcePlace>>),
     CreateDataflow(Arc<DataflowSpec>),
     Drop(ObjectId),
+    /// Two views change places; nothing is under way.
+    Swap(Arc<SwapDataflows>),
     /// A dataflow has failed on some worker, or one that it reads has: nobody waits for it any more.
     Stopped(ObjectId),
     Close(Arc<CloseEpoch>),
@@ -60,6 +64,14 @@ pub enum Command {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
     },
+    /// Report what the operators of these dataflows have done; of all when there are none.
+    Figures {
+        request: u64,
+        objects: Arc<Vec<ObjectId>>,
+    },
+    /// Makes the content of a view wrong on the first worker, for tests of those who look.
+    #[cfg(test)]
+    Tamper(ObjectId, ChangeBatch),
     Shutdown,
 }
 
@@ -79,11 +91,22 @@ pub struct CloseEpoch {
     pub watermarks: Vec<(ObjectId, Watermark)>,
 }
 
+/// A view that gets another dataflow.
+pub struct SwapDataflows {
+    pub view: ObjectId,
+    /// The new dataflow, which has its content; it gets the old one's.
+    pub by: ObjectId,
+    /// Where each of the old columns is among the new ones, as far as somebody reads it.
+    pub columns: Vec<Option<usize>>,
+    /// The open epoch, in which readers get the difference.
+    pub epoch: Epoch,
+}
+
 /// A dataflow to build.
 pub struct DataflowSpec {
     pub object: ObjectId,
     pub name: String,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub result: DataflowResult,
     /// The newest closed epoch; every object that is scanned has finished it.
     pub as_of: Epoch,
@@ -146,6 +169,8 @@ pub enum Report {
     Hydrated { worker: usize, object: ObjectId },
     /// The answer to `Command::Snapshot` for one object.
     Snapshot { request: u64, object: ObjectId, content: Option<Snapshot> },
+    /// The answer to `Command::Figures`.
+    Figures { request: u64, worker: usize, figures: Vec<(ObjectId, DataflowFigures)> },
     /// A dataflow cannot go on.
     Failed { object: ObjectId, error: Error },
     /// Rows or records that were left out in an epoch.
@@ -191,7 +216,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the threads cannot be started.
-    pub fn start(count: usize, closed: Epoch, reporter: Reporter) -> Result<Workers> {
+    pub fn start(count: usize, closed: Epoch, clock: Clock, reporter: Reporter) -> Result<Workers> {
         assert!(count > 0);
         // Commands in flight are bounded by the protocol: a few per open epoch, statement and
         // reader; the coordinator never runs ahead of an epoch that is not computed.
@@ -207,7 +232,7 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
-            run(worker, commands, closed, reporter.clone());
+            run(worker, commands, closed, clock.clone(), reporter.clone());
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
         let mut threads: Vec<(usize, Thread)> = (0..count)
@@ -241,8 +266,14 @@ impl Workers {
     }
 }
 
-fn run(worker: &mut Worker, commands: Receiver<Command>, closed: Epoch, reporter: Reporter) {
-    let mut plane = Plane::new(worker, closed, reporter);
+fn run(
+    worker: &mut Worker,
+    commands: Receiver<Command>,
+    closed: Epoch,
+    clock: Clock,
+    reporter: Reporter,
+) {
+    let mut plane = Plane::new(worker, closed, clock, reporter);
     loop {
         // After a command the turn is finished without sleeping: it may have to be answered.
         let mut busy = false;
@@ -276,6 +307,8 @@ enum Entry {
 }
 
 struct Dataflow {
+    /// What its reports name.
+    id: Rc<Cell<ObjectId>>,
     /// For `Worker::drop_dataflow`.
     index: usize,
     probe: Handle<u64>,
@@ -292,6 +325,7 @@ struct Dataflow {
     failed: Rc<Cell<bool>>,
     published: Option<Rc<RefCell<Published>>>,
     subscription: Option<SubscriptionSender>,
+    metrics: Rc<DataflowMetrics>,
 }
 
 /// One worker's share of the data plane.
@@ -299,6 +333,7 @@ struct Plane {
     worker: usize,
     workers: usize,
     reporter: Reporter,
+    clock: Clock,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -313,11 +348,12 @@ struct Plane {
 }
 
 impl Plane {
-    fn new(worker: &Worker, closed: Epoch, reporter: Reporter) -> Plane {
+    fn new(worker: &Worker, closed: Epoch, clock: Clock, reporter: Reporter) -> Plane {
         Plane {
             worker: worker.index(),
             workers: worker.peers(),
             reporter,
+            clock,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -354,14 +390,30 @@ impl Plane {
                     dataflow.failed.set(true);
                 }
             }
+            Command::Swap(swap) => {
+                if let Err(error) = self.swap(&swap) {
+                    self.report(Report::Failed { object: swap.view, error });
+                }
+            }
             Command::Close(close) => self.close(&close),
             Command::Snapshot { request, objects } => self.snapshot(request, &objects),
+            Command::Figures { request, objects } => self.figures(request, &objects),
             Command::Watermarks { request } => {
                 let marks = self.entries.iter().filter_map(|(object, entry)| {
                     Some((*object, hub(entry).borrow().watermark()?))
                 });
                 let marks = marks.collect();
                 self.report(Report::Watermarks { request, marks });
+            }
+            #[cfg(test)]
+            Command::Tamper(object, changes) => {
+                if let (0, Some(Entry::Dataflow(dataflow))) =
+                    (self.worker, self.entries.get(&object))
+                    && let Some(published) = &dataflow.published
+                {
+                    let applied = published.borrow_mut().table_mut().apply(&changes);
+                    applied.expect("a view takes any change");
+                }
             }
             Command::Shutdown => unreachable!("handled by the loop"),
         }
@@ -377,20 +429,24 @@ impl Plane {
     fn create_dataflow(&mut self, worker: &mut Worker, spec: &Arc<DataflowSpec>) -> Result<()> {
         assert_eq!(spec.as_of, self.closed, "dataflows start at the newest closed epoch");
         let failed = Rc::new(Cell::new(false));
+        let id = Rc::new(Cell::new(spec.object));
         let object = spec.object;
+        let (failed_id, errors_id) = (id.clone(), id.clone());
         let (reporter, failed_flag) = (self.reporter.clone(), failed.clone());
         let errors_to = self.reporter.clone();
+        let metrics = Rc::new(DataflowMetrics::new(self.clock.clone()));
         let context = DriverContext {
             worker: self.worker,
             workers: self.workers,
             as_of: spec.as_of,
+            metrics: metrics.clone(),
             on_failure: Rc::new(move |error| {
                 failed_flag.set(true);
-                reporter(Report::Failed { object, error });
+                reporter(Report::Failed { object: failed_id.get(), error });
             }),
             on_error: spec.plan.options.on_error,
             on_row_errors: Rc::new(move |epoch, errors| {
-                errors_to(Report::RowErrors { object, epoch, errors });
+                errors_to(Report::RowErrors { object: errors_id.get(), epoch, errors });
             }),
             backlog: Rc::default(),
             checkpoints: Rc::default(),
@@ -422,6 +478,7 @@ impl Plane {
             DataflowResult::Materialize => None,
         };
         let dataflow = Dataflow {
+            id,
             index,
             probe: assembled.probe,
             hub,
@@ -435,6 +492,7 @@ impl Plane {
             failed,
             published,
             subscription,
+            metrics,
         };
         self.entries.insert(object, Entry::Dataflow(Box::new(dataflow)));
         self.hydrating.push(object);
@@ -489,6 +547,34 @@ impl Plane {
         if let Some(watermark) = self.hub_of(inbox.object)?.borrow().watermark() {
             inbox.push_watermark(as_of, watermark);
         }
+        Ok(())
+    }
+
+    /// Lets two views change places, and gives those who read the first what the second has more
+    /// and less.
+    fn swap(&mut self, swap: &SwapDataflows) -> Result<()> {
+        let SwapDataflows { view, by, columns, epoch } = swap;
+        let (Some(Entry::Dataflow(old)), Some(Entry::Dataflow(new))) =
+            (self.entries.remove(view), self.entries.remove(by))
+        else {
+            return Err(Error::internal("only views are swapped"));
+        };
+        if let (Some(before), Some(now)) = (&old.published, &new.published) {
+            // Every closed epoch is computed, so it has what is asked for.
+            before.borrow_mut().serve(|_| true);
+            let (before, now) = (before.borrow_mut().snapshot(), now.borrow_mut().snapshot());
+            new.hub.borrow_mut().take_over(
+                &mut old.hub.borrow_mut(),
+                *epoch,
+                columns,
+                &before,
+                &now,
+            )?;
+        }
+        old.id.set(*by);
+        new.id.set(*view);
+        self.entries.insert(*view, Entry::Dataflow(new));
+        self.entries.insert(*by, Entry::Dataflow(old));
         Ok(())
     }
 
@@ -583,6 +669,20 @@ impl Plane {
             });
             published.borrow_mut().request(SnapshotRequest { epoch, reply });
         }
+    }
+
+    fn figures(&self, request: u64, objects: &[ObjectId]) {
+        let mut figures = Vec::new();
+        for (object, entry) in &self.entries {
+            let Entry::Dataflow(dataflow) = entry else { continue };
+            if objects.is_empty() || objects.contains(object) {
+                // What is idle is complete.
+                let idle = probe_frontier(&dataflow.probe) > dataflow.last_affected;
+                let closed = if idle { Epoch(0) } else { dataflow.last_affected };
+                figures.push((*object, dataflow.metrics.figures(closed)));
+            }
+        }
+        self.report(Report::Figures { request, worker: self.worker, figures });
     }
 
     /// The epochs that have not passed `object`, given what is idle is complete.

@@ -14,6 +14,7 @@ use crate::plan::node::{
     Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
     UnnestColumn,
 };
+use crate::plan::operators::{number, operators};
 use crate::types::time::EventDuration;
 
 /// Two spaces a level.
@@ -23,23 +24,79 @@ const CONSTANT_ROWS_MAX: usize = 3;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.unique_key {
-            Some(key) => writeln!(f, "Result by key {}", names(&self.root.schema(), key))?,
-            None => writeln!(f, "Result by whole row")?,
-        }
-        write_node(f, &self.root, 1, &mut Vec::new())
+        fmt::Display::fmt(&Explained { plan: self, verbose: false, notes: None }, f)
     }
 }
 
-/// `written` are the nodes with state so far: an equal one is the same operator.
-fn write_node<'plan>(
-    f: &mut fmt::Formatter<'_>,
-    node: &'plan Node,
-    level: usize,
-    written: &mut Vec<&'plan Node>,
-) -> fmt::Result {
-    write!(f, "{}", INDENT.repeat(level))?;
-    let shared = node.keeps_state() && written.contains(&node);
+/// What is said of an operator beside the plan.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// Behind it.
+    pub behind: String,
+    /// Lines below it.
+    pub below: Vec<String>,
+}
+
+/// A plan as text with more than it says by itself.
+pub struct Explained<'a> {
+    pub plan: &'a Plan,
+    /// Says why operators keep what they keep.
+    pub verbose: bool,
+    /// One for each operator, by number (`plan::operators`), and one for the result.
+    pub notes: Option<&'a [Note]>,
+}
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbered = operators(self.plan);
+        let root = &self.plan.root;
+        match &self.plan.unique_key {
+            Some(key) => write!(f, "Result by key {}", names(&root.schema(), key))?,
+            None => write!(f, "Result by whole row")?,
+        }
+        let result = self.notes.and_then(|notes| notes.get(numbered.len()));
+        write_note(f, result, 1)?;
+        let mut written = Written { nodes: Vec::new(), explained: self, numbered };
+        write_node(f, root, 1, &mut written)
+    }
+}
+
+/// What has been written, and what is to be added.
+struct Written<'plan, 'a> {
+    /// Nodes with state so far: an equal one is the same operator.
+    nodes: Vec<&'plan Node>,
+    explained: &'a Explained<'a>,
+    numbered: Vec<&'a Node>,
+}
+
+impl<'a> Written<'_, 'a> {
+    fn note(&self, node: &Node) -> Option<&'a Note> {
+        self.explained.notes?.get(number(&self.numbered, node)?)
+    }
+}
+
+/// Ends an operator's line.
+fn write_note(f: &mut fmt::Formatter<'_>, note: Option<&Note>, level: usize) -> fmt::Result {
+    let Some(note) = note else { return writeln!(f) };
+    writeln!(f, "{}", note.behind)?;
+    for line in &note.below {
+        writeln!(f, "{}{line}", INDENT.repeat(level + 1))?;
+    }
+    Ok(())
+}
+
+/// One operator in one line, without its inputs.
+pub fn describe(node: &Node) -> String {
+    struct Head<'a>(&'a Node);
+    impl fmt::Display for Head<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write_head(f, self.0)
+        }
+    }
+    Head(node).to_string()
+}
+
+fn write_head(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
     match node {
         Node::Scan(n) => write_scan(f, n)?,
         Node::Constant(n) => write_constant(f, n)?,
@@ -58,19 +115,38 @@ fn write_node<'plan>(
         Node::LookupJoin(n) => write_lookup_join(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
-        Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
+        Node::Input(n) => write!(f, "Input {}: {}", n.port, n.name)?,
     }
-    if shared {
+    Ok(())
+}
+
+fn write_node<'plan>(
+    f: &mut fmt::Formatter<'_>,
+    node: &'plan Node,
+    level: usize,
+    written: &mut Written<'plan, '_>,
+) -> fmt::Result {
+    write!(f, "{}", INDENT.repeat(level))?;
+    write_head(f, node)?;
+    if let Node::Input(_) = node {
+        return writeln!(f);
+    }
+    if node.keeps_state() && written.nodes.contains(&node) {
         return f.write_str(" | the same as above\n");
     }
     if node.keeps_state() {
-        written.push(node);
+        written.nodes.push(node);
     }
     f.write_str(if node.append_only() { " | append-only" } else { " | retracts" })?;
     if let Some(kept) = kept(node) {
         write!(f, " | keeps {kept}")?;
     }
-    writeln!(f)?;
+    write_note(f, written.note(node), level)?;
+    if let Some(why) = why(node)
+        && written.explained.verbose
+    {
+        writeln!(f, "{}because {why}", INDENT.repeat(level + 1))?;
+    }
     if let Node::Recursive(n) = node {
         writeln!(f, "{}Step", INDENT.repeat(level + 1))?;
         write_node(f, &n.step, level + 2, written)?;
@@ -85,7 +161,7 @@ fn write_edge<'plan>(
     f: &mut fmt::Formatter<'_>,
     edge: &'plan Edge,
     level: usize,
-    written: &mut Vec<&'plan Node>,
+    written: &mut Written<'plan, '_>,
 ) -> fmt::Result {
     let indent = INDENT.repeat(level);
     match &edge.exchange {
@@ -144,6 +220,38 @@ fn kept_by_join(join: &Join) -> String {
         [false, true] => format!("all rows of the left input, of the right {until}"),
         [false, false] => "all rows of both inputs".to_owned(),
     }
+}
+
+/// Why it holds that; `None` where it holds nothing.
+fn why(node: &Node) -> Option<&'static str> {
+    Some(match node {
+        Node::Scan(_)
+        | Node::Constant(_)
+        | Node::Map(_)
+        | Node::Expand(_)
+        | Node::Copies(_)
+        | Node::Union(_)
+        | Node::Unnest(_)
+        | Node::Input(_) => return None,
+        Node::Recursive(n) if n.distinct => {
+            "a row goes when the last of its derivations goes, and must not be derived by itself"
+        }
+        Node::Recursive(_) => return None,
+        Node::Aggregate(n) if matches!(n.phase, Phase::Partial) => {
+            "the rows of an epoch are summed up before they go to other workers"
+        }
+        Node::Aggregate(n) if n.calls.is_empty() => "a row that is there is not given twice",
+        Node::Aggregate(n) if n.append_only => "the next row of a group changes its values",
+        Node::Aggregate(_) => "a row that comes or goes changes its group's values",
+        Node::Join(_) => "a later row of either input may match any of them",
+        Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
+            "a later row may push them out; what is pushed out never comes back"
+        }
+        Node::TopN(_) => "when a row that shows goes, the next one takes its place",
+        Node::Over(_) => "a row that comes or goes changes what its neighbours see",
+        Node::Session(_) => "a row that comes or goes may join sessions, or part them",
+        Node::AsofJoin(_) => "a later row of either input may be the nearest of any of them",
+    })
 }
 
 /// `(a, b)`, or `a` for a single one.

@@ -9,6 +9,8 @@
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
+//! | `operators.rs` | the operators of a plan and their numbers |
+//! | `growth.rs` | what keeps growing for as long as rows come |
 //! | `explain.rs` | a plan as text, golden-tested |
 //! | `fingerprint.rs` | a text that says whether stored state fits a plan |
 //!
@@ -20,7 +22,9 @@ pub mod event_time;
 pub mod explain;
 pub mod expr;
 pub mod fingerprint;
+pub mod growth;
 pub mod node;
 pub mod null_on_error;
+pub mod operators;
 pub mod view_options;
 pub mod window;

@@ -39,6 +39,7 @@ use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
+use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::limited::number_limited_subqueries;
 use crate::sql::operators::{
@@ -57,6 +58,7 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
     let plan = count_copies(plan)?;
     let plan = number_limited_subqueries(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
+    let plan = join_dependent_subqueries(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;

@@ -10,6 +10,7 @@
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
 //! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
+//! | `dependent.rs` | correlated subqueries that DataFusion cannot join |
 //! | `exclude.rs` | EXCLUDE in window frames |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
@@ -44,6 +45,7 @@ mod bags;
 pub mod bind;
 mod catalog_query;
 pub mod coerce;
+mod dependent;
 pub mod dml;
 pub mod errors;
 mod exclude;

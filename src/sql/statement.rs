@@ -473,6 +473,8 @@ pub enum SubscribeTarget {
 pub struct Explain {
     pub analyze: bool,
     pub verbose: bool,
+    /// With ANALYZE of a view: each worker by itself, too.
+    pub workers: bool,
     pub format: ExplainFormat,
     pub target: ExplainTarget,
 }

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::durable::given_up;
+use super::swap::Swap;
 use super::{
     Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, connectors,
     dependency_gone,
@@ -59,8 +60,8 @@ pub(super) struct StepInLog {
 }
 
 /// A step that can be made real.
-struct Checked {
-    next: Catalog,
+pub(super) struct Checked {
+    pub next: Catalog,
     effect: Effect,
     /// What goes.
     dropped: Vec<ObjectId>,
@@ -74,15 +75,17 @@ enum Effect {
     Nothing,
     Table(ObjectId, Box<Table>),
     Source(Box<SourceSpec>, Arc<dyn Source>),
+    /// The second's dataflow takes the first's place.
+    Swap(ObjectId, ObjectId),
 }
 
-enum StepReply {
+pub(super) enum StepReply {
     Created(ObjectId, Reply<ObjectId>),
     Applied(Reply<()>),
 }
 
 impl StepReply {
-    fn send(self, result: Result<()>) {
+    pub fn send(self, result: Result<()>) {
         match self {
             StepReply::Created(id, reply) => {
                 if reply.send(result.map(|()| id)).is_err() {
@@ -98,7 +101,7 @@ impl StepReply {
 impl State {
     /// Takes steps as far as they go now.
     pub(super) fn run_steps(&mut self) {
-        while self.step_in_log.is_none() {
+        while self.step_in_log.is_none() && self.swap.is_none() {
             let Some(step) = self.steps.pop_front() else { return };
             self.run_step(step);
         }
@@ -132,8 +135,7 @@ impl State {
         };
         match self.log_definition(&changes, rows) {
             Ok(None) => {
-                self.make_real(checked);
-                reply.send(Ok(()));
+                self.make_real(checked, Some(reply));
             }
             Ok(Some(sequence)) => {
                 let step = StepInLog { sequence, since: now, checked, reply: Some(reply) };
@@ -162,16 +164,13 @@ impl State {
     }
 
     pub(super) fn step_in_log(&self) -> bool {
-        self.step_in_log.is_some()
+        self.step_in_log.is_some() || self.swap.is_some()
     }
 
     /// The log is durable up to `sequence`.
     pub(super) fn step_is_durable(&mut self, sequence: u64) {
         if let Some(step) = self.step_in_log.take_if(|step| step.sequence <= sequence) {
-            self.make_real(step.checked);
-            if let Some(reply) = step.reply {
-                reply.send(Ok(()));
-            }
+            self.make_real(step.checked, step.reply);
         }
     }
 
@@ -185,12 +184,17 @@ impl State {
         }
     }
 
-    fn make_real(&mut self, checked: Checked) {
+    fn make_real(&mut self, checked: Checked, reply: Option<StepReply>) {
+        if let Effect::Swap(view, by) = checked.effect {
+            // The catalog and the data change together, at a quiet moment.
+            self.swap = Some(Swap { view, by, checked, reply });
+            return;
+        }
         let Checked { next, effect, dropped } = checked;
         let mut created_table = None;
         self.set_catalog(next);
         match effect {
-            Effect::Nothing => {}
+            Effect::Nothing | Effect::Swap(..) => {}
             Effect::Table(id, rows) => {
                 self.tables.insert(id, *rows);
                 self.add_running(id, vec![], RunningKind::Table);
@@ -201,6 +205,9 @@ impl State {
         }
         dropped.into_iter().for_each(|id| self.drop_running(id));
         self.definition_is_real(created_table);
+        if let Some(reply) = reply {
+            reply.send(Ok(()));
+        }
     }
 
     /// `place`: where it was read to before the start.
@@ -266,6 +273,10 @@ impl State {
                     return Err(error.clone());
                 }
             }
+        }
+        if let (true, Some(view)) = (creation.in_place, creation.replaces) {
+            let effect = Effect::Swap(view, object.id);
+            return Ok((Checked { next, effect, dropped: vec![] }, creation.changes(), None));
         }
         let dropped = creation.replaces.into_iter().collect();
         Ok((Checked { next, effect: Effect::Nothing, dropped }, creation.changes(), None))

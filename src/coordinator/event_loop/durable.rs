@@ -537,8 +537,11 @@ impl State {
             | Request::Unsubscribe(_)
             | Request::RestoreFailed { .. }
             | Request::Sources { .. }
+            | Request::Figures { .. }
             | Request::Errors { .. }
             | Request::Stop => {}
+            #[cfg(test)]
+            Request::Tamper(..) => {}
         }
     }
 

@@ -275,4 +275,8 @@ impl Operator for Aggregate {
             + distinct.sum::<usize>()
             + self.groups.capacity() * size_of::<u32>()
     }
+
+    fn state_rows(&self) -> usize {
+        self.table.len()
+    }
 }

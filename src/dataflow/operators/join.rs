@@ -444,6 +444,9 @@ impl Join {
                 let shown = now.rows.filter(&BooleanArray::from_iter(shown))?;
                 self.show(*port, shown, out)?;
             }
+            if self.is_enough(out) && *next < changes.num_rows() {
+                return Ok(false);
+            }
         }
     }
 
@@ -935,6 +938,10 @@ impl Operator for Join {
         let held = self.work.iter().map(|advance| &advance.changes);
         let held = held.chain(&self.aside).chain(&self.leaving).map(ChangeBatch::size_bytes);
         self.sides.iter().map(side).sum::<usize>() + held.sum::<usize>()
+    }
+
+    fn state_rows(&self) -> usize {
+        self.sides.iter().map(|side| side.table.live_rows()).sum()
     }
 }
 

@@ -464,6 +464,10 @@ impl Operator for Over {
             + changes.sum::<usize>()
             + self.changes.capacity() * size_of::<Change>()
     }
+
+    fn state_rows(&self) -> usize {
+        self.table.len()
+    }
 }
 
 #[cfg(test)]

@@ -126,6 +126,10 @@ impl Operator for PartialAggregate {
     fn memory_bytes(&self) -> usize {
         self.aggregate.memory_bytes()
     }
+
+    fn state_rows(&self) -> usize {
+        self.aggregate.state_rows()
+    }
 }
 
 impl Aggregate {
