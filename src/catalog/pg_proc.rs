@@ -71,7 +71,12 @@ const OTHERS: &[(&str, &str, &[&str], &str)] = &[
     ("f", "gen_random_uuid", &[], "uuid"),
     ("f", "generate_series", &["integer", "integer"], "integer"),
     ("f", "generate_series", &["bigint", "bigint"], "bigint"),
-    ("f", "generate_series", &["timestamp without time zone", "timestamp without time zone", "interval"], "timestamp without time zone"),
+    (
+        "f",
+        "generate_series",
+        &["timestamp without time zone", "timestamp without time zone", "interval"],
+        "timestamp without time zone",
+    ),
     ("f", "unnest", &["anyarray"], "anyelement"),
     ("f", "now", &[], "timestamp with time zone"),
     ("a", "count", &[], "bigint"),

@@ -170,7 +170,12 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
             whole.collect()
         }
         // What a step derives may be of any time.
-        Node::Recursive(_) | Node::Input(_) => vec![],
+        Node::Recursive(_) | Node::Input(_) | Node::Clock(_) => vec![],
+        // What was not emitted before the watermark is not behind it.
+        Node::WindowClose(n) => time_bounds(&n.input.input),
+        Node::Throttle(n) => time_bounds(&n.input.input),
+        // Rows of any time come and go as logical time passes.
+        Node::TemporalFilter(_) | Node::Retain(_) => vec![],
         Node::Session(n) => in_sessions(n),
         Node::AsofJoin(n) => nearest(n),
         // Left rows pass once, whatever comes on the right.

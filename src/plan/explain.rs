@@ -8,7 +8,7 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::plan::event_time::{find, rows_age, time_bounds};
+use crate::plan::event_time::{bounded_key, find, rows_age, time_bounds};
 use crate::plan::node::{
     Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, Node, Over,
     Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
@@ -116,6 +116,19 @@ fn write_head(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => write!(f, "Input {}: {}", n.port, n.name)?,
+        Node::Clock(_) => f.write_str("Clock")?,
+        Node::WindowClose(n) => {
+            let schema = n.input.input.schema();
+            write!(f, "WindowClose by {}", schema.field(n.bound.column).name())?;
+        }
+        Node::Throttle(n) => {
+            write!(f, "Throttle: changes every {}", seconds(EventDuration(n.every_us)))?
+        }
+        Node::TemporalFilter(n) => {
+            let conditions: Vec<&str> = n.conditions.iter().map(|c| c.display.as_str()).collect();
+            write!(f, "TemporalFilter where {}", conditions.join(" AND "))?;
+        }
+        Node::Retain(n) => write!(f, "Retain for {}", seconds(EventDuration(n.keep_us)))?,
     }
     Ok(())
 }
@@ -185,14 +198,24 @@ fn kept(node: &Node) -> Option<String> {
         | Node::Copies(_)
         | Node::Union(_)
         | Node::Unnest(_)
+        | Node::Clock(_)
         | Node::Input(_) => None,
         Node::Recursive(n) if n.distinct => {
             Some("each derived row with the iterations that derive it".to_owned())
         }
         Node::Recursive(_) => None,
-        Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
+        Node::Aggregate(n) if n.calls.is_empty() && closing_key(n).is_none() => {
+            Some("each distinct row once".to_owned())
+        }
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
-        Node::Aggregate(_) => Some("one row per group".to_owned()),
+        Node::Aggregate(n) => Some(match closing_key(n) {
+            Some(name) => format!("one row per group until the watermark passes {name}"),
+            None => "one row per group".to_owned(),
+        }),
+        Node::WindowClose(_) => Some("the rows of open windows".to_owned()),
+        Node::Throttle(_) => Some("the changes of one interval".to_owned()),
+        Node::TemporalFilter(_) => Some("rows that will enter or leave".to_owned()),
+        Node::Retain(_) => Some("the rows that are there".to_owned()),
         Node::Join(n) => Some(kept_by_join(n)),
         Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
             Some("the rows that show".to_owned())
@@ -210,6 +233,13 @@ fn kept(node: &Node) -> Option<String> {
         Node::AsofJoin(_) => Some("all rows of both inputs, in order".to_owned()),
         Node::LookupJoin(_) => Some("all rows of the right input".to_owned()),
     }
+}
+
+/// The key by which an aggregation forgets groups.
+fn closing_key(aggregate: &Aggregate) -> Option<String> {
+    let bounds = time_bounds(&aggregate.input.input);
+    let (place, _) = bounded_key(&bounds, &aggregate.keys)?;
+    Some(aggregate.schema.field(place).name().clone())
 }
 
 fn kept_by_join(join: &Join) -> String {
@@ -232,6 +262,7 @@ fn why(node: &Node) -> Option<&'static str> {
         | Node::Copies(_)
         | Node::Union(_)
         | Node::Unnest(_)
+        | Node::Clock(_)
         | Node::Input(_) => return None,
         Node::Recursive(n) if n.distinct => {
             "a row goes when the last of its derivations goes, and must not be derived by itself"
@@ -250,6 +281,11 @@ fn why(node: &Node) -> Option<&'static str> {
         Node::TopN(_) => "when a row that shows goes, the next one takes its place",
         Node::Over(_) => "a row that comes or goes changes what its neighbours see",
         Node::Session(_) => "a row that comes or goes may join sessions, or part them",
+        Node::LookupJoin(_) => "a later row of the left input may look any of them up",
+        Node::WindowClose(_) => "they may change until the watermark passes them",
+        Node::Throttle(_) => "they leave together when the interval is over",
+        Node::TemporalFilter(_) => "time alone lets them in or takes them out",
+        Node::Retain(_) => "each goes when it has been there long enough",
         Node::AsofJoin(_) => "a later row of either input may be the nearest of any of them",
     })
 }
@@ -329,7 +365,8 @@ fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Re
         (keys, calls) => {
             write!(f, "Aggregate by {}: {}", names(&input, keys), calls.join(", "))
         }
-    }
+    }?;
+    if aggregate.on_close { f.write_str(", when it closes") } else { Ok(()) }
 }
 
 fn write_join(f: &mut fmt::Formatter<'_>, join: &Join) -> fmt::Result {

@@ -82,6 +82,11 @@ fn mark(node: &mut Node) {
         }
         Node::Unnest(n) => n.schema = nullable(&n.schema),
         Node::Input(n) => n.schema = nullable(&n.schema),
+        Node::TemporalFilter(n) => {
+            n.conditions.iter_mut().for_each(|condition| mark_expr(&mut condition.value));
+        }
+        // They have their input's columns.
+        Node::Clock(_) | Node::WindowClose(_) | Node::Throttle(_) | Node::Retain(_) => {}
     }
 }
 

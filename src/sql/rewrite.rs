@@ -680,7 +680,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     let now = || call("now", vec![]);
     Ok(Some(match name.as_str() {
         "current_timestamp" if bare => now(),
-        "transaction_timestamp" | "statement_timestamp" if no_arguments => now(),
+        "transaction_timestamp" | "statement_timestamp" | "proctime" if no_arguments => now(),
         "current_date" if bare => cast(now(), DataType::Date),
         "current_time" if bare => {
             return Err(Error::unsupported("time with time zone").hint("Use LOCALTIME."));

@@ -241,7 +241,8 @@ fn make_aggregate(
     let append_only = input.append_only();
     let input = Edge::hash(input, keys.clone());
     let phase = node::Phase::Whole;
-    let whole = node::Aggregate { input, keys, calls, append_only, phase, schema };
+    let on_close = false;
+    let whole = node::Aggregate { input, keys, calls, append_only, phase, on_close, schema };
     if whole.keys.is_empty() {
         // Every row would go to one worker.
         return Node::Aggregate(whole.in_two_phases());
