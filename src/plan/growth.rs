@@ -4,6 +4,7 @@
 //! that keeps rows or groups of such an input grows for as long as rows come. A table is
 //! not endless: it keeps its rows itself, and what is kept for it is in proportion to it.
 
+use crate::plan::event_time::{find as bound_of, rows_age, time_bounds};
 use crate::plan::explain::describe;
 use crate::plan::node::{Aggregate, Join, JoinKind, Node, Phase, Plan, TopN};
 use crate::types::id::ObjectId;
@@ -43,9 +44,12 @@ fn find<'plan>(
     let inputs: Vec<Vec<Endless>> =
         node.inputs().iter().map(|edge| find(&edge.input, endless, seen, lines)).collect();
     let all = merged(&inputs);
+    if forgets(node) {
+        return all;
+    }
     let (keeps, place) = match node {
         Node::Scan(scan) => return endless(scan.object).into_iter().collect(),
-        Node::Constant(_) | Node::Input(_) => return Vec::new(),
+        Node::Constant(_) | Node::Clock(_) | Node::Input(_) => return Vec::new(),
         Node::Map(_) | Node::Expand(_) | Node::Copies(_) | Node::Union(_) | Node::Unnest(_) => {
             return all;
         }
@@ -60,6 +64,12 @@ fn find<'plan>(
             ("every row", "of both inputs, compared with each other")
         }
         Node::Session(_) => ("every row", "of the rows that make the sessions"),
+        Node::LookupJoin(_) if inputs.get(1).is_none_or(Vec::is_empty) => return all,
+        Node::LookupJoin(_) => ("every row", "of the right input"),
+        // Time takes out what they keep.
+        Node::WindowClose(_) | Node::Throttle(_) | Node::TemporalFilter(_) | Node::Retain(_) => {
+            return all;
+        }
         Node::TopN(TopN { partition, limit: Some(_), input, .. })
             if partition.is_empty() && input.input.append_only() =>
         {
@@ -87,6 +97,19 @@ fn find<'plan>(
         }
         // As many rows as partitions at the most, which may be endless.
         _ => all,
+    }
+}
+
+/// Whether watermarks free what the operator keeps.
+fn forgets(node: &Node) -> bool {
+    let bounded = |input: &Node, time: usize| bound_of(&time_bounds(input), time).is_some();
+    match node {
+        Node::Session(n) => bounded(&n.input.input, n.time),
+        Node::AsofJoin(n) => {
+            bounded(&n.left.input, n.times.0) && bounded(&n.right.input, n.times.1)
+        }
+        Node::Join(n) => rows_age(n) == [true, true],
+        _ => false,
     }
 }
 
