@@ -4,6 +4,7 @@
 //! that keeps rows or groups of such an input grows for as long as rows come. A table is
 //! not endless: it keeps its rows itself, and what is kept for it is in proportion to it.
 
+use crate::plan::event_time::{bounded_key, time_bounds};
 use crate::plan::explain::describe;
 use crate::plan::node::{Aggregate, Join, JoinKind, Node, Phase, Plan, TopN};
 use crate::types::id::ObjectId;
@@ -45,13 +46,21 @@ fn find<'plan>(
     let all = merged(&inputs);
     let (keeps, place) = match node {
         Node::Scan(scan) => return endless(scan.object).into_iter().collect(),
-        Node::Constant(_) | Node::Input(_) => return Vec::new(),
+        Node::Constant(_) | Node::Input(_) | Node::Clock(_) => return Vec::new(),
+        // Rows leave by themselves.
+        Node::Retain(_) => return Vec::new(),
+        Node::TemporalFilter(n) if n.conditions.iter().any(|c| c.op.ends()) => return Vec::new(),
+        Node::TemporalFilter(_) | Node::WindowClose(_) | Node::Throttle(_) => return all,
         Node::Map(_) | Node::Expand(_) | Node::Copies(_) | Node::Union(_) | Node::Unnest(_) => {
             return all;
         }
         // What it keeps is gone at the epoch's end.
         Node::Aggregate(Aggregate { phase: Phase::Partial, .. }) => return all,
         Node::Aggregate(n) if n.keys.is_empty() => return Vec::new(),
+        // Groups go when the watermark has passed their time.
+        Node::Aggregate(n) if bounded_key(&time_bounds(&n.input.input), &n.keys).is_some() => {
+            return all;
+        }
         Node::Aggregate(n) if n.calls.is_empty() => {
             ("every distinct row", "of the rows that are made distinct")
         }
