@@ -9,10 +9,12 @@ use std::fmt;
 use arrow::datatypes::SchemaRef;
 
 use crate::plan::event_time::{bounded_key, find, rows_age, time_bounds};
+use crate::plan::match_recognize::program::Program;
+use crate::plan::match_recognize::{MatchSpec, PatternText};
 use crate::plan::node::{
-    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, Node, Over,
-    Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
-    UnnestColumn,
+    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, MatchRecognize,
+    Node, Over, Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union,
+    Unnest, UnnestColumn,
 };
 use crate::plan::operators::{number, operators};
 use crate::types::time::EventDuration;
@@ -21,6 +23,8 @@ use crate::types::time::EventDuration;
 const INDENT: &str = "  ";
 /// Constants show this many rows.
 const CONSTANT_ROWS_MAX: usize = 3;
+/// Longer automata are not written out.
+const AUTOMATON_STEPS_MAX: usize = 24;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,6 +115,7 @@ fn write_head(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
         Node::TopN(n) => write_top_n(f, n)?,
         Node::Over(n) => write_over(f, n)?,
         Node::Session(n) => write_session(f, n)?,
+        Node::MatchRecognize(n) => write_match_recognize(f, n)?,
         Node::AsofJoin(n) => write_asof_join(f, n)?,
         Node::LookupJoin(n) => write_lookup_join(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
@@ -159,6 +164,9 @@ fn write_node<'plan>(
         && written.explained.verbose
     {
         writeln!(f, "{}because {why}", INDENT.repeat(level + 1))?;
+    }
+    if let Node::MatchRecognize(n) = node {
+        write_automaton(f, &n.spec, &INDENT.repeat(level + 1))?;
     }
     if let Node::Recursive(n) = node {
         writeln!(f, "{}Step", INDENT.repeat(level + 1))?;
@@ -223,7 +231,9 @@ fn kept(node: &Node) -> Option<String> {
         Node::Session(n) if find(&time_bounds(&n.input.input), n.time).is_some() => {
             Some("rows, in order, until the watermark passes their session's end".to_owned())
         }
-        Node::TopN(_) | Node::Over(_) | Node::Session(_) => Some("all rows, in order".to_owned()),
+        Node::TopN(_) | Node::Over(_) | Node::Session(_) | Node::MatchRecognize(_) => {
+            Some("all rows, in order".to_owned())
+        }
         Node::AsofJoin(n)
             if find(&time_bounds(&n.left.input), n.times.0).is_some()
                 && find(&time_bounds(&n.right.input), n.times.1).is_some() =>
@@ -286,6 +296,7 @@ fn why(node: &Node) -> Option<&'static str> {
         Node::Throttle(_) => "they leave together when the interval is over",
         Node::TemporalFilter(_) => "time alone lets them in or takes them out",
         Node::Retain(_) => "each goes when it has been there long enough",
+        Node::MatchRecognize(_) => "a row that comes or goes may change any match behind it",
         Node::AsofJoin(_) => "a later row of either input may be the nearest of any of them",
     })
 }
@@ -442,6 +453,28 @@ fn write_over(f: &mut fmt::Formatter<'_>, over: &Over) -> fmt::Result {
     let input = over.input.input.schema();
     let window = partition_and_order(&input, &over.partition, &over.order_by);
     write!(f, "Over{window}: {}", calls.join(", "))
+}
+
+/// `MatchRecognize by p order by t: pattern A B+, B when price < PREV(price)`.
+fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt::Result {
+    let (spec, input) = (&n.spec, n.input.input.schema());
+    let by = partition_and_order(&input, &spec.partition, &spec.order_by);
+    let pattern = PatternText { pattern: &spec.pattern, variables: &spec.variables };
+    write!(f, "MatchRecognize{by}: pattern {pattern}")?;
+    if let Some(within) = spec.within {
+        write!(f, " within {}", seconds(EventDuration(within.duration_us)))?;
+    }
+    Ok(())
+}
+
+/// The steps that the matcher goes through, if they are not too many to be read.
+fn write_automaton(f: &mut fmt::Formatter<'_>, spec: &MatchSpec, indent: &str) -> fmt::Result {
+    let Ok(program) = Program::new(&spec.pattern) else { return Ok(()) };
+    let count = program.instructions.len();
+    if count > AUTOMATON_STEPS_MAX {
+        return writeln!(f, "{indent}Automaton of {count} steps");
+    }
+    program.text(spec).lines().try_for_each(|line| writeln!(f, "{indent}Step {line}"))
 }
 
 fn write_session(f: &mut fmt::Formatter<'_>, session: &Session) -> fmt::Result {

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::plan::event_time::{Step, TimeBound};
 use crate::plan::expr::Expr;
+use crate::plan::match_recognize::MatchSpec;
 use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
@@ -69,6 +70,7 @@ pub enum Node {
     Session(Session),
     AsofJoin(AsofJoin),
     LookupJoin(LookupJoin),
+    MatchRecognize(MatchRecognize),
     Recursive(Recursive),
     Unnest(Unnest),
     Input(Input),
@@ -542,6 +544,15 @@ pub struct LookupJoin {
     pub schema: SchemaRef,
 }
 
+/// Row pattern matches of partitions in order (MATCH_RECOGNIZE).
+///
+/// Rows that sort alike stand in the order of their other columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatchRecognize {
+    pub input: Edge,
+    pub spec: MatchSpec,
+}
+
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unnest {
@@ -679,6 +690,7 @@ impl Node {
             Node::TopN(n) => n.schema.clone(),
             Node::Over(n) => n.schema.clone(),
             Node::Session(n) => n.schema.clone(),
+            Node::MatchRecognize(n) => n.spec.schema.clone(),
             Node::AsofJoin(n) => n.schema.clone(),
             Node::LookupJoin(n) => n.schema.clone(),
             Node::Recursive(n) => n.schema.clone(),
@@ -705,6 +717,7 @@ impl Node {
             Node::TopN(n) => vec![&n.input],
             Node::Over(n) => vec![&n.input],
             Node::Session(n) => vec![&n.input],
+            Node::MatchRecognize(n) => vec![&n.input],
             Node::AsofJoin(n) => vec![&n.left, &n.right],
             Node::LookupJoin(n) => vec![&n.left, &n.right],
             Node::Recursive(n) => n.inputs.iter().collect(),
@@ -725,6 +738,7 @@ impl Node {
             | Node::TopN(_)
             | Node::Over(_)
             | Node::Session(_)
+            | Node::MatchRecognize(_)
             | Node::AsofJoin(_)
             | Node::LookupJoin(_)
             | Node::Recursive(_)
@@ -757,6 +771,7 @@ impl Node {
             Node::TopN(n) => vec![&mut n.input],
             Node::Over(n) => vec![&mut n.input],
             Node::Session(n) => vec![&mut n.input],
+            Node::MatchRecognize(n) => vec![&mut n.input],
             Node::AsofJoin(n) => vec![&mut n.left, &mut n.right],
             Node::LookupJoin(n) => vec![&mut n.left, &mut n.right],
             Node::Recursive(n) => n.inputs.iter_mut().collect(),
@@ -788,7 +803,7 @@ impl Node {
             }
             Node::Unnest(n) => n.input.input.append_only(),
             // A new row pushes another one out, or changes what its neighbours see.
-            Node::TopN(_) | Node::Over(_) => false,
+            Node::TopN(_) | Node::Over(_) | Node::MatchRecognize(_) => false,
             // A new row moves the end of its session, or is a nearer match.
             Node::Session(_) | Node::AsofJoin(_) => false,
             Node::LookupJoin(n) => n.left.input.append_only(),

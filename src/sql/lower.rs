@@ -27,6 +27,8 @@ use crate::sql::asof::AsofJoin;
 use crate::sql::expressions::compile;
 use crate::sql::lower::pipe::Pipe;
 use crate::sql::lower::unique_key::unique_key;
+use crate::sql::match_recognize::compile::{compile_match, match_node};
+use crate::sql::match_recognize::node::MatchNode;
 use crate::sql::resolve::CatalogSource;
 use crate::types::error::{Error, Result, SqlState};
 
@@ -102,10 +104,15 @@ fn lower_node(plan: &LogicalPlan) -> Result<Pipe> {
         LogicalPlan::Aggregate(n) => aggregate::lower_aggregate(n),
         LogicalPlan::Distinct(Distinct::All(input)) => aggregate::lower_distinct(input),
         LogicalPlan::Join(n) => join::lower_join(n),
-        LogicalPlan::Extension(n) => match n.node.as_any().downcast_ref::<AsofJoin>() {
-            Some(asof) => join::lower_asof_join(asof),
-            None => Err(not_maintained(plan)),
-        },
+        LogicalPlan::Extension(n) => {
+            if let Some(asof) = n.node.as_any().downcast_ref::<AsofJoin>() {
+                join::lower_asof_join(asof)
+            } else if let Some(node) = match_node(plan) {
+                lower_match(node)
+            } else {
+                Err(not_maintained(plan))
+            }
+        }
         LogicalPlan::RecursiveQuery(n) => recursive::lower_recursive(n),
         LogicalPlan::Union(n) => lower_union(n),
         LogicalPlan::Values(n) => lower_values(n),
@@ -146,6 +153,15 @@ fn lower_copies(unnest: &Unnest) -> Result<Option<Pipe>> {
     let input = lower_node(&below.input)?.project(&exprs, &unnest.schema)?.into_node()?;
     let node = Node::Copies(node::Copies { input: Edge::local(input), count });
     Ok(Some(Pipe::new(node, unnest.schema.clone())))
+}
+
+/// MATCH_RECOGNIZE: the rows of a partition meet.
+fn lower_match(node: &MatchNode) -> Result<Pipe> {
+    let input = lower_node(&node.input)?.into_node()?;
+    let spec = compile_match(node)?;
+    let input = Edge::hash(input, spec.partition.clone());
+    let lowered = Node::MatchRecognize(node::MatchRecognize { input, spec });
+    Ok(Pipe::new(lowered, node.schema.clone()))
 }
 
 fn not_maintained(plan: &LogicalPlan) -> Error {

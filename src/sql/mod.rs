@@ -18,6 +18,7 @@
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
+//! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
 //! | `catalog_query.rs` | queries of the system catalog in words that can be planned |
@@ -54,6 +55,7 @@ pub mod functions;
 pub mod lateral;
 mod limited;
 pub mod lower;
+pub mod match_recognize;
 pub mod operators;
 pub mod optimize;
 pub mod parse;

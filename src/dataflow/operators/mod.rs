@@ -15,6 +15,7 @@
 //! | `session.rs` | the session that each row is in |
 //! | `asof_join.rs` | each row with the nearest one in time of the other input |
 //! | `lookup_join.rs` | each row with the rows of the other input that are there when it comes |
+//! | `match_recognize.rs` | row pattern matches |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `unnest.rs` | lists to rows |
 //! | `window_close.rs` | EMIT ON WINDOW CLOSE |
@@ -44,6 +45,7 @@ pub mod expand;
 pub mod join;
 pub mod lookup_join;
 pub mod map;
+pub mod match_recognize;
 pub mod materialize;
 pub mod over;
 pub mod recursive;
@@ -80,6 +82,9 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
         Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
         Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
+        Node::MatchRecognize(node) => {
+            Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?)
+        }
         Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
         Node::AsofJoin(node) => {
             Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)

@@ -104,7 +104,7 @@ fn panes_of(whole: &Aggregate) -> Option<Node> {
         calls,
         append_only: whole.append_only,
         phase: Phase::Final { input_schema },
-        on_close: false,
+        on_close: whole.on_close,
         schema: whole.schema.clone(),
     }))
 }
