@@ -179,6 +179,9 @@ impl Output {
         if let Some(watermark) = other.watermark {
             self.emit_watermark(watermark);
         }
+        if let Some(at) = other.wake_at {
+            self.wake_at(at);
+        }
     }
 
     /// Announces the output's watermark; it never goes back.

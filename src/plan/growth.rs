@@ -57,6 +57,8 @@ fn find<'plan>(
         Node::Aggregate(n) if bounded_key(&time_bounds(&n.input.input), &n.keys).is_some() => {
             return all;
         }
+        // Rows leave by themselves.
+        Node::TemporalFilter(n) if n.conditions.iter().any(|c| c.op.ends()) => return Vec::new(),
         Node::WindowClose(_) | Node::Throttle(_) | Node::TemporalFilter(_) => return all,
         // What has been there long enough goes.
         Node::Retain(_) => return Vec::new(),

@@ -660,6 +660,13 @@ pub enum NowOp {
     Equal,
 }
 
+impl NowOp {
+    /// Whether what it holds for is over one day.
+    pub fn ends(self) -> bool {
+        matches!(self, NowOp::Greater | NowOp::GreaterOrEqual | NowOp::Equal)
+    }
+}
+
 /// WITH (retention = ...): a row goes when it has been there for so long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retain {

@@ -222,7 +222,9 @@ fn time_bounds(object: &Object, columns: &[usize]) -> Vec<TimeBound> {
     };
     let own: Vec<TimeBound> = match &object.kind {
         ObjectKind::Source(source) => of_watermark(&source.watermark),
-        ObjectKind::Table(table) => of_watermark(&table.watermark),
+        // Elsewhere rows may change behind the watermark.
+        ObjectKind::Table(table) if table.append_only => of_watermark(&table.watermark),
+        ObjectKind::Table(_) => vec![],
         ObjectKind::MaterializedView(view) => view.time_bounds.clone(),
         ObjectKind::View(_) => vec![],
     };

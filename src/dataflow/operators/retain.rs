@@ -244,9 +244,9 @@ mod tests {
                 +2 2 b
                 wake 110
                 epoch 2
+                - 1 a
                 + 1 c
                 + 2 b
-                - 1 a
                 wake 110
                 epoch 3
                 - 2 b

@@ -146,8 +146,8 @@ mod tests {
                 epoch 2
                 wake 3000000
                 epoch 3
-                + 1 3
                 - 1 1
+                + 1 3
                 watermark 78
                 epoch 4
             "#]],
