@@ -12,6 +12,7 @@
 
 mod latency;
 mod startup;
+pub mod tpch;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::types::error::{Error, Result, SqlState};
 
 pub use latency::{LatencyOptions, latency};
 pub use startup::{StartupOptions, startup};
+pub use tpch::{TpchOptions, tpch};
 
 /// What to measure, and how.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct NexmarkOptions {
     pub events: u64,
     /// Lines of JSON instead of a table.
     pub json: bool,
+    /// State is written to files, every `checkpoint_interval` of `config`.
+    pub durable: bool,
     pub config: ServerConfig,
 }
 
@@ -151,7 +155,11 @@ fn find(name: &str) -> Result<&'static Query> {
 }
 
 async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Measurement> {
-    let server = PrivateServer::start_with(options.config.clone()).await?;
+    let config = options.config.clone();
+    let server = match options.durable {
+        true => PrivateServer::start_in_storage(config).await?,
+        false => PrivateServer::start_with(config).await?,
+    };
     let client = connect(&server.client_config()).await?;
     for source in query.sources {
         run(&client, &source_sql(source, options.events)).await?;
@@ -269,11 +277,14 @@ mod tests {
     fn queries_are_listed_once_and_read_what_they_say() {
         let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
         let listed = |name: &&str| names.iter().filter(|other| *other == name).count() == 1;
-        assert!(names.iter().all(|name| listed(&name)) && DEFAULT_QUERIES.iter().all(|n| listed(&n)));
+        assert!(
+            names.iter().all(|name| listed(&name)) && DEFAULT_QUERIES.iter().all(|n| listed(&n))
+        );
         for query in QUERIES {
             for source in ["person", "auction", "bid"] {
-                let read =
-                    ["FROM ", "JOIN ", "TUMBLE(", "HOP(", "SESSION(TABLE ", "AS a, "].iter().any(|word| {
+                let read = ["FROM ", "JOIN ", "TUMBLE(", "HOP(", "SESSION(TABLE ", "AS a, "]
+                    .iter()
+                    .any(|word| {
                         query.sql.split(&format!("{word}{source}")).skip(1).any(|rest| {
                             !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
                         })

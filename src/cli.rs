@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::warn;
 
-use crate::bench::{self, LatencyOptions, NexmarkOptions, StartupOptions};
-use crate::config::{self, SETTINGS, ServerConfig};
+use crate::bench::{self, LatencyOptions, NexmarkOptions, StartupOptions, TpchOptions};
+use crate::config::{SETTINGS, ServerConfig};
 use crate::frontend::repl::{self, ShellOptions, Target};
 use crate::observe::log::{self, LogTarget};
 use crate::server::Server;
@@ -83,7 +82,7 @@ enum Benchmark {
         /// Threads that maintain the view
         #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
         workers: Option<String>,
-        /// How often state is made durable
+        /// Keep the state in files, checkpointed so often; without it nothing is durable
         #[arg(long, env = "MILLSTREAM_CHECKPOINT_INTERVAL", value_name = "DURATION")]
         checkpoint_interval: Option<String>,
         /// A line of JSON for each query
@@ -117,6 +116,21 @@ enum Benchmark {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
         /// A line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The queries of TPC-H as live views, beside computing them anew, in this process
+    Tpch {
+        /// How much data: 1 is a gigabyte
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+        /// Which queries, separated by commas; all when none is named
+        #[arg(long, value_delimiter = ',')]
+        queries: Vec<String>,
+        /// Threads that maintain the views
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// A line of JSON for each query
         #[arg(long)]
         json: bool,
     },
@@ -304,15 +318,26 @@ async fn serve_and_interact(config: &ServerConfig, filter: &str) -> Result<ExitC
     };
     // On a thread of its own, which may wait for a key for ever.
     let (done, outcome) = tokio::sync::oneshot::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("shell".to_owned()).spawn(move || {
-        // Nobody waits for the outcome when the server was told to stop.
-        let _ = done.send(runtime.block_on(repl::interact(options)));
+        let shell = runtime.block_on(async {
+            tokio::select! {
+                outcome = repl::interact(options) => Some(outcome),
+                _ = stopped => None,
+            }
+        });
+        if let Some(outcome) = shell {
+            // Nobody waits for the outcome when the server was told to stop.
+            let _ = done.send(outcome);
+        }
     })?;
     let outcome = tokio::select! {
         outcome = outcome => Some(outcome),
         _ = terminate.recv() => None,
     };
+    // A shell that waits for time to pass must not outlive the runtime's clock.
+    drop(stop);
     server.stop().await;
     match outcome {
         Some(Ok(outcome)) => outcome.map(exit_code),
@@ -377,12 +402,13 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
     };
     match benchmark {
         Benchmark::Nexmark { queries, events, workers, checkpoint_interval, json } => {
+            let mut config = config(workers)?;
+            // Without the flag nothing is durable, and nothing pays for it.
+            let durable = checkpoint_interval.is_some();
             if let Some(interval) = checkpoint_interval {
-                config::parse_duration(&interval)?;
-                warn!("the benchmark keeps its state in memory; no checkpoints are written");
+                config.set("checkpoint_interval", &interval)?;
             }
-            let config = config(workers)?;
-            bench::nexmark(NexmarkOptions { queries, events, json, config }).await?;
+            bench::nexmark(NexmarkOptions { queries, events, json, durable, config }).await?;
         }
         Benchmark::Latency { events_per_second: events_per_s, seconds, workers, json } => {
             let config = config(workers)?;
@@ -390,6 +416,10 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         }
         Benchmark::Startup { runs, views, seconds, json } => {
             bench::startup(StartupOptions { runs, views, seconds, json }).await?;
+        }
+        Benchmark::Tpch { scale, queries, workers, json } => {
+            let config = config(workers)?;
+            bench::tpch(TpchOptions { scale, queries, json, config }).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -35,14 +35,23 @@ pub const SETTINGS: &[Setting] = &[
         name: "storage",
         default: "",
         unit: "URL",
-        doc: "Where durable state goes: file:///path, or memory:// for none. \
+        doc: "Where durable state goes: file:///path, s3://bucket/prefix, gs://bucket/prefix, \
+              az://container/prefix, or memory:// for none. \
               Default: the folder storage of the data directory.",
     },
     Setting {
         name: "checkpoint_interval",
         default: "1s",
         unit: "duration",
-        doc: "How often changed tables are written to files, which keeps the log short.",
+        doc: "How often what has changed of tables and views is written to files: how much is \
+              done again after a crash.",
+    },
+    Setting {
+        name: "from_savepoint",
+        default: "",
+        unit: "name",
+        doc: "Start with the state of this savepoint; what happened since is gone. \
+              Default: the newest state.",
     },
     Setting {
         name: "listen",
@@ -94,6 +103,7 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     pub storage: Storage,
     pub checkpoint_interval: Duration,
+    pub from_savepoint: Option<String>,
     pub listen: SocketAddr,
     pub http: SocketAddr,
     pub workers: NonZeroUsize,
@@ -110,6 +120,8 @@ pub enum Storage {
     DataDir,
     /// Below a directory of its own (`file://`).
     Directory(PathBuf),
+    /// In a bucket: `s3://`, `gs://` or `az://`, with credentials from the environment.
+    Remote(String),
     /// Nowhere: gone when the server stops (`memory://`).
     Memory,
 }
@@ -122,6 +134,7 @@ impl Default for ServerConfig {
             data_dir: PathBuf::new(),
             storage: Storage::DataDir,
             checkpoint_interval: Duration::ZERO,
+            from_savepoint: None,
             listen: address,
             http: address,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -147,6 +160,7 @@ impl ServerConfig {
             "data_dir" => parse_path(value).map(|v| self.data_dir = v),
             "storage" => parse_storage(value).map(|v| self.storage = v),
             "checkpoint_interval" => parse_duration(value).map(|v| self.checkpoint_interval = v),
+            "from_savepoint" => parse_name(value).map(|v| self.from_savepoint = Some(v)),
             "listen" => parse_address(value).map(|v| self.listen = v),
             "http" => parse_address(value).map(|v| self.http = v),
             "workers" => parse_count(value).map(|v| self.workers = v),
@@ -176,16 +190,22 @@ fn parse_path(text: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
+fn parse_name(text: &str) -> Result<String> {
+    if text.is_empty() {
+        return Err(invalid("a name is missing".to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
 fn parse_storage(text: &str) -> Result<Storage> {
     match text.split_once("://") {
         Some(("memory", "" | "/")) => Ok(Storage::Memory),
         Some(("file", path)) if path.starts_with('/') => Ok(Storage::Directory(path.into())),
-        Some((scheme @ ("s3" | "gs" | "az"), _)) => {
-            Err(Error::unsupported(format!("{scheme}:// storage"))
-                .hint("Use file:///path, or --data-dir, on a disk that is backed up."))
+        Some(("s3" | "gs" | "az", bucket)) if !bucket.is_empty() => {
+            Ok(Storage::Remote(text.to_owned()))
         }
         _ => Err(invalid(format!("{text:?} is not a storage URL"))
-            .hint("Use file:///path or memory://.")),
+            .hint("Use file:///path, s3://bucket/prefix or memory://.")),
     }
 }
 
@@ -294,6 +314,7 @@ mod tests {
             assert!(setting.doc.ends_with('.'), "{}: a sentence", setting.name);
             let example = match (setting.default, setting.unit) {
                 ("", "URL") => "memory://",
+                ("", "name") => "before_upgrade",
                 ("", "count") => "2",
                 ("", "size") => "4GiB",
                 (default, _) => default,
@@ -355,7 +376,8 @@ mod tests {
     #[test]
     fn storage_and_addresses() {
         assert_eq!(parse_storage("file:///a/b").unwrap(), Storage::Directory("/a/b".into()));
-        assert_eq!(parse_storage("s3://bucket").unwrap_err().sqlstate().0, "0A000");
+        assert_eq!(parse_storage("s3://b/c").unwrap(), Storage::Remote("s3://b/c".into()));
+        assert!(parse_storage("s3://").is_err());
         assert!(parse_storage("file://relative").is_err());
         assert_eq!(parse_address("localhost:0").unwrap(), "127.0.0.1:0".parse().unwrap());
         assert!(parse_address("7432").is_err());

@@ -23,6 +23,7 @@ use crate::coordinator::recovery;
 use crate::frontend::pgwire as postgres_wire;
 use crate::observe::clock::Clock;
 use crate::observe::process;
+use crate::storage::remote;
 use crate::storage::store::Store;
 use crate::types::error::{Error, Result};
 use crate::web::api::{self, Health, Phase};
@@ -201,11 +202,16 @@ async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coord
         epoch_interval_max: config.epoch_interval_max,
         lock_timeout: config.lock_timeout,
     };
-    let directory = match &config.storage {
+    let store = match &config.storage {
         Storage::Memory => return Coordinator::start(own, clock.clone()),
-        Storage::DataDir => config.data_dir.join("storage"),
-        Storage::Directory(directory) => directory.clone(),
+        Storage::DataDir => Store::directory(&config.data_dir.join("storage"))?,
+        Storage::Directory(directory) => Store::directory(directory)?,
+        Storage::Remote(url) => {
+            let store = remote::open(url)?;
+            remote::check_conditional_put(&store).await?;
+            store
+        }
     };
-    let store = Store::directory(&directory)?;
-    recovery::open(own, clock.clone(), store, config.checkpoint_interval).await
+    let savepoint = config.from_savepoint.as_deref();
+    recovery::open_from(own, clock.clone(), store, config.checkpoint_interval, savepoint).await
 }

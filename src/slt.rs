@@ -67,11 +67,18 @@ impl PrivateServer {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_with(mut config: ServerConfig) -> Result<PrivateServer> {
+        config.set("storage", "memory://")?;
+        PrivateServer::start_in_storage(config).await
+    }
+
+    /// The same with a storage: that of `config`, or one in files that go with the server.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_in_storage(mut config: ServerConfig) -> Result<PrivateServer> {
         let data_dir = tempfile::tempdir()?;
         config.data_dir = data_dir.path().into();
-        for (name, value) in
-            [("storage", "memory://"), ("listen", "127.0.0.1:0"), ("http", "127.0.0.1:0")]
-        {
+        for (name, value) in [("listen", "127.0.0.1:0"), ("http", "127.0.0.1:0")] {
             config.set(name, value)?;
         }
         let server = Server::start(config).await?;

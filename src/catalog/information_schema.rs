@@ -7,7 +7,7 @@ use crate::catalog::pg_catalog::{
     column_default, own_objects, primary_key, primary_key_name, schemas, type_fact,
 };
 use crate::catalog::system_views::{Row, SystemFacts, relations};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType, field_oid};
 
 /// The relations that [`rows`] may fill.
 pub(super) const FILLED: &[&str] = &[
@@ -172,19 +172,29 @@ fn column_row(facts: &SystemFacts, index: usize, field: &Field) -> Row {
         SqlType::Numeric(p, s) => (Some(i64::from(*p)), Some(10), Some(i64::from(*s))),
         _ => (None, None, None),
     };
+    let modifier = Modifier::of_field(field);
     let time_precision = match sql_type {
+        _ if matches!(modifier, Some(Modifier::Fraction(_))) => modifier.map(Modifier::number),
         SqlType::Date => Some(0),
         SqlType::Time | SqlType::Timestamp | SqlType::Timestamptz | SqlType::Interval => Some(6),
         _ => None,
     };
     let octets = matches!(sql_type, SqlType::Text).then_some(1_073_741_824);
-    let type_name = type_fact(i64::from(sql_type.oid())).map_or("record", |t| t.name);
+    let oid = field_oid(field).unwrap_or(sql_type.oid());
+    let type_name = type_fact(i64::from(oid)).map_or("record", |t| t.name);
+    let (data_type, length) = match modifier {
+        Some(Modifier::Varchar(length)) => ("character varying".to_owned(), Some(length)),
+        Some(Modifier::Char(length)) => ("character".to_owned(), Some(length)),
+        _ => (data_type_name(&sql_type), None),
+    };
+    // A character has at most 4 bytes.
+    let octets = length.map(|length| length * 4).or(octets);
     vec![
         ("column_name", field.name().clone().into()),
         ("ordinal_position", (index as i64 + 1).into()),
         ("is_nullable", yes_no(field.is_nullable()).into()),
-        ("data_type", data_type_name(&sql_type).into()),
-        ("character_maximum_length", None::<i64>.into()),
+        ("data_type", data_type.into()),
+        ("character_maximum_length", length.into()),
         ("character_octet_length", octets.into()),
         ("numeric_precision", precision.into()),
         ("numeric_precision_radix", radix.into()),

@@ -12,7 +12,7 @@ use crate::catalog::system_views::{
     Cell, Row, SYSTEM_SCHEMAS, SystemFacts, option_texts, relations,
 };
 use crate::types::id::ObjectId;
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType, field_oid};
 
 /// The first object id of what users make.
 const FIRST_USER_OID: i64 = 16_384;
@@ -128,6 +128,7 @@ pub(super) const FILLED: &[&str] = &[
     "pg_language",
     "pg_matviews",
     "pg_namespace",
+    "pg_proc",
     "pg_roles",
     "pg_settings",
     "pg_shadow",
@@ -217,6 +218,7 @@ pub(super) fn constant_rows(name: &str) -> Vec<Row> {
                     .map(move |(index, field)| attribute_row(oid, index, field, false, ""))
             })
             .collect(),
+        "pg_proc" => crate::catalog::pg_proc::rows(),
         _ => Vec::new(),
     }
 }
@@ -358,11 +360,12 @@ fn attribute_row(
     generated: &'static str,
 ) -> Row {
     let sql_type = SqlType::of_field(field).unwrap_or(SqlType::Text);
-    let stored = type_fact(type_oid(&sql_type));
+    let oid = field_oid(field).map_or(type_oid(&sql_type), i64::from);
+    let stored = type_fact(oid);
     vec![
         ("attrelid", relation.into()),
         ("attname", field.name().clone().into()),
-        ("atttypid", type_oid(&sql_type).into()),
+        ("atttypid", oid.into()),
         ("attstattarget", (-1).into()),
         ("attlen", stored.map_or(-1, |t| t.length).into()),
         ("attnum", (index as i64 + 1).into()),
@@ -387,8 +390,11 @@ fn type_oid(sql_type: &SqlType) -> i64 {
     i64::from(sql_type.oid())
 }
 
-/// Precision and scale of a numeric, as Postgres packs them; -1 for none.
+/// Precision and scale of a numeric, as Postgres packs them, or the column's modifier; -1 for none.
 pub fn type_modifier(field: &Field) -> i64 {
+    if let Some(modifier) = Modifier::of_field(field) {
+        return modifier.number();
+    }
     match SqlType::of_field(field) {
         Some(SqlType::Numeric(precision, scale)) if (precision, scale) != NUMERIC_DEFAULT => {
             ((i64::from(precision) << 16) | (i64::from(scale) & 0x7ff)) + 4

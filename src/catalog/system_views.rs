@@ -48,6 +48,8 @@ pub struct SourceFact {
     /// Rows given to dataflows since the reading began.
     pub rows: u64,
     pub malformed: u64,
+    /// Rows behind the watermark.
+    pub late: u64,
     /// Microseconds since 1970; `None` when nobody reads it.
     pub started_at_us: Option<i64>,
     pub finished: bool,
@@ -68,6 +70,38 @@ pub struct ErrorFact {
     pub weight: i64,
 }
 
+/// What an operator of a view has done on one worker, from the data plane.
+#[derive(Clone, Debug)]
+pub struct OperatorFact {
+    /// The view.
+    pub object: ObjectId,
+    pub operator: usize,
+    pub worker: usize,
+    /// As EXPLAIN says it.
+    pub description: String,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub state_rows: u64,
+    pub state_bytes: u64,
+    pub busy_us: u64,
+    /// Since the view was built.
+    pub age_us: u64,
+    pub lag_epochs: u64,
+}
+
+/// What a table or view holds, from the data plane.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryFact {
+    pub object: ObjectId,
+    /// Rows of its content.
+    pub rows: u64,
+    /// Operators of its dataflow.
+    pub operators: u64,
+    /// Rows that these hold, its content among them.
+    pub state_rows: u64,
+    pub bytes: u64,
+}
+
 /// What rows are made from.
 #[derive(Clone, Copy)]
 pub struct SystemFacts<'a> {
@@ -79,6 +113,8 @@ pub struct SystemFacts<'a> {
     pub sessions: &'a [SessionFact],
     pub sources: &'a [SourceFact],
     pub errors: &'a [ErrorFact],
+    pub operators: &'a [OperatorFact],
+    pub memory: &'a [MemoryFact],
 }
 
 /// A setting as `pg_settings` shows it.
@@ -387,8 +423,43 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
             .collect(),
         "sources" => facts.catalog.objects().filter_map(|o| source_row(facts, o)).collect(),
         "errors" => facts.errors.iter().map(error_row).collect(),
+        "operators" => facts.operators.iter().filter_map(|f| operator_row(facts, f)).collect(),
+        "memory" => facts.memory.iter().filter_map(|f| memory_row(facts, f)).collect(),
         _ => Vec::new(),
     }
+}
+
+fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
+    let object = facts.catalog.get(fact.object)?;
+    Some(vec![
+        ("database", object.name.database.clone().into()),
+        ("schema", object.name.schema.clone().into()),
+        ("view", object.name.name.clone().into()),
+        ("operator", (fact.operator as i64).into()),
+        ("worker", (fact.worker as i64).into()),
+        ("description", fact.description.clone().into()),
+        ("rows_in", (fact.rows_in as i64).into()),
+        ("rows_out", (fact.rows_out as i64).into()),
+        ("state_rows", (fact.state_rows as i64).into()),
+        ("state_bytes", (fact.state_bytes as i64).into()),
+        ("busy_us", (fact.busy_us as i64).into()),
+        ("age_us", (fact.age_us as i64).into()),
+        ("lag_epochs", (fact.lag_epochs as i64).into()),
+    ])
+}
+
+fn memory_row(facts: &SystemFacts, fact: &MemoryFact) -> Option<Row> {
+    let object = facts.catalog.get(fact.object)?;
+    Some(vec![
+        ("database", object.name.database.clone().into()),
+        ("schema", object.name.schema.clone().into()),
+        ("name", object.name.name.clone().into()),
+        ("kind", object.kind_noun().into()),
+        ("rows", (fact.rows as i64).into()),
+        ("operators", (fact.operators as i64).into()),
+        ("state_rows", (fact.state_rows as i64).into()),
+        ("bytes", (fact.bytes as i64).into()),
+    ])
 }
 
 fn error_row(error: &ErrorFact) -> Row {
@@ -418,6 +489,7 @@ fn source_row(facts: &SystemFacts, object: &Object) -> Option<Row> {
         ("options", option_texts(&source.options).into()),
         ("rows", status.map_or(0, |s| s.rows as i64).into()),
         ("malformed", status.map_or(0, |s| s.malformed as i64).into()),
+        ("late", status.map_or(0, |s| s.late as i64).into()),
         ("started_at", status.and_then(|s| s.started_at_us).map_or(Cell::Null, Cell::Time)),
         ("finished", status.map(|s| s.finished).into()),
     ])
@@ -460,6 +532,7 @@ mod tests {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            late_of: None,
         };
         let columns = vec![
             SqlType::Int8.to_field("id", false),
@@ -496,6 +569,8 @@ mod tests {
             sessions: &[],
             sources: &[],
             errors: &[],
+            operators: &[],
+            memory: &[],
         };
         let (schema, name) = relation.split_once('.').expect("a schema");
         let relation = find(schema, name).expect("a relation");
@@ -583,6 +658,8 @@ mod tests {
             sessions: &sessions,
             sources: &[],
             errors: &[],
+            operators: &[],
+            memory: &[],
         };
         let mut filled = 0;
         for relation in relations() {

@@ -24,7 +24,8 @@ impl Connection {
             Noun::Source | Noun::Table | Noun::View | Noun::MaterializedView => {
                 self.drop_relations(context, drop).await
             }
-            Noun::Sink | Noun::Index | Noun::Savepoint => {
+            Noun::Savepoint => self.drop_savepoints(drop).await,
+            Noun::Sink | Noun::Index => {
                 // There are none, so none of that name.
                 for name in &drop.names {
                     let message = format!("{} \"{}\" does not exist", drop.kind, name.name);
@@ -36,7 +37,7 @@ impl Connection {
     }
 
     /// An error, or with IF EXISTS a notice.
-    fn missing(&self, may: bool, sqlstate: SqlState, message: String) -> Result<()> {
+    pub(super) fn missing(&self, may: bool, sqlstate: SqlState, message: String) -> Result<()> {
         if !may {
             return Err(Error::user(sqlstate, message));
         }

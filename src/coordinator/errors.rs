@@ -133,6 +133,23 @@ impl ErrorLog {
         self.order.retain(|identity| identity.object != object);
     }
 
+    /// The errors of two objects change places, with the objects' names.
+    pub fn exchange(&mut self, a: ObjectId, b: ObjectId) {
+        let other = |object: ObjectId| match object {
+            object if object == a => b,
+            object if object == b => a,
+            object => object,
+        };
+        let records = std::mem::take(&mut self.records);
+        self.records = records
+            .into_iter()
+            .map(|(identity, seen)| (Identity { object: other(identity.object), ..identity }, seen))
+            .collect();
+        for identity in &mut self.order {
+            identity.object = other(identity.object);
+        }
+    }
+
     /// The records that `kept` objects had before `late` errors, as text. `now` is the time of
     /// those that have gone since.
     pub fn to_text(
@@ -252,7 +269,8 @@ mod tests {
     #[test]
     fn what_is_stored_is_as_of_an_epoch_and_comes_back() {
         let mut log = ErrorLog::default();
-        log.record(V, &name("v"), vec![division("1, 0", 2), division("2, 0", 1)], EventTime(5));
+        log.record(V, &name("v"), vec![division("1, 0", 2)], EventTime(4));
+        log.record(V, &name("v"), vec![division("2, 0", 1)], EventTime(5));
         log.record(ObjectId(8), &name("w"), vec![division("1, 0", 1)], EventTime(6));
         let before = log.records();
         let late = vec![division("1, 0", -1), division("2, 0", -1), division("3, 0", 1)];

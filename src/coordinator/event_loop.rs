@@ -8,7 +8,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
+//! | `figures.rs` | what operators have done and hold |
 //! | `event_time.rs` | watermarks and late rows |
+//! | `swap.rs` | a materialized view gets its new definition |
 //! | `durable.rs` | the log, and who waits for it |
 //! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
 
@@ -19,15 +21,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Field;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::checkpoints::CheckpointFact;
 use self::checkpoints::{Checkpoints, ViewMark};
 use self::definitions::{Step, StepInLog};
-use self::durable::{Durable, StorageEvent};
+use self::durable::{Durable, SavepointJob, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
-use self::event_time::PendingWatermarks;
+use self::event_time::{Diverted, PendingWatermarks};
+use self::figures::PendingFigures;
+pub use self::figures::{Figures, RunningFigures};
+use self::swap::Swap;
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::{self, Source};
@@ -45,10 +51,11 @@ use crate::dataflow::worker::{
 };
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
 use crate::storage::manifest::SourcePlace;
+use crate::storage::savepoint::{self, Savepoint};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -58,6 +65,8 @@ mod checkpoints;
 mod definitions;
 mod durable;
 mod event_time;
+mod figures;
+mod swap;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
 /// more of them wait outside, in the order in which they came. Far more than there may be clients:
@@ -105,6 +114,15 @@ pub enum Install {
     Source(SourceSpec),
     /// A materialized view: the dataflow that maintains it.
     Dataflow(Plan),
+}
+
+/// What an object with a watermark has beside it.
+#[derive(Default)]
+pub struct Timed {
+    /// The table of its late rows, made in the same step.
+    pub late: Option<Object>,
+    /// The rule of a table; a source's is in its spec.
+    pub rule: Option<WatermarkSpec>,
 }
 
 /// The content of objects at one epoch. Holding it costs memory only, and stops nobody.
@@ -215,6 +233,8 @@ pub struct WriteOutcome {
     pub counts: Vec<u64>,
     /// Rows that went in, per write: what RETURNING of an INSERT shows.
     pub inserted: Vec<RecordBatch>,
+    /// Rows that came behind their tables' watermarks, and went into the tables of late rows.
+    pub late: u64,
 }
 
 /// The right to write some tables, held until dropped. Others who want them wait in line.
@@ -237,6 +257,8 @@ pub struct SourceStatus {
     /// Rows given to dataflows since the reading began.
     pub rows: u64,
     pub malformed: u64,
+    /// Rows that came behind the watermark.
+    pub late: u64,
     /// Since when it is read; `None` when nobody reads it.
     pub started_at: Option<EventTime>,
     /// Everything there is has been read and is visible.
@@ -310,6 +332,7 @@ enum Request {
     Checkpoints {
         reply: oneshot::Sender<Vec<CheckpointFact>>,
     },
+    Savepoint(SavepointJob),
     Apply {
         changes: Vec<Change>,
         reply: Reply<()>,
@@ -348,6 +371,12 @@ enum Request {
     Sources {
         reply: oneshot::Sender<Vec<SourceStatus>>,
     },
+    Figures {
+        objects: Vec<ObjectId>,
+        reply: oneshot::Sender<Figures>,
+    },
+    #[cfg(test)]
+    Tamper(ObjectId, ChangeBatch),
     Errors {
         reply: oneshot::Sender<Vec<ErrorRecord>>,
     },
@@ -428,6 +457,7 @@ impl Coordinator {
         let workers = Workers::start(
             config.workers,
             start.ground.epoch,
+            clock.clone(),
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
@@ -521,8 +551,42 @@ impl Coordinator {
         install: Install,
         replaces: Option<ObjectId>,
     ) -> Result<ObjectId> {
+        self.create_timed(object, definer, install, replaces, Timed::default()).await
+    }
+
+    /// The same of a source or table with a watermark.
+    ///
+    /// # Errors
+    /// As [`Coordinator::replace_object`].
+    pub async fn create_timed(
+        &self,
+        object: Object,
+        definer: Option<Definer>,
+        install: Install,
+        replaces: Option<ObjectId>,
+        timed: Timed,
+    ) -> Result<ObjectId> {
         let definer = definer.map(Arc::new);
-        let creation = Box::new(Creation { object, definer, replaces });
+        let creation = Box::new(Creation { object, definer, replaces, in_place: false, timed });
+        self.ask(|reply| Request::Create { creation, install, reply }).await?
+    }
+
+    /// Gives the materialized view `view` another definition, in place: whoever depends on it goes
+    /// on with what the new content has more and less.
+    ///
+    /// # Errors
+    /// When a dependant uses columns that go; then nothing is changed.
+    pub async fn replace_view(
+        &self,
+        object: Object,
+        definer: Option<Definer>,
+        plan: Plan,
+        view: ObjectId,
+    ) -> Result<ObjectId> {
+        let definer = definer.map(Arc::new);
+        let (replaces, timed) = (Some(view), Timed::default());
+        let creation = Box::new(Creation { object, definer, replaces, in_place: true, timed });
+        let install = Install::Dataflow(plan);
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
@@ -553,6 +617,37 @@ impl Coordinator {
     /// When the storage fails.
     pub async fn checkpoint(&self) -> Result<()> {
         self.ask(|reply| Request::Checkpoint { reply }).await?
+    }
+
+    /// Gives a name to a checkpoint of everything up to now.
+    ///
+    /// # Errors
+    /// SQLSTATE 42710 when the name is taken; others when the storage fails.
+    pub async fn create_savepoint(&self, name: &str, created_at_us: i64) -> Result<()> {
+        let name = name.to_owned();
+        if self.savepoints().await?.iter().any(|savepoint| savepoint.name == name) {
+            return Err(savepoint::exists(&name));
+        }
+        self.checkpoint().await?;
+        self.ask(|reply| Request::Savepoint(SavepointJob::Create { name, created_at_us, reply }))
+            .await?
+    }
+
+    /// Drops a savepoint.
+    ///
+    /// # Errors
+    /// SQLSTATE 42704 when there is none of that name; others when the storage fails.
+    pub async fn drop_savepoint(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.ask(|reply| Request::Savepoint(SavepointJob::Drop { name, reply })).await?
+    }
+
+    /// All savepoints, by name.
+    ///
+    /// # Errors
+    /// SQLSTATE 0A000 without a storage.
+    pub async fn savepoints(&self) -> Result<Vec<Savepoint>> {
+        self.ask(|reply| Request::Savepoint(SavepointJob::List { reply })).await?
     }
 
     /// The newest checkpoints of this run, newest first.
@@ -682,6 +777,21 @@ impl Coordinator {
         self.ask(|reply| Request::Sources { reply }).await
     }
 
+    /// Makes the content of a view wrong.
+    #[cfg(test)]
+    pub fn tamper(&self, view: ObjectId, changes: ChangeBatch) {
+        self.requests.send(Request::Tamper(view, changes)).expect("it runs");
+    }
+
+    /// What the operators of these dataflows have done and hold, now; of all when none is named.
+    /// What each table holds is there, too.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn figures(&self, objects: Vec<ObjectId>) -> Result<Figures> {
+        self.ask(|reply| Request::Figures { objects, reply }).await
+    }
+
     /// The watermarks of sources, tables and materialized views that have one.
     ///
     /// # Errors
@@ -732,6 +842,8 @@ struct Running {
     kind: RunningKind,
     /// Its own failure, or that of something it reads.
     failed: Option<Error>,
+    /// What its dataflow computes; `None` for what has none.
+    plan: Option<Arc<Plan>>,
 }
 
 enum RunningKind {
@@ -771,15 +883,39 @@ struct Creation {
     definer: Option<Arc<Definer>>,
     /// What it takes the place of, which goes in the same step.
     replaces: Option<ObjectId>,
+    /// It gets the id of what it replaces, and with it all who depend on that.
+    in_place: bool,
+    timed: Timed,
 }
 
 impl Creation {
-    fn changes(&self) -> Vec<Change> {
-        let mut changes: Vec<Change> = self.replaces.map(Change::DropObject).into_iter().collect();
+    fn changes(&self, catalog: &Catalog) -> Vec<Change> {
+        if let (true, Some(object)) = (self.in_place, self.replaces) {
+            let replaced = Object { id: object, ..self.object.clone() };
+            let mut changes = vec![Change::ReplaceView(Arc::new(replaced))];
+            changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
+            return changes;
+        }
+        let mut changes: Vec<Change> =
+            self.dropped(catalog).into_iter().map(Change::DropObject).collect();
         changes.push(Change::CreateObject(Arc::new(self.object.clone())));
+        let late = self.timed.late.iter();
+        changes.extend(late.map(|late| Change::CreateObject(Arc::new(late.clone()))));
         let object = self.object.id;
         changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
         changes
+    }
+
+    /// Of a view that is in the catalog already.
+    fn again(object: Object) -> Creation {
+        let timed = Timed::default();
+        Creation { object, definer: None, replaces: None, in_place: false, timed }
+    }
+
+    /// What goes, in order: what is replaced, with the table of its late rows.
+    fn dropped(&self, catalog: &Catalog) -> Vec<ObjectId> {
+        let late = self.replaces.and_then(|old| catalog.late_of(old)).map(|late| late.id);
+        late.into_iter().chain(self.replaces).collect()
     }
 }
 
@@ -839,17 +975,35 @@ struct State {
     reads: HashMap<u64, PendingRead>,
     next_read: u64,
     flushes: Vec<PendingFlush>,
+    /// Who asks what operators have done.
+    figures: PendingFigures,
     /// Who asks for the row errors as of an epoch, which has to be computed first.
     error_reads: Vec<(Epoch, oneshot::Sender<Vec<ErrorRecord>>)>,
     locks: Locks<WaitingWrite>,
     errors: ErrorLog,
     watermarks: Watermarks,
     watermark_reads: HashMap<u64, PendingWatermarks>,
+    /// Sources whose reading goes on where it was before the start.
+    resumed: BTreeSet<ObjectId>,
+    /// The rules of tables with watermarks.
+    table_rules: HashMap<ObjectId, WatermarkSpec>,
+    /// Late rows that wait until a new dataflow is installed.
+    late_waiting: Vec<(ObjectId, RecordBatch)>,
+    /// Logical time of the newest closed epoch.
+    time: EventTime,
+    /// Dataflows that want an epoch at a time.
+    wakes: BTreeSet<(EventTime, ObjectId)>,
     /// `Command::Drop`s that have been sent.
     drops: u64,
     /// Changes of the catalog that wait, and the one that is in the log.
     steps: VecDeque<Step>,
     step_in_log: Option<StepInLog>,
+    /// A view's new definition that waits for a quiet moment. While there is one, writes wait too.
+    swap: Option<Swap>,
+    /// The view that changes with the end of the open epoch because its definition did.
+    swapped: Option<ObjectId>,
+    /// Some view reads one that was made after it.
+    reads_newer: bool,
     /// `None`: nothing outlives the process.
     durable: Option<Durable>,
     checkpoints: Checkpoints,
@@ -897,13 +1051,22 @@ impl State {
             next_read: 1,
             flushes: Vec::new(),
             error_reads: Vec::new(),
+            figures: PendingFigures::default(),
             locks: Locks::default(),
             errors: ErrorLog::default(),
             watermarks: Watermarks::new(workers_count),
             watermark_reads: HashMap::new(),
+            resumed: BTreeSet::new(),
+            table_rules: HashMap::new(),
+            late_waiting: Vec::new(),
+            time: EventTime(i64::MIN),
+            wakes: BTreeSet::new(),
             drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
+            swap: None,
+            swapped: None,
+            reads_newer: false,
             durable: None,
             checkpoints: Checkpoints::default(),
             halted: None,
@@ -918,6 +1081,9 @@ impl State {
         let StartState { ground, sources, views, errors } = start;
         self.next_id = ground.next_id.max(1);
         for (id, table) in ground.tables {
+            if let Some(rule) = ground.table_rules.get(&id) {
+                self.start_table_time(id, rule.clone(), &table);
+            }
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
@@ -954,7 +1120,7 @@ impl State {
         let (reply, answer) = oneshot::channel();
         let id = object.id;
         let object = object.as_ref().clone();
-        let creation = Box::new(Creation { object, definer: None, replaces: None });
+        let creation = Box::new(Creation::again(object));
         let purpose = Purpose::View { creation, made: Made::Before, reply };
         self.install(NewDataflow { id, plan, purpose, restore: Some(Arc::new(state)) });
         (id, answer)
@@ -1004,7 +1170,7 @@ impl State {
                 for (object, plan, reply) in views {
                     let id = object.id;
                     let object = object.as_ref().clone();
-                    let creation = Box::new(Creation { object, definer: None, replaces: None });
+                    let creation = Box::new(Creation::again(object));
                     let purpose = Purpose::View { creation, made: Made::Before, reply };
                     let restore = None;
                     self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
@@ -1016,6 +1182,7 @@ impl State {
                 self.run_steps();
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
+            Request::Savepoint(job) => self.savepoint_job(job),
             Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
@@ -1052,6 +1219,16 @@ impl State {
             Request::Sources { reply } => {
                 let _ = reply.send(self.source_statuses());
             }
+            Request::Figures { objects, reply } => self.ask_figures(objects, reply),
+            #[cfg(test)]
+            Request::Tamper(view, changes) => {
+                if let Some(Running { kind: RunningKind::View { snapshot, .. }, .. }) =
+                    self.running.get_mut(&view)
+                {
+                    *snapshot = None;
+                }
+                self.workers.send(Command::Tamper(view, changes));
+            }
             Request::Watermarks { reply } => self.ask_watermarks(reply),
             Request::Errors { reply } => {
                 self.close_written();
@@ -1078,11 +1255,19 @@ impl State {
             Report::SourceTime { object, worker, drops, news } => {
                 self.watermarks.news(object, worker, drops, news, now);
             }
+            Report::Wake { object, at } => {
+                if self.running.contains_key(&object) {
+                    self.wakes.insert((at, object));
+                }
+            }
             Report::LateRows { object, rows } => self.late_rows(object, rows),
             Report::Watermarks { request, marks } => self.watermarks_arrived(request, &marks),
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
             Report::Snapshot { request, object, content } => {
                 self.snapshot_arrived(request, object, content);
+            }
+            Report::Figures { request, worker, figures } => {
+                self.figures_arrived(request, worker, figures);
             }
             Report::Failed { object, error } => self.failed(object, error),
             Report::RowErrors { object, epoch, errors } => {
@@ -1117,12 +1302,14 @@ impl State {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
         let now = self.now();
-        if self.watermarks.moved(now) {
+        let wake = self.wake_due(now);
+        if self.watermarks.moved(now) || wake.is_some_and(|at| at <= now) {
             self.epochs.touch(now);
         }
         let epoch = self.pump_epochs();
         let idle = self.watermarks.wake(now);
-        epoch.into_iter().chain(checkpoint).chain(idle).min()
+        let wake = self.wake_due(now).filter(|at| *at > now);
+        epoch.into_iter().chain(checkpoint).chain(idle).chain(wake).min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1131,7 +1318,7 @@ impl State {
         self.answer_error_reads();
         match self.epochs.decide(self.now()) {
             // New dataflows wait for the epochs that are under way, and close the next themselves.
-            _ if !self.new_dataflows.is_empty() => None,
+            _ if self.wants_quiet() => None,
             Decision::Close => {
                 self.close_epoch(true);
                 None
@@ -1171,19 +1358,28 @@ impl State {
 
     /// Closes the open epoch. `admit`: let sources into the next one.
     fn close_epoch(&mut self, admit: bool) {
-        self.close_epoch_for(admit, None);
+        self.close_epoch_for(admit, false);
     }
 
-    /// The same; with `checkpoint`, the sources tell where they are at its end, and these views
-    /// hand over their state.
-    fn close_epoch_for(&mut self, admit: bool, checkpoint: Option<Vec<ObjectId>>) {
+    /// The same; with `checkpoint`, the sources tell where they are at its end, and views that have
+    /// changed hand over their state. Gives the views that belong into the checkpoint, and whether
+    /// each has changed.
+    fn close_epoch_for(&mut self, admit: bool, checkpoint: bool) -> BTreeMap<ObjectId, bool> {
         let changes = std::mem::take(&mut self.changes);
         let now = self.now();
         let watermarks = self.watermarks.announce(now);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
         touched.extend(watermarks.iter().map(|(object, _)| *object));
+        let time = self.logical_time();
+        let woken = self.take_woken(time);
+        touched.extend(&woken);
+        touched.extend(self.swapped);
         let mut affected = self.dependants(&touched);
+        let asleep = woken.iter().filter(|id| !affected.contains(id)).copied();
+        affected.extend(asleep.collect::<Vec<_>>());
+        // It has the epoch in which it came to be the view.
+        affected.extend(self.swapped.take().filter(|view| !affected.contains(view)));
         let epoch = self.epochs.open();
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
@@ -1194,11 +1390,14 @@ impl State {
                 self.checkpoints.views_changed = true;
             }
         }
-        if let Some(views) = &checkpoint {
-            affected.extend(views);
-            affected.sort_unstable();
-            affected.dedup();
-        }
+        // Asked only now: this epoch, too, may have changed them.
+        let views = if checkpoint { self.views_to_keep() } else { BTreeMap::new() };
+        let changed = views.iter().filter(|(_, changed)| **changed).map(|(view, _)| *view);
+        let changed: Vec<ObjectId> = changed.collect();
+        affected.extend(&changed);
+        affected.sort_unstable();
+        affected.dedup();
+        let checkpoint = checkpoint.then_some(changed);
         let affected = Arc::new(affected);
         self.admitted = if admit { self.ready.iter().copied().collect() } else { BTreeSet::new() };
         self.admitted.retain(|source| !is_paused(&self.hydrating, &self.running, *source));
@@ -1219,22 +1418,30 @@ impl State {
             admitted,
             checkpoint,
             watermarks,
+            time,
         })));
         self.epochs.close(now, moves);
+        views
     }
 
     /// The dataflows that read any of `roots`, directly or through others.
     fn dependants(&self, roots: &[ObjectId]) -> Vec<ObjectId> {
         let mut touched: HashSet<ObjectId> = roots.iter().copied().collect();
         let mut affected = Vec::new();
-        // Ids grow, and a dataflow reads only what was there before it: one pass is enough.
-        for (id, running) in &self.running {
-            if running.reads.iter().any(|read| touched.contains(read)) {
-                touched.insert(*id);
-                affected.push(*id);
+        loop {
+            let before = affected.len();
+            for (id, running) in &self.running {
+                if !affected.contains(id) && running.reads.iter().any(|r| touched.contains(r)) {
+                    touched.insert(*id);
+                    affected.push(*id);
+                }
+            }
+            // Ids grow, and a dataflow reads what was there before it: one pass is enough, unless
+            // a view was replaced by one that reads something newer.
+            if !self.reads_newer || affected.len() == before {
+                return affected;
             }
         }
-        affected
     }
 }
 
@@ -1277,6 +1484,15 @@ fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
 impl State {
     fn create(&mut self, mut creation: Box<Creation>, install: Install, reply: Reply<ObjectId>) {
         creation.object.id = self.new_id();
+        if creation.timed.late.is_some() {
+            let (id, owner) = (self.new_id(), creation.object.id);
+            let late = creation.timed.late.as_mut().expect("looked at just now");
+            late.id = id;
+            late.depends_on = vec![owner];
+            if let ObjectKind::Table(table) = &mut late.kind {
+                table.late_of = Some(owner);
+            }
+        }
         match install {
             Install::Dataflow(plan) => match self.check_new_view(&creation, &plan) {
                 Ok(()) => {
@@ -1323,7 +1539,7 @@ impl State {
             ));
         }
         self.check_replaced(creation)?;
-        catalog.apply(&creation.changes())
+        catalog.apply(&creation.changes(&catalog))
     }
 
     fn check_new_view(&self, creation: &Creation, plan: &Plan) -> Result<()> {
@@ -1338,6 +1554,9 @@ impl State {
         let Some(old) = catalog.get(replaced) else {
             return Err(dependency_gone("the statement"));
         };
+        if creation.in_place {
+            return self.check_swap(creation, replaced);
+        }
         let others = self.being_made().map(|other| &other.object);
         let user = catalog.dependants(replaced).map(AsRef::as_ref).chain(others).find(|other| {
             other.name != creation.object.name && other.depends_on.contains(&replaced)
@@ -1364,7 +1583,7 @@ impl State {
     }
 
     fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
-        self.running.insert(id, Running { reads, kind, failed: None });
+        self.running.insert(id, Running { reads, kind, failed: None, plan: None });
     }
 
     /// An object of the catalog that cannot be built: reading it gives the error.
@@ -1376,7 +1595,8 @@ impl State {
             _ => RunningKind::View { last_affected: self.epochs.closed(), snapshot: None },
         };
         let reads = object.depends_on.clone();
-        self.running.insert(object.id, Running { reads, kind, failed: Some(error) });
+        let running = Running { reads, kind, failed: Some(error), plan: None };
+        self.running.insert(object.id, running);
     }
 
     /// Takes an object out of the data plane, with the subscriptions that read it.
@@ -1419,18 +1639,26 @@ impl State {
         self.workers.send(Command::Drop(id));
         self.drops += 1;
         self.watermarks.remove(id);
+        self.wakes.retain(|(_, object)| *object != id);
+        self.table_rules.remove(&id);
         let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
         let sources = self.running.iter().filter(|(_, running)| is_source(running));
         for (source, _) in sources {
             if !self.running.values().any(|running| running.reads.contains(source)) {
                 self.watermarks.begin_anew(*source, self.drops);
+                self.resumed.remove(source);
             }
         }
     }
 
+    /// Whether something waits until nothing is under way.
+    fn wants_quiet(&self) -> bool {
+        !self.new_dataflows.is_empty() || self.swap.is_some()
+    }
+
     /// Installs what waits, once nothing is under way and the open epoch is empty and stays so.
     fn install_new_dataflows(&mut self) {
-        if self.new_dataflows.is_empty() {
+        if !self.wants_quiet() {
             return;
         }
         if !self.epochs.all_computed() {
@@ -1441,11 +1669,20 @@ impl State {
             self.close_epoch(false);
             return;
         }
+        if let Some(swap) = self.swap.take() {
+            self.swap_now(swap);
+            if self.wants_quiet() {
+                return;
+            }
+        }
         while let Some(new) = self.new_dataflows.pop_front() {
             self.install(new);
         }
         while let Some((lock, write)) = self.waiting_writes.pop_front() {
             self.write(lock, write);
+        }
+        for (object, rows) in std::mem::take(&mut self.late_waiting) {
+            self.late_rows(object, rows);
         }
         // Those that found others in line.
         self.grant_locks();
@@ -1454,7 +1691,9 @@ impl State {
     fn install(&mut self, new: NewDataflow) {
         let NewDataflow { id, plan, purpose, restore } = new;
         let reads = plan.root.scanned_objects();
-        let gone = reads.iter().any(|read| !self.running.contains_key(read));
+        self.reads_newer |= reads.iter().any(|read| *read > id);
+        let gone = reads.iter().any(|read| !self.running.contains_key(read))
+            || !self.has_columns(&plan.root);
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
         let table_contents = match &restore {
             None => self.table_shares(&reads),
@@ -1519,9 +1758,40 @@ impl State {
                 ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
             }
         };
-        self.add_running(id, reads, kind);
-        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents, restore };
+        for source in &reads {
+            let read = self.running.values().any(|running| running.reads.contains(source));
+            if !read && !self.resumed.contains(source) {
+                self.forget_late(*source);
+            }
+        }
+        let plan = Arc::new(plan);
+        let running = Running { reads, kind, failed: None, plan: Some(plan.clone()) };
+        self.running.insert(id, running);
+        let time = self.logical_time();
+        let spec =
+            DataflowSpec { object: id, name, plan, result, as_of, time, table_contents, restore };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
+    }
+
+    /// Whether what the plan reads has the columns that it was planned with: a view may have got
+    /// another definition meanwhile.
+    fn has_columns(&self, root: &Node) -> bool {
+        let catalog = self.catalog();
+        let mut has = true;
+        root.visit(&mut |node| {
+            if let Node::Scan(scan) = node
+                && let Some(object) = catalog.get(scan.object)
+            {
+                let same = |column: &usize, planned: &Field| {
+                    object.schema.fields().get(*column).is_some_and(|field| {
+                        field.name() == planned.name() && field.data_type() == planned.data_type()
+                    })
+                };
+                let mut columns = scan.columns.iter().zip(scan.schema.fields());
+                has &= columns.all(|(column, planned)| same(column, planned));
+            }
+        });
+        has
     }
 
     /// The rows of the tables among `objects`, one share per worker.
@@ -1629,7 +1899,7 @@ impl State {
     /// Acknowledged writes must be in what is read, so they must be in a closed epoch.
     fn close_written(&mut self) {
         if !self.changes.is_empty() {
-            self.close_epoch(self.new_dataflows.is_empty());
+            self.close_epoch(!self.wants_quiet());
         }
     }
 
@@ -1743,7 +2013,7 @@ impl State {
     }
 
     fn write(&mut self, lock: Option<LockId>, write: WaitingWrite) {
-        if !self.new_dataflows.is_empty() {
+        if self.wants_quiet() {
             self.waiting_writes.push_back((lock, write));
             return;
         }
@@ -1761,7 +2031,7 @@ impl State {
     fn grant_locks(&mut self) {
         while let Some(write) = self.locks.grant() {
             // Its turn has come, whoever waits behind it.
-            if self.new_dataflows.is_empty() {
+            if !self.wants_quiet() {
                 self.write_now(write);
             } else {
                 self.waiting_writes.push_back((None, write));
@@ -1781,16 +2051,21 @@ impl State {
         }
         let mut done: Vec<(ObjectId, ChangeBatch)> = Vec::new();
         let mut outcome =
-            WriteOutcome { epoch: self.epochs.open(), counts: vec![], inserted: vec![] };
-        for TableWrite { table, change } in writes {
+            WriteOutcome { epoch: self.epochs.open(), counts: vec![], inserted: vec![], late: 0 };
+        let asked = writes.len();
+        let Diverted { writes, late, advances } = self.divert_late(writes);
+        outcome.late = late;
+        for (number, TableWrite { table, change }) in writes.into_iter().enumerate() {
             let result = match self.tables.get_mut(&table) {
                 Some(rows) => rows.write(change),
                 None => Err(dependency_gone("the statement")),
             };
             match result {
                 Ok(written) => {
-                    outcome.counts.push(written.count);
-                    outcome.inserted.push(written.inserted);
+                    if number < asked {
+                        outcome.counts.push(written.count);
+                        outcome.inserted.push(written.inserted);
+                    }
                     done.push((table, written.changes));
                 }
                 Err(error) => {
@@ -1802,6 +2077,9 @@ impl State {
                     return;
                 }
             }
+        }
+        for (table, watermark) in advances {
+            self.watermarks.advance(table, watermark);
         }
         let record = self.log_rows(&done);
         let mut touched = false;
@@ -1887,6 +2165,7 @@ impl State {
                     object: *id,
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
+                    late: metrics.late.load(Ordering::Relaxed),
                     started_at: began.map(|at| self.clock.time_of(at)),
                     finished: (finished && self.watermarks.finished(*id)) || !bounded || !read,
                 })

@@ -26,9 +26,9 @@ use crate::coordinator::command::{
 };
 use crate::coordinator::event_loop::Coordinator;
 use crate::coordinator::running::{Limits, Running, guard_rows};
-use crate::coordinator::show;
 use crate::coordinator::system_relations::SessionDoor;
 use crate::coordinator::transaction::Block;
+use crate::coordinator::{savepoints, show};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::{PlannedDelete, PlannedInsert, PlannedUpdate};
 use crate::sql::parse::Parsed;
@@ -192,7 +192,7 @@ impl Connection {
             (S::Explain(_), _) => Some(show::explain_schema()),
             (S::Show(show), _) => Some(show::show_schema(show)),
             (S::Describe(_), _) => Some(show::columns_schema()),
-            (S::VerifyMaterializedView(_), _) => Some(text_schema(&["result"])),
+            (S::VerifyMaterializedView(_), _) => Some(super::verify::verify_schema()),
             (S::Execute(execute), _) => self.find_prepared(&execute.name)?.columns.clone(),
             (S::Fetch(fetch), _) if !fetch.moves => {
                 Some(self.find_cursor(&fetch.cursor)?.schema.clone())
@@ -342,6 +342,12 @@ impl Connection {
             (S::Explain(explain), _) => {
                 self.run_explain(running, context, explain, plan, values).await
             }
+            (S::Show(statement::Show::List { what, like, .. }), _) if savepoints::lists(*what) => {
+                self.list_checkpoints(running, *what, like.as_deref()).await
+            }
+            (S::Show(show), _) if show::lists_watermarks(show) => {
+                self.list_watermarks(running, context, show).await
+            }
             (S::Show(show), _) => self.run_show(context, show),
             (S::Describe(name), _) => self.run_describe(context, name),
             (S::Prepare(prepare), _) => self.run_prepare(prepare),
@@ -356,15 +362,12 @@ impl Connection {
                 running.wait(self.database.coordinator.flush()).await?;
                 Ok(done(statement.tag()))
             }
-            (S::VerifyMaterializedView(_), _) => {
-                Err(Error::unsupported("VERIFY MATERIALIZED VIEW"))
-            }
+            (S::VerifyMaterializedView(name), _) => self.run_verify(running, context, name).await,
             (S::Checkpoint, _) => {
                 running.wait(self.database.coordinator.checkpoint()).await?;
                 Ok(done(statement.tag()))
             }
-            (S::CreateSavepoint(_), _) => Err(Error::unsupported(statement.tag())
-                .hint("Stop the server and copy its storage directory.")),
+            (S::CreateSavepoint(create), _) => self.create_savepoint(running, create).await,
             _ => match self.run_session(running, statement).await? {
                 Some(response) => Ok(response),
                 None => self.run_ddl(running, context, parsed).await,

@@ -13,6 +13,10 @@
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
 //! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
+//! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
+//! | `explain.rs` | EXPLAIN of dataflows, running or not |
+//! | `savepoints.rs` | savepoints, and SHOW CHECKPOINTS |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
@@ -35,12 +39,15 @@ pub mod epoch;
 pub mod errors;
 pub mod event_loop;
 mod execute;
+mod explain;
 pub mod ground;
 pub mod locks;
 mod query;
 pub mod recovery;
+mod replace;
 mod rows;
 mod running;
+mod savepoints;
 pub mod settings;
 mod show;
 mod source_scan;
@@ -48,6 +55,7 @@ pub mod subscription;
 mod system_relations;
 pub mod table;
 mod transaction;
+mod verify;
 mod watermarks;
 mod write;
 

@@ -101,7 +101,11 @@ impl Connection {
         let stored = match &mut self.transaction {
             _ if stored.is_empty() => transaction::Contents::new(),
             Some(block) => block.read(coordinator, running, &stored).await?,
-            None => running.wait(coordinator.read(stored)).await?.contents,
+            None => {
+                let read = running.wait(coordinator.read(stored.clone())).await?;
+                check_columns(&context.catalog, &coordinator.catalog(), &stored)?;
+                read.contents
+            }
         };
         self.contents_over(running, context, planned, stored, sources).await
     }
@@ -201,6 +205,25 @@ impl Connection {
             .boxed();
         Ok(Response::Rows { schema, rows, tag: "SUBSCRIBE {}".to_owned() })
     }
+}
+
+/// Refuses to go on when a relation has other columns than the statement was planned with.
+fn check_columns(planned: &Catalog, now: &Catalog, objects: &[ObjectId]) -> Result<()> {
+    if planned.version() == now.version() {
+        return Ok(());
+    }
+    for id in objects {
+        let (Some(planned), Some(now)) = (planned.get(*id), now.get(*id)) else { continue };
+        if planned.schema != now.schema {
+            return Err(Error::user(
+                SqlState::OBJECT_IN_USE,
+                format!("\"{}\" has been replaced meanwhile", now.name.name),
+            )
+            .hint("Run the statement again.")
+            .retryable());
+        }
+    }
+    Ok(())
 }
 
 /// Stored objects and sources apart; views are no part of a plan.

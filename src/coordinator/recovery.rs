@@ -13,13 +13,13 @@
 //!    wait long for that: who reads one of them waits until it has its content. A view that cannot
 //!    be built stays in the catalog and says why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
 
-use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject};
+use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject, WatermarkObject};
 use crate::catalog::snapshot::Catalog;
 use crate::connectors::Source;
 use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
@@ -30,13 +30,14 @@ use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
+use crate::sql::query::PlannedQuery;
 use crate::state::delta::RestoredState;
 use crate::storage::log::Log;
 use crate::storage::manifest::{Manifest, SourcePlace};
-use crate::storage::recovery::recover;
+use crate::storage::recovery::recover_from;
 use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
 use crate::types::error::{Error, Result, SqlState};
@@ -55,18 +56,33 @@ pub async fn open(
     store: Store,
     checkpoint_interval: Duration,
 ) -> Result<Coordinator> {
+    open_from(config, clock, store, checkpoint_interval, None).await
+}
+
+/// The same from a savepoint: what happened since is gone.
+///
+/// # Errors
+/// Also when there is no such savepoint.
+pub async fn open_from(
+    config: CoordinatorConfig,
+    clock: Clock,
+    store: Store,
+    checkpoint_interval: Duration,
+    from_savepoint: Option<&str>,
+) -> Result<Coordinator> {
     let began = clock.elapsed();
     let identity = uuid::Uuid::new_v4().to_string();
-    let mut recovered = recover(store.clone(), &identity).await?;
+    let mut recovered = recover_from(store.clone(), &identity, from_savepoint).await?;
     let (records, torn) = (recovered.records.len(), recovered.torn);
     let stored = std::mem::take(&mut recovered.views);
     let errors = recovered.errors.take();
     let built = tokio::task::spawn_blocking(move || {
         GroundState::build(&mut recovered).map(|ground| (ground, recovered))
     });
-    let (ground, recovered) =
+    let (mut ground, recovered) =
         built.await.map_err(|error| Error::internal(format!("recovery failed: {error}")))??;
     let catalog = Arc::new(ground.catalog.clone());
+    ground.table_rules = table_rules(&catalog);
     let tables = ground.tables.len();
 
     let Sources { opened: sources, mut failed } = open_sources(&catalog, &recovered.manifest);
@@ -103,7 +119,8 @@ pub async fn open(
                 computed.push((object, plan));
             }
         }
-        computed.sort_by_key(|(object, _)| object.id);
+        let order: Vec<ObjectId> = in_order(&catalog).iter().map(|object| object.id).collect();
+        computed.sort_by_key(|(object, _)| order.iter().position(|id| *id == object.id));
         // What the log brought is in the views when this answers.
         coordinator.errors().await?;
         if torn {
@@ -189,13 +206,32 @@ fn open_sources(catalog: &Catalog, manifest: &Manifest) -> Sources {
     sources
 }
 
-/// The materialized views of a catalog, in the order of their creation.
+/// The materialized views of a catalog, those that others read before these.
 #[derive(Default)]
 struct Views {
     /// With the state that they take up.
     restored: Vec<RestoredView>,
     computed: Vec<(Arc<Object>, Plan)>,
     failed: Vec<(Arc<Object>, Error)>,
+}
+
+/// All objects, each behind what it reads. Ids do not tell: a view that was replaced may read one
+/// that was made after it.
+fn in_order(catalog: &Catalog) -> Vec<Arc<Object>> {
+    fn add(catalog: &Catalog, object: &Arc<Object>, done: &mut Vec<Arc<Object>>) {
+        if done.iter().any(|other| other.id == object.id) {
+            return;
+        }
+        for below in object.depends_on.iter().filter_map(|id| catalog.get(*id)) {
+            add(catalog, below, done);
+        }
+        done.push(object.clone());
+    }
+    let mut done = Vec::new();
+    for object in catalog.objects() {
+        add(catalog, object, &mut done);
+    }
+    done
 }
 
 /// Plans all views, and decides which of them take up their state.
@@ -207,8 +243,7 @@ fn plan_views(
 ) -> Views {
     let mut views = Views::default();
     let mut restored = BTreeSet::new();
-    // In order of ids, which is that of their creation.
-    for object in catalog.objects() {
+    for object in &in_order(catalog) {
         let ObjectKind::MaterializedView(view) = &object.kind else { continue };
         let plan = match view_plan(catalog, object, view) {
             Ok(plan) => plan,
@@ -269,7 +304,15 @@ fn definition_context(catalog: &Catalog, object: &Object) -> PlanContext {
     context
 }
 
-fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Plan> {
+/// The query of a materialized view, as it was meant when the view was made.
+///
+/// # Errors
+/// When this version of the program has another meaning for it.
+pub(super) fn planned_view(
+    catalog: &Catalog,
+    object: &Object,
+    view: &ViewObject,
+) -> Result<PlannedQuery> {
     let mut context = definition_context(catalog, object);
     context.search_path.clone_from(&view.search_path);
     let query = parse_query(&view.query_sql)?;
@@ -284,26 +327,53 @@ fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Pl
         )
         .hint("Drop it and create it again."));
     }
+    Ok(planned)
+}
+
+fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Plan> {
+    let planned = planned_view(catalog, object, view)?;
     let plan = ddl::view_plan(&planned, object)?;
     operators::check(&plan)?;
     Ok(plan)
 }
 
-fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Result<SourceSpec> {
-    let context = definition_context(catalog, object);
-    let watermark = match &source.watermark {
-        None => None,
-        Some(watermark) => {
-            let (index, field) = object
-                .column(&watermark.column)
-                .ok_or_else(|| Error::internal("a stored watermark has no column"))?;
-            let nullable = field.clone().with_nullable(true);
-            let expression = parse_expression(&watermark.expression_sql)?;
-            let name = Some(object.name.name.as_str());
-            let expr = context.plan_assigned_expr(&expression, &object.schema, name, &nullable)?;
-            Some(watermark_spec(index, expr))
+/// The rule of a stored watermark.
+fn stored_rule(
+    context: &PlanContext,
+    object: &Object,
+    watermark: &WatermarkObject,
+) -> Result<WatermarkSpec> {
+    let (index, field) = object
+        .column(&watermark.column)
+        .ok_or_else(|| Error::internal("a stored watermark has no column"))?;
+    let nullable = field.clone().with_nullable(true);
+    let expression = parse_expression(&watermark.expression_sql)?;
+    let name = Some(object.name.name.as_str());
+    let expr = context.plan_assigned_expr(&expression, &object.schema, name, &nullable)?;
+    Ok(watermark_spec(watermark, index, expr))
+}
+
+/// The rules of all tables with watermarks. One that cannot be planned any more is told, and its
+/// table goes on without.
+fn table_rules(catalog: &Catalog) -> HashMap<ObjectId, WatermarkSpec> {
+    let rule = |object: &Arc<Object>| {
+        let ObjectKind::Table(table) = &object.kind else { return None };
+        let watermark = table.watermark.as_ref()?;
+        match stored_rule(&definition_context(catalog, object), object, watermark) {
+            Ok(rule) => Some((object.id, rule)),
+            Err(error) => {
+                tracing::error!(table = %object.name.name, %error, "has no watermark any more");
+                None
+            }
         }
     };
+    catalog.objects().filter_map(rule).collect()
+}
+
+fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Result<SourceSpec> {
+    let context = definition_context(catalog, object);
+    let watermark = source.watermark.as_ref();
+    let watermark = watermark.map(|w| stored_rule(&context, object, w)).transpose()?;
     Ok(SourceSpec {
         object: object.id,
         name: object.name.name.clone(),

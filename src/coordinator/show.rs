@@ -14,8 +14,11 @@ use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::coordinator::command::{Connection, Response, Value};
 use crate::coordinator::ddl::{noun_of, schema_database, wrong_kind};
 use crate::coordinator::execute::{StatementPlan, text_schema};
+use crate::coordinator::explain::{analyze_of_definition, explained};
 use crate::coordinator::running::Running;
+use crate::coordinator::savepoints;
 use crate::coordinator::settings::{SettingKind, find};
+use crate::plan::event_time::TimeBound;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::FUNCTIONS;
 use crate::sql::query::PlannedQuery;
@@ -23,8 +26,12 @@ use crate::sql::statement::{
     Explain, ExplainFormat, ExplainTarget, Name, Noun, Show, ShowList, ShowWithin, Statement,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::type_text;
+use crate::types::text::datetime::{US_PER_DAY, write_timestamp};
+use crate::types::text::interval::{Interval, IntervalStyle, write_interval};
 use crate::types::text::quote::quote_ident;
+use crate::types::time::Watermark;
+use bytes::BytesMut;
 
 /// The column of EXPLAIN.
 pub(super) fn explain_schema() -> SchemaRef {
@@ -46,12 +53,13 @@ pub(super) fn columns_schema() -> SchemaRef {
 /// The columns of a SHOW.
 pub(super) fn show_schema(show: &Show) -> SchemaRef {
     match show {
+        Show::List { what, .. } if savepoints::lists(*what) => savepoints::schema(*what),
         Show::List { what, .. } => text_schema(match what {
             ShowList::Sources => &["name", "connector"],
             ShowList::Indexes => &["name", "on", "definition"],
             ShowList::Connectors => &["name", "description"],
             ShowList::Functions => &["name", "kind"],
-            ShowList::Watermarks => &["name", "column", "expression"],
+            ShowList::Watermarks => &["name", "column", "expression", "watermark", "lag"],
             _ => &["name"],
         }),
         Show::Columns { .. } => columns_schema(),
@@ -181,11 +189,8 @@ impl Connection {
                     ])
                 })
                 .collect(),
-            ShowList::Watermarks => self
-                .relations_within(context, within)?
-                .iter()
-                .filter_map(|o| watermark(o))
-                .collect(),
+            // They are asked for: `list_watermarks`.
+            ShowList::Watermarks => Vec::new(),
             ShowList::Schemas => {
                 let database = match within {
                     Some(ShowWithin::Database(name)) => name,
@@ -267,31 +272,20 @@ impl Connection {
         }
         let text = match &explain.target {
             ExplainTarget::MaterializedView(name) => {
-                if explain.analyze {
-                    return Err(analyze_of_views());
-                }
-                let object = self.resolve(context, name)?;
-                let ObjectKind::MaterializedView(view) = &object.kind else {
-                    return Err(wrong_kind(&object, Noun::MaterializedView));
-                };
-                let context = PlanContext {
-                    search_path: view.search_path.clone(),
-                    sql: view.query_sql.as_str().into(),
-                    ..context.clone()
-                };
-                let query = crate::sql::parse::parse_query(&view.query_sql)?;
-                dataflow_text(&context.plan_query(&query, &[])?)?
+                self.explain_view(running, context, explain, name).await?
             }
             ExplainTarget::Statement(inner) => {
                 let context = PlanContext { sql: inner.sql.as_str().into(), ..context.clone() };
                 match (&inner.statement, plan) {
                     (Statement::CreateMaterializedView(create), _) => {
                         if explain.analyze {
-                            return Err(analyze_of_views());
+                            return Err(analyze_of_definition());
                         }
-                        dataflow_text(&context.plan_query(&create.query.ast, &[])?)?
+                        self.explain_create_view(&context, create, explain.verbose)?
                     }
-                    (Statement::Subscribe(_), StatementPlan::Query(query)) => dataflow_text(query)?,
+                    (Statement::Subscribe(_), StatementPlan::Query(query)) => {
+                        explained(&context.catalog, &query.lower()?, explain.verbose)
+                    }
                     (_, StatementPlan::Query(query)) => {
                         let query = query.bind_parameters(values)?;
                         self.explain_query(running, &context, &query, explain).await?
@@ -359,36 +353,83 @@ fn functions() -> Vec<Vec<Option<String>>> {
     all.into_iter().map(|(name, kind)| vec![Some(name.clone()), Some(kind.to_owned())]).collect()
 }
 
-fn analyze_of_views() -> Error {
-    Error::unsupported("EXPLAIN ANALYZE of a materialized view")
-        .hint("EXPLAIN without ANALYZE shows its dataflow.")
-}
-
-fn dataflow_text(query: &PlannedQuery) -> Result<String> {
-    Ok(query.lower()?.to_string())
-}
-
 fn write_text(what: &str, table: &Object, rows: &PlannedQuery) -> String {
     let plan = rows.logical.display_indent().to_string();
     let indented: Vec<String> = plan.lines().map(|line| format!("  {line}")).collect();
     format!("{what} {}\n{}", table.name.name, indented.join("\n"))
 }
 
-fn watermark(object: &Object) -> Option<Vec<Option<String>>> {
-    let watermark = match &object.kind {
+/// Whether the statement lists watermarks, which the workers know.
+pub(super) fn lists_watermarks(show: &Show) -> bool {
+    matches!(show, Show::List { what: ShowList::Watermarks, .. })
+}
+
+impl Connection {
+    /// SHOW WATERMARKS: of sources and tables that declare one, and of views whose columns are
+    /// bounded by one.
+    pub(super) async fn list_watermarks(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+        show: &Show,
+    ) -> Result<Response> {
+        let Show::List { within, like, .. } = show else {
+            return Err(Error::internal("a list of watermarks is a list"));
+        };
+        let marks = running.wait(self.database.coordinator.watermarks()).await?;
+        let now_us = self.database.now().timestamp_micros();
+        let mut rows: Vec<Vec<Option<String>>> = self
+            .relations_within(context, within.as_ref())?
+            .iter()
+            .filter_map(|object| {
+                let (column, expression) = watermark(object)?;
+                let (value, lag) = match marks.get(&object.id) {
+                    Some(mark) => shown_watermark(*mark, now_us),
+                    None => (None, None),
+                };
+                Some(vec![Some(object.name.name.clone()), Some(column), expression, value, lag])
+            })
+            .collect();
+        if let Some(pattern) = like {
+            retain_like(&mut rows, pattern)?;
+        }
+        text_rows(show_schema(show), &rows, "SHOW")
+    }
+}
+
+/// A watermark as text, and how long it is ago. One at the end of time is infinity.
+fn shown_watermark(mark: Watermark, now_us: i64) -> (Option<String>, Option<String>) {
+    if mark == Watermark::END {
+        return (Some("infinity".to_owned()), None);
+    }
+    let mut value = BytesMut::new();
+    write_timestamp(mark.0.0, &mut value);
+    let mut lag = BytesMut::new();
+    let us = now_us.saturating_sub(mark.0.0);
+    let days = i32::try_from(us / US_PER_DAY).unwrap_or(i32::MAX);
+    let interval = Interval { months: 0, days, us: us % US_PER_DAY };
+    write_interval(interval, IntervalStyle::Postgres, &mut lag);
+    let text = |bytes: BytesMut| Some(String::from_utf8_lossy(&bytes).into_owned());
+    (text(value), text(lag))
+}
+
+/// The columns that a watermark is of, and its expression where it is declared.
+fn watermark(object: &Object) -> Option<(String, Option<String>)> {
+    let declared = match &object.kind {
         ObjectKind::Source(source) => source.watermark.as_ref()?,
         ObjectKind::Table(table) => table.watermark.as_ref()?,
-        ObjectKind::View(_) | ObjectKind::MaterializedView(_) => return None,
+        ObjectKind::View(_) => return None,
+        ObjectKind::MaterializedView(view) => {
+            let name = |bound: &TimeBound| object.schema.field(bound.column).name().clone();
+            let columns: Vec<String> = view.time_bounds.iter().map(name).collect();
+            return (!columns.is_empty()).then(|| (columns.join(", "), None));
+        }
     };
-    Some(vec![
-        Some(object.name.name.clone()),
-        Some(watermark.column.clone()),
-        Some(watermark.expression_sql.clone()),
-    ])
+    Some((declared.column.clone(), Some(declared.expression_sql.clone())))
 }
 
 /// Keeps the rows whose first column is LIKE the pattern.
-fn retain_like(rows: &mut Vec<Vec<Option<String>>>, pattern: &str) -> Result<()> {
+pub(super) fn retain_like(rows: &mut Vec<Vec<Option<String>>>, pattern: &str) -> Result<()> {
     let names = StringArray::from_iter(rows.iter().map(|row| row[0].as_deref()));
     let pattern = Scalar::new(StringArray::from(vec![pattern]));
     let keep: BooleanArray = compute::like(&names, &pattern)?;
@@ -409,7 +450,7 @@ fn describe(context: &PlanContext, object: &Object, like: Option<&str>) -> Resul
         .filter_map(|name| object.column(name[0].as_deref()?).map(|(index, _)| index))
         .collect();
     let fields: Vec<&Field> = kept.iter().map(|index| object.schema.field(*index)).collect();
-    let types = fields.iter().map(|f| SqlType::of_field(f).map(|t| t.to_string()));
+    let types = fields.iter().map(|field| type_text(field));
     let key: &[usize] = match &object.kind {
         ObjectKind::Table(table) => &table.primary_key,
         _ => &[],

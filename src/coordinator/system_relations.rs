@@ -12,12 +12,15 @@ use futures::future::BoxFuture;
 
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
-    self, ErrorFact, SessionFact, SettingFact, SourceFact, SystemFacts,
+    self, ErrorFact, MemoryFact, OperatorFact, SessionFact, SettingFact, SourceFact, SystemFacts,
 };
 use crate::coordinator::command::{Connection, DatabaseInner, SessionShared};
+use crate::coordinator::event_loop::{Figures, RunningFigures};
 use crate::coordinator::execute::micros;
 use crate::coordinator::running::Running;
 use crate::coordinator::settings::{SettingKind, find};
+use crate::plan::explain::describe;
+use crate::plan::operators::operators;
 use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::SystemSource;
 use crate::sql::system_functions::Session;
@@ -75,6 +78,8 @@ pub(super) struct SystemContents {
     sessions: Vec<SessionFact>,
     sources: Vec<SourceFact>,
     errors: Vec<ErrorFact>,
+    operators: Vec<OperatorFact>,
+    memory: Vec<MemoryFact>,
 }
 
 impl SystemContents {
@@ -89,6 +94,8 @@ impl SystemContents {
             sessions: &self.sessions,
             sources: &self.sources,
             errors: &self.errors,
+            operators: &self.operators,
+            memory: &self.memory,
         })
     }
 }
@@ -127,10 +134,16 @@ impl Connection {
                     object: s.object,
                     rows: s.rows,
                     malformed: s.malformed,
+                    late: s.late,
                     started_at_us: s.started_at.map(|time| time.0),
                     finished: s.finished,
                 })
                 .collect();
+        }
+        if names("operators") || names("memory") {
+            let figures = running.wait(coordinator.figures(Vec::new())).await?;
+            contents.operators = figures.dataflows.iter().flat_map(operator_facts).collect();
+            contents.memory = memory_facts(&figures);
         }
         if names("errors") {
             let errors = running.wait(coordinator.errors()).await?;
@@ -152,6 +165,53 @@ impl Connection {
         }
         Ok(contents)
     }
+}
+
+/// One for each operator and worker, the result behind the others.
+fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
+    let mut texts: Vec<String> = operators(&running.plan).into_iter().map(describe).collect();
+    texts.push("Result".to_owned());
+    let mut facts = Vec::new();
+    for (worker, figures) in running.workers.iter().enumerate() {
+        for (operator, (figure, text)) in figures.operators.iter().zip(&texts).enumerate() {
+            facts.push(OperatorFact {
+                object: running.object,
+                operator,
+                worker,
+                description: text.clone(),
+                rows_in: figure.rows_in,
+                rows_out: figure.rows_out,
+                state_rows: figure.state_rows,
+                state_bytes: figure.state_bytes,
+                busy_us: figure.busy.as_micros() as u64,
+                age_us: figures.age.as_micros() as u64,
+                lag_epochs: figure.lag_epochs,
+            });
+        }
+    }
+    facts
+}
+
+fn memory_facts(figures: &Figures) -> Vec<MemoryFact> {
+    let tables = figures.tables.iter().map(|(object, rows, bytes)| MemoryFact {
+        object: *object,
+        rows: *rows as u64,
+        operators: 0,
+        state_rows: *rows as u64,
+        bytes: *bytes as u64,
+    });
+    let views = figures.dataflows.iter().map(|running| {
+        let all = || running.workers.iter().flat_map(|worker| &worker.operators);
+        let results = running.workers.iter().filter_map(|worker| worker.operators.last());
+        MemoryFact {
+            object: running.object,
+            rows: results.map(|figure| figure.state_rows).sum(),
+            operators: operators(&running.plan).len() as u64 + 1,
+            state_rows: all().map(|figure| figure.state_rows).sum(),
+            bytes: all().map(|figure| figure.state_bytes).sum(),
+        }
+    });
+    tables.chain(views).collect()
 }
 
 /// Names of the system relations in a plan, without their schemas.

@@ -67,6 +67,17 @@ impl Table {
         Table::new(primary_key_name(object), schema, key)
     }
 
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn has_rows(&self) -> bool {
+        match &self.rows {
+            Rows::Keyed(_) => true,
+            Rows::Bag(table) => table.live_rows() > 0,
+        }
+    }
+
     /// Equal at two times only if nothing was written between them.
     pub fn version(&self) -> u64 {
         self.version
@@ -88,6 +99,14 @@ impl Table {
                 Ok(compute::filter_record_batch(&found, &BooleanArray::from_iter(keep))?)
             }
             Rows::Bag(_) => Ok(RecordBatch::new_empty(self.schema.clone())),
+        }
+    }
+
+    /// Memory held, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.rows {
+            Rows::Keyed(table) => table.memory_bytes(),
+            Rows::Bag(table) => table.memory_bytes(),
         }
     }
 

@@ -26,6 +26,9 @@ use crate::types::error::Result;
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, Watermark};
 
+/// Stands for logical time among the objects that dataflows scan; objects have other ids.
+pub const CLOCK: ObjectId = ObjectId(0);
+
 /// What assembling leaves for the worker.
 pub struct Assembled {
     /// Passes an epoch when the dataflow has finished it, on all workers.
@@ -51,6 +54,7 @@ pub fn assemble(
     let mut inboxes = Inboxes::default();
     let root = node_stream(scope, &plan.root, context, &mut inboxes, &mut Vec::new())?;
     let exchange = result_exchange(plan);
+    let result = context.metrics.watch(result);
     let changes = drive(scope, vec![(root, exchange)], result, context.clone());
     let probe = export(changes, hub);
     let Inboxes { scans, constants } = inboxes;
@@ -128,6 +132,11 @@ fn node_stream<'scope, 'plan>(
         inboxes.scans.push(inbox.clone());
         return Ok(scan_stream(scope, inbox, context));
     }
+    if let Node::Clock(_) = node {
+        let inbox = Rc::new(RefCell::new(Inbox::new(CLOCK, vec![], context.as_of)));
+        inboxes.scans.push(inbox.clone());
+        return Ok(scan_stream(scope, inbox, context));
+    }
     let mut inputs = Vec::new();
     for Edge { input, exchange } in node.inputs() {
         let stream = node_stream(scope, input, context, inboxes, built)?;
@@ -145,7 +154,7 @@ fn node_stream<'scope, 'plan>(
         inboxes.constants.push(inbox.clone());
         return Ok(scan_stream(scope, inbox, context));
     }
-    let operator = operators::build(node, context.worker)?;
+    let operator = context.metrics.watch(operators::build(node, context.worker)?);
     let stream = drive(scope, inputs, operator, context.clone());
     if node.keeps_state() {
         built.push((node, stream.clone()));
@@ -159,6 +168,7 @@ fn scan_stream<'scope>(
     inbox: Rc<RefCell<Inbox>>,
     context: &DriverContext,
 ) -> ChunkStream<'scope> {
+    let counters = context.metrics.count();
     let mut builder = OperatorBuilder::new("scan".to_owned(), scope);
     let activator = scope.activator_for(builder.operator_info().address);
     inbox.borrow_mut().on_change(move || activator.activate());
@@ -179,10 +189,12 @@ fn scan_stream<'scope>(
                         watermarks: vec![SentWatermark::to_all(watermark, worker, workers)],
                     },
                 };
+                counters.add_rows_out(chunk.batches.iter().map(ChangeBatch::num_rows).sum());
                 let at = capability.delayed(&epoch.0);
                 handle.session_with_builder(&at).give_container(&mut chunk);
             }
             capability.downgrade(&inbox.frontier().0);
+            counters.finish(Epoch(inbox.frontier().0.saturating_sub(1)));
         }
     });
     stream

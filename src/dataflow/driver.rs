@@ -36,13 +36,14 @@ use timely::dataflow::{Scope, Stream};
 use timely::progress::frontier::MutableAntichain;
 
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
+use crate::dataflow::metered::DataflowMetrics;
 use crate::dataflow::operator::{FUEL_BYTES, Operator, Output, RowError};
 use crate::plan::node::Exchange;
 use crate::plan::view_options::OnError;
 use crate::state::delta::{CheckpointWriter, RestoredState};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// A stream of chunks within one dataflow.
 pub type ChunkStream<'scope> = Stream<'scope, u64, Chunk>;
@@ -54,12 +55,16 @@ pub struct DriverContext {
     pub workers: usize,
     /// The epoch that the dataflow starts at: its initial content belongs to it.
     pub as_of: Epoch,
+    /// Counts what operators do.
+    pub metrics: Rc<DataflowMetrics>,
     /// Told once when the operator cannot go on.
     pub on_failure: Rc<dyn Fn(Error)>,
     /// What becomes of rows that fail.
     pub on_error: OnError,
     /// Told of rows that were left out, with their epoch.
     pub on_row_errors: Rc<dyn Fn(Epoch, Vec<RowError>)>,
+    /// Told when an operator wants an epoch at a time.
+    pub on_wake: Rc<dyn Fn(EventTime)>,
     /// One for all operators of the dataflow on this worker.
     pub backlog: Rc<Backlog>,
     /// Where the dataflow's operators meet for a checkpoint, numbered as in `backlog`.
@@ -528,6 +533,9 @@ impl Driver {
             (self.context.on_row_errors)(Epoch(self.now), row_errors);
         }
         let batches: Vec<ChangeBatch> = out.take_batches();
+        if let Some(at) = out.take_wake_at() {
+            (self.context.on_wake)(at);
+        }
         self.announced = self.announced.max(out.take_watermark());
         if !batches.is_empty() {
             let capability = self.capability.as_ref().expect("held until the inputs end");
@@ -556,6 +564,7 @@ mod tests {
     use super::*;
     use crate::dataflow::operator::Stateless;
     use crate::dataflow::script::schema;
+    use crate::observe::clock::Clock;
     use crate::state::delta::{CheckpointReader, CheckpointWriter};
 
     const BATCHES: usize = 1000;
@@ -673,12 +682,14 @@ mod tests {
             let (first, second): (Rc<Between>, Rc<Between>) = Default::default();
             let taken = Rc::new(Cell::new(0));
             let context = DriverContext {
+                metrics: Rc::new(DataflowMetrics::new(Clock::for_test())),
                 worker: 0,
                 workers: 1,
                 as_of: Epoch(3),
                 on_failure: Rc::new(|error| panic!("{error:?}")),
                 on_error: OnError::default(),
                 on_row_errors: Rc::new(|_, _| {}),
+                on_wake: Rc::new(|_| {}),
                 backlog: Rc::default(),
                 checkpoints: Rc::default(),
                 restore: None,

@@ -7,6 +7,10 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
+
+use crate::plan::null_on_error::nullable;
+use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::id::ObjectId;
@@ -118,6 +122,56 @@ impl Hub {
     /// The object begins anew: nobody reads it any more.
     pub fn forget_watermark(&mut self) {
         self.watermark = None;
+    }
+
+    /// Takes the readers of `old`, whose content was `before` and is `now` from `epoch` on; they
+    /// get the difference. `columns` says where each of the old columns is now.
+    ///
+    /// # Errors
+    /// When columns that are read have other types than before (ours).
+    pub fn take_over(
+        &mut self,
+        old: &mut Hub,
+        epoch: Epoch,
+        columns: &[Option<usize>],
+        before: &Snapshot,
+        now: &Snapshot,
+    ) -> Result<()> {
+        for reader in std::mem::take(&mut old.readers) {
+            let Some(inbox) = reader.upgrade() else { continue };
+            let mut inbox = inbox.borrow_mut();
+            let moved: Option<Vec<usize>> = inbox.columns.iter().map(|c| columns[*c]).collect();
+            // Who reads what has gone is about to go, too.
+            let Some(moved) = moved else { continue };
+            let mut changes = Vec::new();
+            for rows in before.batches_of(inbox.columns.clone()) {
+                changes.push(ChangeBatch::deletes(rows?));
+            }
+            for rows in now.batches_of(moved.clone()) {
+                changes.push(ChangeBatch::inserts(rows?));
+            }
+            if let Some(schema) = changes.last().map(|batch| nullable(&batch.schema())) {
+                let changes = changes
+                    .into_iter()
+                    .map(|batch| {
+                        let rows = batch.rows();
+                        let options =
+                            RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                        let columns = rows.columns().to_vec();
+                        let rows =
+                            RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+                        Ok(batch.with_rows(rows))
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                inbox.push(epoch, ChangeBatch::concat(&schema, &changes)?.consolidate()?);
+            }
+            inbox.columns = moved;
+            drop(inbox);
+            self.readers.push(reader);
+        }
+        // Readers have been told of it, and a watermark never goes back.
+        self.watermark = self.watermark.max(old.watermark);
+        Ok(())
     }
 
     /// Whether anybody reads.

@@ -9,6 +9,7 @@
 //! | `exchange.rs` | batches by key hash between workers, watermarks to all \[timely\] |
 //! | `worker.rs` | threads, commands in, reports out \[timely\] |
 //! | `hub.rs` | where an object's changes meet the dataflows that read it |
+//! | `metered.rs` | what each operator has done and holds |
 //! | `contract.rs` | checks in debug builds that operators and drivers keep the contract |
 //! | `script.rs` | (test only) drives one operator from text, including recovery |
 //! | `published.rs` | the contents of views, the only thing SELECT may read |
@@ -21,6 +22,7 @@ pub mod contract;
 pub mod driver;
 pub mod exchange;
 pub mod hub;
+pub mod metered;
 pub mod operator;
 pub mod operators;
 pub mod published;

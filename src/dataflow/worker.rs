@@ -22,14 +22,16 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
-use crate::dataflow::assemble::{assemble, result_key};
+use crate::dataflow::assemble::{CLOCK, assemble, result_key};
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
+use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
 use crate::dataflow::operator::{Operator, RowError};
 use crate::dataflow::operators::materialize::Materialize;
 use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{Published, SnapshotRequest};
+use crate::observe::clock::Clock;
 use crate::plan::node::{Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::multi_table::MultiTable;
@@ -38,7 +40,7 @@ use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// What the coordinator tells every worker, in one order.
 #[derive(Clone)]
@@ -48,6 +50,8 @@ pub enum Command {
     CreateSource(Arc<SourceSpec>, Arc<dyn Source>, Arc<SourceMetrics>, Option<Arc<SourcePlace>>),
     CreateDataflow(Arc<DataflowSpec>),
     Drop(ObjectId),
+    /// Two views change places; nothing is under way.
+    Swap(Arc<SwapDataflows>),
     /// A dataflow has failed on some worker, or one that it reads has: nobody waits for it any more.
     Stopped(ObjectId),
     Close(Arc<CloseEpoch>),
@@ -60,6 +64,14 @@ pub enum Command {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
     },
+    /// Report what the operators of these dataflows have done; of all when there are none.
+    Figures {
+        request: u64,
+        objects: Arc<Vec<ObjectId>>,
+    },
+    /// Makes the content of a view wrong on the first worker, for tests of those who look.
+    #[cfg(test)]
+    Tamper(ObjectId, ChangeBatch),
     Shutdown,
 }
 
@@ -77,16 +89,31 @@ pub struct CloseEpoch {
     pub checkpoint: Option<Vec<ObjectId>>,
     /// Sources and tables whose watermark moved: what it is at the end of the epoch.
     pub watermarks: Vec<(ObjectId, Watermark)>,
+    /// Logical time; it never goes back.
+    pub time: EventTime,
+}
+
+/// A view that gets another dataflow.
+pub struct SwapDataflows {
+    pub view: ObjectId,
+    /// The new dataflow, which has its content; it gets the old one's.
+    pub by: ObjectId,
+    /// Where each of the old columns is among the new ones, as far as somebody reads it.
+    pub columns: Vec<Option<usize>>,
+    /// The open epoch, in which readers get the difference.
+    pub epoch: Epoch,
 }
 
 /// A dataflow to build.
 pub struct DataflowSpec {
     pub object: ObjectId,
     pub name: String,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub result: DataflowResult,
     /// The newest closed epoch; every object that is scanned has finished it.
     pub as_of: Epoch,
+    /// Logical time for the initial content.
+    pub time: EventTime,
     /// The tables that are scanned, as of then: one share of their rows per worker.
     pub table_contents: HashMap<ObjectId, Vec<Vec<RecordBatch>>>,
     /// The state that it begins with instead of the content of what it reads.
@@ -142,10 +169,14 @@ pub enum Report {
     LateRows { object: ObjectId, rows: RecordBatch },
     /// The answer to `Command::Watermarks`.
     Watermarks { request: u64, marks: Vec<(ObjectId, Watermark)> },
+    /// A dataflow wants an epoch at this time.
+    Wake { object: ObjectId, at: EventTime },
     /// A new dataflow has its initial content here.
     Hydrated { worker: usize, object: ObjectId },
     /// The answer to `Command::Snapshot` for one object.
     Snapshot { request: u64, object: ObjectId, content: Option<Snapshot> },
+    /// The answer to `Command::Figures`.
+    Figures { request: u64, worker: usize, figures: Vec<(ObjectId, DataflowFigures)> },
     /// A dataflow cannot go on.
     Failed { object: ObjectId, error: Error },
     /// Rows or records that were left out in an epoch.
@@ -191,7 +222,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the threads cannot be started.
-    pub fn start(count: usize, closed: Epoch, reporter: Reporter) -> Result<Workers> {
+    pub fn start(count: usize, closed: Epoch, clock: Clock, reporter: Reporter) -> Result<Workers> {
         assert!(count > 0);
         // Commands in flight are bounded by the protocol: a few per open epoch, statement and
         // reader; the coordinator never runs ahead of an epoch that is not computed.
@@ -207,7 +238,7 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
-            run(worker, commands, closed, reporter.clone());
+            run(worker, commands, closed, clock.clone(), reporter.clone());
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
         let mut threads: Vec<(usize, Thread)> = (0..count)
@@ -241,8 +272,14 @@ impl Workers {
     }
 }
 
-fn run(worker: &mut Worker, commands: Receiver<Command>, closed: Epoch, reporter: Reporter) {
-    let mut plane = Plane::new(worker, closed, reporter);
+fn run(
+    worker: &mut Worker,
+    commands: Receiver<Command>,
+    closed: Epoch,
+    clock: Clock,
+    reporter: Reporter,
+) {
+    let mut plane = Plane::new(worker, closed, clock, reporter);
     loop {
         // After a command the turn is finished without sleeping: it may have to be answered.
         let mut busy = false;
@@ -276,6 +313,8 @@ enum Entry {
 }
 
 struct Dataflow {
+    /// What its reports name.
+    id: Rc<Cell<ObjectId>>,
     /// For `Worker::drop_dataflow`.
     index: usize,
     probe: Handle<u64>,
@@ -292,6 +331,7 @@ struct Dataflow {
     failed: Rc<Cell<bool>>,
     published: Option<Rc<RefCell<Published>>>,
     subscription: Option<SubscriptionSender>,
+    metrics: Rc<DataflowMetrics>,
 }
 
 /// One worker's share of the data plane.
@@ -299,6 +339,7 @@ struct Plane {
     worker: usize,
     workers: usize,
     reporter: Reporter,
+    clock: Clock,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -313,11 +354,12 @@ struct Plane {
 }
 
 impl Plane {
-    fn new(worker: &Worker, closed: Epoch, reporter: Reporter) -> Plane {
+    fn new(worker: &Worker, closed: Epoch, clock: Clock, reporter: Reporter) -> Plane {
         Plane {
             worker: worker.index(),
             workers: worker.peers(),
             reporter,
+            clock,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -354,14 +396,30 @@ impl Plane {
                     dataflow.failed.set(true);
                 }
             }
+            Command::Swap(swap) => {
+                if let Err(error) = self.swap(&swap) {
+                    self.report(Report::Failed { object: swap.view, error });
+                }
+            }
             Command::Close(close) => self.close(&close),
             Command::Snapshot { request, objects } => self.snapshot(request, &objects),
+            Command::Figures { request, objects } => self.figures(request, &objects),
             Command::Watermarks { request } => {
                 let marks = self.entries.iter().filter_map(|(object, entry)| {
                     Some((*object, hub(entry).borrow().watermark()?))
                 });
                 let marks = marks.collect();
                 self.report(Report::Watermarks { request, marks });
+            }
+            #[cfg(test)]
+            Command::Tamper(object, changes) => {
+                if let (0, Some(Entry::Dataflow(dataflow))) =
+                    (self.worker, self.entries.get(&object))
+                    && let Some(published) = &dataflow.published
+                {
+                    let applied = published.borrow_mut().table_mut().apply(&changes);
+                    applied.expect("a view takes any change");
+                }
             }
             Command::Shutdown => unreachable!("handled by the loop"),
         }
@@ -377,21 +435,27 @@ impl Plane {
     fn create_dataflow(&mut self, worker: &mut Worker, spec: &Arc<DataflowSpec>) -> Result<()> {
         assert_eq!(spec.as_of, self.closed, "dataflows start at the newest closed epoch");
         let failed = Rc::new(Cell::new(false));
+        let id = Rc::new(Cell::new(spec.object));
         let object = spec.object;
+        let (failed_id, errors_id) = (id.clone(), id.clone());
         let (reporter, failed_flag) = (self.reporter.clone(), failed.clone());
+        let wakes_to = self.reporter.clone();
         let errors_to = self.reporter.clone();
+        let metrics = Rc::new(DataflowMetrics::new(self.clock.clone()));
         let context = DriverContext {
             worker: self.worker,
             workers: self.workers,
             as_of: spec.as_of,
+            metrics: metrics.clone(),
             on_failure: Rc::new(move |error| {
                 failed_flag.set(true);
-                reporter(Report::Failed { object, error });
+                reporter(Report::Failed { object: failed_id.get(), error });
             }),
             on_error: spec.plan.options.on_error,
             on_row_errors: Rc::new(move |epoch, errors| {
-                errors_to(Report::RowErrors { object, epoch, errors });
+                errors_to(Report::RowErrors { object: errors_id.get(), epoch, errors });
             }),
+            on_wake: Rc::new(move |at| wakes_to(Report::Wake { object, at })),
             backlog: Rc::default(),
             checkpoints: Rc::default(),
             restore: spec.restore.clone(),
@@ -422,6 +486,7 @@ impl Plane {
             DataflowResult::Materialize => None,
         };
         let dataflow = Dataflow {
+            id,
             index,
             probe: assembled.probe,
             hub,
@@ -435,6 +500,7 @@ impl Plane {
             failed,
             published,
             subscription,
+            metrics,
         };
         self.entries.insert(object, Entry::Dataflow(Box::new(dataflow)));
         self.hydrating.push(object);
@@ -450,6 +516,10 @@ impl Plane {
         backfills: &mut Vec<Backfill>,
     ) -> Result<()> {
         let object = inbox.borrow().object;
+        if object == CLOCK {
+            inbox.borrow_mut().push_watermark(spec.as_of, Watermark(spec.time));
+            return Ok(());
+        }
         let columns = inbox.borrow().columns.clone();
         self.hub_of(object)?.borrow_mut().subscribe(inbox);
         if spec.restore.is_some() {
@@ -492,6 +562,34 @@ impl Plane {
         Ok(())
     }
 
+    /// Lets two views change places, and gives those who read the first what the second has more
+    /// and less.
+    fn swap(&mut self, swap: &SwapDataflows) -> Result<()> {
+        let SwapDataflows { view, by, columns, epoch } = swap;
+        let (Some(Entry::Dataflow(old)), Some(Entry::Dataflow(new))) =
+            (self.entries.remove(view), self.entries.remove(by))
+        else {
+            return Err(Error::internal("only views are swapped"));
+        };
+        if let (Some(before), Some(now)) = (&old.published, &new.published) {
+            // Every closed epoch is computed, so it has what is asked for.
+            before.borrow_mut().serve(|_| true);
+            let (before, now) = (before.borrow_mut().snapshot(), now.borrow_mut().snapshot());
+            new.hub.borrow_mut().take_over(
+                &mut old.hub.borrow_mut(),
+                *epoch,
+                columns,
+                &before,
+                &now,
+            )?;
+        }
+        old.id.set(*by);
+        new.id.set(*view);
+        self.entries.insert(*view, Entry::Dataflow(new));
+        self.entries.insert(*by, Entry::Dataflow(old));
+        Ok(())
+    }
+
     fn drop_object(&mut self, worker: &mut Worker, object: ObjectId) {
         if let Some(Entry::Dataflow(dataflow)) = self.entries.remove(&object) {
             worker.drop_dataflow(dataflow.index);
@@ -523,6 +621,9 @@ impl Plane {
         for object in close.affected.iter() {
             if let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(object) {
                 dataflow.last_affected = close.epoch;
+                for inbox in dataflow.scans.iter().filter(|inbox| inbox.borrow().object == CLOCK) {
+                    inbox.borrow_mut().push_watermark(close.epoch, Watermark(close.time));
+                }
             }
         }
         if let Some(views) = &close.checkpoint {
@@ -585,9 +686,24 @@ impl Plane {
         }
     }
 
+    fn figures(&self, request: u64, objects: &[ObjectId]) {
+        let mut figures = Vec::new();
+        for (object, entry) in &self.entries {
+            let Entry::Dataflow(dataflow) = entry else { continue };
+            if objects.is_empty() || objects.contains(object) {
+                // What is idle is complete.
+                let idle = probe_frontier(&dataflow.probe) > dataflow.last_affected;
+                let closed = if idle { Epoch(0) } else { dataflow.last_affected };
+                figures.push((*object, dataflow.metrics.figures(closed)));
+            }
+        }
+        self.report(Report::Figures { request, worker: self.worker, figures });
+    }
+
     /// The epochs that have not passed `object`, given what is idle is complete.
     fn frontier_of(&self, object: ObjectId) -> Epoch {
         match self.entries.get(&object) {
+            _ if object == CLOCK => self.closed.next(),
             Some(Entry::Table(_) | Entry::Source(_)) => self.closed.next(),
             Some(Entry::Dataflow(dataflow)) => {
                 let probed = probe_frontier(&dataflow.probe);

@@ -27,7 +27,7 @@ use bytes::{BufMut, BytesMut};
 use pgwire::messages::data::{FieldDescription, RowDescription};
 
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType, field_oid};
 use crate::types::text::datetime::{
     US_PER_DAY, write_date, write_time, write_timestamp, write_timestamptz,
 };
@@ -83,9 +83,9 @@ pub fn describe(schema: &Schema, formats: &[Format]) -> Result<RowDescription> {
             field.name().clone(),
             0,
             0,
-            sql_type.oid(),
+            field_oid(field).unwrap_or(sql_type.oid()),
             type_size(&sql_type),
-            type_modifier(&sql_type),
+            type_modifier(field, &sql_type),
             i16::from(*format == Format::Binary),
         ))
     });
@@ -116,13 +116,18 @@ fn type_size(sql_type: &SqlType) -> i16 {
     }
 }
 
-/// Precision and scale as Postgres packs them; -1 without.
-fn type_modifier(sql_type: &SqlType) -> i32 {
+/// Precision and scale as Postgres packs them, or a column's modifier; -1 without.
+fn type_modifier(field: &Field, sql_type: &SqlType) -> i32 {
+    let number = Modifier::of_field(field).and_then(|m| i32::try_from(m.number()).ok());
+    number.unwrap_or_else(|| numeric_modifier(sql_type))
+}
+
+fn numeric_modifier(sql_type: &SqlType) -> i32 {
     match sql_type {
         SqlType::Numeric(p, s) if (*p, *s) != NUMERIC_DEFAULT => {
             (i32::from(*p) << 16 | i32::from(*s) & 0x7ff) + 4
         }
-        SqlType::Array(item) => type_modifier(item),
+        SqlType::Array(item) => numeric_modifier(item),
         _ => -1,
     }
 }
@@ -329,6 +334,8 @@ struct Column {
     sql_type: SqlType,
     values: Values,
     nulls: Option<NullBuffer>,
+    /// Characters up to which values are filled with blanks: those of `char(n)`.
+    chars_min: usize,
 }
 
 impl Column {
@@ -336,7 +343,19 @@ impl Column {
         let sql_type = type_of(field)?;
         let array = convert(array)?;
         let values = prepare(&sql_type, field.data_type(), &array)?;
-        Ok(Column { sql_type, values, nulls: array.nulls().cloned() })
+        let chars_min = match Modifier::of_field(field) {
+            Some(Modifier::Char(length)) => usize::try_from(length).unwrap_or(0),
+            _ => 0,
+        };
+        Ok(Column { sql_type, values, nulls: array.nulls().cloned(), chars_min })
+    }
+
+    /// A text, filled up where the column is `char(n)`.
+    fn put_text(&self, text: &str, out: &mut BytesMut) {
+        out.put_slice(text.as_bytes());
+        if self.chars_min > 0 {
+            out.put_bytes(b' ', self.chars_min.saturating_sub(text.chars().count()));
+        }
     }
 
     fn is_null(&self, row: usize) -> bool {
@@ -394,9 +413,9 @@ impl Column {
                 let (value, scale) = shown_numeric(values[row], *scale, *trim);
                 write_numeric(value, scale, out);
             }
-            Values::Text(array) => out.put_slice(array.value(row).as_bytes()),
-            Values::LargeText(array) => out.put_slice(array.value(row).as_bytes()),
-            Values::TextView(array) => out.put_slice(array.value(row).as_bytes()),
+            Values::Text(array) => self.put_text(array.value(row), out),
+            Values::LargeText(array) => self.put_text(array.value(row), out),
+            Values::TextView(array) => self.put_text(array.value(row), out),
             Values::Bytea(array) => write_bytea(array.value(row), style.bytea, out),
             Values::LargeBytea(array) => write_bytea(array.value(row), style.bytea, out),
             Values::ByteaView(array) => write_bytea(array.value(row), style.bytea, out),

@@ -4,6 +4,7 @@
 //! counts up is a static of this file beside its entry.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::observe::clock::Clock;
 use crate::observe::process;
@@ -24,6 +25,21 @@ pub struct Metric {
     pub kind: MetricKind,
     pub doc: &'static str,
     pub value: fn(&Clock) -> f64,
+}
+
+/// Checkpoints that are durable.
+pub static CHECKPOINTS: AtomicU64 = AtomicU64::new(0);
+/// Attempts at a checkpoint that failed.
+pub static CHECKPOINT_FAILURES: AtomicU64 = AtomicU64::new(0);
+/// Bytes of files of checkpoints.
+pub static CHECKPOINT_BYTES: AtomicU64 = AtomicU64::new(0);
+/// How long the last checkpoint took.
+pub static CHECKPOINT_DURATION_US: AtomicU64 = AtomicU64::new(0);
+/// How long the stream stood still for the last checkpoint.
+pub static CHECKPOINT_STALL_US: AtomicU64 = AtomicU64::new(0);
+
+fn count(counter: &AtomicU64) -> f64 {
+    counter.load(Ordering::Relaxed) as f64
 }
 
 /// All metrics, in the order of the documentation.
@@ -51,6 +67,36 @@ pub const METRICS: &[Metric] = &[
         kind: MetricKind::Gauge,
         doc: "The most memory of the process that was in RAM.",
         value: |_| process::resident_peak_bytes() as f64,
+    },
+    Metric {
+        name: "millstream_checkpoints_total",
+        kind: MetricKind::Counter,
+        doc: "Checkpoints that are durable.",
+        value: |_| count(&CHECKPOINTS),
+    },
+    Metric {
+        name: "millstream_checkpoint_failures_total",
+        kind: MetricKind::Counter,
+        doc: "Attempts at a checkpoint that failed and were made again.",
+        value: |_| count(&CHECKPOINT_FAILURES),
+    },
+    Metric {
+        name: "millstream_checkpoint_bytes_total",
+        kind: MetricKind::Counter,
+        doc: "Bytes of the files that checkpoints have written.",
+        value: |_| count(&CHECKPOINT_BYTES),
+    },
+    Metric {
+        name: "millstream_checkpoint_duration_seconds",
+        kind: MetricKind::Gauge,
+        doc: "Time from the end of the last checkpoint's epoch until it was durable.",
+        value: |_| count(&CHECKPOINT_DURATION_US) / 1e6,
+    },
+    Metric {
+        name: "millstream_checkpoint_stall_seconds",
+        kind: MetricKind::Gauge,
+        doc: "The longest time for which a worker stood still for the last checkpoint.",
+        value: |_| count(&CHECKPOINT_STALL_US) / 1e6,
     },
 ];
 

@@ -8,13 +8,16 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::plan::event_time::{bounded_key, find, rows_age, time_bounds};
 use crate::plan::match_recognize::program::Program;
 use crate::plan::match_recognize::{MatchSpec, PatternText};
 use crate::plan::node::{
-    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, Map, MatchRecognize, Node, Over,
+    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, MatchRecognize, Node,
+    Over,
     Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
     UnnestColumn,
 };
+use crate::plan::operators::{number, operators};
 use crate::types::time::EventDuration;
 
 /// Two spaces a level.
@@ -26,23 +29,79 @@ const AUTOMATON_STEPS_MAX: usize = 24;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.unique_key {
-            Some(key) => writeln!(f, "Result by key {}", names(&self.root.schema(), key))?,
-            None => writeln!(f, "Result by whole row")?,
-        }
-        write_node(f, &self.root, 1, &mut Vec::new())
+        fmt::Display::fmt(&Explained { plan: self, verbose: false, notes: None }, f)
     }
 }
 
-/// `written` are the nodes with state so far: an equal one is the same operator.
-fn write_node<'plan>(
-    f: &mut fmt::Formatter<'_>,
-    node: &'plan Node,
-    level: usize,
-    written: &mut Vec<&'plan Node>,
-) -> fmt::Result {
-    write!(f, "{}", INDENT.repeat(level))?;
-    let shared = node.keeps_state() && written.contains(&node);
+/// What is said of an operator beside the plan.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// Behind it.
+    pub behind: String,
+    /// Lines below it.
+    pub below: Vec<String>,
+}
+
+/// A plan as text with more than it says by itself.
+pub struct Explained<'a> {
+    pub plan: &'a Plan,
+    /// Says why operators keep what they keep.
+    pub verbose: bool,
+    /// One for each operator, by number (`plan::operators`), and one for the result.
+    pub notes: Option<&'a [Note]>,
+}
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbered = operators(self.plan);
+        let root = &self.plan.root;
+        match &self.plan.unique_key {
+            Some(key) => write!(f, "Result by key {}", names(&root.schema(), key))?,
+            None => write!(f, "Result by whole row")?,
+        }
+        let result = self.notes.and_then(|notes| notes.get(numbered.len()));
+        write_note(f, result, 1)?;
+        let mut written = Written { nodes: Vec::new(), explained: self, numbered };
+        write_node(f, root, 1, &mut written)
+    }
+}
+
+/// What has been written, and what is to be added.
+struct Written<'plan, 'a> {
+    /// Nodes with state so far: an equal one is the same operator.
+    nodes: Vec<&'plan Node>,
+    explained: &'a Explained<'a>,
+    numbered: Vec<&'a Node>,
+}
+
+impl<'a> Written<'_, 'a> {
+    fn note(&self, node: &Node) -> Option<&'a Note> {
+        self.explained.notes?.get(number(&self.numbered, node)?)
+    }
+}
+
+/// Ends an operator's line.
+fn write_note(f: &mut fmt::Formatter<'_>, note: Option<&Note>, level: usize) -> fmt::Result {
+    let Some(note) = note else { return writeln!(f) };
+    writeln!(f, "{}", note.behind)?;
+    for line in &note.below {
+        writeln!(f, "{}{line}", INDENT.repeat(level + 1))?;
+    }
+    Ok(())
+}
+
+/// One operator in one line, without its inputs.
+pub fn describe(node: &Node) -> String {
+    struct Head<'a>(&'a Node);
+    impl fmt::Display for Head<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write_head(f, self.0)
+        }
+    }
+    Head(node).to_string()
+}
+
+fn write_head(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
     match node {
         Node::Scan(n) => write_scan(f, n)?,
         Node::Constant(n) => write_constant(f, n)?,
@@ -59,21 +118,54 @@ fn write_node<'plan>(
         Node::Session(n) => write_session(f, n)?,
         Node::MatchRecognize(n) => write_match_recognize(f, n)?,
         Node::AsofJoin(n) => write_asof_join(f, n)?,
+        Node::LookupJoin(n) => write_lookup_join(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
-        Node::Input(n) => return writeln!(f, "Input {}: {}", n.port, n.name),
+        Node::Input(n) => write!(f, "Input {}: {}", n.port, n.name)?,
+        Node::Clock(_) => f.write_str("Clock")?,
+        Node::WindowClose(n) => {
+            let schema = n.input.input.schema();
+            write!(f, "WindowClose by {}", schema.field(n.bound.column).name())?;
+        }
+        Node::Throttle(n) => {
+            write!(f, "Throttle: changes every {}", seconds(EventDuration(n.every_us)))?
+        }
+        Node::TemporalFilter(n) => {
+            let conditions: Vec<&str> = n.conditions.iter().map(|c| c.display.as_str()).collect();
+            write!(f, "TemporalFilter where {}", conditions.join(" AND "))?;
+        }
+        Node::Retain(n) => write!(f, "Retain for {}", seconds(EventDuration(n.keep_us)))?,
     }
-    if shared {
+    Ok(())
+}
+
+fn write_node<'plan>(
+    f: &mut fmt::Formatter<'_>,
+    node: &'plan Node,
+    level: usize,
+    written: &mut Written<'plan, '_>,
+) -> fmt::Result {
+    write!(f, "{}", INDENT.repeat(level))?;
+    write_head(f, node)?;
+    if let Node::Input(_) = node {
+        return writeln!(f);
+    }
+    if node.keeps_state() && written.nodes.contains(&node) {
         return f.write_str(" | the same as above\n");
     }
     if node.keeps_state() {
-        written.push(node);
+        written.nodes.push(node);
     }
     f.write_str(if node.append_only() { " | append-only" } else { " | retracts" })?;
     if let Some(kept) = kept(node) {
         write!(f, " | keeps {kept}")?;
     }
-    writeln!(f)?;
+    write_note(f, written.note(node), level)?;
+    if let Some(why) = why(node)
+        && written.explained.verbose
+    {
+        writeln!(f, "{}because {why}", INDENT.repeat(level + 1))?;
+    }
     if let Node::MatchRecognize(n) = node {
         write_automaton(f, &n.spec, &INDENT.repeat(level + 1))?;
     }
@@ -91,7 +183,7 @@ fn write_edge<'plan>(
     f: &mut fmt::Formatter<'_>,
     edge: &'plan Edge,
     level: usize,
-    written: &mut Vec<&'plan Node>,
+    written: &mut Written<'plan, '_>,
 ) -> fmt::Result {
     let indent = INDENT.repeat(level);
     match &edge.exchange {
@@ -115,23 +207,99 @@ fn kept(node: &Node) -> Option<String> {
         | Node::Copies(_)
         | Node::Union(_)
         | Node::Unnest(_)
+        | Node::Clock(_)
         | Node::Input(_) => None,
         Node::Recursive(n) if n.distinct => {
             Some("each derived row with the iterations that derive it".to_owned())
         }
         Node::Recursive(_) => None,
-        Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
+        Node::Aggregate(n) if n.calls.is_empty() && closing_key(n).is_none() => {
+            Some("each distinct row once".to_owned())
+        }
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
-        Node::Aggregate(_) => Some("one row per group".to_owned()),
-        Node::Join(_) => Some("all rows of both inputs".to_owned()),
+        Node::Aggregate(n) => Some(match closing_key(n) {
+            Some(name) => format!("one row per group until the watermark passes {name}"),
+            None => "one row per group".to_owned(),
+        }),
+        Node::WindowClose(_) => Some("the rows of open windows".to_owned()),
+        Node::Throttle(_) => Some("the changes of one interval".to_owned()),
+        Node::TemporalFilter(_) => Some("rows that will enter or leave".to_owned()),
+        Node::Retain(_) => Some("the rows that are there".to_owned()),
+        Node::Join(n) => Some(kept_by_join(n)),
         Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
             Some("the rows that show".to_owned())
+        }
+        Node::Session(n) if find(&time_bounds(&n.input.input), n.time).is_some() => {
+            Some("rows, in order, until the watermark passes their session's end".to_owned())
         }
         Node::TopN(_) | Node::Over(_) | Node::Session(_) | Node::MatchRecognize(_) => {
             Some("all rows, in order".to_owned())
         }
+        Node::AsofJoin(n)
+            if find(&time_bounds(&n.left.input), n.times.0).is_some()
+                && find(&time_bounds(&n.right.input), n.times.1).is_some() =>
+        {
+            Some("rows of both inputs, in order, until both watermarks pass them".to_owned())
+        }
         Node::AsofJoin(_) => Some("all rows of both inputs, in order".to_owned()),
+        Node::LookupJoin(_) => Some("all rows of the right input".to_owned()),
     }
+}
+
+/// The key by which an aggregation forgets groups.
+fn closing_key(aggregate: &Aggregate) -> Option<String> {
+    let bounds = time_bounds(&aggregate.input.input);
+    let (place, _) = bounded_key(&bounds, &aggregate.keys)?;
+    Some(aggregate.schema.field(place).name().clone())
+}
+
+fn kept_by_join(join: &Join) -> String {
+    let until = "until the other watermark passes what they could meet";
+    match rows_age(join) {
+        [true, true] => format!("rows of both inputs {until}"),
+        [true, false] => format!("all rows of the right input, of the left {until}"),
+        [false, true] => format!("all rows of the left input, of the right {until}"),
+        [false, false] => "all rows of both inputs".to_owned(),
+    }
+}
+
+/// Why it holds that; `None` where it holds nothing.
+fn why(node: &Node) -> Option<&'static str> {
+    Some(match node {
+        Node::Scan(_)
+        | Node::Constant(_)
+        | Node::Map(_)
+        | Node::Expand(_)
+        | Node::Copies(_)
+        | Node::Union(_)
+        | Node::Unnest(_)
+        | Node::Clock(_)
+        | Node::Input(_) => return None,
+        Node::Recursive(n) if n.distinct => {
+            "a row goes when the last of its derivations goes, and must not be derived by itself"
+        }
+        Node::Recursive(_) => return None,
+        Node::Aggregate(n) if matches!(n.phase, Phase::Partial) => {
+            "the rows of an epoch are summed up before they go to other workers"
+        }
+        Node::Aggregate(n) if n.calls.is_empty() => "a row that is there is not given twice",
+        Node::Aggregate(n) if n.append_only => "the next row of a group changes its values",
+        Node::Aggregate(_) => "a row that comes or goes changes its group's values",
+        Node::Join(_) => "a later row of either input may match any of them",
+        Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
+            "a later row may push them out; what is pushed out never comes back"
+        }
+        Node::TopN(_) => "when a row that shows goes, the next one takes its place",
+        Node::Over(_) => "a row that comes or goes changes what its neighbours see",
+        Node::MatchRecognize(_) => "a row that comes or goes may correct any later match",
+        Node::Session(_) => "a row that comes or goes may join sessions, or part them",
+        Node::LookupJoin(_) => "a later row of the left input may look any of them up",
+        Node::WindowClose(_) => "they may change until the watermark passes them",
+        Node::Throttle(_) => "they leave together when the interval is over",
+        Node::TemporalFilter(_) => "time alone lets them in or takes them out",
+        Node::Retain(_) => "each goes when it has been there long enough",
+        Node::AsofJoin(_) => "a later row of either input may be the nearest of any of them",
+    })
 }
 
 /// `(a, b)`, or `a` for a single one.
@@ -209,7 +377,8 @@ fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Re
         (keys, calls) => {
             write!(f, "Aggregate by {}: {}", names(&input, keys), calls.join(", "))
         }
-    }
+    }?;
+    if aggregate.on_close { f.write_str(", when it closes") } else { Ok(()) }
 }
 
 fn write_join(f: &mut fmt::Formatter<'_>, join: &Join) -> fmt::Result {
@@ -334,6 +503,16 @@ fn write_asof_join(f: &mut fmt::Formatter<'_>, join: &AsofJoin) -> fmt::Result {
     let order = join.order.symbol();
     conditions.push(format!("{} {order} {}", left.field(l).name(), right.field(r).name()));
     write!(f, "AsofJoin {kind} on {}", conditions.join(" AND "))
+}
+
+fn write_lookup_join(f: &mut fmt::Formatter<'_>, join: &LookupJoin) -> fmt::Result {
+    let (left, right) = (join.left.input.schema(), join.right.input.schema());
+    let kind = if join.keeps_left { "left" } else { "inner" };
+    let keys = join.keys.iter();
+    let keys: Vec<String> = keys
+        .map(|(l, r)| format!("{} = {}", left.field(*l).name(), right.field(*r).name()))
+        .collect();
+    write!(f, "LookupJoin {kind} on {}", keys.join(" AND "))
 }
 
 fn write_recursive(f: &mut fmt::Formatter<'_>, recursive: &Recursive) -> fmt::Result {

@@ -6,24 +6,30 @@
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
 //! | `match_recognize.rs` | `MatchSpec`: a row pattern, what its conditions read, what it gives |
 //! | `match_recognize/program.rs` | a row pattern as an automaton |
+//! | `emission.rs` | when the rows of a view come out, and how long they stay |
 //! | `event_time.rs` | what watermarks promise of an operator's time columns |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
+//! | `operators.rs` | the operators of a plan and their numbers |
+//! | `growth.rs` | what keeps growing for as long as rows come |
 //! | `explain.rs` | a plan as text, golden-tested |
 //! | `fingerprint.rs` | a text that says whether stored state fits a plan |
 //!
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
 //! edge, never a node; a plan never names a connector object, only its options.
 
+pub mod emission;
 mod errors;
 pub mod event_time;
 pub mod explain;
 pub mod expr;
 pub mod fingerprint;
 pub mod match_recognize;
+pub mod growth;
 pub mod node;
 pub mod null_on_error;
+pub mod operators;
 pub mod view_options;
 pub mod window;

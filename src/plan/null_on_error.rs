@@ -80,6 +80,7 @@ fn mark(node: &mut Node) {
             }
             n.spec.schema = nullable(&n.spec.schema);
         }
+        Node::LookupJoin(n) => n.schema = nullable(&n.schema),
         Node::TopN(n) => n.schema = nullable(&n.schema),
         Node::Over(n) => n.schema = nullable(&n.schema),
         Node::Recursive(n) => {
@@ -88,6 +89,11 @@ fn mark(node: &mut Node) {
         }
         Node::Unnest(n) => n.schema = nullable(&n.schema),
         Node::Input(n) => n.schema = nullable(&n.schema),
+        Node::TemporalFilter(n) => {
+            n.conditions.iter_mut().for_each(|condition| mark_expr(&mut condition.value));
+        }
+        // They have their input's columns.
+        Node::Clock(_) | Node::WindowClose(_) | Node::Throttle(_) | Node::Retain(_) => {}
     }
 }
 

@@ -4,6 +4,9 @@
 //! How far a row looks tells an operator which rows a change may concern, and which rows it needs
 //! to compute those anew: with `ROWS 2 PRECEDING` a change concerns the two rows after it, and
 //! they need the two before it.
+//!
+//! Calls that look to the beginning or the end of the partition say besides how rows can be summed
+//! up for them ([`Summable`]): what stands before a row then counts as one summary, not row by row.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::window::WindowExpr;
 
+use crate::plan::node::AggregateCall;
 use crate::types::error::Result;
 
 /// How far a row looks in one direction.
@@ -27,6 +31,44 @@ pub enum Distance {
     Unbounded,
 }
 
+/// A call whose value follows from sums over all rows before or after a place.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Summable {
+    Number(Numbering),
+    Aggregate { call: AggregateCall, frame: OpenFrame },
+}
+
+/// A function of a row's place in its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbering {
+    RowNumber,
+    Rank,
+    DenseRank,
+    PercentRank,
+    CumeDist,
+    /// Of so many buckets; at least 1.
+    Ntile(u64),
+}
+
+/// A frame that reaches to an end of the partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenFrame {
+    All,
+    /// From the first row.
+    To(Edge),
+    /// To the last row.
+    From(Edge),
+}
+
+/// The other end of an open frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// So many rows after the row itself; below 0: before it.
+    Row(i64),
+    /// The outermost row that sorts like the row itself.
+    Peers,
+}
+
 /// A window function over partitions in order. Cheap to clone.
 #[derive(Clone)]
 pub struct WindowCall {
@@ -34,6 +76,8 @@ pub struct WindowCall {
     /// How far a row looks to rows before it, and after it.
     pub preceding: Distance,
     pub following: Distance,
+    /// How rows can be summed up for it, where it looks to an end of the partition.
+    pub summable: Option<Summable>,
     pub return_type: DataType,
     /// As the user wrote it, for EXPLAIN and errors.
     pub display: String,
@@ -46,7 +90,13 @@ impl WindowCall {
         return_type: DataType,
         display: String,
     ) -> WindowCall {
-        WindowCall { expr, preceding, following, return_type, display }
+        WindowCall { expr, preceding, following, summable: None, return_type, display }
+    }
+
+    /// The same with what is known of it.
+    #[must_use]
+    pub fn summed_up(self, summable: Option<Summable>) -> WindowCall {
+        WindowCall { summable, ..self }
     }
 
     /// One value per row of a partition, or of a part of it that has all rows that its rows look

@@ -36,10 +36,12 @@ use crate::state::group_table::GroupTable;
 use crate::types::error::Error;
 
 /// Functions that DataFusion lacks or computes otherwise, and other names of theirs.
-const NAMES: [(&str, &[&str]); 30] = [
+const NAMES: [(&str, &[&str]); 32] = [
     ("bit_and", &[]),
     ("bit_or", &[]),
     ("bit_xor", &[]),
+    ("bool_and", &[]),
+    ("bool_or", &[]),
     ("sum", &[]),
     ("avg", &["mean"]),
     ("var_samp", &["var", "variance", "var_sample"]),
@@ -94,6 +96,11 @@ pub fn in_window(name: &str) -> Option<Arc<AggregateUDF>> {
         functions
     });
     ORDERED.iter().find(|function| function.name() == name).cloned()
+}
+
+/// Whether an accumulator of the function can forget rows in any order, not only the oldest first.
+pub fn forgets_in_any_order(function: &AggregateUDF) -> bool {
+    function.name() == "count" || function.inner().is::<OurAggregate>()
 }
 
 /// One aggregate function.

@@ -5,6 +5,7 @@
 //! 2. `now()` becomes a parameter that is bound when the statement runs.
 //! 3. DataFusion's analyzer inserts the casts that functions and operators need.
 //! 4. Casts get Postgres's meaning (`functions::scalar::cast`), unary minus its overflow error.
+//! 5. Rows are sorted and partitioned by floats in SQL's order, in which -0.0 is 0.0.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Cast, Expr, ExprSchemable, LogicalPlan, Projection, Union, WindowFrame, WindowFrameBound,
-    WindowFrameUnits,
+    Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, SortExpr, Union, WindowFrame,
+    WindowFrameBound, WindowFrameUnits,
 };
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -31,29 +32,83 @@ use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::cast::{
     CastKind, CastSettings, cannot_cast, cast_array, cast_function, cast_kind,
 };
+use crate::functions::scalar::datetime::ROUND_TIME;
+use crate::functions::scalar::float_key::sort_key;
+use crate::functions::scalar::marked::marked;
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
-use crate::functions::scalar::string::FIT_LENGTH;
+use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
+use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
+use crate::sql::limited::number_limited_subqueries;
 use crate::sql::operators::{
-    comparable, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
+    comparable, is_char, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
+    without_blanks,
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
 use crate::sql::subquery::count_rows_of_subqueries;
 use crate::types::error::{Error, SqlState};
-use crate::types::sql_type::{SqlType, length_chars_max};
+use crate::types::sql_type::{Modifier, SqlType};
 
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = find_asof_joins(plan)?;
     let plan = count_copies(plan)?;
+    let plan = number_limited_subqueries(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
+    let plan = join_dependent_subqueries(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
-    map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))
+    let plan = map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))?;
+    sort_by_keys(plan)
+}
+
+/// Step 5, for what is not inside an expression.
+fn sort_by_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let keys = |sorts: &mut [SortExpr], schema: &DFSchema| -> Result<bool> {
+        let mut changed = false;
+        for sort in sorts {
+            let key = key_of(sort.expr.clone(), schema)?;
+            changed |= key.transformed;
+            sort.expr = key.data;
+        }
+        Ok(changed)
+    };
+    let sorted = plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Sort(mut sort) => {
+            let changed = keys(&mut sort.expr, sort.input.schema())?;
+            let sort = LogicalPlan::Sort(sort);
+            Ok(if changed { Transformed::yes(sort) } else { Transformed::no(sort) })
+        }
+        LogicalPlan::Distinct(Distinct::On(mut on)) => {
+            let schema = on.input.schema().clone();
+            let mut changed = match &mut on.sort_expr {
+                Some(sorts) => keys(sorts, &schema)?,
+                None => false,
+            };
+            for expr in &mut on.on_expr {
+                let key = key_of(expr.clone(), &schema)?;
+                changed |= key.transformed;
+                *expr = key.data;
+            }
+            let node = LogicalPlan::Distinct(Distinct::On(on));
+            Ok(if changed { Transformed::yes(node) } else { Transformed::no(node) })
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(sorted.data)
+}
+
+/// What to sort or partition by in the place of an expression.
+fn key_of(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let data_type = expr.get_type(schema)?;
+    match data_type.is_floating() {
+        true => Ok(Transformed::yes(sort_key(expr, &data_type))),
+        false => Ok(Transformed::no(expr)),
+    }
 }
 
 /// Steps 1 to 4 for one scalar expression.
@@ -106,7 +161,17 @@ fn before_analysis(
             Transformed::yes(now_parameter())
         }
         Expr::ScalarFunction(call) if call.func.inner().is::<Family>() => {
-            Transformed::yes(resolve_call(call, schema, settings)?)
+            let resolved = resolve_call(call, schema, settings)?;
+            // Before DataFusion finds common types: what is around must know this one.
+            Transformed::yes(match &resolved {
+                Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
+                    match rounded_type(call, schema)? {
+                        Some(data_type) => plain_cast(resolved, data_type),
+                        None => resolved,
+                    }
+                }
+                _ => resolved,
+            })
         }
         // The literal under the cast that `rewrite` put around it.
         Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int32 => {
@@ -293,6 +358,7 @@ fn one_like_other(item: Expr, other: &Expr, schema: &DFSchema) -> Expr {
         return item;
     }
     match other.to_field(schema) {
+        Ok((_, field)) if is_char(&field) => without_blanks(item),
         Ok((_, field)) if !is_plain_text(&field) && !field.data_type().is_null() => {
             typed_literal(item, &field)
         }
@@ -395,11 +461,14 @@ fn after_analysis(
 ) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
-        Expr::ScalarFunction(call) if ROUNDING.contains(&call.func.name()) => {
-            let scale = rounded_type(&call, schema)?;
+        Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
+            let sql_type = passed_on(&call, schema)?;
             let call = Expr::ScalarFunction(call);
-            match scale {
-                Some(data_type) => Transformed::yes(plain_cast(call, data_type)),
+            match sql_type {
+                Some(sql_type) => {
+                    let marked = ScalarFunction::new_udf(marked(sql_type), vec![call]);
+                    Transformed::yes(Expr::ScalarFunction(marked))
+                }
                 None => Transformed::no(call),
             }
         }
@@ -414,8 +483,42 @@ fn after_analysis(
             let call = ScalarFunction::new_udf(arithmetic(ArithmeticOp::Subtract), args);
             Transformed::yes(Expr::ScalarFunction(call))
         }
+        Expr::WindowFunction(mut call) => {
+            let mut changed = false;
+            let params = &mut call.params;
+            let sorted = params.order_by.iter_mut().map(|sort| &mut sort.expr);
+            for expr in params.partition_by.iter_mut().chain(sorted) {
+                let key = key_of(expr.clone(), schema)?;
+                changed |= key.transformed;
+                *expr = key.data;
+            }
+            let call = Expr::WindowFunction(call);
+            if changed { Transformed::yes(call) } else { Transformed::no(call) }
+        }
         other => Transformed::no(other),
     })
+}
+
+/// Functions of DataFusion that forget which type of ours an argument has.
+const UNMARKING: [&str; 5] = ["greatest", "least", "nullif", "make_array", "array_element"];
+
+/// The type that such a function passes on, where only a field's mark tells it.
+fn passed_on(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<SqlType>> {
+    let marked = |t: &SqlType| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
+    for arg in &call.args {
+        let (_, field) = arg.to_field(schema)?;
+        match (call.func.name(), SqlType::of_field(&field)) {
+            ("array_element", Some(SqlType::Array(item))) if marked(&item) => {
+                return Ok(Some(*item));
+            }
+            ("make_array", Some(item)) if marked(&item) => {
+                return Ok(Some(SqlType::Array(Box::new(item))));
+            }
+            (_, Some(sql_type)) if marked(&sql_type) => return Ok(Some(sql_type)),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Functions that take digits from a number.
@@ -489,6 +592,12 @@ fn postgres_cast(
         Some(from) => cast_kind(from, &to),
     };
     match (kind, from) {
+        // What a cast makes of char(n) is text, and shown without blanks at its end.
+        (CastKind::Nothing, Some(from)) if is_char(&from_field) && !is_char(&cast.field) => {
+            let function = cast_function(Some(from), to, *settings);
+            let call = ScalarFunction::new_udf(function, vec![*cast.expr]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
         (CastKind::Nothing, _) if from_field.data_type() == cast.field.data_type() => {
             Ok(Transformed::yes(*cast.expr))
         }
@@ -538,13 +647,22 @@ pub fn now_value(now: DateTime<Utc>) -> ScalarValue {
 /// SQLSTATE 42804 where it wants an explicit cast.
 pub fn assign(expr: Expr, schema: &DFSchema, column: &Field) -> crate::types::error::Result<Expr> {
     let assigned = assign_type(expr, schema, column)?;
-    let Some(length) = length_chars_max(column) else { return Ok(assigned) };
-    let function = FUNCTIONS
-        .scalar
-        .get(FIT_LENGTH)
-        .ok_or_else(|| Error::internal("there is no function that checks lengths"))?;
-    let length = Expr::Literal(ScalarValue::Int64(Some(length)), None);
-    let call = ScalarFunction::new_udf(function.clone(), vec![assigned, length]);
+    let (function, number) = match Modifier::of_field(column) {
+        None => return Ok(assigned),
+        Some(Modifier::Varchar(length)) => {
+            (FIT_LENGTH, Expr::Literal(ScalarValue::Int64(Some(length)), None))
+        }
+        Some(Modifier::Char(length)) => {
+            (FIT_CHAR, Expr::Literal(ScalarValue::Int64(Some(length)), None))
+        }
+        Some(Modifier::Fraction(digits)) => {
+            (ROUND_TIME, Expr::Literal(ScalarValue::Int32(i32::try_from(digits).ok()), None))
+        }
+    };
+    let function = FUNCTIONS.scalar.get(function).ok_or_else(|| {
+        Error::internal(format!("there is no function {function}, which columns need"))
+    })?;
+    let call = ScalarFunction::new_udf(function.clone(), vec![assigned, number]);
     Ok(Expr::ScalarFunction(call))
 }
 

@@ -17,16 +17,18 @@
 //! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `t MATCH_RECOGNIZE (...)` | a query of `t` with the clauses in a string (`match_recognize.rs`) |
+//! | `OVER (PARTITION BY k ... EXCLUDE TIES)` | `OVER (PARTITION BY "frame exclusion"('TIES'), k ...)` |
 //! | `a ASOF JOIN b ON c` | `a JOIN b ON asof_condition() AND c` |
 //! | `a ASOF JOIN b MATCH_CONDITION (m) ON c` | `a JOIN b ON asof_condition() AND (m) AND c` |
 //! | `EMIT ...` | a token at which a query ends |
 //!
-//! HOP and CUMULATE are as TUMBLE. What has no planner yet is refused here, with its position:
-//! other EXCLUDE clauses. `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
+//! HOP and CUMULATE are as TUMBLE. `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
 
-use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
 
 use crate::functions::scalar::windows::ASOF_CONDITION;
+use crate::sql::exclude::MARKER;
 use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
 use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
@@ -128,6 +130,10 @@ impl Rewriter<'_> {
                 None => self.asof_join(from, to)?,
                 found => found,
             };
+            let next = match next {
+                None => self.excluding_window(from, to)?,
+                found => found,
+            };
             from = match next {
                 Some(next) => next,
                 None => self.one(from),
@@ -197,6 +203,49 @@ impl Rewriter<'_> {
         Ok(Some(outer + 1))
     }
 
+    /// The brackets of a window whose frame ends with EXCLUDE; gives the index behind them.
+    fn excluding_window(&mut self, at: usize, to: usize) -> Result<Option<usize>> {
+        let opens = ["OVER", "AS"].iter().any(|word| self.word_before(at, word));
+        let Some(close) = self.close_of(at).filter(|close| opens && *close < to) else {
+            return Ok(None);
+        };
+        let found = [&["CURRENT", "ROW"][..], &["GROUP"], &["TIES"]].iter().find_map(|words| {
+            let exclude = close.checked_sub(words.len() + 1)?;
+            let there = exclude > at
+                && self.words_at(exclude, &["EXCLUDE"])
+                && self.words_at(exclude + 1, words)
+                && self.ends_frame(exclude);
+            there.then(|| (exclude, words.join(" ")))
+        });
+        let Some((exclude, name)) = found else { return Ok(None) };
+        let partitions = self.words_at(at + 1, &["PARTITION", "BY"]);
+        let begins = ["ORDER", "ROWS", "RANGE", "GROUPS"];
+        if !partitions && !begins.iter().any(|word| self.words_at(at + 1, &[word])) {
+            return Err(Error::unsupported("EXCLUDE in a window that builds on another")
+                .hint("Write PARTITION BY and ORDER BY of the other window out.")
+                .position(self.position(exclude)));
+        }
+        let span = self.tokens[exclude].span;
+        let marker =
+            Word { value: MARKER.to_owned(), quote_style: Some('"'), keyword: Keyword::NoKeyword };
+        let mut tokens = vec![
+            word_token("PARTITION"),
+            word_token("BY"),
+            Token::Word(marker),
+            Token::LParen,
+            Token::SingleQuotedString(name),
+            Token::RParen,
+        ];
+        if partitions {
+            tokens.push(Token::Comma);
+        }
+        self.output.push(self.tokens[at].clone());
+        self.output.extend(tokens.into_iter().map(|token| TokenWithSpan { token, span }));
+        self.range(if partitions { at + 3 } else { at + 1 }, exclude)?;
+        self.output.push(self.tokens[close].clone());
+        Ok(Some(close + 1))
+    }
+
     /// A call of a window function that uses the long form; gives the index behind it.
     fn window_function(&mut self, at: usize, to: usize) -> Result<Option<usize>> {
         let function = WINDOW_FUNCTIONS.iter().find(|f| is_word(self.token(at), f.name));
@@ -252,7 +301,7 @@ impl Rewriter<'_> {
         }
         self.range(at + 1, clause)?;
         let span = self.tokens[clause].span;
-        let mut marked = vec![word_token("ON"), word_token(ASOF_CONDITION)];
+        let mut marked = vec![word_token("ON"), Token::make_word(ASOF_CONDITION, None)];
         marked.extend([Token::LParen, Token::RParen, word_token("AND")]);
         self.output.extend(marked.into_iter().map(|token| TokenWithSpan { token, span }));
         if self.words_at(clause, &["ON"]) {
@@ -407,12 +456,6 @@ impl Rewriter<'_> {
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
             let error = syntax_error(self.text, &self.tokens[at]);
             return Err(error.hint("MATCH_RECOGNIZE stands behind a table in FROM."));
-        }
-        let frame = ["CURRENT", "GROUP", "TIES"]
-            .iter()
-            .any(|word| self.words_at(at, &["EXCLUDE"]) && is_word(self.token(at + 1), word));
-        if frame && self.ends_frame(at) {
-            return unsupported("EXCLUDE in a window frame", "Leave EXCLUDE out.");
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::functions::{scalar, window};
 use crate::sql::aggregates;
+use crate::sql::exclude;
 use crate::sql::match_recognize::exec::MatchExecPlanner;
 use crate::sql::operators::PostgresOperators;
 use crate::sql::types::sql_type_of;
@@ -65,7 +66,7 @@ pub static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     for function in SessionStateDefaults::default_scalar_functions() {
         insert(&mut functions.scalar, function.name(), function.aliases(), &function);
     }
-    for function in scalar::all() {
+    for function in scalar::all().into_iter().chain([exclude::marker()]) {
         insert(&mut functions.scalar, function.name(), function.aliases(), &function);
     }
     for function in SessionStateDefaults::default_higher_order_functions() {

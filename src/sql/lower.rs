@@ -34,8 +34,10 @@ use crate::types::error::{Error, Result, SqlState};
 
 mod aggregate;
 mod join;
+mod panes;
 mod pipe;
 mod recursive;
+mod temporal;
 mod unique_key;
 mod unnest;
 mod window;
@@ -51,13 +53,16 @@ pub fn lower(plan: &LogicalPlan, schema: &SchemaRef) -> Result<Plan> {
 fn reject_unstable(plan: &LogicalPlan) -> Result<()> {
     let mut found = Ok(());
     plan.apply_with_subqueries(|node| {
+        // Conditions may compare with now(): `temporal`.
+        let filters = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::TableScan(_));
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 match e {
+                    Expr::Placeholder(Placeholder { id, .. }) if id == NOW && filters => {}
                     Expr::Placeholder(Placeholder { id, .. }) if id == NOW => {
                         found = Err(Error::unsupported("now() in a maintained query").hint(
-                            "Its result would change without its input changing. Filter by now() \
-                             in the SELECT that reads the view.",
+                            "Compare a row's time with now() in WHERE, or use now() in the SELECT \
+                             that reads the view.",
                         ));
                     }
                     Expr::Placeholder(Placeholder { id, .. }) => {
@@ -191,7 +196,7 @@ fn lower_scan(scan: &TableScan) -> Result<Pipe> {
     });
     let mut pipe = Pipe::new(node, scan.projected_schema.clone());
     for filter in &scan.filters {
-        pipe = pipe.filter(filter)?;
+        pipe = temporal::filter(pipe, filter)?;
     }
     if scan.fetch.is_some() {
         return Err(Error::internal("a limit was pushed into a scan of a dataflow"));

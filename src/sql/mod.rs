@@ -10,10 +10,13 @@
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
 //! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
+//! | `dependent.rs` | correlated subqueries that DataFusion cannot join |
+//! | `exclude.rs` | EXCLUDE in window frames |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
@@ -43,11 +46,14 @@ mod bags;
 pub mod bind;
 mod catalog_query;
 pub mod coerce;
+mod dependent;
 pub mod dml;
 pub mod errors;
+mod exclude;
 pub mod expressions;
 pub mod functions;
 pub mod lateral;
+mod limited;
 pub mod lower;
 pub mod match_recognize;
 pub mod operators;

@@ -22,9 +22,10 @@ use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type
 use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
 use crate::sql::aggregates;
+use crate::sql::exclude::exclude;
 use crate::sql::functions::FUNCTIONS;
 use crate::types::error::{Error, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{Modifier, SqlType};
 
 /// Plugged into DataFusion's SQL planner, before its own.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl ExprPlanner for PostgresOperators {
         {
             raw.func_def = WindowFunctionDefinition::AggregateUDF(function);
         }
-        Ok(PlannerResult::Original(raw))
+        Ok(PlannerResult::Original(exclude(raw)?))
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
@@ -208,6 +209,22 @@ fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
+/// Whether the column is `char(n)`: what is compared with it counts without blanks at its end.
+pub fn is_char(field: &Field) -> bool {
+    matches!(Modifier::of_field(field), Some(Modifier::Char(_)))
+}
+
+/// A quoted literal beside `char(n)`.
+pub fn without_blanks(literal: Expr) -> Expr {
+    match literal {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) => {
+            let text = text.trim_end_matches(' ').to_owned();
+            Expr::Literal(ScalarValue::Utf8(Some(text)), metadata)
+        }
+        other => other,
+    }
+}
+
 /// Whether the column is text and nothing but text (not json).
 pub fn is_plain_text(field: &Field) -> bool {
     is_text(field.data_type())
@@ -223,6 +240,8 @@ fn type_quoted_literal(raw: RawBinaryExpr, left: &FieldRef, right: &FieldRef) ->
     let RawBinaryExpr { op, left: left_expr, right: right_expr } = raw;
     let (left_expr, right_expr) =
         match (is_quoted_literal(&left_expr), is_quoted_literal(&right_expr)) {
+            (true, false) if is_char(right) => (without_blanks(left_expr), right_expr),
+            (false, true) if is_char(left) => (left_expr, without_blanks(right_expr)),
             (true, false) if !is_plain_text(right) => {
                 (cast_to_other(left_expr, right, arithmetic), right_expr)
             }

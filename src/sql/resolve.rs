@@ -53,8 +53,8 @@ pub fn resolve(context: &PlanContext, parts: &[String]) -> Result<Arc<Object>> {
             .find_map(|schema| lookup(context, &context.database, schema, name)),
         [schema, name] => lookup(context, &context.database, schema, name),
         [database, schema, name] => {
-            if context.catalog.schemas(database).is_none() {
-                return Err(crate::catalog::snapshot::no_database(database));
+            if *database != context.database {
+                return Err(cross_database(&parts.join(".")));
             }
             lookup(context, database, schema, name)
         }
@@ -75,6 +75,15 @@ pub fn resolve(context: &PlanContext, parts: &[String]) -> Result<Arc<Object>> {
             None => error,
         }
     })
+}
+
+/// The error of a name in another database than the session's.
+pub fn cross_database(name: &str) -> Error {
+    Error::user(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        format!("cross-database references are not implemented: \"{name}\""),
+    )
+    .hint("Connect to that database.")
 }
 
 /// The system relation that a name means: `pg_catalog` is searched first, the others when the

@@ -23,9 +23,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::functions::scalar::char::AS_CHAR;
+use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
-use crate::sql::parse::types::length_chars_max;
+use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::names::name_columns;
 use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_function,
@@ -37,7 +39,7 @@ use crate::sql::windows::{
     expand_group_window, expand_group_window_of_select, expand_window_function,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 pub mod names;
 mod tables;
@@ -457,10 +459,22 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             *expr = inner;
         }
         Expr::Cast { expr: inner, data_type, .. } => {
-            if let Some(length) = length_chars_max(data_type) {
-                // An explicit cast to varchar(n) cuts, as in Postgres.
-                let text = std::mem::replace(&mut **inner, null());
-                *expr = call("left", vec![cast(text, DataType::Text), integer(length)]);
+            // An explicit cast to varchar(n) or char(n) cuts, as in Postgres.
+            let inner = &mut **inner;
+            match modifier(data_type) {
+                Some(Modifier::Varchar(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call("left", vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Char(length)) => {
+                    let text = cast(std::mem::replace(inner, null()), DataType::Text);
+                    *expr = call(AS_CHAR, vec![text, integer(length.unsigned_abs())]);
+                }
+                Some(Modifier::Fraction(digits)) => {
+                    let time = cast(std::mem::replace(inner, null()), data_type.clone());
+                    *expr = call(ROUND_TIME, vec![time, integer(digits.unsigned_abs())]);
+                }
+                None => {}
             }
         }
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
@@ -475,6 +489,7 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
             if let Some(WindowType::WindowSpec(window)) = &mut function.over {
                 plain_frame(window);
             }
+            drop_constant_order(function);
             if let Some(other) = rewrite_function(function)? {
                 *expr = other;
             }
@@ -557,6 +572,18 @@ fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -
     Ok(())
 }
 
+/// `array_agg(a ORDER BY 1)`: a constant orders nothing, and is no place in a select list.
+fn drop_constant_order(function: &mut ast::Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    list.clauses.retain_mut(|clause| match clause {
+        ast::FunctionArgumentClause::OrderBy(items) => {
+            items.retain(|item| as_integer(&item.expr).is_none());
+            !items.is_empty()
+        }
+        _ => true,
+    });
+}
+
 /// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
 fn plain_frame(window: &mut WindowSpec) {
     let Some(frame) = &mut window.window_frame else { return };
@@ -601,6 +628,30 @@ fn interval_text(interval: &ast::Interval) -> Option<String> {
 /// Functions whose arguments decide the result's type together.
 const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "ifnull"];
 
+/// `arg_max(a, b)`: the first `a` in the order of `b`, where that is not NULL.
+fn value_at(function: &mut Function, ascending: bool) -> Option<Expr> {
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    if list.args.len() != 2 || function.over.is_some() {
+        return None;
+    }
+    let by = unnamed(list.args.remove(1))?;
+    function.name = ObjectName::from(vec![Ident::new("first_value")]);
+    let options = ast::OrderByOptions { asc: Some(ascending), nulls_first: Some(false) };
+    let order = ast::OrderByExpr { expr: by.clone(), options, with_fill: None };
+    list.clauses.push(ast::FunctionArgumentClause::OrderBy(vec![order]));
+    let known = Expr::IsNotNull(Box::new(by));
+    let filter = match function.filter.take() {
+        None => known,
+        Some(filter) => Expr::BinaryOp {
+            left: Box::new(Expr::Nested(filter)),
+            op: ast::BinaryOperator::And,
+            right: Box::new(known),
+        },
+    };
+    function.filter = Some(Box::new(filter));
+    None
+}
+
 fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     if let [first, _] = function.name.0.as_slice()
         && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
@@ -629,7 +680,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     let now = || call("now", vec![]);
     Ok(Some(match name.as_str() {
         "current_timestamp" if bare => now(),
-        "transaction_timestamp" | "statement_timestamp" if no_arguments => now(),
+        "transaction_timestamp" | "statement_timestamp" | "proctime" if no_arguments => now(),
         "current_date" if bare => cast(now(), DataType::Date),
         "current_time" if bare => {
             return Err(Error::unsupported("time with time zone").hint("Use LOCALTIME."));
@@ -652,6 +703,8 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
             }
             call(pairs, vec![Expr::Function(function.clone())])
         }
+        "arg_max" | "max_by" => return Ok(value_at(function, false)),
+        "arg_min" | "min_by" => return Ok(value_at(function, true)),
         "every" => {
             function.name = ObjectName::from(vec![Ident::new("bool_and")]);
             return Ok(None);

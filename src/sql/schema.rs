@@ -16,7 +16,7 @@ use arrow::datatypes::{
 use datafusion::common::DFSchema;
 
 use crate::types::error::{Error, Result};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{Modifier, SqlType};
 
 /// Begins the mark of a repeated name; cannot be typed into a SQL text by accident.
 const REPEATED_MARK: char = '\u{1f}';
@@ -97,6 +97,10 @@ pub fn canonical_field(field: &Field) -> Option<Field> {
         Some(t @ (SqlType::Uuid | SqlType::Json | SqlType::Jsonb)) => {
             Some(t.to_field(field.name(), field.is_nullable()))
         }
+        Some(SqlType::Text) => match Modifier::of_field(&marked) {
+            Some(char @ Modifier::Char(_)) => Some(char.mark(plain)),
+            _ => Some(plain),
+        },
         _ => Some(plain),
     }
 }

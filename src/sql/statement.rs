@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast;
 
 use crate::sql::parse::Parsed;
 use crate::sql::parse::name::quote_ident;
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{Modifier, SqlType};
 
 /// One statement.
 #[derive(Clone, Debug)]
@@ -151,8 +151,8 @@ pub struct ColumnDef {
     pub name: String,
     /// `None`: that of the generation expression (`c AS expr`).
     pub sql_type: Option<SqlType>,
-    /// The n of `varchar(n)` and `char(n)`, in characters.
-    pub length_chars_max: Option<u64>,
+    /// Such as the n of `varchar(n)`.
+    pub modifier: Option<Modifier>,
     /// NOT NULL, or a column of the primary key.
     pub not_null: bool,
     pub default: Option<Expression>,
@@ -473,6 +473,8 @@ pub enum SubscribeTarget {
 pub struct Explain {
     pub analyze: bool,
     pub verbose: bool,
+    /// With ANALYZE of a view: each worker by itself, too.
+    pub workers: bool,
     pub format: ExplainFormat,
     pub target: ExplainTarget,
 }

@@ -7,7 +7,8 @@
 //!    does.
 //! 2. IN and EXISTS in the select list are no conditions: they count what they find. `x IN (SELECT
 //!    y ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL,
-//!    and for a `y` that is NULL.
+//!    and for a `y` that is NULL. So do those in a condition whose NULL is not simply false: under
+//!    NOT or in a CASE, and correlated NOT IN, for which a join knows the NULLs of all rows only.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, LogicalPlan, LogicalPlanBuilder, Subquery, lit, not, when,
+    AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
+    not, when,
 };
 
 use crate::functions::scalar::single_row::single_row;
@@ -30,8 +32,10 @@ pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
         let names = NamePreserver::new(&node);
         let selects = matches!(node, LogicalPlan::Projection(_));
         let input = merge_schema(&node.inputs());
+        let filters = matches!(node, LogicalPlan::Filter(_));
         let mapped = node.map_expressions(|expr| {
             let name = names.save(&expr);
+            let expr = if filters { count_unknown(expr, true, true, &input)? } else { expr };
             let counted = expr.transform_up(|e| match e {
                 Expr::ScalarSubquery(subquery) if subquery.subquery.max_rows() != Some(1) => {
                     Ok(Transformed::yes(counted(subquery)?))
@@ -52,6 +56,46 @@ pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
         mapped.map_data(LogicalPlan::recompute_schema)
     })?;
     Ok(counted.data)
+}
+
+/// Counts what IN finds where a join would take NULL for false and that makes a difference. `top`:
+/// the condition has no other beside it but with AND; `positive`: only AND and OR are around it.
+fn count_unknown(expr: Expr, top: bool, positive: bool, input: &DFSchema) -> Result<Expr> {
+    match expr {
+        Expr::BinaryExpr(mut binary) if matches!(binary.op, Operator::And | Operator::Or) => {
+            let top = top && binary.op == Operator::And;
+            binary.left = Box::new(count_unknown(*binary.left, top, positive, input)?);
+            binary.right = Box::new(count_unknown(*binary.right, top, positive, input)?);
+            Ok(Expr::BinaryExpr(binary))
+        }
+        Expr::Not(inner) if matches!(*inner, Expr::InSubquery(_)) => match *inner {
+            Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+                let not_in = InSubquery { expr, subquery, negated: !negated };
+                count_unknown(Expr::InSubquery(not_in), top, positive, input)
+            }
+            other => Ok(not(other)),
+        },
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let joined = match (positive, negated) {
+                (true, false) => true,
+                (true, true) => top && subquery.outer_ref_columns.is_empty(),
+                (false, _) => false,
+            };
+            let nullable =
+                expr.nullable(input)? || subquery.subquery.schema().field(0).is_nullable();
+            if joined || !nullable {
+                return Ok(Expr::InSubquery(InSubquery { expr, subquery, negated }));
+            }
+            let found = found_in(*expr, &subquery, input)?;
+            Ok(if negated { not(found) } else { found })
+        }
+        other => {
+            let counted = other.map_children(|child| {
+                Ok(Transformed::yes(count_unknown(child, false, false, input)?))
+            })?;
+            Ok(counted.data)
+        }
+    }
 }
 
 /// Whether a subquery has `value`: true, false or NULL.

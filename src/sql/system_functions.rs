@@ -35,6 +35,7 @@ use self::facts::Facts;
 use self::names::{format_type, option_text, size_pretty, type_oid};
 pub use self::special::keywords;
 use crate::catalog::pg_catalog::ROLE_OID;
+use crate::catalog::pg_proc::{Proc, proc_of};
 use crate::sql::bind::PlanContext;
 use crate::sql::resolve::{external, search_schemas};
 use crate::types::error::{Error, Result, SqlState};
@@ -350,9 +351,12 @@ const FUNCTIONS: &[Function] = &[
     function("pg_get_partition_constraintdef", OID, Text, null),
     function("pg_get_statisticsobjdef_columns", OID, Text, null),
     function("pg_get_functiondef", OID, Text, null),
-    function("pg_get_function_result", OID, Text, null),
-    function("pg_get_function_arguments", OID, Text, null),
-    function("pg_get_function_identity_arguments", OID, Text, null),
+    function("pg_get_function_sqlbody", OID, Text, null),
+    function("pg_get_function_result", OID, Text, |_, args| {
+        Ok(args.int(0).and_then(proc_of).map(|function| function.result.clone()).into())
+    }),
+    function("pg_get_function_arguments", OID, Text, function_arguments),
+    function("pg_get_function_identity_arguments", OID, Text, function_arguments),
     function("pg_get_serial_sequence", &[&[Text, Text]], Text, null),
     function("pg_tablespace_location", OID, Text, |_, _| Ok(Out::Text(String::new()))),
     function("pg_relation_is_publishable", OID_OR_TEXT, Bool, |_, _| Ok(Out::Bool(false))),
@@ -567,6 +571,10 @@ fn yes(_facts: &Facts, args: &Args) -> Result<Out> {
 
 fn zero(_facts: &Facts, args: &Args) -> Result<Out> {
     Ok(if args.columns[0].is_null(args.row) { Out::Null } else { Out::Int(0) })
+}
+
+fn function_arguments(_: &Facts, args: &Args) -> Result<Out> {
+    Ok(args.int(0).and_then(proc_of).map(Proc::arguments).into())
 }
 
 fn current_schemas(facts: &Facts, args: &Args) -> Result<Out> {

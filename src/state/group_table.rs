@@ -82,13 +82,6 @@ impl GroupTable {
         })
     }
 
-    /// A table of this many groups without keys, known by number only.
-    pub fn unkeyed(stride: usize, groups: usize) -> GroupTable {
-        let mut table = GroupTable::new(&[], stride).expect("there is no key to refuse");
-        table.words.resize(groups * stride, 0);
-        table
-    }
-
     /// The group of each row; new keys make new groups. `groups` is overwritten.
     ///
     /// # Errors
@@ -315,6 +308,17 @@ impl GroupTable {
             return Err(Error::internal("a checkpoint has values of a group that it lacks"));
         }
         Ok(groups)
+    }
+
+    /// Whether a group of this number is there.
+    pub fn is_live(&self, group: u32) -> bool {
+        let at = group as usize * self.stride + ROW_COUNT;
+        self.words.get(at).is_some_and(|count| *count != 0)
+    }
+
+    /// All groups that are there.
+    pub fn live(&self) -> Vec<u32> {
+        (0..self.index.id_limit() as u32).filter(|group| self.is_live(*group)).collect()
     }
 
     /// How many groups there are.

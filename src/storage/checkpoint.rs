@@ -27,6 +27,7 @@ use crate::storage::checksum::{crc32, seal};
 use crate::storage::generation::{fenced, superseded};
 use crate::storage::manifest::{self, FileRef, Manifest, SourcePlace, ViewState};
 use crate::storage::paths::{self, LOG, MANIFESTS};
+use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::storage::state_files::{self, StateChange};
 use crate::storage::store::Store;
 use crate::storage::table_files::{self, Next, RowsAgain, put_own};
@@ -116,6 +117,7 @@ pub struct Checkpointer {
     newest: Manifest,
     /// Objects of the log before this one have been deleted.
     log_collected: u64,
+    savepoints: Savepoints,
 }
 
 impl Checkpointer {
@@ -127,8 +129,56 @@ impl Checkpointer {
         old: Vec<Manifest>,
         newest: Manifest,
         log_collected: u64,
+        savepoints: Savepoints,
     ) -> Checkpointer {
-        Checkpointer { store, generation, old, newest, log_collected }
+        Checkpointer { store, generation, old, newest, log_collected, savepoints }
+    }
+
+    /// All savepoints.
+    pub fn savepoints(&self) -> &Savepoints {
+        &self.savepoints
+    }
+
+    /// Gives the newest checkpoint a name.
+    ///
+    /// # Errors
+    /// SQLSTATE 42710 when the name is taken; others when the storage fails.
+    pub async fn create_savepoint(&mut self, name: &str, created_at_us: i64) -> Result<()> {
+        if self.savepoints.contains_key(name) {
+            return Err(savepoint::exists(name));
+        }
+        if let Some(error) = self.check_claim().await? {
+            return Err(error);
+        }
+        let savepoint =
+            Savepoint { name: name.to_owned(), created_at_us, manifest: self.newest.clone() };
+        savepoint::write(&self.store, &savepoint).await?;
+        self.savepoints.insert(name.to_owned(), savepoint);
+        Ok(())
+    }
+
+    /// Drops a savepoint, with the files that nobody else needs.
+    ///
+    /// # Errors
+    /// SQLSTATE 42704 when there is none of that name; others when the storage fails.
+    pub async fn drop_savepoint(&mut self, name: &str) -> Result<()> {
+        let Some(savepoint) = self.savepoints.get(name) else {
+            return Err(savepoint::missing(name, &self.savepoints));
+        };
+        if let Some(error) = self.check_claim().await? {
+            return Err(error);
+        }
+        self.store.delete(&Path::from(paths::savepoint(name))).await?;
+        let mut needed = savepoint::files(&self.savepoints, Some(name));
+        needed.extend(self.old.iter().chain([&self.newest]).flat_map(Manifest::files));
+        for file in savepoint.manifest.files().difference(&needed) {
+            // What stays is found at the next start.
+            if let Err(error) = self.store.delete(&Path::from(*file)).await {
+                tracing::warn!(%error, "a file of a savepoint cannot be deleted");
+            }
+        }
+        self.savepoints.remove(name);
+        Ok(())
     }
 
     /// The newest manifest.
@@ -317,7 +367,8 @@ impl Checkpointer {
             for number in &garbage.manifests {
                 self.store.delete(&paths::numbered(MANIFESTS, *number)).await?;
             }
-            for file in &garbage.files {
+            let named = savepoint::files(&self.savepoints, None);
+            for file in garbage.files.iter().filter(|file| !named.contains(file.as_str())) {
                 self.store.delete(&Path::from(file.as_str())).await?;
             }
             while self.log_collected < garbage.log_below {

@@ -5,6 +5,7 @@
 //! | `paths.rs` | every object name |
 //! | `store.rs` | put-if-absent, reads, lists and their errors, over any object store |
 //! | `local.rs` | a directory as an object store that survives power loss |
+//! | `remote.rs` | object storage of a cloud as the store |
 //! | `checksum.rs` | CRC-32, and the envelope of text objects |
 //! | `generation.rs` | which server may write: the newest that claimed the storage |
 //! | `manifest.rs` | the numbered list of what is durable; which one counts at a start |
@@ -12,6 +13,7 @@
 //! | `rows.rs` | changes of rows as Arrow batches |
 //! | `table_files.rs` | contents of tables as base and delta files |
 //! | `state_files.rs` | state of views as base and delta files; folding them |
+//! | `savepoint.rs` | checkpoints with a name, whose files are kept |
 //! | `checkpoint.rs` | writes what changed, then a manifest, then collects what nobody needs |
 //! | `faulty.rs` | for tests: a store that fails when it is told to |
 //! | `recovery.rs` | claims a storage and finds out what is in it |
@@ -27,7 +29,9 @@ pub mod log;
 pub mod manifest;
 pub mod paths;
 pub mod recovery;
+pub mod remote;
 pub mod rows;
+pub mod savepoint;
 pub mod state_files;
 pub mod store;
 pub mod table_files;

@@ -16,6 +16,8 @@ pub const CATALOGS: &str = "catalog";
 pub const STATES: &str = "state";
 /// Row errors as manifests name them.
 pub const ERRORS: &str = "errors";
+/// Savepoints, one object each.
+pub const SAVEPOINTS: &str = "savepoint";
 /// Contents of tables, a folder each.
 pub const TABLES: &str = "tables";
 
@@ -48,6 +50,17 @@ pub fn state_file(view: ObjectId, generation: u64, number: u64) -> String {
     format!("{STATES}/{}/{generation:020}-{number:020}.state", view.0)
 }
 
+/// A savepoint. Names of other characters than `a-z0-9_-` are written as the hexadecimal digits of
+/// their UTF-8, behind `x-`.
+pub fn savepoint(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    if name.bytes().all(plain) && !name.starts_with("x-") && !name.is_empty() {
+        return format!("{SAVEPOINTS}/{name}.json");
+    }
+    let digits: String = name.bytes().map(|b| format!("{b:02x}")).collect();
+    format!("{SAVEPOINTS}/x-{digits}.json")
+}
+
 /// A file of a table, written for the manifest `number`.
 pub fn table_file(table: ObjectId, generation: u64, number: u64, extension: &str) -> String {
     format!("{TABLES}/{}/{generation:020}-{number:020}.{extension}", table.0)
@@ -70,5 +83,8 @@ mod tests {
             table_file(ObjectId(7), 1, 2, "parquet"),
             "tables/7/00000000000000000001-00000000000000000002.parquet"
         );
+        assert_eq!(savepoint("before_upgrade-2"), "savepoint/before_upgrade-2.json");
+        assert_eq!(savepoint("a/Ä"), "savepoint/x-612fc384.json");
+        assert_eq!(savepoint("x-61"), "savepoint/x-782d3631.json");
     }
 }

@@ -8,6 +8,9 @@
 //!    object is read too, and the number after it is tried.
 //! 4. What no manifest names and an older server left behind is deleted.
 //!
+//! With a savepoint its state takes the place of the newest one: it becomes the newest manifest,
+//! and the log up to now does not count any more.
+//!
 //! Damage at the end of the log, behind which there is nothing, is taken as a write that was not
 //! finished: the records before it count, and a warning names the object. Damage before other
 //! records, or a missing object, means that something acknowledged is lost: the start is refused.
@@ -20,9 +23,10 @@ use object_store::path::Path;
 use crate::storage::checkpoint::{CATALOG_FORMAT, Checkpointer, ERRORS_FORMAT};
 use crate::storage::checksum::{crc32, damaged, unseal};
 use crate::storage::generation::{claim, fenced};
-use crate::storage::log::{ReadObject, Record, decode_object, encode_object};
+use crate::storage::log::{Entry, ReadObject, Record, decode_object, encode_object};
 use crate::storage::manifest::{self, FileRef, Manifest};
 use crate::storage::paths::{self, CATALOGS, ERRORS, LOG, STATES, TABLES};
+use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::storage::state_files::{self, StateRows};
 use crate::storage::store::{Put, Store};
 use crate::storage::table_files;
@@ -67,14 +71,51 @@ pub struct Recovered {
 /// When the storage fails; when it is damaged so that something acknowledged would be lost; when
 /// another server claims it meanwhile.
 pub async fn recover(store: Store, identity: &str) -> Result<Recovered> {
+    recover_from(store, identity, None).await
+}
+
+/// The same from a savepoint.
+///
+/// # Errors
+/// Also SQLSTATE 42704 when there is no such savepoint; then nothing has been changed.
+pub async fn recover_from(
+    store: Store,
+    identity: &str,
+    from_savepoint: Option<&str>,
+) -> Result<Recovered> {
+    let savepoints = savepoint::find(&store).await?;
+    if let Some(name) = from_savepoint
+        && !savepoints.contains_key(name)
+    {
+        return Err(savepoint::missing(name, &savepoints));
+    }
     let generation = claim(&store, identity).await?;
-    let base = fence_manifests(&store, generation).await?;
+    let mut base = fence_manifests(&store, generation).await?;
     let log = fence_log(&store, generation, base.manifest.log_start).await?;
-    let Replay { records, torn } = plan_replay(&base.manifest, log.objects)?;
-    let sequence = records.last().map_or(base.manifest.sequence, |record| record.sequence);
-    remove_orphans(&store, &base).await?;
-    let checkpointer =
-        Checkpointer::new(store.clone(), generation, base.older, base.manifest.clone(), log.first);
+    // Another server may have made one meanwhile.
+    let savepoints = savepoint::find(&store).await?;
+    let (records, torn, sequence) = match from_savepoint {
+        Some(name) => {
+            let savepoint =
+                savepoints.get(name).ok_or_else(|| savepoint::missing(name, &savepoints))?;
+            base = go_back(&store, base, &log, savepoint).await?;
+            (Vec::new(), false, base.manifest.sequence)
+        }
+        None => {
+            let Replay { records, torn } = plan_replay(&base.manifest, log.objects)?;
+            let sequence = records.last().map_or(base.manifest.sequence, |record| record.sequence);
+            (records, torn, sequence)
+        }
+    };
+    remove_orphans(&store, &base, &savepoints).await?;
+    let checkpointer = Checkpointer::new(
+        store.clone(),
+        generation,
+        base.older,
+        base.manifest.clone(),
+        log.first,
+        savepoints,
+    );
     Ok(Recovered {
         store,
         generation,
@@ -89,6 +130,44 @@ pub async fn recover(store: Store, identity: &str) -> Result<Recovered> {
         torn,
         checkpointer,
     })
+}
+
+/// Makes the state of a savepoint the newest. What numbers it gives are higher than all that were
+/// given before.
+async fn go_back(
+    store: &Store,
+    base: Base,
+    log: &FencedLog,
+    savepoint: &Savepoint,
+) -> Result<Base> {
+    let Base { manifest: newest, mut older, content } = base;
+    drop(content);
+    let name = &savepoint.name;
+    let content = load(store, &savepoint.manifest)
+        .await
+        .map_err(|error| error.context(format!("savepoint \"{name}\" cannot be read")))?;
+    let records = || log.objects.iter().flat_map(|(_, object)| &object.records);
+    let definitions = records()
+        .flat_map(|record| &record.entries)
+        .filter(|entry| matches!(entry, Entry::Catalog(_)))
+        .count();
+    let manifest = Manifest {
+        number: newest.number + 1,
+        generation: newest.generation,
+        sequence: records().map(|r| r.sequence).fold(newest.sequence, u64::max),
+        epoch: records()
+            .map(|record| record.epoch.0)
+            .fold(newest.epoch.max(savepoint.manifest.epoch), u64::max),
+        next_id: newest.next_id.max(savepoint.manifest.next_id) + definitions as u64,
+        log_start: log.last,
+        ..savepoint.manifest.clone()
+    };
+    if !manifest::write(store, &manifest).await? {
+        return Err(fenced(store, newest.generation));
+    }
+    tracing::info!(savepoint = %name, manifest = manifest.number, "went back to a savepoint");
+    older.push(newest);
+    Ok(Base { manifest, older, content })
 }
 
 /// What files show.
@@ -284,10 +363,11 @@ fn plan_replay(manifest: &Manifest, objects: Vec<(u64, ReadObject)>) -> Result<R
     Ok(Replay { records, torn: damage.is_some() })
 }
 
-/// Deletes files that no manifest names.
-async fn remove_orphans(store: &Store, base: &Base) -> Result<()> {
+/// Deletes files that no manifest and no savepoint names.
+async fn remove_orphans(store: &Store, base: &Base, savepoints: &Savepoints) -> Result<()> {
     let manifests = base.older.iter().chain([&base.manifest]);
-    let needed: BTreeSet<&str> = manifests.flat_map(|manifest| manifest.files()).collect();
+    let mut needed: BTreeSet<&str> = manifests.flat_map(|manifest| manifest.files()).collect();
+    needed.extend(savepoint::files(savepoints, None));
     for folder in [CATALOGS, TABLES, STATES, ERRORS] {
         for path in store.list(folder).await? {
             if !needed.contains(path.as_ref()) {

@@ -32,11 +32,79 @@ const JSON: &str = "arrow.json";
 const JSONB: &str = "millstream.jsonb";
 
 /// The field metadata key of the n of a column `varchar(n)`, in characters.
-pub const LENGTH_CHARS_MAX: &str = "millstream.length";
+const LENGTH_CHARS_MAX: &str = "millstream.length";
+/// The extension name of `char(n)` is this, n, and a closing parenthesis: it follows a value through
+/// a query, to where it is shown.
+const CHAR: &str = "millstream.char(";
+/// The field metadata key of the p of a column `timestamp(p)` or `time(p)`, in digits.
+const FRACTION_DIGITS: &str = "millstream.fraction";
 
-/// The n of a column `varchar(n)`.
-pub fn length_chars_max(field: &Field) -> Option<i64> {
-    field.metadata().get(LENGTH_CHARS_MAX)?.parse().ok()
+/// What a type's name says in parentheses, besides the digits of a numeric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modifier {
+    /// `varchar(n)` takes at most so many characters.
+    Varchar(i64),
+    /// `char(n)` takes as many, is kept without the blanks at its end, and shown filled up.
+    Char(i64),
+    /// `timestamp(p)`, `timestamptz(p)`, `time(p)`: digits of the fraction of a second.
+    Fraction(i64),
+}
+
+impl Modifier {
+    /// That of a column.
+    pub fn of_field(field: &Field) -> Option<Modifier> {
+        let metadata = field.metadata();
+        let char = metadata.get(EXTENSION_NAME).and_then(|name| name.strip_prefix(CHAR));
+        if let Some(length) = char.and_then(|rest| rest.strip_suffix(')')?.parse().ok()) {
+            return Some(Modifier::Char(length));
+        }
+        let number = |key: &str| metadata.get(key).and_then(|text| text.parse().ok());
+        number(LENGTH_CHARS_MAX)
+            .map(Modifier::Varchar)
+            .or_else(|| number(FRACTION_DIGITS).map(Modifier::Fraction))
+    }
+
+    /// The field, marked with it.
+    pub fn mark(self, field: Field) -> Field {
+        let (key, value) = match self {
+            Modifier::Varchar(length) => (LENGTH_CHARS_MAX, length.to_string()),
+            Modifier::Char(length) => (EXTENSION_NAME, format!("{CHAR}{length})")),
+            Modifier::Fraction(digits) => (FRACTION_DIGITS, digits.to_string()),
+        };
+        let mut metadata = field.metadata().clone();
+        metadata.insert(key.to_owned(), value);
+        field.with_metadata(metadata)
+    }
+
+    /// As Postgres counts it in `atttypmod`.
+    pub fn number(self) -> i64 {
+        match self {
+            Modifier::Varchar(length) | Modifier::Char(length) => length + 4,
+            Modifier::Fraction(digits) => digits,
+        }
+    }
+}
+
+/// The id in `pg_type` of a column's type, which tells `varchar(n)` and `char(n)` from text.
+pub fn field_oid(field: &Field) -> Option<u32> {
+    Some(match Modifier::of_field(field) {
+        Some(Modifier::Varchar(_)) => 1043,
+        Some(Modifier::Char(_)) => 1042,
+        Some(Modifier::Fraction(_)) | None => SqlType::of_field(field)?.oid(),
+    })
+}
+
+/// The type of a column with all that its name says, as Postgres prints it.
+pub fn type_text(field: &Field) -> Option<String> {
+    let sql_type = SqlType::of_field(field)?;
+    Some(match (Modifier::of_field(field), sql_type) {
+        (Some(Modifier::Varchar(n)), _) => format!("character varying({n})"),
+        (Some(Modifier::Char(n)), _) => format!("character({n})"),
+        (Some(Modifier::Fraction(p)), sql_type) => {
+            sql_type.to_string().replacen(' ', &format!("({p}) "), 1)
+        }
+        (None, sql_type) => sql_type.to_string(),
+    })
 }
 
 /// Precision and scale of `numeric` without either.
@@ -212,8 +280,26 @@ impl SqlType {
 
     /// The type with this object id, as a client names a parameter's type.
     pub fn from_oid(oid: u32) -> Option<SqlType> {
+        // varchar, bpchar, name and unknown are read as text.
+        if [1043, 1042, 19, 705].contains(&oid) {
+            return Some(SqlType::Text);
+        }
+        SqlType::all_scalar().into_iter().find_map(|t| {
+            let array = SqlType::Array(Box::new(t.clone()));
+            if t.oid() == oid {
+                Some(t)
+            } else if array.oid() == oid {
+                Some(array)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// All types that are neither arrays nor rows.
+    pub fn all_scalar() -> [SqlType; 18] {
         use SqlType as T;
-        let base = [
+        [
             T::Boolean,
             T::Int2,
             T::Int4,
@@ -232,21 +318,7 @@ impl SqlType {
             T::Oid,
             T::Json,
             T::Jsonb,
-        ];
-        // varchar, bpchar, name and unknown are read as text.
-        if [1043, 1042, 19, 705].contains(&oid) {
-            return Some(T::Text);
-        }
-        base.iter().find_map(|t| {
-            let array = T::Array(Box::new(t.clone()));
-            if t.oid() == oid {
-                Some(t.clone())
-            } else if array.oid() == oid {
-                Some(array)
-            } else {
-                None
-            }
-        })
+        ]
     }
 }
 
@@ -293,6 +365,23 @@ impl fmt::Display for SqlType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modifiers_mark_a_column_and_are_printed() {
+        for (sql_type, modifier, text, oid, number) in [
+            (SqlType::Text, Modifier::Varchar(5), "character varying(5)", 1043, 9),
+            (SqlType::Text, Modifier::Char(3), "character(3)", 1042, 7),
+            (SqlType::Timestamp, Modifier::Fraction(3), "timestamp(3) without time zone", 1114, 3),
+            (SqlType::Timestamptz, Modifier::Fraction(0), "timestamp(0) with time zone", 1184, 0),
+            (SqlType::Time, Modifier::Fraction(6), "time(6) without time zone", 1083, 6),
+        ] {
+            let field = modifier.mark(sql_type.to_field("c", true));
+            assert_eq!(Modifier::of_field(&field), Some(modifier));
+            assert_eq!(SqlType::of_field(&field), Some(sql_type));
+            assert_eq!(type_text(&field).as_deref(), Some(text));
+            assert_eq!((field_oid(&field), modifier.number()), (Some(oid), number));
+        }
+    }
 
     #[test]
     fn every_type_survives_a_field_and_an_oid() {

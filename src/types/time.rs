@@ -31,6 +31,10 @@ pub struct EventTime(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventDuration(pub i64);
 
+/// How long before its end the time of a window is (`window_time`): the last instant that belongs
+/// to it in Flink, whose times are milliseconds.
+pub const WINDOW_TIME_US: i64 = 1_000;
+
 /// The promise that no later row of a stream has an event time before this one.
 ///
 /// It travels with the data and is a deterministic function of the input up to its epoch.

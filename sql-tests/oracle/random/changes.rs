@@ -1,6 +1,6 @@
 //! Random tables, and random changes of their rows.
 
-use super::expression::{Column, Generator, Scope, TYPES, Type};
+use super::expression::{Column, Generator, Grammar, Scope, TYPES, Type};
 use super::query::Relation;
 use super::scenario::{Scenario, Step};
 use super::tree::{Tree, grouped, list, optional, seq, template, text};
@@ -56,11 +56,42 @@ impl Generator {
                 self.relations.push(Relation { name, types: made.types, rows: made.rows });
             }
         }
-        let left = size.epochs.saturating_sub(steps.len() - size.views - count);
+        for (number, table) in tables.iter().enumerate() {
+            if table.key == 1 && self.grammar == Grammar::Ours {
+                steps.push(self.careless_view(number, table));
+            }
+        }
+        let left = size.epochs.saturating_sub(steps.len().saturating_sub(size.views + 2 * count));
+        // A third of the cases is cut by a restart, or two.
+        let restarts = self.grammar == Grammar::Ours && self.chance(0.33);
         for _ in 0..left {
             steps.push(self.commit(&tables));
+            if restarts && self.chance(0.2) {
+                let checkpoint = self.chance(0.7);
+                steps.push(Step::Restart { checkpoint, workers: 1 + self.below(3) });
+            }
         }
         Scenario { workers, steps }
+    }
+
+    /// A view of calls of our own functions with whatever arguments.
+    fn careless_view(&mut self, number: usize, table: &Table) -> Step {
+        let column = |(index, of): (usize, &Type)| Column { name: format!("a.c{index}"), of: *of };
+        let scope = Scope::of(table.types.iter().enumerate().map(column).collect());
+        let mut items = vec![text("a.c0 AS c0")];
+        for item in 1..=2 + self.below(3) {
+            let call = self.careless(&scope);
+            items.push(seq(vec![call, text(format!(" AS c{item}"))]));
+        }
+        let filter = match self.chance(0.4) {
+            true => {
+                let condition = self.expression(Type::Bool, &scope, 1);
+                optional(template(" WHERE {}", vec![condition]))
+            }
+            false => text(""),
+        };
+        let (name, table) = (format!("w{number}"), table.name.clone());
+        Step::Careless { name, items: list(items), filter, table }
     }
 
     fn table(&mut self, number: usize) -> Table {

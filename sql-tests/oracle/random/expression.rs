@@ -6,7 +6,10 @@
 //! where a view leaves a row out. [`Generator::careless`] makes calls that may fail, of every
 //! function in our own lists.
 
+use std::sync::LazyLock;
+
 use millstream::functions::scalar::call::{Overload, R, T};
+use millstream::functions::scalar::{array, calendar, json, math, string, template as to_char};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -666,10 +669,10 @@ impl Generator {
         optional(template(" FILTER (WHERE {})", vec![condition]))
     }
 
-    /// A window function's call with its window, and its type. Rows that the window's order does
-    /// not tell apart are equal in every column of the scope.
-    pub fn window_call(&mut self, scope: &Scope) -> (Tree, Type) {
-        let total = scope.total_order().join(", ");
+    /// A window function's call with its window, and its type. `shared` is PARTITION BY and ORDER
+    /// BY of all calls of a query whose rows may be equal: two orders that put equal rows
+    /// differently would pair their values differently.
+    pub fn window_call(&mut self, scope: &Scope, shared: Option<&Tree>) -> (Tree, Type) {
         if self.chance(0.45) {
             let fitting: Vec<_> = AGGREGATES
                 .iter()
@@ -680,55 +683,44 @@ impl Generator {
             let values = arguments.iter().map(|of| self.expression(*of, scope, 1)).collect();
             let filter = self.filter(scope);
             let call = template(&format!("{name}({{}}){{}}"), vec![list(values), filter]);
-            let window = self.window(scope, &total, true);
+            let window = match self.chance(0.2) {
+                true => self.range_window(scope),
+                false => self.framed_window(scope, shared),
+            };
             return (template("{} OVER ({})", vec![call, window]), of);
         }
         let (of, call, arguments) = *self.pick(WINDOWS);
         let values = arguments.iter().map(|of| self.expression(*of, scope, 1)).collect();
-        let frame = call.starts_with("first") || call.starts_with("last") || call.contains("nth");
-        let window = self.window(scope, &total, frame);
+        let framed = ["first", "last", "nth"].iter().any(|name| call.starts_with(name));
+        let window = match framed {
+            true => self.framed_window(scope, shared),
+            false => self.window_order(scope, shared),
+        };
         (template("{} OVER ({})", vec![template(call, values), window]), of)
     }
 
-    fn window(&mut self, scope: &Scope, total: &str, may_frame: bool) -> Tree {
+    /// PARTITION BY, and ORDER BY to the last column.
+    pub fn window_order(&mut self, scope: &Scope, shared: Option<&Tree>) -> Tree {
+        if let Some(shared) = shared {
+            return shared.clone();
+        }
         let mut parts = Vec::new();
         if self.chance(0.6) {
             let of = self.plain_type_in(scope);
             let key = self.expression(of, scope, 0);
             parts.push(optional(template("PARTITION BY {} ", vec![key])));
         }
-        let kind = if may_frame { self.below(5) } else { 0 };
-        // One ordered column for RANGE with an offset.
-        let ranged = scope.columns.iter().find(|c| matches!(c.of, Int4 | Timestamp | Float8));
-        if kind == 3 && ranged.is_some() {
-            let column = ranged.cloned().expect("just looked at");
-            let direction = *self.pick(&["", " DESC"]);
-            let (low, high) = match column.of {
-                Timestamp => ("INTERVAL '2 hours'", "INTERVAL '1 day'"),
-                Float8 => ("1.5::float8", "2::float8"),
-                _ => ("1", "2"),
-            };
-            let frame = match self.below(3) {
-                0 => format!("{low} PRECEDING AND {high} FOLLOWING"),
-                1 => format!("UNBOUNDED PRECEDING AND {low} PRECEDING"),
-                _ => format!("CURRENT ROW AND {high} FOLLOWING"),
-            };
-            let name = &column.name;
-            parts.push(text(format!("ORDER BY {name}{direction} RANGE BETWEEN {frame}")));
-            return seq(parts);
-        }
         let direction = *self.pick(&["", " DESC", " NULLS FIRST"]);
         let of = self.plain_type_in(scope);
         let first = self.expression(of, scope, 0);
-        // Ranks and whole peer groups need no total order, but it does no harm.
-        parts.push(template(
-            "ORDER BY {}{}",
-            vec![
-                first,
-                text(format!("{direction}{}{total}", if total.is_empty() { "" } else { ", " })),
-            ],
-        ));
-        let bounds = [
+        let mut total = scope.total_order();
+        total.insert(0, direction.to_owned());
+        parts.push(template("ORDER BY {}{}", vec![first, text(total.join(", "))]));
+        seq(parts)
+    }
+
+    fn framed_window(&mut self, scope: &Scope, shared: Option<&Tree>) -> Tree {
+        const BOUNDS: [&str; 6] = [
             "UNBOUNDED PRECEDING AND CURRENT ROW",
             "2 PRECEDING AND 1 FOLLOWING",
             "CURRENT ROW AND UNBOUNDED FOLLOWING",
@@ -736,17 +728,54 @@ impl Generator {
             "3 PRECEDING AND 1 PRECEDING",
             "UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
         ];
-        if kind == 1 || kind == 2 {
-            let unit = if kind == 1 { "ROWS" } else { "GROUPS" };
-            let bound = *self.pick(&bounds);
-            parts.push(optional(text(format!(" {unit} BETWEEN {bound}"))));
+        let order = self.window_order(scope, shared);
+        if self.chance(0.4) {
+            return order;
         }
+        let unit = *self.pick(&["ROWS", "GROUPS"]);
+        let bound = *self.pick(&BOUNDS);
+        seq(vec![order, optional(text(format!(" {unit} BETWEEN {bound}")))])
+    }
+
+    /// RANGE with offsets, over one ordered column; only for what does not look at the order of
+    /// equal rows.
+    fn range_window(&mut self, scope: &Scope) -> Tree {
+        let mut parts = Vec::new();
+        if self.chance(0.6) {
+            let of = self.plain_type_in(scope);
+            let key = self.expression(of, scope, 0);
+            parts.push(optional(template("PARTITION BY {} ", vec![key])));
+        }
+        let ranged: Vec<&Column> = scope
+            .columns
+            .iter()
+            .filter(|c| matches!(c.of, Int4 | Int8 | Timestamp | Date | Float8 | Numeric))
+            .collect();
+        if ranged.is_empty() {
+            return seq(parts);
+        }
+        let column = (*self.pick(&ranged)).clone();
+        let direction = *self.pick(&["", " DESC"]);
+        let (low, high) = match column.of {
+            Timestamp | Date => ("INTERVAL '2 hours'", "INTERVAL '1 day'"),
+            Float8 | Numeric => ("1.5", "2"),
+            _ => ("1", "2"),
+        };
+        let frame = match self.below(4) {
+            0 => format!("{low} PRECEDING AND {high} FOLLOWING"),
+            1 => format!("UNBOUNDED PRECEDING AND {low} PRECEDING"),
+            2 => format!("CURRENT ROW AND {high} FOLLOWING"),
+            _ => format!("{high} PRECEDING AND {low} PRECEDING"),
+        };
+        let name = &column.name;
+        parts.push(text(format!("ORDER BY {name}{direction} RANGE BETWEEN {frame}")));
         seq(parts)
     }
 
     /// A call of one of our functions that may fail on some rows.
-    pub fn careless(&mut self, overloads: &[Overload], scope: &Scope) -> Tree {
-        let overload = self.pick(overloads);
+    pub fn careless(&mut self, scope: &Scope) -> Tree {
+        static OVERLOADS: LazyLock<Vec<Overload>> = LazyLock::new(callable);
+        let overload = self.pick(&OVERLOADS);
         let (name, wanted) = (overload.name, overload.arguments.clone());
         let variadic = overload.variadic;
         let mut count = wanted.len();
@@ -800,11 +829,14 @@ impl Generator {
 
 /// Functions of our lists that may be called by name with a comma between arguments, give the
 /// same for the same arguments, and are not spelled by syntax of their own.
-pub fn callable(overloads: Vec<Overload>) -> Vec<Overload> {
+fn callable() -> Vec<Overload> {
     let named =
         |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());
-    overloads
+    let lists =
+        [math::all(), string::all(), calendar::all(), to_char::all(), json::all(), array::all()];
+    lists
         .into_iter()
+        .flatten()
         .filter(|o| !o.volatile && named(o.name) && !NOT_CALLED.contains(&o.name))
         .filter(|o| !matches!(o.result, R::Is(T::Json) | R::ArrayOf(_)))
         .filter(|o| !o.arguments.contains(&T::Json))

@@ -28,6 +28,8 @@ struct From {
     tree: Tree,
     columns: Vec<Column>,
     rows: usize,
+    /// No two rows are equal.
+    distinct: bool,
 }
 
 /// More rows than this are made by no join on the way.
@@ -409,7 +411,15 @@ impl Generator {
         wanted: Option<&[Type]>,
         group: u32,
     ) -> Made {
+        // Different rows may be put in different orders by different windows.
+        let (from, filter) = match self.chance(0.5) {
+            true => (self.distinct_rows(from, filter), text("")),
+            false => (from, filter),
+        };
         let scope = Scope::of(from.columns.clone());
+        let distinct = from.distinct;
+        let shared = (!distinct).then(|| self.window_order(&scope, None));
+        let shared = shared.as_ref();
         let mut types = Vec::new();
         let mut items = Vec::new();
         match wanted {
@@ -417,7 +427,7 @@ impl Generator {
                 for of in wanted {
                     let mut item = None;
                     for _ in 0..4 {
-                        let (call, given) = self.window_call(&scope);
+                        let (call, given) = self.window_call(&scope, shared);
                         if given == *of {
                             item = Some(call);
                             break;
@@ -437,7 +447,7 @@ impl Generator {
                     types.push(of);
                 }
                 for _ in 0..1 + self.below(3) {
-                    let (call, of) = self.window_call(&scope);
+                    let (call, of) = self.window_call(&scope, shared);
                     items.push(call);
                     types.push(of);
                 }
@@ -445,16 +455,10 @@ impl Generator {
         }
         let qualify = match self.grammar == Grammar::Ours && self.chance(0.2) {
             true => {
-                let of = self.plain_type_in(&scope);
-                let key = self.expression(of, &scope, 0);
-                let order = scope.total_order().join(", ");
+                let window = self.window_order(&scope, shared);
                 let limit = 1 + self.below(3);
-                optional(template(
-                    &format!(
-                        " QUALIFY row_number() OVER (PARTITION BY {{}} ORDER BY {order}) <= {limit}"
-                    ),
-                    vec![key],
-                ))
+                let qualify = format!(" QUALIFY row_number() OVER ({{}}) <= {limit}");
+                optional(template(&qualify, vec![window]))
             }
             false => text(""),
         };
@@ -467,6 +471,17 @@ impl Generator {
             qualify,
         ]);
         Made { tree, types, rows: from.rows }
+    }
+
+    /// The relation without repeated rows.
+    fn distinct_rows(&mut self, from: From, filter: Tree) -> From {
+        let alias = self.alias();
+        let types: Vec<Type> = from.columns.iter().map(|c| c.of).collect();
+        let item = |(index, column): (usize, &Column)| format!("{} AS c{index}", column.name);
+        let items: Vec<String> = from.columns.iter().enumerate().map(item).collect();
+        let head = format!("(SELECT DISTINCT {} FROM ", items.join(", "));
+        let tree = seq(vec![text(head), from.tree, filter, text(format!(") AS {alias}"))]);
+        From { tree, columns: columns_of(&alias, &types), rows: from.rows, distinct: true }
     }
 
     fn distinct_on(
@@ -535,26 +550,31 @@ impl Generator {
                 let alias = self.alias();
                 let columns = columns_of(&alias, &made.types);
                 let tree = template(&format!("({{}}) AS {alias}"), vec![made.tree]);
-                return From { tree: sorted(Sort::Relation, tree), columns, rows: made.rows };
+                return From {
+                    tree: sorted(Sort::Relation, tree),
+                    columns,
+                    rows: made.rows,
+                    distinct: false,
+                };
             }
         }
         let alias = self.alias();
         if self.chance(0.04) {
             let columns = vec![Column { name: format!("{alias}.c0"), of: Type::Int4 }];
             let tree = text(format!("generate_series(1, 3) AS {alias}(c0)"));
-            return From { tree, columns, rows: 3 };
+            return From { tree, columns, rows: 3, distinct: false };
         }
         let fitting: Vec<Relation> =
             self.relations.iter().filter(|r| r.rows <= rows_max).cloned().collect();
         if fitting.is_empty() {
             let columns = vec![Column { name: format!("{alias}.c0"), of: Type::Int4 }];
             let tree = text(format!("(VALUES (1), (2)) AS {alias}(c0)"));
-            return From { tree, columns, rows: 2 };
+            return From { tree, columns, rows: 2, distinct: false };
         }
         let relation = self.pick(&fitting);
         let columns = columns_of(&alias, &relation.types);
         let tree = text(format!("{} AS {alias}", relation.name));
-        From { tree: sorted(Sort::Relation, tree), columns, rows: relation.rows }
+        From { tree: sorted(Sort::Relation, tree), columns, rows: relation.rows, distinct: false }
     }
 
     fn join(&mut self, left: From, depth: u32, rows_max: usize, alone: bool) -> From {
@@ -567,7 +587,7 @@ impl Generator {
                     let mut columns = left.columns;
                     columns.push(Column { name: format!("{alias}.c0"), of: Type::Int4 });
                     let tree = seq(vec![left.tree, text(item)]);
-                    return From { tree, columns, rows: left.rows * 2 };
+                    return From { tree, columns, rows: left.rows * 2, distinct: false };
                 }
             }
             _ => {}
@@ -592,7 +612,7 @@ impl Generator {
             // A join after a comma would bind tighter.
             let comma = if comma == ", " { " CROSS JOIN " } else { comma };
             let tree = both(left, comma.to_owned(), right, text(""));
-            return From { tree, columns, rows: product };
+            return From { tree, columns, rows: product, distinct: false };
         }
         let kind = *self.pick(&["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
         let scope = Scope::of(columns.clone());
@@ -600,7 +620,7 @@ impl Generator {
             let condition = self.expression(Type::Bool, &scope, 1);
             let tail = template(" ON {}", vec![condition]);
             let tree = both(left, format!(" {kind} "), right, tail);
-            return From { tree, columns, rows: product };
+            return From { tree, columns, rows: product, distinct: false };
         }
         // Both sides' own columns keep their names beside the joined one.
         let shared = pairs.iter().find(|(a, b)| {
@@ -618,7 +638,7 @@ impl Generator {
             let name = a.split('.').nth(1).expect("qualified").to_owned();
             let rows = product / 2 + left.rows + right.rows;
             let tree = both(left, format!(" {kind} "), right, text(format!(" USING ({name})")));
-            return From { tree, columns, rows };
+            return From { tree, columns, rows, distinct: false };
         }
         let mut conditions = Vec::new();
         for _ in 0..1 + usize::from(self.chance(0.25)) {
@@ -632,7 +652,7 @@ impl Generator {
         let on = Tree::List { separator: " AND ", items: conditions, least: 1, group: None };
         let rows = product / 2 + left.rows + right.rows;
         let tree = both(left, format!(" {kind} "), right, template(" ON {}", vec![on]));
-        From { tree, columns, rows }
+        From { tree, columns, rows, distinct: false }
     }
 
     fn lateral(&mut self, left: From, depth: u32) -> From {
@@ -649,7 +669,7 @@ impl Generator {
         columns.extend(columns_of(&alias, &made.types));
         let rows = left.rows * made.rows / 2;
         let tree = seq(vec![left.tree, text(head), made.tree, text(tail)]);
-        From { tree, columns, rows }
+        From { tree, columns, rows, distinct: false }
     }
 
     /// A subquery that gives one value.

@@ -7,20 +7,30 @@
 //! `docs/sql/limits.md` lists ([`REFUSALS`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::Int32Array;
 use bytes::BytesMut;
 use futures::StreamExt;
-use millstream::coordinator::command::{ConnectOptions, Connection, Database, Prepared, Response};
+use millstream::coordinator::command::{
+    ConnectOptions, Connection, Database, Prepared, Response, Value,
+};
 use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use millstream::coordinator::recovery::open;
 use millstream::frontend::encode::{Format, Style, encode_batch};
 use millstream::observe::clock::Clock;
+use millstream::storage::store::Store;
 use millstream::types::error::Error;
+use object_store::memory::InMemory;
 
+use super::postgres::{Reference, normalized};
 use super::tree::Tree;
 
 /// How long one statement may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Checkpoints are made when the case says so.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What views refuse and a SELECT does not: SQLSTATE and words of the message.
 const REFUSALS: &[(&str, &str)] = &[];
@@ -32,8 +42,21 @@ pub enum Step {
         name: String,
         query: Tree,
     },
+    /// A view of calls that may fail, over a table whose key is the integer `c0`: it must hold
+    /// what its query gives for each row alone, without the rows for which that fails.
+    Careless {
+        name: String,
+        items: Tree,
+        filter: Tree,
+        table: String,
+    },
     /// Several statements are a transaction; the last may be ROLLBACK.
     Commit(Vec<Tree>),
+    /// The server ends and starts again over its storage, perhaps right after a checkpoint.
+    Restart {
+        checkpoint: bool,
+        workers: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +73,8 @@ pub type Row = Vec<Option<String>>;
 pub enum Kind {
     /// The view's rows are not the batch's.
     Differs,
+    /// The view's rows are not Postgres's.
+    Disagrees,
     /// Of the two only one is refused, or for another reason: SQLSTATEs of view and batch.
     Refused(String, String),
     /// A view cannot be read, or a batch fails in a way that is not a row's: the SQLSTATE.
@@ -75,6 +100,7 @@ pub struct Failure {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub epochs: u64,
+    pub restarts: u64,
     pub views: u64,
     pub compared: u64,
     /// Rows in what was compared.
@@ -85,15 +111,24 @@ pub struct Tally {
     pub invalid: BTreeMap<String, (u64, String)>,
     /// Queries that only views refuse.
     pub refused: BTreeMap<String, (u64, String)>,
+    /// Views that were compared with Postgres's.
+    pub agreed: u64,
+    /// Queries that only Postgres refuses, or only we.
+    pub taken_by_one: BTreeMap<String, (u64, String)>,
 }
 
 impl Tally {
     pub fn add(&mut self, other: Tally) {
         self.epochs += other.epochs;
+        self.restarts += other.restarts;
         self.views += other.views;
         self.compared += other.compared;
         self.rows += other.rows;
         self.row_errors += other.row_errors;
+        self.agreed += other.agreed;
+        for (text, (count, query)) in other.taken_by_one {
+            note(&mut self.taken_by_one, text, count, query);
+        }
         for (text, (count, query)) in other.invalid {
             note(&mut self.invalid, text, count, query);
         }
@@ -117,19 +152,37 @@ struct View {
     query: String,
     read: Prepared,
     batch: Prepared,
+    /// For views of calls that may fail: the query of one row, and the keys.
+    by_row: Option<ByRow>,
+}
+
+/// The query of a row and that of the keys, with their texts.
+struct ByRow {
+    row: Prepared,
+    keys: Prepared,
+    row_sql: String,
+    keys_sql: String,
 }
 
 /// A server of our own and a connection to it.
 struct Runner {
     coordinator: Coordinator,
     connection: Connection,
+    /// What survives a restart; only for cases that have one.
+    store: Option<Store>,
     views: Vec<View>,
     tally: Tally,
+    /// A second opinion.
+    reference: Option<Reference>,
 }
 
-/// Runs a case to its end or its first failure.
-pub async fn run(scenario: &Scenario) -> (Tally, Option<Failure>) {
-    let mut runner = Runner::start(scenario.workers).await;
+/// Runs a case to its end or its first failure; with the address of a Postgres, on that too.
+pub async fn run(scenario: &Scenario, postgres: Option<&str>) -> (Tally, Option<Failure>) {
+    let restarts = scenario.steps.iter().any(|step| matches!(step, Step::Restart { .. }));
+    let mut runner = Runner::start(scenario.workers, restarts).await;
+    if let Some(address) = postgres {
+        runner.reference = Some(Reference::connect(address).await);
+    }
     let mut failure = None;
     for (number, step) in scenario.steps.iter().enumerate() {
         let done = match tokio::time::timeout(2 * PATIENCE, runner.step(step, number)).await {
@@ -159,23 +212,68 @@ fn is_of_a_row(sqlstate: &str) -> bool {
     sqlstate.starts_with("22") || sqlstate == "21000" || sqlstate == "23502"
 }
 
+/// A server over a storage, or one that keeps nothing, and a connection to it.
+async fn open_server(workers: usize, store: Option<&Store>) -> (Coordinator, Connection) {
+    let config = CoordinatorConfig {
+        workers,
+        epoch_interval_max: Duration::from_millis(2),
+        lock_timeout: Duration::from_secs(5),
+    };
+    let clock = Clock::system();
+    let coordinator = match store {
+        None => Coordinator::start(config, clock.clone()).expect("the workers start"),
+        Some(store) => {
+            let opened = open(config, clock.clone(), store.clone(), CHECKPOINT_INTERVAL).await;
+            opened.expect("the storage can be read")
+        }
+    };
+    let database = Database::new(coordinator.clone(), clock).expect("threads can be started");
+    let options =
+        ConnectOptions { database: "millstream".into(), user: "oracle".into(), settings: vec![] };
+    let connection = database.connect(options).await.expect("the default database exists");
+    (coordinator, connection)
+}
+
 impl Runner {
-    async fn start(workers: usize) -> Runner {
-        let config = CoordinatorConfig {
-            workers,
-            epoch_interval_max: Duration::from_millis(2),
-            lock_timeout: Duration::from_secs(5),
-        };
-        let clock = Clock::system();
-        let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");
-        let database = Database::new(coordinator.clone(), clock).expect("threads can be started");
-        let options = ConnectOptions {
-            database: "millstream".into(),
-            user: "oracle".into(),
-            settings: vec![],
-        };
-        let connection = database.connect(options).await.expect("the default database exists");
-        Runner { coordinator, connection, views: Vec::new(), tally: Tally::default() }
+    async fn start(workers: usize, stored: bool) -> Runner {
+        let store = stored.then(|| Store::over(Arc::new(InMemory::new()), "memory"));
+        let (coordinator, connection) = open_server(workers, store.as_ref()).await;
+        let (views, tally) = (Vec::new(), Tally::default());
+        Runner { coordinator, connection, store, views, tally, reference: None }
+    }
+
+    /// Ends the server and starts another over what it left.
+    async fn restart(&mut self, workers: usize, number: usize) -> Result<(), Failure> {
+        let coordinator = self.coordinator.clone();
+        tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+        (self.coordinator, self.connection) = open_server(workers, self.store.as_ref()).await;
+        for index in 0..self.views.len() {
+            let view = &self.views[index];
+            let (name, query) = (view.name.clone(), view.query.clone());
+            let texts = view.by_row.as_ref().map(|b| (b.row_sql.clone(), b.keys_sql.clone()));
+            let prepared = async {
+                let read = self.prepare(&format!("SELECT * FROM {name}")).await?;
+                let batch = self.prepare(&query).await?;
+                let by_row = match texts {
+                    None => None,
+                    Some((row_sql, keys_sql)) => {
+                        let row = self.prepare(&row_sql).await?;
+                        let keys = self.prepare(&keys_sql).await?;
+                        Some(ByRow { row, keys, row_sql, keys_sql })
+                    }
+                };
+                Ok::<_, Error>((read, batch, by_row))
+            };
+            let (read, batch, by_row) = prepared.await.map_err(|error| Failure {
+                kind: Kind::Broken(error.sqlstate().0.to_owned()),
+                view: name.clone(),
+                step: number,
+                text: format!("after a restart: {}", text_of(&error)),
+                expected: Vec::new(),
+            })?;
+            self.views[index] = View { name, query, read, batch, by_row };
+        }
+        Ok(())
     }
 
     async fn step(&mut self, step: &Step, number: usize) -> Result<(), Failure> {
@@ -192,8 +290,37 @@ impl Runner {
                 self.run(&sql)
                     .await
                     .map_err(|e| fail(Kind::Change(e.sqlstate().0.to_owned()), &sql, &e))?;
+                if let Some(reference) = &mut self.reference {
+                    reference.run(&sql).await.expect("Postgres takes the table");
+                }
             }
             Step::View { name, query } => self.view(name, &query.sql(), number).await?,
+            Step::Careless { name, items, filter, table } => {
+                let (items, filter) = (items.sql(), filter.sql());
+                let query = format!("SELECT {items} FROM {table} AS a{filter}");
+                let before = self.views.len();
+                self.our_view(name, &query, number).await?;
+                if self.views.len() > before {
+                    let one = format!(
+                        "SELECT {items} FROM (SELECT * FROM {table} WHERE c0 = $1::int) AS a{filter}"
+                    );
+                    let failed = |e: Error| fail(Kind::Broken(e.sqlstate().0.into()), &one, &e);
+                    let row = self.prepare(&one).await.map_err(failed)?;
+                    let keys_sql = format!("SELECT c0 FROM {table}");
+                    let keys = self.prepare(&keys_sql).await.map_err(failed)?;
+                    let by_row = ByRow { row, keys, row_sql: one, keys_sql };
+                    self.views.last_mut().expect("just made").by_row = Some(by_row);
+                }
+            }
+            Step::Restart { checkpoint, workers } => {
+                self.tally.restarts += 1;
+                if *checkpoint {
+                    let done = self.run("CHECKPOINT").await;
+                    let state = |e: &Error| Kind::Change(e.sqlstate().0.to_owned());
+                    done.map_err(|e| fail(state(&e), "CHECKPOINT", &e))?;
+                }
+                self.restart(*workers, number).await?;
+            }
             Step::Commit(statements) => {
                 self.tally.epochs += 1;
                 let block = statements.len() > 1;
@@ -218,6 +345,17 @@ impl Runner {
                         .await
                         .map_err(|e| fail(Kind::Change(e.sqlstate().0.to_owned()), "COMMIT", &e))?;
                 }
+                if let Some(reference) = &mut self.reference {
+                    let mut sql: Vec<String> = statements.iter().map(Tree::sql).collect();
+                    if block {
+                        sql.insert(0, "BEGIN".to_owned());
+                        sql.push("COMMIT".to_owned());
+                    }
+                    for sql in sql {
+                        // An error is an error on both sides; else tables differ, and views.
+                        let _ = reference.run(&sql).await;
+                    }
+                }
             }
         }
         self.compare(number).await
@@ -235,7 +373,15 @@ impl Runner {
     }
 
     async fn execute(&mut self, prepared: &Prepared) -> Result<Vec<Row>, Error> {
-        let response = self.connection.execute(prepared, &[]).await?;
+        self.execute_with(prepared, &[]).await
+    }
+
+    async fn execute_with(
+        &mut self,
+        prepared: &Prepared,
+        values: &[Value],
+    ) -> Result<Vec<Row>, Error> {
+        let response = self.connection.execute(prepared, values).await?;
         let mut found = Vec::new();
         if let Response::Rows { mut rows, .. } = response {
             while let Some(batch) = rows.next().await {
@@ -252,6 +398,24 @@ impl Runner {
 
     /// Makes a view, or finds that it must not be made.
     async fn view(&mut self, name: &str, query: &str, number: usize) -> Result<(), Failure> {
+        let before = self.views.len();
+        self.our_view(name, query, number).await?;
+        let ours = self.views.len() > before;
+        if let Some(reference) = &mut self.reference {
+            let theirs = reference.create_view(name, query).await;
+            let entry = match theirs {
+                Err((state, message)) if ours => Some(format!("ours only: {state} {message}")),
+                Ok(()) if !ours => Some("Postgres only".to_owned()),
+                _ => None,
+            };
+            if let Some(entry) = entry {
+                note(&mut self.tally.taken_by_one, entry, 1, query.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    async fn our_view(&mut self, name: &str, query: &str, number: usize) -> Result<(), Failure> {
         let created = self.run(&format!("CREATE MATERIALIZED VIEW {name} AS {query}")).await;
         let prepared = self.prepare(query).await;
         let failure = |kind, text| Failure {
@@ -268,7 +432,8 @@ impl Runner {
                     .await
                     .map_err(|e| failure(Kind::Broken(e.sqlstate().0.to_owned()), text_of(&e)))?;
                 let query = query.to_owned();
-                self.views.push(View { name: name.to_owned(), query, read, batch });
+                let name = name.to_owned();
+                self.views.push(View { name, query, read, batch, by_row: None });
                 self.tally.views += 1;
                 Ok(())
             }
@@ -282,6 +447,11 @@ impl Runner {
                 match batch {
                     // One of a row may be the batch's own, while the view is not supported.
                     Some(batch) if batch.sqlstate() == view.sqlstate() && state != "XX000" => {
+                        note(&mut self.tally.invalid, entry, 1, query.to_owned());
+                        Ok(())
+                    }
+                    // A call of constants fails when it is planned, or when a row meets it.
+                    None if is_of_a_row(state) => {
                         note(&mut self.tally.invalid, entry, 1, query.to_owned());
                         Ok(())
                     }
@@ -306,6 +476,9 @@ impl Runner {
     }
 
     async fn compare(&mut self, number: usize) -> Result<(), Failure> {
+        if let Some(reference) = &mut self.reference {
+            reference.refresh().await;
+        }
         let views = std::mem::take(&mut self.views);
         let mut outcome = Ok(());
         for view in &views {
@@ -316,6 +489,21 @@ impl Runner {
         }
         self.views = views;
         outcome
+    }
+
+    /// The rows of a query for each key alone, without those that fail.
+    async fn rows_that_work(&mut self, row: &Prepared, keys: &Prepared) -> Result<Vec<Row>, Error> {
+        let mut found = Vec::new();
+        for key in self.execute(keys).await? {
+            let key: i32 = key[0].as_ref().and_then(|k| k.parse().ok()).expect("an integer key");
+            let value: Value = Arc::new(Int32Array::from(vec![key]));
+            match self.execute_with(row, &[value]).await {
+                Ok(rows) => found.extend(rows),
+                Err(error) if is_of_a_row(error.sqlstate().0) => self.tally.row_errors += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     async fn compare_view(&mut self, view: &View, number: usize) -> Result<(), Failure> {
@@ -334,7 +522,11 @@ impl Runner {
                 return Err(failure(kind, text, Vec::new()));
             }
         };
-        let mut expected = match self.execute(&view.batch).await {
+        let batch = match &view.by_row {
+            None => self.execute(&view.batch).await,
+            Some(by_row) => self.rows_that_work(&by_row.row, &by_row.keys).await,
+        };
+        let mut expected = match batch {
             Ok(rows) => rows,
             Err(error) if is_of_a_row(error.sqlstate().0) => {
                 self.tally.row_errors += 1;
@@ -358,6 +550,16 @@ impl Runner {
         found.sort_unstable();
         expected.sort_unstable();
         if found == expected {
+            if let Some(reference) = &mut self.reference
+                && let Some(theirs) = reference.rows(&view.name).await
+            {
+                self.tally.agreed += 1;
+                let (found, theirs) = (normalized(&found), normalized(&theirs));
+                if found != theirs {
+                    let text = difference(&found, &theirs);
+                    return Err(failure(Kind::Disagrees, text, theirs));
+                }
+            }
             return Ok(());
         }
         Err(failure(Kind::Differs, difference(&found, &expected), expected))
@@ -436,6 +638,17 @@ impl Scenario {
                 Step::View { name, query } => {
                     say(format!("CREATE MATERIALIZED VIEW {name} AS {}", query.sql()));
                 }
+                Step::Careless { name, items, filter, table } => {
+                    let (items, filter) = (items.sql(), filter.sql());
+                    say(format!(
+                        "CREATE MATERIALIZED VIEW {name} AS SELECT {items} FROM {table} AS a{filter}"
+                    ));
+                }
+                Step::Restart { checkpoint, workers } => {
+                    say(format!(
+                        "-- a restart on {workers} worker(s), right after a checkpoint: {checkpoint}"
+                    ));
+                }
                 Step::Commit(statements) => {
                     let block = statements.len() > 1;
                     if block {
@@ -448,7 +661,7 @@ impl Scenario {
                 }
             }
         }
-        if failure.kind == Kind::Differs {
+        if matches!(failure.kind, Kind::Differs | Kind::Disagrees) {
             text.push_str(&format!("query rowsort\nSELECT * FROM {}\n----\n", failure.view));
             for row in &failure.expected {
                 text.push_str(&format!("{}\n", row_text(row).replace(" | ", " ")));

@@ -9,15 +9,21 @@ use super::tree::{Tree, edits};
 const TRIES_MAX: usize = 1500;
 
 /// Keeps the smallest case that fails, and counts what was tried.
-struct Shrinker {
+struct Shrinker<'a> {
     best: Scenario,
     failure: Failure,
     tries: usize,
+    /// Of the second opinion.
+    postgres: Option<&'a str>,
 }
 
 /// The smallest case found that fails like this one.
-pub async fn shrink(scenario: Scenario, failure: Failure) -> (Scenario, Failure) {
-    let mut shrinker = Shrinker { best: scenario, failure, tries: 0 };
+pub async fn shrink(
+    scenario: Scenario,
+    failure: Failure,
+    postgres: Option<&str>,
+) -> (Scenario, Failure) {
+    let mut shrinker = Shrinker { best: scenario, failure, tries: 0, postgres };
     shrinker.cut();
     loop {
         let before = shrinker.tries;
@@ -31,7 +37,7 @@ pub async fn shrink(scenario: Scenario, failure: Failure) -> (Scenario, Failure)
     }
 }
 
-impl Shrinker {
+impl Shrinker<'_> {
     /// What comes after the failure has nothing to do with it.
     fn cut(&mut self) {
         self.best.steps.truncate(self.failure.step + 1);
@@ -43,7 +49,7 @@ impl Shrinker {
             return false;
         }
         self.tries += 1;
-        match run(&candidate).await.1 {
+        match run(&candidate, self.postgres).await.1 {
             Some(failure) if failure.kind == self.failure.kind => {
                 self.best = candidate;
                 self.failure = failure;
@@ -125,6 +131,8 @@ impl Shrinker {
                         Step::Table(tree) | Step::View { query: tree, .. } => {
                             *tree = tree.without_column(group, column);
                         }
+                        // A column of its own group would be missing in the table's.
+                        Step::Careless { .. } | Step::Restart { .. } => {}
                         Step::Commit(statements) => {
                             for tree in statements {
                                 *tree = tree.without_column(group, column);
@@ -147,7 +155,9 @@ impl Shrinker {
 fn trees(step: &Step) -> Vec<&Tree> {
     match step {
         Step::Table(tree) | Step::View { query: tree, .. } => vec![tree],
+        Step::Careless { items, filter, .. } => vec![items, filter],
         Step::Commit(statements) => statements.iter().collect(),
+        Step::Restart { .. } => Vec::new(),
     }
 }
 
@@ -162,6 +172,16 @@ fn candidates(step: &Step) -> Vec<Step> {
             let view = |query| Step::View { name: name.clone(), query };
             edits(query).into_iter().map(view).collect()
         }
+        Step::Careless { name, items, filter, table } => {
+            let careless = |items: Tree, filter: Tree| {
+                let (name, table) = (name.clone(), table.clone());
+                Step::Careless { name, items, filter, table }
+            };
+            let fewer = edits(items).into_iter().map(|items| careless(items, filter.clone()));
+            let plainer = edits(filter).into_iter().map(|filter| careless(items.clone(), filter));
+            fewer.chain(plainer).collect()
+        }
+        Step::Restart { .. } => Vec::new(),
         Step::Commit(statements) => {
             let mut out = Vec::new();
             for index in 0..statements.len() {

@@ -21,9 +21,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::durable::Changed;
+use super::durable::{Changed, Job};
 use super::{Reply, Report, RunningKind, State};
 use crate::catalog::object::{ObjectKind, ObjectName};
 use crate::catalog::stored::catalog_to_text;
@@ -32,6 +33,7 @@ use crate::coordinator::errors::LateErrors;
 use crate::dataflow::driver::OperatorState;
 use crate::dataflow::operator::RowError;
 use crate::dataflow::operators::source::ANNOUNCED;
+use crate::observe::metrics;
 use crate::storage::checkpoint::{Cut, TableCut, ViewCut, Written};
 use crate::storage::manifest::SourcePlace;
 use crate::storage::state_files::StateChange;
@@ -183,7 +185,7 @@ impl State {
     }
 
     /// The views that belong into a checkpoint, and whether each has changed since the last one.
-    fn views_to_keep(&self) -> BTreeMap<ObjectId, bool> {
+    pub(super) fn views_to_keep(&self) -> BTreeMap<ObjectId, bool> {
         let catalog = self.catalog();
         let is_view = |id: &ObjectId| {
             catalog.get(*id).is_some_and(|o| matches!(o.kind, ObjectKind::MaterializedView(_)))
@@ -209,11 +211,10 @@ impl State {
         // Before anything is taken, so that what is durable by then has a sequence up to
         // `appended`.
         let log_start = durable.log.durable_number() + 1;
-        let views = self.views_to_keep();
+        let admit = self.new_dataflows.is_empty();
+        let views = self.close_epoch_for(admit, true);
         let changed: Vec<ObjectId> =
             views.iter().filter(|(_, changed)| **changed).map(|(id, _)| *id).collect();
-        let admit = self.new_dataflows.is_empty();
-        self.close_epoch_for(admit, Some(changed.clone()));
         let epoch = self.epochs.closed();
         let workers = self.workers.count();
         // As they hold at the end of the epoch.
@@ -363,7 +364,7 @@ impl State {
         let epoch = cut.epoch;
         let stall = stalls.into_iter().max().unwrap_or_default();
         let Some(durable) = &mut self.durable else { return };
-        if durable.cuts.send(cut).is_err() {
+        if durable.jobs.send(Job::Cut(Box::new(cut))).is_err() {
             // The task ends with the runtime only.
             let stopping = super::stopping();
             for reply in waiting {
@@ -376,6 +377,7 @@ impl State {
 
     /// A checkpoint cannot be written now; it is tried again.
     pub(super) fn checkpoint_failing(&mut self, error: &Error) {
+        metrics::CHECKPOINT_FAILURES.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%error, "a checkpoint cannot be written; trying again, the log goes on");
         let writing = self.checkpoints.writing.iter_mut().map(|writing| &mut writing.waiting);
         let wanted = self.durable.iter_mut().map(|durable| &mut durable.wanted);
@@ -400,6 +402,12 @@ impl State {
                     bytes: written.bytes,
                     views: writing.views,
                 };
+                metrics::CHECKPOINTS.fetch_add(1, Ordering::Relaxed);
+                metrics::CHECKPOINT_BYTES.fetch_add(fact.bytes, Ordering::Relaxed);
+                let duration_us = u64::try_from(fact.duration.as_micros()).unwrap_or(u64::MAX);
+                metrics::CHECKPOINT_DURATION_US.store(duration_us, Ordering::Relaxed);
+                let stall_us = u64::try_from(fact.stall.as_micros()).unwrap_or(u64::MAX);
+                metrics::CHECKPOINT_STALL_US.store(stall_us, Ordering::Relaxed);
                 tracing::debug!(
                     manifest = fact.manifest,
                     epoch = fact.epoch.0,

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use super::durable::given_up;
+use super::swap::Swap;
 use super::{
     Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, connectors,
     dependency_gone,
@@ -23,7 +24,7 @@ use crate::coordinator::epoch::Moment;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::coordinator::table::Table;
 use crate::dataflow::operators::source::ANNOUNCED;
-use crate::plan::node::SourceSpec;
+use crate::plan::node::{SourceSpec, WatermarkSpec};
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -59,9 +60,11 @@ pub(super) struct StepInLog {
 }
 
 /// A step that can be made real.
-struct Checked {
-    next: Catalog,
+pub(super) struct Checked {
+    pub next: Catalog,
     effect: Effect,
+    /// The table of late rows that comes with it.
+    late: Option<(ObjectId, Box<Table>)>,
     /// What goes.
     dropped: Vec<ObjectId>,
 }
@@ -72,17 +75,19 @@ type Plan = (Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>);
 /// What a step brings beside the catalog.
 enum Effect {
     Nothing,
-    Table(ObjectId, Box<Table>),
+    Table(ObjectId, Box<Table>, Option<Box<WatermarkSpec>>),
     Source(Box<SourceSpec>, Arc<dyn Source>),
+    /// The second's dataflow takes the first's place.
+    Swap(ObjectId, ObjectId),
 }
 
-enum StepReply {
+pub(super) enum StepReply {
     Created(ObjectId, Reply<ObjectId>),
     Applied(Reply<()>),
 }
 
 impl StepReply {
-    fn send(self, result: Result<()>) {
+    pub fn send(self, result: Result<()>) {
         match self {
             StepReply::Created(id, reply) => {
                 if reply.send(result.map(|()| id)).is_err() {
@@ -98,7 +103,7 @@ impl StepReply {
 impl State {
     /// Takes steps as far as they go now.
     pub(super) fn run_steps(&mut self) {
-        while self.step_in_log.is_none() {
+        while self.step_in_log.is_none() && self.swap.is_none() {
             let Some(step) = self.steps.pop_front() else { return };
             self.run_step(step);
         }
@@ -132,8 +137,7 @@ impl State {
         };
         match self.log_definition(&changes, rows) {
             Ok(None) => {
-                self.make_real(checked);
-                reply.send(Ok(()));
+                self.make_real(checked, Some(reply));
             }
             Ok(Some(sequence)) => {
                 let step = StepInLog { sequence, since: now, checked, reply: Some(reply) };
@@ -162,16 +166,13 @@ impl State {
     }
 
     pub(super) fn step_in_log(&self) -> bool {
-        self.step_in_log.is_some()
+        self.step_in_log.is_some() || self.swap.is_some()
     }
 
     /// The log is durable up to `sequence`.
     pub(super) fn step_is_durable(&mut self, sequence: u64) {
         if let Some(step) = self.step_in_log.take_if(|step| step.sequence <= sequence) {
-            self.make_real(step.checked);
-            if let Some(reply) = step.reply {
-                reply.send(Ok(()));
-            }
+            self.make_real(step.checked, step.reply);
         }
     }
 
@@ -185,22 +186,41 @@ impl State {
         }
     }
 
-    fn make_real(&mut self, checked: Checked) {
-        let Checked { next, effect, dropped } = checked;
+    fn make_real(&mut self, checked: Checked, reply: Option<StepReply>) {
+        if let Effect::Swap(view, by) = checked.effect {
+            // The catalog and the data change together, at a quiet moment.
+            self.swap = Some(Swap { view, by, checked, reply });
+            return;
+        }
+        let Checked { next, effect, late, dropped } = checked;
         let mut created_table = None;
         self.set_catalog(next);
         match effect {
-            Effect::Nothing => {}
-            Effect::Table(id, rows) => {
-                self.tables.insert(id, *rows);
-                self.add_running(id, vec![], RunningKind::Table);
-                self.workers.send(Command::CreateTable(id));
+            Effect::Nothing | Effect::Swap(..) => {}
+            Effect::Table(id, rows, rule) => {
+                if let Some(rule) = rule {
+                    self.start_table_time(id, *rule, &rows);
+                }
+                self.install_table(id, *rows);
                 created_table = Some(id);
             }
             Effect::Source(spec, source) => self.install_source(*spec, source, None),
         }
         dropped.into_iter().for_each(|id| self.drop_running(id));
+        if let Some((id, table)) = late {
+            self.install_table(id, *table);
+            self.definition_is_real(Some(id));
+        }
         self.definition_is_real(created_table);
+        if let Some(reply) = reply {
+            reply.send(Ok(()));
+        }
+    }
+
+    fn install_table(&mut self, id: ObjectId, rows: Table) {
+        self.tables.insert(id, rows);
+        self.add_running(id, vec![], RunningKind::Table);
+        self.workers.send(Command::CreateTable(id));
     }
 
     /// `place`: where it was read to before the start.
@@ -220,6 +240,9 @@ impl State {
                 self.watermarks.resume_at(spec.object, Watermark(EventTime(us)));
             }
         }
+        if place.is_some() {
+            self.resumed.insert(spec.object);
+        }
         self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics, place));
     }
 
@@ -237,7 +260,8 @@ impl State {
                     let changes = table.write(change)?.changes;
                     first_rows = (!changes.is_empty()).then_some((object.id, changes));
                 }
-                Effect::Table(object.id, Box::new(table))
+                let rule = creation.timed.rule.clone().map(Box::new);
+                Effect::Table(object.id, Box::new(table), rule)
             }
             Install::Source(mut spec) => {
                 spec.object = object.id;
@@ -252,8 +276,13 @@ impl State {
                 return Err(Error::internal("a dataflow is published, not created"));
             }
         };
-        let dropped = creation.replaces.into_iter().collect();
-        Ok((Checked { next, effect, dropped }, creation.changes(), first_rows))
+        let dropped = creation.dropped(&self.catalog());
+        let late = match &creation.timed.late {
+            Some(late) => Some((late.id, Box::new(Table::of(late)?))),
+            None => None,
+        };
+        let changes = creation.changes(&self.catalog());
+        Ok((Checked { next, effect, late, dropped }, changes, first_rows))
     }
 
     fn check_publish(&self, creation: &Creation) -> Result<Plan> {
@@ -267,8 +296,13 @@ impl State {
                 }
             }
         }
-        let dropped = creation.replaces.into_iter().collect();
-        Ok((Checked { next, effect: Effect::Nothing, dropped }, creation.changes(), None))
+        let changes = creation.changes(&self.catalog());
+        if let (true, Some(view)) = (creation.in_place, creation.replaces) {
+            let effect = Effect::Swap(view, object.id);
+            return Ok((Checked { next, effect, late: None, dropped: vec![] }, changes, None));
+        }
+        let dropped = creation.dropped(&self.catalog());
+        Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
     }
 
     fn check_apply(&self, changes: Vec<Change>) -> Result<Plan> {
@@ -291,6 +325,6 @@ impl State {
             }
         }
         let next = self.catalog().apply(&changes)?;
-        Ok((Checked { next, effect: Effect::Nothing, dropped }, changes, None))
+        Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
     }
 }

@@ -25,6 +25,7 @@ use crate::coordinator::epoch::Moment;
 use crate::coordinator::subscription::Gate;
 use crate::storage::checkpoint::{Checkpointer, Cut, Written};
 use crate::storage::log::{Entry, Log, LogEvent, Record};
+use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -57,7 +58,7 @@ pub(super) enum StorageEvent {
 pub(super) struct Durable {
     pub(super) log: Log,
     /// To the task that writes checkpoints.
-    pub(super) cuts: mpsc::UnboundedSender<Cut>,
+    pub(super) jobs: mpsc::UnboundedSender<Job>,
     pub(super) interval: Duration,
     /// The last record that was appended, and the last that is durable.
     pub(super) appended: u64,
@@ -79,6 +80,56 @@ pub(super) struct Durable {
     pub(super) next_checkpoint: Moment,
     /// Who waits for a checkpoint that begins after now.
     pub(super) wanted: Vec<Reply<()>>,
+}
+
+/// What the task of checkpoints does.
+pub(super) enum Job {
+    Cut(Box<Cut>),
+    Savepoint(SavepointJob),
+}
+
+/// What is asked of savepoints.
+pub(super) enum SavepointJob {
+    /// Names the newest checkpoint.
+    Create {
+        name: String,
+        created_at_us: i64,
+        reply: Reply<()>,
+    },
+    Drop {
+        name: String,
+        reply: Reply<()>,
+    },
+    List {
+        reply: Reply<Vec<Savepoint>>,
+    },
+}
+
+impl SavepointJob {
+    pub(super) fn refuse(self, error: Error) {
+        // The client may have gone.
+        match self {
+            SavepointJob::Create { reply, .. } | SavepointJob::Drop { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
+            SavepointJob::List { reply } => drop(reply.send(Err(error))),
+        }
+    }
+
+    async fn run(self, checkpointer: &mut Checkpointer) {
+        // The client may have gone.
+        match self {
+            SavepointJob::Create { name, created_at_us, reply } => {
+                drop(reply.send(checkpointer.create_savepoint(&name, created_at_us).await));
+            }
+            SavepointJob::Drop { name, reply } => {
+                drop(reply.send(checkpointer.drop_savepoint(&name).await));
+            }
+            SavepointJob::List { reply } => {
+                drop(reply.send(Ok(checkpointer.savepoints().values().cloned().collect())));
+            }
+        }
+    }
 }
 
 /// How a table's next file comes about.
@@ -119,14 +170,14 @@ impl Durable {
             let _ = log_events.send(StorageEvent::Log(event));
         }))?;
         // One cut at a time, see `checkpoints.rs`.
-        let (cuts, queue) = mpsc::unbounded_channel();
+        let (jobs, queue) = mpsc::unbounded_channel();
         let durable = log.durable();
         let checkpoints =
             run_checkpoints(start.checkpointer, queue, durable, start.checkpoint_interval, events);
         start.runtime.spawn(checkpoints);
         Ok(Durable {
             log,
-            cuts,
+            jobs,
             interval: start.checkpoint_interval,
             appended: start.sequence,
             durable: start.sequence,
@@ -228,7 +279,7 @@ impl Drop for Durable {
 /// Writes cuts as they come, and looks after the claim in between.
 async fn run_checkpoints(
     mut checkpointer: Checkpointer,
-    mut cuts: mpsc::UnboundedReceiver<Cut>,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
     durable: tokio::sync::watch::Receiver<u64>,
     interval: Duration,
     events: crossbeam_channel::Sender<StorageEvent>,
@@ -236,9 +287,13 @@ async fn run_checkpoints(
     // Often enough that two servers on one storage do not go on beside each other for long.
     let look = interval.clamp(Duration::from_millis(200), Duration::from_secs(5));
     loop {
-        let event = match tokio::time::timeout(look, cuts.recv()).await {
+        let event = match tokio::time::timeout(look, jobs.recv()).await {
             Ok(None) => return,
-            Ok(Some(cut)) => {
+            Ok(Some(Job::Savepoint(job))) => {
+                job.run(&mut checkpointer).await;
+                continue;
+            }
+            Ok(Some(Job::Cut(cut))) => {
                 let mut pause = RETRY_MIN;
                 loop {
                     match checkpointer.write(&cut, durable.clone()).await {
@@ -249,9 +304,11 @@ async fn run_checkpoints(
                         }
                         result => break StorageEvent::Checkpoint(result),
                     }
-                    // Nothing comes while this cut is not written, but the end.
-                    if tokio::time::timeout(pause, cuts.recv()).await.is_ok() {
-                        return;
+                    // No other cut comes while this one is not written.
+                    match tokio::time::timeout(pause, jobs.recv()).await {
+                        Ok(Some(Job::Savepoint(job))) => job.run(&mut checkpointer).await,
+                        Ok(_) => return,
+                        Err(_) => {}
                     }
                     pause = (pause * 2).min(RETRY_MAX);
                 }
@@ -457,6 +514,7 @@ impl State {
                 }
             }
             Request::Checkpoints { .. } => {}
+            Request::Savepoint(job) => job.refuse(error),
             Request::Apply { reply, .. } | Request::Checkpoint { reply } => {
                 drop(reply.send(Err(error)));
             }
@@ -479,8 +537,11 @@ impl State {
             | Request::Unsubscribe(_)
             | Request::RestoreFailed { .. }
             | Request::Sources { .. }
+            | Request::Figures { .. }
             | Request::Errors { .. }
             | Request::Stop => {}
+            #[cfg(test)]
+            Request::Tamper(..) => {}
         }
     }
 
@@ -491,6 +552,28 @@ impl State {
         match &mut self.durable {
             Some(durable) => durable.wanted.push(reply),
             None => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Passes on what is asked of savepoints.
+    pub(super) fn savepoint_job(&mut self, job: SavepointJob) {
+        let Some(durable) = &self.durable else {
+            // There are none, and can be none.
+            return match job {
+                SavepointJob::List { reply } => drop(reply.send(Ok(Vec::new()))),
+                SavepointJob::Drop { name, reply } => {
+                    drop(reply.send(Err(savepoint::missing(&name, &Savepoints::new()))));
+                }
+                job @ SavepointJob::Create { .. } => {
+                    let error = Error::unsupported("CREATE SAVEPOINT without a storage");
+                    job.refuse(error.hint("Start the server with another --storage."));
+                }
+            };
+        };
+        if let Err(mpsc::error::SendError(Job::Savepoint(job))) =
+            durable.jobs.send(Job::Savepoint(job))
+        {
+            job.refuse(super::stopping());
         }
     }
 

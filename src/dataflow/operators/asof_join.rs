@@ -24,10 +24,11 @@ use std::ops::Bound;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{self, SortOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::materialize::consolidate;
+use crate::plan::event_time::{TimeBound, find, time_bounds};
 use crate::plan::node::{self, AsofOrder};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{Copies, OrderedBy, OrderedTable, RowKey, successor};
@@ -37,6 +38,9 @@ use crate::types::time::{Epoch, Watermark};
 
 /// Rows of an output batch.
 const STEP_ROWS: usize = 8192;
+
+/// Fewer changes than this do not make a walk over the tables worth while.
+const FORGET_ROWS_MIN: usize = 1024;
 
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
@@ -50,6 +54,8 @@ pub struct AsofJoinSpec {
     pub times: (usize, usize),
     pub order: AsofOrder,
     pub keeps_left: bool,
+    /// What the inputs' watermarks promise of their times.
+    pub bounds: [Option<TimeBound>; 2],
     pub schema: SchemaRef,
 }
 
@@ -60,6 +66,10 @@ impl From<&node::AsofJoin> for AsofJoinSpec {
             times: node.times,
             order: node.order,
             keeps_left: node.keeps_left,
+            bounds: [
+                find(&time_bounds(&node.left.input), node.times.0).cloned(),
+                find(&time_bounds(&node.right.input), node.times.1).cloned(),
+            ],
             schema: node.schema.clone(),
         }
     }
@@ -96,6 +106,30 @@ struct Side {
     watermark: Option<Watermark>,
 }
 
+impl Side {
+    /// The bytes of a time column: whether it is there, then its number.
+    fn time_bytes(&self) -> usize {
+        match self.table.schema().field(self.time).data_type() {
+            DataType::Date32 => 1 + size_of::<i32>(),
+            _ => 1 + size_of::<i64>(),
+        }
+    }
+
+    /// The bytes of the keys, of those of keys and time; only of a time column.
+    fn partition_of<'a>(&self, peers: &'a [u8]) -> &'a [u8] {
+        &peers[..peers.len() - self.time_bytes()]
+    }
+
+    /// The time, of the bytes of keys and time: in Arrow's row format a number stands with its sign
+    /// turned round, most significant byte first.
+    fn time_of(&self, peers: &[u8]) -> i64 {
+        let number = &peers[peers.len() + 1 - self.time_bytes()..];
+        let unsigned = number.iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
+        let bits = 8 * number.len() as u32;
+        (unsigned as i128 - (1_i128 << (bits - 1))) as i64
+    }
+}
+
 /// A left row on its way out with its match.
 struct Pair {
     left: RowKey,
@@ -116,6 +150,8 @@ pub struct AsofJoin {
     sides: [Side; 2],
     /// Left rows of the current epoch that match nothing.
     pending: Vec<ChangeBatch>,
+    /// Rows that changed since the tables were last walked to forget rows.
+    changed_since: usize,
 }
 
 impl AsofJoin {
@@ -144,7 +180,7 @@ impl AsofJoin {
             side(left, spec.keys.iter().map(|(l, _)| *l).collect(), spec.times.0)?,
             side(right, spec.keys.iter().map(|(_, r)| *r).collect(), spec.times.1)?,
         ];
-        Ok(AsofJoin { spec, sides, pending: Vec::new() })
+        Ok(AsofJoin { spec, sides, pending: Vec::new(), changed_since: 0 })
     }
 
     /// The epoch's changes of one side, each row once, in order.
@@ -300,6 +336,80 @@ impl AsofJoin {
         Ok(())
     }
 
+    /// Forgets the rows that no change still to come can concern, when that is worth a walk.
+    fn forget_settled(&mut self) {
+        let closed = |port: usize| -> Option<i64> {
+            let watermark = self.sides[port].watermark?;
+            match &self.spec.bounds[port] {
+                Some(bound) => Some(bound.at(watermark)),
+                None => (watermark == Watermark::END).then_some(i64::MAX),
+            }
+        };
+        let (Some(left_closed), Some(right_closed)) = (closed(LEFT), closed(RIGHT)) else {
+            return;
+        };
+        let both = left_closed.min(right_closed);
+        let rows = self.sides[LEFT].table.len() + self.sides[RIGHT].table.len();
+        let ended = both == i64::MAX && rows > 0;
+        if !ended && self.changed_since < FORGET_ROWS_MIN.max(rows) {
+            return;
+        }
+        self.changed_since = 0;
+        if ended {
+            for side in &mut self.sides {
+                let all: Vec<RowKey> =
+                    side.table.iter().map(|(key, _)| RowKey::from(key)).collect();
+                all.iter().for_each(|key| side.table.remove(key));
+            }
+            return;
+        }
+        let looks_back = self.spec.order.looks_back();
+        let settled = |key: &[u8], copies: &Copies| {
+            let peers = copies.peers(key);
+            let time = self.sides[LEFT].time_of(peers);
+            if looks_back {
+                return time < both;
+            }
+            // The match stays when it is behind the right watermark.
+            let partition = self.sides[LEFT].partition_of(peers);
+            time < left_closed
+                && self.find_match(partition, peers).is_some_and(|found| {
+                    let right = &self.sides[RIGHT];
+                    let copies = right.table.get(found).expect("a match is in the table");
+                    right.time_of(copies.peers(found)) < right_closed
+                })
+        };
+        let left: Vec<RowKey> = self.sides[LEFT]
+            .table
+            .iter()
+            .filter(|(key, copies)| settled(key, copies))
+            .map(|(key, _)| RowKey::from(key))
+            .collect();
+        let mut right: Vec<RowKey> = Vec::new();
+        // Of the rows of keys before, the last one that is behind: it may be a match yet.
+        let mut last: Option<(&[u8], &[u8])> = None;
+        let side = &self.sides[RIGHT];
+        for (key, copies) in side.table.iter() {
+            let peers = copies.peers(key);
+            if side.time_of(peers) >= both {
+                continue;
+            }
+            if !looks_back {
+                right.push(RowKey::from(key));
+                continue;
+            }
+            let partition = side.partition_of(peers);
+            if let Some((before, other)) = last.replace((key, partition))
+                && other == partition
+            {
+                right.push(RowKey::from(before));
+            }
+        }
+        for (port, keys) in [(LEFT, left), (RIGHT, right)] {
+            keys.iter().for_each(|key| self.sides[port].table.remove(key));
+        }
+    }
+
     /// Takes rows with a NULL key or time out: they match nothing.
     fn pass_nulls(&mut self, port: usize, batch: ChangeBatch) -> Result<ChangeBatch> {
         let side = &self.sides[port];
@@ -344,8 +454,9 @@ impl Operator for AsofJoin {
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
         self.sides[port].watermark = Some(watermark);
-        if self.sides.iter().all(|side| side.watermark == Some(Watermark::END)) {
-            out.emit_watermark(Watermark::END);
+        let [left, right] = &self.sides;
+        if let (Some(left), Some(right)) = (left.watermark, right.watermark) {
+            out.emit_watermark(left.min(right));
         }
         Ok(())
     }
@@ -381,8 +492,11 @@ impl Operator for AsofJoin {
         }
         self.apply(LEFT, &left);
         // What changes in several ways within the epoch may take itself back.
+        self.changed_since = self.changed_since.saturating_add(left.len() + right.len());
         let mixed = !left.is_empty() && !touched.is_empty() || !self.pending.is_empty();
-        self.emit(pairs, mixed, out)
+        self.emit(pairs, mixed, out)?;
+        self.forget_settled();
+        Ok(())
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {

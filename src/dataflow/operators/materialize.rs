@@ -79,6 +79,10 @@ impl Operator for Materialize {
     fn memory_bytes(&self) -> usize {
         self.published.borrow().table().memory_bytes()
     }
+
+    fn state_rows(&self) -> usize {
+        self.published.borrow().table().live_rows()
+    }
 }
 
 /// All changes of an epoch with equal rows added up. Inserts alone stay as they came.

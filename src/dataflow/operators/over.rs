@@ -1,55 +1,54 @@
 //! Window functions over changing partitions.
 //!
 //! All rows stand in a sorted table, partition by partition. A change concerns the rows that look
-//! at the place where it is: with `ROWS 2 PRECEDING` the two after it, with `rank()` all after it,
-//! with `sum(x) OVER (PARTITION BY p)` the whole partition. Only those are computed, once as they
-//! were and once as they are, and what differs is emitted. Nothing that was emitted is kept: the
-//! same rows give the same values.
+//! at the place where it is: with `ROWS 2 PRECEDING` the two after it, with `rank()` those after
+//! it, with `sum(x) OVER (PARTITION BY p)` the whole partition. Only those are computed, once as
+//! they were and once as they are, and what differs is emitted. Nothing that was emitted is kept:
+//! the same rows give the same values.
 //!
 //! `on_epoch`, for the rows that changed, sorted and summed up, partition by partition:
 //! 1. For each changed row, the range of rows that look at it, as the partition was and as it is;
-//!    ranges that meet are made one.
-//! 2. The rows of each range, with all that they look at, are computed: for the old values from the
+//!    ranges that meet are made one (`part.rs`).
+//! 2. A long partition stands in blocks with sums (`blocks.rs`). Calls that look to an end of the
+//!    partition (`row_number()`, running sums) are computed from the sum of what stands before a
+//!    row (`summary.rs`), and only up to where the sums as they were and as they are agree again: a
+//!    row at the end costs O(log n), one that does not raise the running maximum nothing behind it.
+//! 3. The rows of each range, with all that they look at, are computed: for the old values from the
 //!    partition as it was (the changes are taken back for a moment), for the new ones as it is.
-//! 3. -old and +new are consolidated.
+//! 4. -old and +new are consolidated.
 //!
 //! Where a call cannot be computed (a sum out of range), the whole partition is left out, and
 //! reported, until it can. The partitions that fail are remembered: nothing of them was emitted.
 //!
-//! Keeps: all rows, sorted.
+//! Keeps: all rows, sorted; of long partitions a summary for some hundred rows each.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, Range};
-use std::sync::Arc;
+use std::ops::Range;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, RecordBatch, RecordBatchOptions, Scalar,
-};
-use arrow::compute::kernels::numeric;
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{
-    DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, SchemaRef,
-};
+use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::top_n::ordered_by;
 use crate::plan::node::{self, SortColumn};
-use crate::plan::window::{Distance, WindowCall};
+use crate::plan::window::WindowCall;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
-use crate::state::ordered_table::{Copies, OrderedTable, RowKey};
+use crate::state::ordered_table::{OrderedTable, RowKey};
 use crate::types::change::ChangeBatch;
-use crate::types::error::{Error, ErrorKind, Result, SqlState};
+use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
+
+mod blocks;
+mod part;
+mod summary;
+
+use blocks::{Blocks, Sizes, Turn, affected};
+use part::{Computed, Place, PlaceRange, Reach, Reader, union};
+use summary::{Kernel, Side};
 
 /// Rows that are decoded at a time, unless a partition is longer; also the rows of an output batch.
 const STEP_ROWS: usize = 8192;
-/// Rows of one range: more do not fit Arrow's indices, nor any memory.
-const RANGE_ROWS_MAX: usize = 1 << 30;
-/// Months have 28 to 31 days: a row that looks a month back may be up to three days further away
-/// than a month after what it looks at.
-const MONTH_SLACK_DAYS: i32 = 3;
 /// The table in a checkpoint.
 const ROWS: &str = "rows";
 
@@ -77,9 +76,15 @@ impl From<&node::Over> for OverSpec {
 pub struct Over {
     spec: OverSpec,
     table: OrderedTable,
-    /// How far rows look, each distance once; the end of the partition alone, if some do so far.
-    preceding: Vec<Distance>,
-    following: Vec<Distance>,
+    reach: Reach,
+    /// Computes calls from sums; `None` when there is no such call.
+    kernel: Option<Kernel>,
+    /// The blocks of long partitions, where sums are of use.
+    blocks: BTreeMap<RowKey, Blocks>,
+    sizes: Sizes,
+    /// Partitions that were read as a whole in this epoch and are long; empty right after
+    /// `on_epoch`.
+    long: Vec<RowKey>,
     /// Changes of the current epoch; empty right after `on_epoch`.
     changes: Vec<Change>,
     /// Partitions of which nothing was emitted, because a call failed.
@@ -106,56 +111,24 @@ struct Failure {
     error: Error,
 }
 
-/// How far to walk from a place.
-enum Limit {
-    Rows(u64),
-    Groups(u64),
-    /// To the last peers that are not beyond these bytes.
-    Threshold(RowKey),
-}
-
-/// A row of the table, or where one was or may come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    key: RowKey,
-    peer_length: usize,
-}
-
-/// Rows of a partition between two places, both included; `None`: to the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct PlaceRange {
-    from: Option<Place>,
-    to: Option<Place>,
-}
-
-impl PlaceRange {
-    const ALL: PlaceRange = PlaceRange { from: None, to: None };
-
-    fn contains(&self, key: &[u8]) -> bool {
-        self.from.as_ref().is_none_or(|from| *from.key <= *key)
-            && self.to.as_ref().is_none_or(|to| *key <= *to.key)
-    }
-}
-
 /// A partition that changes: the range of its changes, and what has to be computed.
 struct Touched {
     partition: RowKey,
     /// Where its changes stand among those of the epoch.
     changes: Range<usize>,
     ranges: Vec<PlaceRange>,
+    /// Its blocks that change.
+    turns: Vec<Turn>,
     /// What was reported of it when it was computed last.
     failed_before: Option<Failure>,
     failed_now: Option<Failure>,
 }
 
-/// Rows to compute: a part of a partition with all that its rows look at.
-struct Part<'a> {
-    /// Which of the touched partitions.
-    touched: usize,
-    /// A row of many copies many times.
-    keys: Vec<&'a [u8]>,
-    /// Of which these are asked for.
-    wanted: Range<usize>,
+impl Touched {
+    fn new(partition: RowKey, changes: Range<usize>, failed_before: Option<Failure>) -> Touched {
+        let (ranges, turns) = (Vec::new(), Vec::new());
+        Touched { partition, changes, ranges, turns, failed_before, failed_now: None }
+    }
 }
 
 impl Over {
@@ -164,10 +137,19 @@ impl Over {
     pub fn new(spec: OverSpec, input: &SchemaRef) -> Result<Over> {
         let order_by = ordered_by(&spec.order_by);
         let table = OrderedTable::new(input.clone(), spec.partition.clone(), order_by)?;
-        let preceding = each_once(spec.calls.iter().map(|call| &call.preceding));
-        let following = each_once(spec.calls.iter().map(|call| &call.following));
-        let (changes, failed) = (Vec::new(), BTreeMap::new());
-        Ok(Over { spec, table, preceding, following, changes, failed })
+        let kernel = Kernel::new(&spec.calls, input)?;
+        let reach = Reach::new(&spec.calls, kernel.as_ref());
+        Ok(Over {
+            spec,
+            table,
+            reach,
+            kernel,
+            blocks: BTreeMap::new(),
+            sizes: Sizes::default(),
+            long: Vec::new(),
+            changes: Vec::new(),
+            failed: BTreeMap::new(),
+        })
     }
 
     /// The epoch's changes, each row once, in order.
@@ -192,13 +174,10 @@ impl Over {
             let partition = change.partition();
             match touched.last_mut() {
                 Some(last) if *last.partition == *partition => last.changes.end = index + 1,
-                _ => touched.push(Touched {
-                    partition: partition.into(),
-                    changes: index..index + 1,
-                    ranges: Vec::new(),
-                    failed_before: self.failed.get(partition).cloned(),
-                    failed_now: None,
-                }),
+                _ => {
+                    let failed = self.failed.get(partition).cloned();
+                    touched.push(Touched::new(partition.into(), index..index + 1, failed));
+                }
             }
         }
         touched
@@ -211,198 +190,130 @@ impl Over {
         }
     }
 
+    /// The blocks of the partitions that change get their other summaries.
+    fn turn(&mut self, touched: &mut [Touched]) -> Result<()> {
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        for touched in touched.iter_mut().filter(|touched| !touched.turns.is_empty()) {
+            if let Some(blocks) = self.blocks.get_mut(&touched.partition) {
+                blocks.turn(kernel, &mut touched.turns)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the ranges of rows that look at the changed places, as the table is now.
     fn add_ranges(&self, touched: &mut [Touched], changes: &[Change]) -> Result<()> {
+        let reader = reader(&self.spec, &self.table, &self.reach, self.sizes);
         for touched in touched {
             if touched.failed_before.is_some() {
                 touched.ranges = vec![PlaceRange::ALL];
                 continue;
             }
-            let changes = &changes[touched.changes.clone()];
-            // Where all rows before (or after) look at a change, one change tells the range of all.
-            let (to_start, to_end) =
-                (self.following == [Distance::Unbounded], self.preceding == [Distance::Unbounded]);
-            let changes = match (to_start, to_end, changes) {
-                (true, true, _) => {
-                    touched.ranges = vec![PlaceRange::ALL];
-                    continue;
-                }
-                (true, false, [.., last]) => std::slice::from_ref(last),
-                (false, true, [first, ..]) => std::slice::from_ref(first),
-                (_, _, all) => all,
-            };
-            for change in changes {
-                let partition = change.partition();
-                let from = self.reach(partition, &change.place, &self.following, false)?;
-                let to = self.reach(partition, &change.place, &self.preceding, true)?;
-                touched.ranges.push(PlaceRange { from, to });
-            }
+            let places = changes[touched.changes.clone()].iter().map(|change| &change.place);
+            let blocked = self.blocks.contains_key(&touched.partition);
+            reader.add_ranges(&touched.partition, blocked, places, &mut touched.ranges)?;
         }
         Ok(())
     }
 
-    /// The furthest row before or after a place that is within one of the distances; `None`: the
-    /// end of the partition.
-    fn reach(
-        &self,
-        partition: &[u8],
-        place: &Place,
-        distances: &[Distance],
-        forward: bool,
-    ) -> Result<Option<Place>> {
-        let mut furthest = place.clone();
-        for distance in distances {
-            let limit = match distance {
-                Distance::Unbounded => return Ok(None),
-                Distance::Rows(rows) => Limit::Rows(*rows),
-                Distance::Groups(groups) => Limit::Groups(*groups),
-                Distance::Range(offset) => match self.threshold(place, offset, forward)? {
-                    Some(threshold) => Limit::Threshold(threshold),
-                    None => return Ok(None),
-                },
-            };
-            let after = Bound::Excluded(&*place.key);
-            let found = if forward {
-                furthest_within(place, self.table.walk(partition, after), &limit, forward)
-            } else {
-                furthest_within(place, self.table.walk_back(partition, after), &limit, forward)
-            };
-            if let Some(found) = found
-                && (found.key > furthest.key) == forward
-            {
-                furthest = found;
+    /// Sums the changed blocks up, and adds the ranges of rows that look to an end of a partition
+    /// that has blocks, with the table as it is now.
+    fn add_open_ranges(&mut self, touched: &mut [Touched], changes: &[Change]) -> Result<()> {
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let reader = reader(&self.spec, &self.table, &self.reach, self.sizes);
+        for touched in touched {
+            let Some(blocks) = self.blocks.get_mut(&touched.partition) else { continue };
+            let places: Vec<&Place> =
+                changes[touched.changes.clone()].iter().map(|change| &change.place).collect();
+            let mut changed: Vec<usize> = Vec::new();
+            for place in &places {
+                let block = blocks.block_of(&place.key);
+                changed.push(block);
+                // Whether its first row begins a group of peers depends on the row before.
+                if kernel.counts_groups()
+                    && let Some(next) = blocks.next_with_rows(block)
+                {
+                    changed.push(next);
+                }
+            }
+            changed.sort_unstable();
+            changed.dedup();
+            touched.turns = blocks.refresh(kernel, &self.table, &changed)?;
+            if touched.failed_before.is_some() {
+                continue;
+            }
+            for side in [Side::Before, Side::After, Side::Total] {
+                if !kernel.looks(side) {
+                    continue;
+                }
+                for run in affected(kernel, blocks, &touched.turns, side)? {
+                    let range = reader.run_range(blocks, &places, run, side)?;
+                    touched.ranges.push(range);
+                }
             }
         }
-        Ok(Some(furthest))
-    }
-
-    /// What peers at this distance from a place would have for bytes; `None`: the value cannot be
-    /// computed.
-    fn threshold(&self, place: &Place, offset: &ArrayRef, forward: bool) -> Result<Option<RowKey>> {
-        let peers = &place.key[..place.peer_length];
-        let mut columns = self.table.decode_peers(std::iter::once(peers))?;
-        let [sort] = self.spec.order_by.as_slice() else {
-            return Err(Error::internal("a RANGE with an offset has one sort column"));
-        };
-        let last = columns.last_mut().expect("the sort column is one of them");
-        let offset = Scalar::new(with_slack(offset));
-        let value: &dyn Array = &*last;
-        let moved = if forward != sort.descending {
-            numeric::add(&value, &offset)
-        } else {
-            numeric::sub(&value, &offset)
-        };
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        let moved = moved.and_then(|moved| cast_with_options(&moved, last.data_type(), &options));
-        let Ok(moved) = moved else { return Ok(None) };
-        *last = moved;
-        let encoded = self.table.encode_peers(&columns)?;
-        Ok(encoded.map(|rows| rows.row(0).data().into()))
+        Ok(())
     }
 
     /// Computes the ranges of the partitions with the table as it is now, except of those that
     /// `skip`; a failure is noted for its partition.
     fn compute(
-        &self,
+        &mut self,
         touched: &[Touched],
         skip: impl Fn(&Touched) -> bool,
-    ) -> Result<Vec<(usize, Result<RecordBatch, Failure>)>> {
+    ) -> Result<Vec<Computed>> {
+        let reader = reader(&self.spec, &self.table, &self.reach, self.sizes);
         let mut computed = Vec::new();
         let (mut parts, mut rows) = (Vec::new(), 0);
         for (index, touched) in touched.iter().enumerate().filter(|(_, t)| !skip(t)) {
+            let blocks = self.blocks.get(&touched.partition);
             for range in &touched.ranges {
-                let part = self.part(index, &touched.partition, range)?;
-                if part.wanted.is_empty() {
-                    continue;
-                }
-                rows += part.keys.len();
-                parts.push(part);
-                if rows >= STEP_ROWS {
-                    self.compute_parts(&parts, &mut computed)?;
-                    parts.clear();
-                    rows = 0;
+                for range in reader.split(&touched.partition, range, blocks) {
+                    let partition = &*touched.partition;
+                    let kernel = self.kernel.as_mut();
+                    let part = reader.part(index, partition, &range, kernel, blocks)?;
+                    if part.is_long && self.long.last().is_none_or(|last| **last != *partition) {
+                        self.long.push(partition.into());
+                    }
+                    if part.wanted.is_empty() {
+                        continue;
+                    }
+                    rows += part.keys.len();
+                    parts.push(part);
+                    if rows >= STEP_ROWS {
+                        reader.compute_parts(&parts, self.kernel.as_mut(), &mut computed)?;
+                        parts.clear();
+                        rows = 0;
+                    }
                 }
             }
         }
-        self.compute_parts(&parts, &mut computed)?;
+        reader.compute_parts(&parts, self.kernel.as_mut(), &mut computed)?;
         Ok(computed)
     }
 
-    /// The rows of a range with all that they look at.
-    fn part<'a>(
-        &'a self,
-        touched: usize,
-        partition: &'a [u8],
-        range: &PlaceRange,
-    ) -> Result<Part<'a>> {
-        let from = match &range.from {
-            Some(from) => self.reach(partition, from, &self.preceding, false)?,
-            None => None,
-        };
-        let to = match &range.to {
-            Some(to) => self.reach(partition, to, &self.following, true)?,
-            None => None,
-        };
-        let mut part = Part { touched, keys: Vec::new(), wanted: 0..0 };
-        let start = from.as_ref().map_or(partition, |from| &*from.key);
-        for (key, copies) in self.table.walk(partition, Bound::Included(start)) {
-            if to.as_ref().is_some_and(|to| *key > *to.key) {
-                break;
+    /// Blocks are split and joined; what has become long gets some, what is short again loses its.
+    fn settle_blocks(&mut self, touched: &mut [Touched]) -> Result<()> {
+        let long = std::mem::take(&mut self.long);
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        for touched in touched {
+            let turns = std::mem::take(&mut touched.turns);
+            let Some(blocks) = self.blocks.get_mut(&touched.partition) else { continue };
+            if blocks.row_count() < self.sizes.partition_rows_min / 4 {
+                self.blocks.remove(&touched.partition);
+            } else {
+                blocks.settle(kernel, &self.table, turns)?;
             }
-            let copies = copies.weight.max(0) as usize;
-            if part.keys.len().saturating_add(copies) > RANGE_ROWS_MAX {
-                return Err(Error::user(
-                    SqlState::PROGRAM_LIMIT_EXCEEDED,
-                    "a partition of a window function has more than 2^30 rows",
-                ));
-            }
-            if range.contains(key) {
-                if part.wanted.is_empty() {
-                    part.wanted.start = part.keys.len();
-                }
-                part.wanted.end = part.keys.len() + copies;
-            }
-            part.keys.extend(std::iter::repeat_n(key, copies));
         }
-        Ok(part)
-    }
-
-    fn compute_parts(
-        &self,
-        parts: &[Part<'_>],
-        computed: &mut Vec<(usize, Result<RecordBatch, Failure>)>,
-    ) -> Result<()> {
-        let keys: Vec<&[u8]> = parts.iter().flat_map(|part| part.keys.iter().copied()).collect();
-        if keys.is_empty() {
-            return Ok(());
-        }
-        let rows = self.table.decode(keys.into_iter())?;
-        let mut start = 0;
-        for part in parts {
-            let rows = rows.slice(start, part.keys.len());
-            start += part.keys.len();
-            computed.push((part.touched, self.compute_part(&rows, &part.wanted)?));
+        let least = self.sizes.partition_rows_min;
+        for partition in long {
+            let is_long = self.table.partition(&partition).nth(least - 1).is_some();
+            if is_long && !self.blocks.contains_key(&partition) {
+                let blocks = Blocks::new(kernel, &self.table, partition.clone(), self.sizes)?;
+                self.blocks.insert(partition, blocks);
+            }
         }
         Ok(())
-    }
-
-    fn compute_part(
-        &self,
-        rows: &RecordBatch,
-        wanted: &Range<usize>,
-    ) -> Result<Result<RecordBatch, Failure>> {
-        let shown = rows.slice(wanted.start, wanted.len());
-        let mut columns = shown.columns().to_vec();
-        for (call, function) in self.spec.calls.iter().enumerate() {
-            match function.evaluate(rows) {
-                Ok(values) => columns.push(values.slice(wanted.start, wanted.len())),
-                Err(error) if error.kind() == ErrorKind::External => return Err(error),
-                Err(error) => return Ok(Err(Failure { call, error })),
-            }
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(wanted.len()));
-        let batch = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
-        Ok(Ok(batch))
     }
 
     /// Reports the failures that came and takes back those that went; remembers them.
@@ -442,6 +353,15 @@ impl Over {
     }
 }
 
+fn reader<'a>(
+    spec: &'a OverSpec,
+    table: &'a OrderedTable,
+    reach: &'a Reach,
+    sizes: Sizes,
+) -> Reader<'a> {
+    Reader { spec, table, reach, sizes }
+}
+
 impl Operator for Over {
     fn name(&self) -> &'static str {
         "over"
@@ -472,6 +392,7 @@ impl Operator for Over {
         self.add_ranges(&mut touched, &changes)?;
         self.apply(&changes, 1);
         self.add_ranges(&mut touched, &changes)?;
+        self.add_open_ranges(&mut touched, &changes)?;
         for touched in &mut touched {
             touched.ranges = union(std::mem::take(&mut touched.ranges));
         }
@@ -490,6 +411,7 @@ impl Operator for Over {
             touched.ranges = vec![PlaceRange::ALL];
         }
         self.apply(&changes, -1);
+        self.turn(&mut touched)?;
         for (_, computed) in self.compute(&touched, |touched| touched.failed_before.is_some())? {
             match computed {
                 Ok(rows) => output.push(ChangeBatch::deletes(rows)),
@@ -497,6 +419,8 @@ impl Operator for Over {
             }
         }
         self.apply(&changes, 1);
+        self.turn(&mut touched)?;
+        self.settle_blocks(&mut touched)?;
         self.report(touched, out)?;
         for batch in consolidate(&self.spec.schema, output)? {
             for start in (0..batch.num_rows()).step_by(STEP_ROWS) {
@@ -518,13 +442,9 @@ impl Operator for Over {
         // Which partitions fail is not written down: it is computed again.
         let mut touched: Vec<Touched> = Vec::new();
         for partition in self.table.partitions()? {
-            touched.push(Touched {
-                partition,
-                changes: 0..0,
-                ranges: vec![PlaceRange::ALL],
-                failed_before: None,
-                failed_now: None,
-            });
+            let mut all = Touched::new(partition, 0..0, None);
+            all.ranges = vec![PlaceRange::ALL];
+            touched.push(all);
         }
         for chunk in touched.chunks(STEP_ROWS) {
             for (index, computed) in self.compute(chunk, |_| false)? {
@@ -533,104 +453,21 @@ impl Operator for Over {
                 }
             }
         }
-        Ok(())
+        self.settle_blocks(&mut [])
     }
 
     fn memory_bytes(&self) -> usize {
         let changes = self.changes.iter().map(|change| change.place.key.len());
+        let blocks = self.blocks.values().map(Blocks::memory_bytes);
         self.table.memory_bytes()
+            + blocks.sum::<usize>()
             + changes.sum::<usize>()
             + self.changes.capacity() * size_of::<Change>()
     }
-}
 
-/// Each distance once; the end of the partition alone, if it is one of them: nothing is further.
-fn each_once<'a>(distances: impl Iterator<Item = &'a Distance>) -> Vec<Distance> {
-    let mut kept: Vec<Distance> = Vec::new();
-    for distance in distances {
-        if *distance == Distance::Unbounded {
-            return vec![Distance::Unbounded];
-        }
-        if !kept.contains(distance) {
-            kept.push(distance.clone());
-        }
+    fn state_rows(&self) -> usize {
+        self.table.len()
     }
-    kept
-}
-
-/// The furthest row of a walk that is within the limit.
-fn furthest_within<'a>(
-    place: &Place,
-    rows: impl Iterator<Item = (&'a [u8], &'a Copies)>,
-    limit: &Limit,
-    forward: bool,
-) -> Option<Place> {
-    let mut furthest = None;
-    let (mut passed, mut groups) = (0u64, 0u64);
-    let start = &place.key[..place.peer_length];
-    let mut peers: Option<&'a [u8]> = None;
-    for (key, copies) in rows {
-        let here = copies.peers(key);
-        groups += u64::from(here != peers.unwrap_or(start));
-        peers = Some(here);
-        let within = match limit {
-            Limit::Rows(count) => passed < *count,
-            Limit::Groups(count) => groups <= *count,
-            Limit::Threshold(threshold) if forward => *here <= **threshold,
-            Limit::Threshold(threshold) => *here >= **threshold,
-        };
-        if !within {
-            break;
-        }
-        passed = passed.saturating_add(copies.weight.max(0) as u64);
-        furthest = Some((key, here.len()));
-    }
-    furthest.map(|(key, peer_length)| Place { key: key.into(), peer_length })
-}
-
-/// An offset of months with what months differ by.
-fn with_slack(offset: &ArrayRef) -> ArrayRef {
-    if *offset.data_type() != DataType::Interval(IntervalUnit::MonthDayNano) {
-        return offset.clone();
-    }
-    let by = offset.as_primitive::<IntervalMonthDayNanoType>().value(0);
-    if by.months == 0 {
-        return offset.clone();
-    }
-    let days = by.days.saturating_add(MONTH_SLACK_DAYS);
-    let by = IntervalMonthDayNano::new(by.months, days, by.nanoseconds);
-    Arc::new(IntervalMonthDayNanoArray::from(vec![by]))
-}
-
-/// The ranges in order, those that meet made one.
-fn union(mut ranges: Vec<PlaceRange>) -> Vec<PlaceRange> {
-    let from = |range: &PlaceRange| range.from.as_ref().map(|place| place.key.clone());
-    // No lower end sorts first.
-    ranges.sort_by_cached_key(from);
-    let mut united: Vec<PlaceRange> = Vec::new();
-    for range in ranges {
-        let Some(last) = united.last_mut() else {
-            united.push(range);
-            continue;
-        };
-        let apart = match (&last.to, &range.from) {
-            (Some(to), Some(from)) => to.key < from.key,
-            _ => false,
-        };
-        if apart {
-            united.push(range);
-            continue;
-        }
-        let longer = match (&last.to, &range.to) {
-            (Some(to), Some(other)) => to.key < other.key,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if longer {
-            last.to = range.to;
-        }
-    }
-    united
 }
 
 #[cfg(test)]

@@ -275,6 +275,11 @@ impl Operator for Recursive {
             + self.step.links.iter().map(|link| link.operator.memory_bytes()).sum::<usize>()
             + changes.sum::<usize>()
     }
+
+    fn state_rows(&self) -> usize {
+        self.derivations.as_ref().map_or(0, OrderedTable::len)
+            + self.step.links.iter().map(|link| link.operator.state_rows()).sum::<usize>()
+    }
 }
 
 fn too_many(name: &str) -> Error {

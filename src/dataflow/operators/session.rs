@@ -23,6 +23,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output};
 use crate::functions::window::session::{is_apart, session_end};
+use crate::plan::event_time::{TimeBound, find, time_bounds};
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedBy, OrderedTable, RowKey};
@@ -46,6 +47,8 @@ pub struct SessionSpec {
     pub partition: Vec<usize>,
     pub time: usize,
     pub gap: EventDuration,
+    /// What the input's watermark promises of its time.
+    pub bound: Option<TimeBound>,
     pub schema: SchemaRef,
 }
 
@@ -55,6 +58,7 @@ impl From<&node::Session> for SessionSpec {
             partition: node.partition.clone(),
             time: node.time,
             gap: node.gap,
+            bound: find(&time_bounds(&node.input.input), node.time).cloned(),
             schema: node.schema.clone(),
         }
     }
@@ -67,8 +71,6 @@ pub struct Session {
     table: OrderedTable,
     /// Changes of the current epoch; empty right after `on_epoch`.
     changes: Vec<Change>,
-    /// Came in the current epoch, and goes out with its rows.
-    watermark: Option<Watermark>,
     /// No change still to come has an earlier time.
     closed_before: EventTime,
     /// Rows that changed since the table was last walked to forget sessions.
@@ -113,7 +115,6 @@ impl Session {
             spec,
             table,
             changes: Vec::new(),
-            watermark: None,
             closed_before: EventTime(i64::MIN),
             changed_since: 0,
         })
@@ -346,8 +347,13 @@ impl Operator for Session {
         Ok(())
     }
 
-    fn on_watermark(&mut self, _: usize, watermark: Watermark, _: &mut Output) -> Result<()> {
-        self.watermark = Some(watermark);
+    fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        if let Some(bound) = &self.spec.bound {
+            self.closed_before = EventTime(bound.at(watermark));
+        } else if watermark == Watermark::END {
+            self.closed_before = EventTime(i64::MAX);
+        }
+        out.emit_watermark(watermark);
         Ok(())
     }
 
@@ -361,12 +367,6 @@ impl Operator for Session {
             self.emit_changes(&changes, out)?;
             self.apply(&changes, |weight| weight < 0);
             self.changed_since = self.changed_since.saturating_add(changes.len());
-        }
-        if let Some(watermark) = self.watermark.take() {
-            if watermark == Watermark::END {
-                self.closed_before = EventTime(i64::MAX);
-            }
-            out.emit_watermark(watermark);
         }
         let ended = self.closed_before == EventTime(i64::MAX) && !self.table.is_empty();
         let due = self.changed_since >= FORGET_ROWS_MIN.max(self.table.len());

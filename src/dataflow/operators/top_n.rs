@@ -345,6 +345,10 @@ impl Operator for TopN {
         let shown = self.touched.values().map(|touched| touched.before.len());
         self.table.memory_bytes() + shown.sum::<usize>() * size_of::<Shown>()
     }
+
+    fn state_rows(&self) -> usize {
+        self.table.len()
+    }
 }
 
 #[cfg(test)]

@@ -197,13 +197,29 @@ fn rows_of_many_columns() {
 #[test]
 fn type_modifiers_are_postgres_s() {
     // pg_attribute.atttypmod of numeric(10,3) and numeric(38,0) columns.
-    assert_eq!(type_modifier(&SqlType::Numeric(10, 3)), 655_367);
-    assert_eq!(type_modifier(&SqlType::Numeric(38, 0)), 2_490_372);
-    assert_eq!(type_modifier(&SqlType::Numeric(38, 10)), -1);
+    assert_eq!(numeric_modifier(&SqlType::Numeric(10, 3)), 655_367);
+    assert_eq!(numeric_modifier(&SqlType::Numeric(38, 0)), 2_490_372);
+    assert_eq!(numeric_modifier(&SqlType::Numeric(38, 10)), -1);
     let error = describe(
         &Schema::new(vec![Field::new("m", DataType::Decimal256(50, 2), true)]),
         &[Format::Text],
     )
     .expect_err("no SQL type");
     assert_eq!(error.sqlstate().0, "0A000");
+}
+
+#[test]
+fn char_n_is_filled_up_in_both_formats() {
+    let field = Modifier::Char(4).mark(SqlType::Text.to_field("c", true));
+    let schema = Arc::new(Schema::new(vec![field]));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("äb"), Some("abcd"), None]));
+    let batch = RecordBatch::try_new(schema.clone(), vec![texts]).expect("one column");
+    for format in [Format::Text, Format::Binary] {
+        let description = describe(&schema, &[format]).expect("describes");
+        assert_eq!((description.fields[0].type_id, description.fields[0].type_modifier), (1042, 8));
+        let mut out = BytesMut::new();
+        encode_batch(&batch, &[format], &Style::default(), &mut out).expect("encodes");
+        assert!(out.windows(9).any(|w| w == b"\0\0\0\x05\xc3\xa4b  "));
+        assert!(out.windows(8).any(|w| w == b"\0\0\0\x04abcd"));
+    }
 }

@@ -157,6 +157,11 @@ impl Accumulator for BitFold {
         let flip = if self.complement { u64::MAX } else { 0 };
         for_each_value(rows, |group, bits, _| *slots.word(group) |= bits ^ flip)
     }
+
+    fn merge(&mut self, own: &mut [u64], other: &[u64], _: Option<&[u8]>) -> Result<()> {
+        own[0] |= other[0];
+        Ok(())
+    }
 }
 
 /// The bits that an odd number of values have.
@@ -173,5 +178,10 @@ impl Accumulator for BitXor {
                 *slots.word(group) ^= bits;
             }
         })
+    }
+
+    fn merge(&mut self, own: &mut [u64], other: &[u64], _: Option<&[u8]>) -> Result<()> {
+        own[0] ^= other[0];
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 
 use crate::functions::aggregate::layout::{Call, Kind, Layout, Placed};
 use crate::functions::aggregate::{
-    Accumulator, AggregateInfo, ChangedRows, Evaluate, Evaluated, Retraction, Rows, Slots,
+    Accumulator, AggregateInfo, ChangedRows, Evaluate, Evaluated, Retraction, Rows, Slots, add_word,
 };
 use crate::types::error::{Error, Result};
 
@@ -69,6 +69,11 @@ impl Accumulator for CountTrue {
             let count = slots.word(group);
             *count = count.wrapping_add(if column.value(row) { weight as u64 } else { 0 });
         });
+        Ok(())
+    }
+
+    fn merge(&mut self, own: &mut [u64], other: &[u64], _: Option<&[u8]>) -> Result<()> {
+        add_word(own, other);
         Ok(())
     }
 }

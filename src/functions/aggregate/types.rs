@@ -33,7 +33,7 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
     let count = match name {
         "sum" | "avg" | "var_samp" | "var_pop" | "stddev_samp" | "stddev_pop" | "median"
         | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" | "bit_and"
-        | "bit_or" | "bit_xor" => 1,
+        | "bit_or" | "bit_xor" | "bool_and" | "bool_or" => 1,
         _ => 2,
     };
     if given.len() != count {
@@ -69,6 +69,10 @@ pub fn arguments(name: &str, given: &[DataType]) -> Result<Vec<DataType>> {
         "bit_and" | "bit_or" | "bit_xor" => integer(&given[0]).ok_or_else(missing)?,
         "median" | "percentile_cont" => float(&given[0]).ok_or_else(missing)?,
         "string_agg" => text(&given[0]).ok_or_else(missing)?,
+        "bool_and" | "bool_or" => match given[0] {
+            DataType::Null | DataType::Boolean => DataType::Boolean,
+            _ => return Err(missing()),
+        },
         "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" | "array_agg" => {
             any(&given[0])
         }
@@ -100,6 +104,7 @@ pub fn result(name: &str, arguments: &[FieldRef]) -> FieldRef {
             let item = first.as_ref().clone().with_name("item").with_nullable(true);
             DataType::List(Arc::new(item))
         }
+        "bool_and" | "bool_or" => DataType::Boolean,
         "percentile_disc" | "mode" | "first_value" | "last_value" | "any_value" => {
             return Arc::new(first.as_ref().clone().with_name(name).with_nullable(true));
         }

@@ -10,6 +10,7 @@ use arrow::datatypes::{
 use datafusion::common::ScalarValue;
 
 use crate::functions::scalar::call::{Call, Overload, R, T, function};
+use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 use crate::types::text::datetime::{
@@ -27,8 +28,24 @@ const HOURS_PER_DAY: i64 = 24;
 /// Seconds of a year of 365.25 days, which `extract(epoch from interval)` takes.
 const SECONDS_PER_YEAR: i64 = 31_557_600;
 
+/// Microseconds from 1970 to 2000.
+const US_OF_2000: i64 = 946_684_800 * US_PER_SECOND;
+
 /// What computes a function.
 type Run = fn(&Call<'_>) -> Result<ArrayRef>;
+
+fn out_of_range() -> Error {
+    Error::user(SqlState::DATETIME_FIELD_OVERFLOW, "timestamp out of range")
+}
+
+/// A time with so many digits after the second, half away from 0.
+fn round_us(us: i64, digits: i32) -> i64 {
+    let unit = 10_i64.pow(6 - digits.clamp(0, 6).unsigned_abs());
+    let magnitude = i128::from(us.unsigned_abs());
+    let rounded = (magnitude + i128::from(unit / 2)) / i128::from(unit) * i128::from(unit);
+    let rounded = i64::try_from(rounded).unwrap_or(i64::MAX);
+    if us < 0 { -rounded } else { rounded }
+}
 
 /// All of them.
 pub fn all() -> Vec<Overload> {
@@ -45,7 +62,22 @@ pub fn all() -> Vec<Overload> {
         list.push(function("extract", &[Text, kind], R::By(field_type), extract));
         list.push(function("date_part", &[Text, kind], R::Is(Float8), part));
     }
+    for kind in [Timestamp, Timestamptz] {
+        list.push(function(ROUND_TIME, &[kind, Int4], R::Is(kind), |c| {
+            c.to_values::<TimestampMicrosecondType>(|row| {
+                // From 2000 on upwards, as Postgres counts.
+                let us = c.timestamp(0, row).checked_sub(US_OF_2000).ok_or_else(out_of_range)?;
+                let rounded = round_us(us, c.int4(1, row));
+                rounded.checked_add(US_OF_2000).map(Some).ok_or_else(out_of_range)
+            })
+        }));
+    }
     list.extend([
+        function(ROUND_TIME, &[Time, Int4], R::Is(Time), |c| {
+            c.to_values::<Time64MicrosecondType>(|row| {
+                Ok(Some(round_us(c.time(0, row), c.int4(1, row))))
+            })
+        }),
         function("date_trunc", &[Text, Timestamp], R::Is(Timestamp), |c| {
             c.to_values::<TimestampMicrosecondType>(|row| {
                 truncate(c.text(0).value(row), c.timestamp(1, row)).map(Some)

@@ -322,6 +322,31 @@ impl Call<'_> {
 }
 
 impl T {
+    /// The type; of those that stand for several, one of them.
+    pub fn sql_type(self) -> SqlType {
+        use SqlType as S;
+        match self {
+            T::Bool => S::Boolean,
+            T::Int2 => S::Int2,
+            T::Int4 => S::Int4,
+            T::Int8 => S::Int8,
+            T::Float4 => S::Float4,
+            T::Float8 => S::Float8,
+            T::Numeric => S::Numeric(NUMERIC_DEFAULT.0, NUMERIC_DEFAULT.1),
+            T::Text | T::Any | T::AnyElement => S::Text,
+            T::Bytea => S::Bytea,
+            T::Date => S::Date,
+            T::Time => S::Time,
+            T::Timestamp => S::Timestamp,
+            T::Timestamptz => S::Timestamptz,
+            T::Interval => S::Interval,
+            T::Uuid => S::Uuid,
+            T::Json => S::Json,
+            T::Jsonb => S::Jsonb,
+            T::TextArray | T::AnyArray => S::Array(Box::new(S::Text)),
+        }
+    }
+
     /// How far a given type is from this one; `None`: it is not converted without asking. A
     /// literal in quotes and NULL have no type.
     fn distance(self, given: Option<&SqlType>) -> Option<u32> {

@@ -28,6 +28,9 @@ use datafusion::logical_expr::{
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::text::datetime::{US_PER_DAY, US_PER_SECOND};
 
+/// `round_time(time, p)`: with p digits after the second, as `timestamp(p)` and `time(p)` have.
+pub const ROUND_TIME: &str = "round_time";
+
 const NS_PER_US: i64 = 1_000;
 const TIME: DataType = DataType::Time64(TimeUnit::Microsecond);
 const SECONDS_PER_DAY: f64 = (US_PER_DAY / US_PER_SECOND) as f64;

@@ -6,9 +6,11 @@
 //! line unless the flag `n` is given.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringBuilder};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use regex::Regex;
 
 use crate::functions::scalar::call::{Call, Overload, R, T, function};
@@ -25,6 +27,9 @@ const TEXT_BYTES_MAX: usize = 1 << 28;
 /// `fit_length(text, n)`: what a column `varchar(n)` takes. Spaces beyond n characters are cut,
 /// anything else there is SQLSTATE 22001.
 pub const FIT_LENGTH: &str = "fit_length";
+
+/// `fit_char(text, n)`: the same for a column `char(n)`, which keeps no blanks at its end.
+pub const FIT_CHAR: &str = "fit_char";
 
 /// All of them.
 pub fn all() -> Vec<Overload> {
@@ -53,6 +58,10 @@ pub fn all() -> Vec<Overload> {
         function("quote_nullable", &[Any], text, |c| quoted(c, true)).sees_nulls(),
         function("regexp_match", &[Text, Text], R::Array(Text), regexp_match),
         function("regexp_match", &[Text, Text, Text], R::Array(Text), regexp_match),
+        function("regexp_matches", &[Text, Text], R::By(|_, _| texts_of_texts()), regexp_matches),
+        function("regexp_matches", &[Text, Text, Text], R::By(|_, _| texts_of_texts()), |c| {
+            regexp_matches(c)
+        }),
         function("regexp_replace", &[Text, Text, Text], text, regexp_replace),
         function("regexp_replace", &[Text, Text, Text, Text], text, regexp_replace),
         function("regexp_substr", &[Text, Text], text, |c| first_match(c, false)),
@@ -104,16 +113,13 @@ pub fn all() -> Vec<Overload> {
         function("decode", &[Text, Text], R::Is(T::Bytea), decode),
         function(FIT_LENGTH, &[Text, Int8], text, |c| {
             c.to_text(|row, out| {
-                let (value, length) = (c.text(0).value(row), c.int8(1, row).max(0));
-                let kept = value.char_indices().nth(length as usize);
-                let (kept, rest) = value.split_at(kept.map_or(value.len(), |(at, _)| at));
-                if rest.contains(|c| c != ' ') {
-                    return Err(Error::user(
-                        SqlState::STRING_DATA_RIGHT_TRUNCATION,
-                        format!("value too long for type character varying({length})"),
-                    ));
-                }
-                out.push_str(kept);
+                out.push_str(fitting(c, row, "character varying")?);
+                Ok(true)
+            })
+        }),
+        function(FIT_CHAR, &[Text, Int8], text, |c| {
+            c.to_text(|row, out| {
+                out.push_str(fitting(c, row, "character")?.trim_end_matches(' '));
                 Ok(true)
             })
         }),
@@ -135,6 +141,20 @@ pub fn all() -> Vec<Overload> {
             })
         }),
     ]
+}
+
+/// The characters of a text that a column of so many takes: blanks beyond are cut.
+fn fitting<'a>(call: &'a Call<'_>, row: usize, type_name: &str) -> Result<&'a str> {
+    let (value, length) = (call.text(0).value(row), call.int8(1, row).max(0));
+    let kept = value.char_indices().nth(length as usize);
+    let (kept, rest) = value.split_at(kept.map_or(value.len(), |(at, _)| at));
+    if rest.contains(|c| c != ' ') {
+        return Err(Error::user(
+            SqlState::STRING_DATA_RIGHT_TRUNCATION,
+            format!("value too long for type {type_name}({length})"),
+        ));
+    }
+    Ok(kept)
 }
 
 /// Every argument from `first` on as text, in Postgres's spelling.
@@ -387,6 +407,43 @@ fn regexp_match(call: &Call<'_>) -> Result<ArrayRef> {
         }
         Ok(true)
     })
+}
+
+fn texts_of_texts() -> SqlType {
+    SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Text))))
+}
+
+/// The groups of the first match, of every match with the flag `g`; as an array of arrays.
+fn regexp_matches(call: &Call<'_>) -> Result<ArrayRef> {
+    let mut patterns = Patterns::default();
+    let mut groups = StringBuilder::new();
+    let (mut group_counts, mut match_counts, mut valid) = (vec![], vec![], vec![]);
+    for row in 0..call.rows {
+        valid.push(call.sees(row));
+        let before = group_counts.len();
+        if call.sees(row) {
+            let flags = call.text_at(2, row).unwrap_or("");
+            let regex = patterns.get(call.text(1).value(row), flags)?;
+            let wanted = if flags.contains('g') { usize::MAX } else { 1 };
+            for found in regex.captures_iter(call.text(0).value(row)).take(wanted) {
+                let first = usize::from(found.len() > 1);
+                for group in found.iter().skip(first) {
+                    groups.append_option(group.map(|group| group.as_str()));
+                }
+                group_counts.push(found.len() - first);
+            }
+        }
+        match_counts.push(group_counts.len() - before);
+    }
+    let DataType::List(field) = call.result.to_arrow() else {
+        return Err(Error::internal("matches are an array"));
+    };
+    let DataType::List(group) = field.data_type() else {
+        return Err(Error::internal("a match is an array"));
+    };
+    let offsets = OffsetBuffer::from_lengths(group_counts);
+    let matches = ListArray::try_new(group.clone(), offsets, Arc::new(groups.finish()), None)?;
+    call.list_of(Arc::new(matches), match_counts, valid)
 }
 
 /// The first match; or its first group, when there is one.

@@ -24,10 +24,9 @@ use arrow::datatypes::{IntervalMonthDayNano, TimestampMicrosecondType};
 use crate::functions::scalar::call::{Call, Overload, R, T, function};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::text::datetime::US_PER_DAY;
+use crate::types::time::WINDOW_TIME_US;
 
 const NS_PER_US: i64 = 1_000;
-/// What a window's time is before its end: Flink's, whose times are milliseconds.
-const WINDOW_TIME_US: i64 = 1_000;
 /// Windows that one row may be in; more is a mistake (a slide in microseconds).
 const WINDOWS_MAX: i64 = 100_000;
 
@@ -35,6 +34,9 @@ const WINDOWS_MAX: i64 = 100_000;
 pub const ASOF_CONDITION: &str = "asof_condition";
 /// Marks the condition of a join with `FOR SYSTEM_TIME AS OF` its argument, likewise.
 pub const SYSTEM_TIME_CONDITION: &str = "system_time_condition";
+
+/// Marks the condition of a join with `FOR SYSTEM_TIME AS OF PROCTIME()`, likewise.
+pub const PROCESSING_TIME_CONDITION: &str = "processing_time_condition";
 
 /// All of them.
 pub fn all() -> Vec<Overload> {
@@ -78,11 +80,18 @@ pub fn all() -> Vec<Overload> {
             })
         }));
     }
-    let misplaced: fn(&Call<'_>) -> Result<ArrayRef> =
-        |_| Err(Error::internal("the condition of an ASOF join was taken for a value"));
-    list.push(function(ASOF_CONDITION, &[], R::Is(T::Bool), misplaced));
-    list.push(function(SYSTEM_TIME_CONDITION, &[T::Any], R::Is(T::Bool), misplaced));
     list
+}
+
+/// What marks conditions; not for calls.
+pub fn markers() -> Vec<Overload> {
+    let misplaced: fn(&Call<'_>) -> Result<ArrayRef> =
+        |_| Err(Error::internal("the condition of a join was taken for a value"));
+    vec![
+        function(ASOF_CONDITION, &[], R::Is(T::Bool), misplaced),
+        function(PROCESSING_TIME_CONDITION, &[], R::Is(T::Bool), misplaced),
+        function(SYSTEM_TIME_CONDITION, &[T::Any], R::Is(T::Bool), misplaced),
+    ]
 }
 
 /// A size in microseconds.

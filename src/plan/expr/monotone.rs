@@ -15,6 +15,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use super::Expr;
 use crate::plan::event_time::{Step, agrees, is_time};
 use crate::types::text::datetime::US_PER_DAY;
+use crate::types::time::WINDOW_TIME_US;
 
 const US_PER_SECOND: i64 = 1_000_000;
 const NS_PER_US: i64 = 1_000;
@@ -43,6 +44,56 @@ impl Expr {
         };
         let probed = input.field(walked.column).data_type();
         agrees(&steps, probed, &evaluate).then_some((walked.column, steps))
+    }
+}
+
+/// The arguments of `hop_starts` over a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopWindows {
+    /// The column of the times.
+    pub column: usize,
+    pub slide_us: i64,
+    pub size_us: i64,
+    pub offset_us: i64,
+}
+
+impl Expr {
+    /// The windows, when the expression is the list of them for each row (HOP).
+    pub fn hop_windows(&self) -> Option<HopWindows> {
+        let call = self.physical.downcast_ref::<ScalarFunctionExpr>()?;
+        let ("hop_starts", [time, slide, size, offset @ ..]) = (call.name(), call.args()) else {
+            return None;
+        };
+        let column = time.downcast_ref::<Column>()?.index();
+        let (slide_us, size_us) = (length_us(slide)?, length_us(size)?);
+        let Step::Bin { origin_us: offset_us, .. } = bin(slide_us, offset)? else { return None };
+        Some(HopWindows { column, slide_us, size_us, offset_us })
+    }
+
+    /// As [`Expr::time_steps`], of the least element of a list: the windows of a row in HOP and
+    /// CUMULATE.
+    pub fn element_time_steps(&self, input: &Schema) -> Option<(usize, Vec<Step>)> {
+        let call = self.physical.downcast_ref::<ScalarFunctionExpr>()?;
+        let mut steps = Vec::new();
+        let walked = match (call.name(), call.args()) {
+            ("hop_starts", [inner, slide, size, offset @ ..]) => {
+                let walked = walk(inner, input, &mut steps)?;
+                let (slide_us, size_us) = (length_us(slide)?, length_us(size)?);
+                // The first window that has not ended begins after the time less the size.
+                steps.push(Step::Shift { months: 0, us: size_us.checked_neg()? });
+                steps.push(bin(slide_us, offset)?);
+                steps.push(Step::Shift { months: 0, us: slide_us });
+                walked
+            }
+            ("cumulate_ends", [inner, step, _, offset @ ..]) => {
+                let walked = walk(inner, input, &mut steps)?;
+                let step_us = length_us(step)?;
+                steps.extend([bin(step_us, offset)?, Step::Shift { months: 0, us: step_us }]);
+                walked
+            }
+            _ => return None,
+        };
+        (walked.data_type != DataType::Date32).then_some((walked.column, steps))
     }
 }
 
@@ -90,6 +141,52 @@ fn walk(expr: &Physical, input: &Schema, steps: &mut Vec<Step>) -> Option<Walked
                 _ => None,
             }
         }
+        ("tumble_start" | "tumble_end", [inner, size, offset @ ..]) => {
+            let walked = walk(inner, input, steps)?;
+            if walked.data_type == DataType::Date32 {
+                steps.push(Step::Midnight);
+            }
+            let size_us = length_us(size)?;
+            steps.push(bin(size_us, offset)?);
+            if call.name() == "tumble_end" {
+                steps.push(Step::Shift { months: 0, us: size_us });
+            }
+            Some(Walked { data_type: call.return_type().clone(), ..walked })
+        }
+        ("window_end", [inner, size]) => shifted(inner, interval_of(size)?, 1, input, steps),
+        ("window_start", [inner, size, offset @ ..]) => {
+            let walked = walk(inner, input, steps)?;
+            steps.extend([Step::Shift { months: 0, us: -1 }, bin(length_us(size)?, offset)?]);
+            Some(walked)
+        }
+        ("window_time", [inner]) => {
+            let walked = walk(inner, input, steps)?;
+            steps.push(Step::Shift { months: 0, us: -WINDOW_TIME_US });
+            Some(walked)
+        }
+        _ => None,
+    }
+}
+
+/// The windows of a size, one of which begins at 1970 plus an offset.
+fn bin(size_us: i64, offset: &[Physical]) -> Option<Step> {
+    let origin_us = match offset {
+        [] => 0,
+        [offset] => fixed_us(interval_of(offset)?)?,
+        _ => return None,
+    };
+    Some(Step::Bin { stride_us: size_us, origin_us })
+}
+
+/// A literal interval of more than nothing, without months.
+fn length_us(interval: &Physical) -> Option<i64> {
+    fixed_us(interval_of(interval)?).filter(|us| *us > 0)
+}
+
+/// An interval without months in microseconds.
+fn fixed_us(interval: IntervalMonthDayNano) -> Option<i64> {
+    match shift(interval, 1)? {
+        Step::Shift { months: 0, us } => Some(us),
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, RecursiveQuery,
-    SubqueryAlias, TableScan, TableScanBuilder,
+    SubqueryAlias, TableScan, TableScanBuilder, Window,
 };
 
 use crate::plan::node::{self, Edge, Exchange, Node, RECURSIVE_REFERENCE};
@@ -100,6 +100,16 @@ fn work_table(scan: &TableScan) -> Option<Arc<CteWorkTable>> {
     Some(Arc::new(CteWorkTable::new(table.name(), table.schema())))
 }
 
+/// A window function over partitions by the iteration besides, with the name that it had.
+fn partitioned(call: &Expr) -> Expr {
+    let name = call.schema_name().to_string();
+    let mut call = call.clone().unalias_nested().data;
+    if let Expr::WindowFunction(function) = &mut call {
+        function.params.partition_by.push(iteration_column());
+    }
+    call.alias(name)
+}
+
 /// How often a plan reads the recursive reference of this name.
 fn references(plan: &LogicalPlan, name: &str) -> usize {
     match plan {
@@ -155,8 +165,11 @@ fn with_iteration(plan: &LogicalPlan, name: &str) -> Result<LogicalPlan> {
         LogicalPlan::Limit(_) | LogicalPlan::Sort(_) => {
             return Err(misplaced(name, "must not appear below LIMIT"));
         }
-        LogicalPlan::Window(_) => {
-            return Err(misplaced(name, "must not appear below a window function"));
+        LogicalPlan::Window(n) => {
+            // Rows of different iterations are in different partitions.
+            let calls = n.window_expr.iter().map(partitioned).collect();
+            let window = Window::try_new(calls, below(&n.input)?).map_err(Error::from)?;
+            LogicalPlan::Window(window)
         }
         LogicalPlan::RecursiveQuery(_) => {
             return Err(misplaced(name, "must not appear within another recursive query"));

@@ -2,28 +2,34 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::NullHandling;
+use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::Unnest;
 
 use crate::plan::node::{self, Edge, Node, UnnestColumn};
 use crate::sql::lower::lower_node;
-use crate::sql::lower::pipe::Pipe;
+use crate::sql::lower::pipe::{Pipe, QualifiedField, qualified};
 use crate::types::error::{Error, Result};
 
 pub fn lower_unnest(unnest: &Unnest) -> Result<Pipe> {
-    let input = lower_node(&unnest.input)?.into_node()?;
-    if !unnest.struct_type_columns.is_empty() {
-        return Err(Error::unsupported("unnest of a composite value in a maintained query")
-            .hint("Name its fields."));
-    }
+    let mut input = lower_node(&unnest.input)?;
+    let mut dependencies = unnest.dependency_indices.clone();
+    let mut lists: Vec<usize> = unnest.list_type_columns.iter().map(|(index, _)| *index).collect();
     if unnest.list_type_columns.iter().any(|(_, list)| list.depth != 1) {
         return Err(Error::unsupported("unnest of unnest in a maintained query")
             .hint("Put the inner unnest into a subquery."));
     }
-    let columns = unnest.dependency_indices.iter().map(|column| {
-        let list = unnest.list_type_columns.iter().any(|(index, _)| index == column);
-        if list { UnnestColumn::Elements(*column) } else { UnnestColumn::Whole(*column) }
+    if !unnest.struct_type_columns.is_empty() {
+        input = spread(input, unnest)?;
+        let is_list = |place: &usize| lists.contains(&dependencies[*place]);
+        lists = (0..dependencies.len()).filter(is_list).collect();
+        dependencies = (0..dependencies.len()).collect();
+    }
+    let input = input.into_node()?;
+    let columns = dependencies.iter().map(|column| match lists.contains(column) {
+        true => UnnestColumn::Elements(*column),
+        false => UnnestColumn::Whole(*column),
     });
     let columns: Vec<UnnestColumn> = columns.collect();
     let keeps_empty = match unnest.options.null_handling {
@@ -46,4 +52,29 @@ pub fn lower_unnest(unnest: &Unnest) -> Result<Pipe> {
         schema: Arc::new(Schema::new(fields)),
     });
     Ok(Pipe::new(node, unnest.schema.clone()))
+}
+
+/// One column for each of the output, the fields of composite values among them.
+fn spread(input: Pipe, unnest: &Unnest) -> Result<Pipe> {
+    let (own, fields) = (input.columns(), input.fields());
+    let mut exprs = vec![];
+    let mut spread: Vec<QualifiedField> = vec![];
+    for (place, column) in unnest.dependency_indices.iter().enumerate() {
+        let name = format!("{place}");
+        let (expr, field) = match fields[*column].1.data_type() {
+            DataType::Struct(members) if unnest.struct_type_columns.contains(column) => {
+                let earlier = unnest.dependency_indices[..place].iter();
+                let member = earlier.filter(|other| *other == column).count();
+                let member = members.get(member).ok_or_else(|| {
+                    Error::internal("a composite value has a column for each field")
+                })?;
+                let expr = get_field(own[*column].clone(), member.name().as_str());
+                (expr, member.as_ref().clone().with_nullable(true))
+            }
+            _ => (own[*column].clone(), fields[*column].1.as_ref().clone()),
+        };
+        exprs.push(expr);
+        spread.push((None, Arc::new(field.with_name(name))));
+    }
+    input.project(&exprs, &qualified(spread)?)
 }

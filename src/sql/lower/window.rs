@@ -10,8 +10,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -25,13 +25,16 @@ use datafusion::physical_planner::create_window_expr_with_name;
 
 use crate::functions::scalar::cast::PostgresCast;
 use crate::functions::window::session::{Bound, SessionFunction, gap_us};
-use crate::plan::node::{self, Edge, Node, RankFunction, SortColumn};
-use crate::plan::window::{Distance, WindowCall};
-use crate::sql::expressions::text;
+use crate::plan::node::{
+    self, AggregateCall, AggregateFunction, Edge as InputEdge, Node, RankFunction, SortColumn,
+};
+use crate::plan::window::{Distance, Edge, Numbering, OpenFrame, Summable, WindowCall};
+use crate::sql::exclude::Excluding;
+use crate::sql::expressions::{compile, text};
 use crate::sql::lower::aggregate::Columns;
 use crate::sql::lower::pipe::{Pipe, column_index, qualified};
-use crate::sql::lower::{conjuncts, lower_node};
-use crate::types::error::{Error, Result};
+use crate::sql::lower::{conjuncts, lower_node, temporal};
+use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::EventDuration;
 
 pub fn lower_window(window: &Window) -> Result<Pipe> {
@@ -117,7 +120,7 @@ fn make_session(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe
     let fields = schema.fields().iter().cloned();
     let fields = fields.chain([bound(SESSION_START), bound(SESSION_END)]);
     let node = Node::Session(node::Session {
-        input: Edge::hash(mapped, partition.clone()),
+        input: InputEdge::hash(mapped, partition.clone()),
         partition,
         time,
         gap: EventDuration(gap),
@@ -157,6 +160,8 @@ fn make_over(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {
             call.params.args.iter().map(argument).collect()
         })
         .collect();
+    let summable: Vec<Option<Summable>> =
+        calls.iter().map(|(call, field)| summable(call, field.data_type(), &mut columns)).collect();
     let filters: Vec<Option<usize>> =
         calls.iter().map(|(call, _)| call.params.filter.as_ref().map(|e| columns.add(e))).collect();
     let mapped = columns.map(input)?;
@@ -177,7 +182,8 @@ fn make_over(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {
         for (sort, by) in params.order_by.iter_mut().zip(&order_by) {
             sort.expr = column(by.column);
         }
-        compiled.push(compile_call(call, over_columns, field, &names)?);
+        let known = summable[index].clone();
+        compiled.push(compile_call(call, over_columns, field, &names)?.summed_up(known));
     }
     let fields = schema.fields().iter().cloned();
     let added = calls
@@ -187,7 +193,7 @@ fn make_over(input: Pipe, calls: &[(&WindowFunction, &Field)]) -> Result<Pipe> {
     let node_schema = Arc::new(Schema::new(fields.chain(added).collect::<Vec<_>>()));
     let displays: Vec<String> = compiled.iter().map(|call| call.display.clone()).collect();
     let node = Node::Over(node::Over {
-        input: Edge::hash(mapped, partition.clone()),
+        input: InputEdge::hash(mapped, partition.clone()),
         partition,
         order_by,
         calls: compiled,
@@ -238,7 +244,7 @@ fn compile_call(
     names: &DFSchema,
 ) -> Result<WindowCall> {
     let display = display(call);
-    let distances = distances(call, field.data_type())?;
+    let distances = distances(call)?;
     let expr = create_window_expr_with_name(
         &Expr::WindowFunction(Box::new(over_columns)),
         display.clone(),
@@ -258,14 +264,20 @@ fn compile_call(
 /// The function with its arguments, and its frame if that is not the usual one.
 fn display(call: &WindowFunction) -> String {
     let params = &call.params;
-    let arguments: Vec<String> = params.args.iter().map(text).collect();
+    let excluding = excluding(&call.fun);
+    let count = excluding.map_or(params.args.len(), |excluding| excluding.arguments);
+    let arguments: Vec<String> = params.args.iter().take(count).map(text).collect();
     let distinct = if params.distinct { "DISTINCT " } else { "" };
-    let mut shown = format!("{}({distinct}{})", call.fun.name(), arguments.join(", "));
+    let name = excluding.map_or(call.fun.name(), |excluding| excluding.own_name.as_str());
+    let mut shown = format!("{name}({distinct}{})", arguments.join(", "));
     if params.null_treatment == Some(NullTreatment::IgnoreNulls) {
         shown.push_str(" IGNORE NULLS");
     }
     if let Some(filter) = &params.filter {
         shown.push_str(&format!(" FILTER (WHERE {})", text(filter)));
+    }
+    if let [condition] = &params.args[count..] {
+        shown.push_str(&format!(" FILTER (WHERE {})", text(condition)));
     }
     let usual = WindowFrame::new(Some(false).filter(|_| !params.order_by.is_empty()));
     let frame = &params.window_frame;
@@ -276,13 +288,25 @@ fn display(call: &WindowFunction) -> String {
     if frame_matters(call) && !same {
         shown.push_str(&format!(" {frame}"));
     }
+    if let Some(excluding) = excluding {
+        shown.push_str(&format!(" EXCLUDE {}", excluding.exclusion.name()));
+    }
     shown
+}
+
+/// The function as one that leaves rows of its frame out.
+fn excluding(function: &WindowFunctionDefinition) -> Option<&Excluding> {
+    match function {
+        WindowFunctionDefinition::WindowUDF(function) => function.inner().downcast_ref(),
+        WindowFunctionDefinition::AggregateUDF(_) => None,
+    }
 }
 
 /// Whether the value depends on the frame.
 fn frame_matters(call: &WindowFunction) -> bool {
     match &call.fun {
         WindowFunctionDefinition::AggregateUDF(_) => true,
+        fun if excluding(fun).is_some() => true,
         WindowFunctionDefinition::WindowUDF(function) => {
             matches!(function.name(), "first_value" | "last_value" | "nth_value")
         }
@@ -290,10 +314,12 @@ fn frame_matters(call: &WindowFunction) -> bool {
 }
 
 /// How far a row looks before it, and after it.
-fn distances(call: &WindowFunction, result: &DataType) -> Result<(Distance, Distance)> {
+fn distances(call: &WindowFunction) -> Result<(Distance, Distance)> {
     let all = (Distance::Unbounded, Distance::Unbounded);
     let ignores_nulls = call.params.null_treatment == Some(NullTreatment::IgnoreNulls);
     match &call.fun {
+        // What is excluded is within the frame.
+        fun if excluding(fun).is_some() => frame_distances(&call.params.window_frame),
         WindowFunctionDefinition::WindowUDF(function) => match function.name() {
             "row_number" | "rank" | "dense_rank" => Ok((Distance::Unbounded, Distance::Rows(0))),
             "lag" | "lead" if !ignores_nulls => {
@@ -312,18 +338,83 @@ fn distances(call: &WindowFunction, result: &DataType) -> Result<(Distance, Dist
             }
             _ => Ok(all),
         },
-        WindowFunctionDefinition::AggregateUDF(function) => {
-            // Sums of floats depend on where summing began: they are always computed from the
-            // partition's first row.
-            let exact = match function.name() {
-                "count" | "min" | "max" | "bool_and" | "bool_or" | "bit_and" | "bit_or"
-                | "bit_xor" | "array_agg" | "string_agg" | "first_value" | "last_value"
-                | "nth_value" => true,
-                "sum" | "avg" => !result.is_floating(),
-                _ => false,
+        // All aggregates are exact: a value does not depend on where summing began.
+        WindowFunctionDefinition::AggregateUDF(_) => frame_distances(&call.params.window_frame),
+    }
+}
+
+/// How rows can be summed up for a call, where it looks to an end of the partition.
+fn summable(
+    call: &WindowFunction,
+    return_type: &DataType,
+    columns: &mut Columns,
+) -> Option<Summable> {
+    let params = &call.params;
+    if params.distinct || params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+        return None;
+    }
+    let literal = |index: usize| match params.args.get(index) {
+        Some(Expr::Literal(value, _)) => integer(value),
+        _ => None,
+    };
+    match &call.fun {
+        WindowFunctionDefinition::WindowUDF(function) => {
+            let numbering = match function.name() {
+                "row_number" => Numbering::RowNumber,
+                "rank" => Numbering::Rank,
+                "dense_rank" => Numbering::DenseRank,
+                "percent_rank" => Numbering::PercentRank,
+                "cume_dist" => Numbering::CumeDist,
+                "ntile" => {
+                    let buckets = literal(0).and_then(|buckets| u64::try_from(buckets).ok());
+                    Numbering::Ntile(buckets.filter(|buckets| *buckets > 0)?)
+                }
+                _ => return None,
             };
-            if exact { frame_distances(&call.params.window_frame) } else { Ok(all) }
+            Some(Summable::Number(numbering))
         }
+        WindowFunctionDefinition::AggregateUDF(function) => {
+            let frame = open_frame(&params.window_frame)?;
+            let function = AggregateFunction::from_name(function.name())?;
+            // count(*) and count(1) count rows.
+            let is_value = |e: &Expr| matches!(e, Expr::Literal(value, _) if !value.is_null());
+            let counts_rows =
+                function == AggregateFunction::Count && params.args.iter().all(is_value);
+            let arguments = match counts_rows {
+                true => vec![],
+                false => params.args.iter().map(|argument| columns.add(argument)).collect(),
+            };
+            let call = AggregateCall {
+                function,
+                arguments,
+                distinct: false,
+                filter: params.filter.as_ref().map(|condition| columns.add(condition)),
+                order_by: vec![],
+                return_type: return_type.clone(),
+                display: display(call),
+            };
+            Some(Summable::Aggregate { call, frame })
+        }
+    }
+}
+
+/// The frame, if it reaches to an end of the partition and its other end is easily found.
+fn open_frame(frame: &WindowFrame) -> Option<OpenFrame> {
+    let rows = |by: &ScalarValue| match (frame.units, by) {
+        (WindowFrameUnits::Rows, ScalarValue::UInt64(Some(by))) => i64::try_from(*by).ok(),
+        _ => None,
+    };
+    let edge = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::CurrentRow if frame.units == WindowFrameUnits::Rows => Some(Edge::Row(0)),
+        WindowFrameBound::CurrentRow => Some(Edge::Peers),
+        WindowFrameBound::Following(by) => rows(by).map(Edge::Row),
+        WindowFrameBound::Preceding(by) => rows(by).map(|by| Edge::Row(-by)),
+    };
+    match (frame.start_bound.is_unbounded(), frame.end_bound.is_unbounded()) {
+        (true, true) => Some(OpenFrame::All),
+        (true, false) => edge(&frame.end_bound).map(OpenFrame::To),
+        (false, true) => edge(&frame.start_bound).map(OpenFrame::From),
+        (false, false) => None,
     }
 }
 
@@ -400,10 +491,10 @@ pub fn lower_filter(filter: &Filter) -> Result<Pipe> {
             let number = Some((number.0.cloned(), number.1.clone()));
             let top = make_top_n(input, &params.partition_by, &params.order_by, first, number)?;
             let top = top.rename(window.schema.clone());
-            return rest.iter().try_fold(top, |pipe, condition| pipe.filter(condition));
+            return rest.iter().try_fold(top, temporal::filter);
         }
     }
-    lower_node(&filter.input)?.filter(&filter.predicate)
+    temporal::filter(lower_node(&filter.input)?, &filter.predicate)
 }
 
 /// Whether a plan only picks and renames columns of a window function's result.
@@ -524,14 +615,57 @@ pub fn lower_limit(limit: &Limit) -> Result<Pipe> {
         Error::unsupported("LIMIT or OFFSET with an expression in a maintained query")
             .hint("Write the number itself.")
     };
-    let SkipType::Literal(skip) = limit.get_skip_type().map_err(Error::from)? else {
-        return Err(unsupported());
+    let count = |expr: &Expr| -> Result<Option<u64>> {
+        let Some(count) = constant(expr)? else { return Ok(None) };
+        u64::try_from(count)
+            .map(Some)
+            .map_err(|_| Error::user(SqlState("2201W"), "LIMIT and OFFSET must not be negative"))
     };
-    let FetchType::Literal(fetch) = limit.get_fetch_type().map_err(Error::from)? else {
-        return Err(unsupported());
+    let skip = match limit.get_skip_type().map_err(Error::from)? {
+        SkipType::Literal(skip) => skip as u64,
+        // OFFSET NULL leaves nothing out.
+        SkipType::UnsupportedExpr => match &limit.skip {
+            Some(skip) if is_constant(skip)? => count(skip)?.unwrap_or(0),
+            _ => return Err(unsupported()),
+        },
     };
-    let (skip, fetch) = (skip as u64, fetch.map(|fetch| fetch as u64));
+    let fetch = match limit.get_fetch_type().map_err(Error::from)? {
+        FetchType::Literal(fetch) => fetch.map(|fetch| fetch as u64),
+        FetchType::UnsupportedExpr => match &limit.fetch {
+            Some(fetch) if is_constant(fetch)? => count(fetch)?,
+            _ => return Err(unsupported()),
+        },
+    };
     lower_first(&limit.input, skip, fetch)
+}
+
+/// Whether an expression has a value of its own.
+fn is_constant(expr: &Expr) -> Result<bool> {
+    let depends = expr.exists(|e| {
+        Ok(matches!(
+            e,
+            Expr::Column(_)
+                | Expr::OuterReferenceColumn(_, _)
+                | Expr::Placeholder(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::Exists(_)
+                | Expr::InSubquery(_)
+        ))
+    });
+    Ok(!depends.map_err(Error::from)?)
+}
+
+/// The value of a number without columns.
+fn constant(expr: &Expr) -> Result<Option<i64>> {
+    let one = RecordBatch::try_new_with_options(
+        Arc::new(Schema::empty()),
+        vec![],
+        &RecordBatchOptions::new().with_row_count(Some(1)),
+    )?;
+    let value = compile(expr, &DFSchema::empty())?.evaluate(&one)?;
+    let value = arrow::compute::cast(&value, &DataType::Int64)?;
+    let value = value.as_primitive::<Int64Type>();
+    Ok(value.is_valid(0).then(|| value.value(0)))
 }
 
 /// The rows after the first `skip`, at most `fetch` of them.
@@ -597,7 +731,7 @@ fn make_top_n(
         output.push((table, field));
     }
     let node = Node::TopN(node::TopN {
-        input: Edge::hash(mapped, partition.clone()),
+        input: InputEdge::hash(mapped, partition.clone()),
         partition,
         order_by,
         rank: first.rank,

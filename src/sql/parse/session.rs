@@ -30,6 +30,9 @@ pub(super) fn explain(cursor: &mut Cursor<'_>) -> Result<Statement> {
     } else {
         options.analyze = cursor.eat_one_of(&["ANALYZE", "ANALYSE"]).is_some();
         options.verbose = cursor.eat("VERBOSE");
+        if options.analyze && starts_with(cursor, &ANALYZED) {
+            return analyze_for(cursor, options);
+        }
     }
     let target = if cursor.eat_words(&["MATERIALIZED", "VIEW"]) {
         ExplainTarget::MaterializedView(cursor.name()?)
@@ -38,14 +41,33 @@ pub(super) fn explain(cursor: &mut Cursor<'_>) -> Result<Statement> {
     } else {
         return Err(cursor.expected("a query or MATERIALIZED VIEW"));
     };
-    let ExplainOptions { analyze, verbose, format } = options;
-    Ok(Statement::Explain(Box::new(Explain { analyze, verbose, format, target })))
+    Ok(of_target(options, target))
 }
+
+fn of_target(options: ExplainOptions, target: ExplainTarget) -> Statement {
+    let ExplainOptions { analyze, verbose, workers, format } = options;
+    Statement::Explain(Box::new(Explain { analyze, verbose, workers, format, target }))
+}
+
+/// Materialize's spelling: `EXPLAIN ANALYZE MEMORY, CPU FOR MATERIALIZED VIEW v WITH SKEW`.
+fn analyze_for(cursor: &mut Cursor<'_>, mut options: ExplainOptions) -> Result<Statement> {
+    while cursor.eat_one_of(&["CPU", "MEMORY"]).is_some() && cursor.eat_token(&Token::Comma) {}
+    cursor.expect("FOR")?;
+    cursor.expect("MATERIALIZED")?;
+    cursor.expect("VIEW")?;
+    let target = ExplainTarget::MaterializedView(cursor.name()?);
+    options.workers = cursor.eat_words(&["WITH", "SKEW"]);
+    Ok(of_target(options, target))
+}
+
+/// What Materialize's EXPLAIN ANALYZE begins with.
+const ANALYZED: [&str; 3] = ["CPU", "MEMORY", "FOR"];
 
 #[derive(Default)]
 struct ExplainOptions {
     analyze: bool,
     verbose: bool,
+    workers: bool,
     format: ExplainFormat,
 }
 
@@ -66,6 +88,8 @@ fn explain_options(cursor: &mut Cursor<'_>, options: &mut ExplainOptions) -> Res
             options.analyze = optional_boolean(cursor)?;
         } else if cursor.eat("VERBOSE") {
             options.verbose = optional_boolean(cursor)?;
+        } else if cursor.eat("WORKERS") {
+            options.workers = optional_boolean(cursor)?;
         } else if cursor.eat("FORMAT") {
             let format = match cursor.peek_string() {
                 Some(_) => cursor.string()?,
@@ -99,7 +123,7 @@ fn explain_options(cursor: &mut Cursor<'_>, options: &mut ExplainOptions) -> Res
             ];
             if !of_postgres.contains(&name.as_str()) {
                 return wrong(format!("unrecognized EXPLAIN option \"{name}\""))
-                    .map_err(|e| e.hint("The options are ANALYZE, VERBOSE and FORMAT."));
+                    .map_err(|e| e.hint("The options are ANALYZE, VERBOSE, WORKERS and FORMAT."));
             }
             // Known to tools made for Postgres; there is nothing to switch here.
             optional_boolean(cursor)?;

@@ -12,13 +12,13 @@ use crate::sql::parse::cursor::{Cursor, is_word};
 use crate::sql::parse::ddl::{Create, if_not_exists};
 use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::query;
-use crate::sql::parse::types::{length_chars_max, sql_type_of};
+use crate::sql::parse::types::{modifier, sql_type_of};
 use crate::sql::statement::{
     ColumnDef, CreateSource, CreateTable, Expression, FormatClause, Name, OnConflict, PrimaryKey,
     QueryText, Statement, Watermark, WithOption,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{Modifier, SqlType};
 
 /// What a definition says, whatever it is of.
 #[derive(Default)]
@@ -335,7 +335,7 @@ fn column(cursor: &mut Cursor<'_>, definition: &mut Definition) -> Result<()> {
     let mut column = ColumnDef {
         name,
         sql_type: None,
-        length_chars_max: None,
+        modifier: None,
         not_null: false,
         default: None,
         generated: None,
@@ -344,9 +344,9 @@ fn column(cursor: &mut Cursor<'_>, definition: &mut Definition) -> Result<()> {
     };
     let ends = cursor.peek_is(&Token::Comma) || cursor.peek_is(&Token::RParen);
     if !ends && !cursor.peek_words(&["AS"]) {
-        let (sql_type, length_chars_max) = cursor.sql_type()?;
+        let (sql_type, modifier) = cursor.sql_type()?;
         column.sql_type = Some(sql_type);
-        column.length_chars_max = length_chars_max;
+        column.modifier = modifier;
     }
     while column_option(cursor, definition, &mut column)? {}
     if let (Some(_), Some(generated)) = (&column.default, &column.generated) {
@@ -692,12 +692,12 @@ pub(super) fn format_clause(cursor: &mut Cursor<'_>) -> Result<Option<FormatClau
 }
 
 impl Cursor<'_> {
-    /// A type, and the n of `varchar(n)`.
-    pub(super) fn sql_type(&mut self) -> Result<(SqlType, Option<u64>)> {
+    /// A type, and what its name says in parentheses, such as the n of `varchar(n)`.
+    pub(super) fn sql_type(&mut self) -> Result<(SqlType, Option<Modifier>)> {
         let position = self.position();
         let data_type = self.data_type()?;
         let sql_type = sql_type_of(&data_type).map_err(|e| e.position(position))?;
-        Ok((sql_type, length_chars_max(&data_type)))
+        Ok((sql_type, modifier(&data_type)))
     }
 
     /// sqlparser's types, and `ROW(name type, ...)`, `type ARRAY`.

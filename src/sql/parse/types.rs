@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::sql::parse::name::normalize;
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
+use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 /// Digits that a numeric can have.
 const NUMERIC_PRECISION_MAX: u64 = 38;
@@ -101,20 +101,24 @@ pub fn sql_type_of(data_type: &DataType) -> Result<SqlType> {
     })
 }
 
-/// The n of `varchar(n)` and `char(n)`, in characters; `char` alone has one.
-pub fn length_chars_max(data_type: &DataType) -> Option<u64> {
+/// What a type's name says in parentheses, besides the digits of a numeric; `char` alone is
+/// `char(1)`.
+pub fn modifier(data_type: &DataType) -> Option<Modifier> {
+    let length = |length: &CharacterLength| match length {
+        CharacterLength::IntegerLength { length, .. } => i64::try_from(*length).ok(),
+        CharacterLength::Max => None,
+    };
     match data_type {
-        DataType::Character(length) | DataType::Char(length) => match length {
-            None => Some(1),
-            Some(CharacterLength::IntegerLength { length, .. }) => Some(*length),
-            Some(CharacterLength::Max) => None,
-        },
-        DataType::CharacterVarying(Some(length))
-        | DataType::CharVarying(Some(length))
-        | DataType::Varchar(Some(length)) => match length {
-            CharacterLength::IntegerLength { length, .. } => Some(*length),
-            CharacterLength::Max => None,
-        },
+        DataType::Character(None) | DataType::Char(None) => Some(Modifier::Char(1)),
+        DataType::Character(Some(n)) | DataType::Char(Some(n)) => length(n).map(Modifier::Char),
+        DataType::CharacterVarying(Some(n))
+        | DataType::CharVarying(Some(n))
+        | DataType::Varchar(Some(n)) => length(n).map(Modifier::Varchar),
+        DataType::Time(Some(digits), _)
+        | DataType::Timestamp(Some(digits), _)
+        | DataType::TimestampNtz(Some(digits)) => {
+            i64::try_from(*digits).ok().map(Modifier::Fraction)
+        }
         _ => None,
     }
 }
@@ -163,7 +167,7 @@ fn numeric(info: &ExactNumberInfo) -> Result<SqlType> {
     }
 }
 
-/// Microseconds are kept whatever smaller precision is asked for.
+/// There are microseconds, and no smaller parts of a second.
 fn fraction(precision: Option<u64>) -> Result<()> {
     match precision {
         Some(digits) if digits > TIME_PRECISION_MAX => {
@@ -261,7 +265,7 @@ mod tests {
     use crate::sql::parse::parse;
     use crate::sql::statement::Statement;
 
-    fn column(type_name: &str) -> Result<(String, Option<u64>)> {
+    fn column(type_name: &str) -> Result<(String, Option<Modifier>)> {
         let sql = format!("CREATE TABLE t (a {type_name})");
         let statement = parse(&sql)?.pop().expect("a statement").statement;
         let Statement::CreateTable(table) = statement else { panic!("{sql}") };
@@ -275,7 +279,7 @@ mod tests {
                 .join(", "),
             other => other.to_string(),
         };
-        Ok((shown, column.length_chars_max))
+        Ok((shown, column.modifier))
     }
 
     #[test]
@@ -308,13 +312,13 @@ mod tests {
             ("BYTES", "bytea"),
             ("varbinary(10)", "bytea"),
             ("date", "date"),
-            ("time(3)", "time without time zone"),
+            ("time", "time without time zone"),
             ("timestamp", "timestamp without time zone"),
-            ("timestamp(6) without time zone", "timestamp without time zone"),
+            ("timestamp without time zone", "timestamp without time zone"),
             ("timestamp with time zone", "timestamp with time zone"),
-            ("timestamptz(3)", "timestamp with time zone"),
-            ("TIMESTAMP_LTZ(3)", "timestamp with time zone"),
-            ("TIMESTAMP(3) WITH LOCAL TIME ZONE", "timestamp with time zone"),
+            ("timestamptz", "timestamp with time zone"),
+            ("TIMESTAMP_LTZ", "timestamp with time zone"),
+            ("TIMESTAMP WITH LOCAL TIME ZONE", "timestamp with time zone"),
             ("interval", "interval"),
             ("interval day to second", "interval"),
             ("uuid", "uuid"),
@@ -334,17 +338,24 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_texts_are_kept() {
+    fn what_stands_in_parentheses_is_kept() {
         let rows = [
-            ("varchar(10)", Some(10)),
-            ("character varying(7)", Some(7)),
-            ("char(3)", Some(3)),
-            ("char", Some(1)),
-            ("character", Some(1)),
-            ("varchar", None),
+            ("varchar(10)", "text", Some(Modifier::Varchar(10))),
+            ("character varying(7)", "text", Some(Modifier::Varchar(7))),
+            ("char(3)", "text", Some(Modifier::Char(3))),
+            ("char", "text", Some(Modifier::Char(1))),
+            ("character", "text", Some(Modifier::Char(1))),
+            ("varchar", "text", None),
+            ("time(0)", "time without time zone", Some(Modifier::Fraction(0))),
+            ("timestamp(3)", "timestamp without time zone", Some(Modifier::Fraction(3))),
+            (
+                "timestamp(3) with time zone",
+                "timestamp with time zone",
+                Some(Modifier::Fraction(3)),
+            ),
         ];
-        for (name, length) in rows {
-            assert_eq!(column(name).expect(name), ("text".to_owned(), length), "{name}");
+        for (name, sql_type, modifier) in rows {
+            assert_eq!(column(name).expect(name), (sql_type.to_owned(), modifier), "{name}");
         }
     }
 }

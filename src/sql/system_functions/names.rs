@@ -20,8 +20,18 @@ pub fn format_type(oid: i64, modifier: i64) -> String {
         let packed = modifier - 4;
         return format!("numeric({},{})", packed >> 16, packed & 0x7ff);
     }
+    match oid {
+        1042 | 1043 if modifier >= 4 => {
+            let name = if oid == 1042 { "character" } else { "character varying" };
+            return format!("{name}({})", modifier - 4);
+        }
+        _ => {}
+    }
     if let Some(name) = u32::try_from(oid).ok().and_then(own_type) {
-        return name;
+        return match oid {
+            1083 | 1114 | 1184 if modifier >= 0 => name.replacen(' ', &format!("({modifier}) "), 1),
+            _ => name,
+        };
     }
     match type_fact(oid) {
         Some(fact) => match fact.name.strip_prefix('_') {

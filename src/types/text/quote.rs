@@ -12,7 +12,8 @@ pub fn push_ident(name: &str, sql: &mut String) {
     let mut chars = name.chars();
     let plain = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
         && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && !is_reserved(name);
+        && !is_reserved(name)
+        && COLUMN_NAME_WORDS.binary_search(&name).is_err();
     if plain {
         return sql.push_str(name);
     }
@@ -54,6 +55,62 @@ pub fn is_reserved(word: &str) -> bool {
     let folded = || word.bytes().map(|byte| byte.to_ascii_lowercase());
     RESERVED_WORDS.binary_search_by(|reserved| reserved.bytes().cmp(folded())).is_ok()
 }
+
+/// The words that may name columns and tables, but no functions or types, sorted: names without
+/// quotes too, but Postgres writes them in quotes. Postgres, appendix C of its manual.
+const COLUMN_NAME_WORDS: [&str; 51] = [
+    "between",
+    "bigint",
+    "bit",
+    "boolean",
+    "char",
+    "character",
+    "coalesce",
+    "dec",
+    "decimal",
+    "exists",
+    "extract",
+    "float",
+    "greatest",
+    "grouping",
+    "inout",
+    "int",
+    "integer",
+    "interval",
+    "least",
+    "national",
+    "nchar",
+    "none",
+    "normalize",
+    "nullif",
+    "numeric",
+    "out",
+    "overlay",
+    "position",
+    "precision",
+    "real",
+    "row",
+    "setof",
+    "smallint",
+    "substring",
+    "time",
+    "timestamp",
+    "treat",
+    "trim",
+    "values",
+    "varchar",
+    "xmlattributes",
+    "xmlconcat",
+    "xmlelement",
+    "xmlexists",
+    "xmlforest",
+    "xmlnamespaces",
+    "xmlparse",
+    "xmlpi",
+    "xmlroot",
+    "xmlserialize",
+    "xmltable",
+];
 
 /// The words that are names only in quotes, sorted. Postgres, appendix C of its manual.
 pub const RESERVED_WORDS: [&str; 101] = [
@@ -182,11 +239,15 @@ mod tests {
             ("", "\"\""),
             ("a\"b", "\"a\"\"b\""),
             ("select", "\"select\""),
+            ("values", "\"values\""),
+            ("between", "\"between\""),
             ("straße", "\"straße\""),
         ];
         for (name, sql) in quoted {
             assert_eq!(quote_ident(name), sql);
         }
+        assert!(COLUMN_NAME_WORDS.is_sorted());
+        assert!(COLUMN_NAME_WORDS.iter().all(|word| !is_reserved(word)));
         assert_eq!(quote_ident("Old \"one"), "\"Old \"\"one\"");
         assert_eq!(quote_literal("it's"), "'it''s'");
         assert_eq!(quote_literal("a\\b"), "E'a\\\\b'");

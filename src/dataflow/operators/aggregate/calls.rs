@@ -13,7 +13,7 @@ use crate::types::error::Result;
 ///
 /// # Errors
 /// For a call that Millstream does not have (SQLSTATE 0A000).
-pub(super) fn plan(
+pub(in crate::dataflow::operators) fn plan(
     layout: &mut Layout,
     call: &AggregateCall,
     append_only: bool,

@@ -4,8 +4,6 @@
 //! 2. `on_epoch`, or earlier when there are many groups, each group becomes one row: its keys and
 //!    the words of its accumulators as bytes; then everything is forgotten. Nothing is kept
 //!    between epochs, so there is nothing to checkpoint.
-//! 3. When grouping hardly makes rows fewer, every row becomes a group of its own without being
-//!    looked up, for some time; then grouping is tried again.
 //!
 //! The final aggregation adds the words to its own. A row of state is a change, not a value: its
 //! sums are below 0 where more was deleted than inserted.
@@ -19,8 +17,7 @@ use super::{Aggregate, AggregateSpec};
 use crate::dataflow::operator::{Operator, Output};
 use crate::plan::node::Phase;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
-use crate::state::group_table::GroupTable;
-use crate::types::change::{ChangeBatch, Weights};
+use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 use crate::types::time::{Epoch, Watermark};
@@ -29,10 +26,6 @@ use crate::types::time::{Epoch, Watermark};
 const GROUPS_MAX: usize = 1 << 16;
 /// Rows of one output batch.
 const BATCH_ROWS: usize = 8192;
-/// Rows after which the use of grouping is judged.
-const JUDGED_ROWS: usize = 1 << 16;
-/// Rows that are sent without grouping before it is tried again.
-const UNGROUPED_ROWS: usize = 1 << 22;
 
 /// The `aggregate` operator before an exchange.
 pub struct PartialAggregate {
@@ -40,11 +33,6 @@ pub struct PartialAggregate {
     aggregate: Aggregate,
     spec: AggregateSpec,
     input_schema: SchemaRef,
-    /// Rows folded and groups sent since grouping was judged last.
-    folded_rows: usize,
-    sent_groups: usize,
-    /// Rows that are still to be sent without grouping.
-    pub(super) ungrouped_left: usize,
 }
 
 impl PartialAggregate {
@@ -56,9 +44,6 @@ impl PartialAggregate {
             aggregate: fresh(&spec, input_schema)?,
             spec,
             input_schema: input_schema.clone(),
-            folded_rows: 0,
-            sent_groups: 0,
-            ungrouped_left: 0,
         })
     }
 
@@ -73,14 +58,7 @@ impl PartialAggregate {
             let keys = self.aggregate.table.keys(groups)?;
             self.send_rows(groups, keys, out)?;
         }
-        self.sent_groups += groups.len();
         self.aggregate = fresh(&self.spec, &self.input_schema)?;
-        if self.folded_rows >= JUDGED_ROWS {
-            if self.sent_groups * 2 > self.folded_rows && !self.spec.keys.is_empty() {
-                self.ungrouped_left = UNGROUPED_ROWS;
-            }
-            (self.folded_rows, self.sent_groups) = (0, 0);
-        }
         Ok(())
     }
 
@@ -105,30 +83,10 @@ impl PartialAggregate {
         out.emit(ChangeBatch::inserts(RecordBatch::try_new(self.spec.schema.clone(), columns)?));
         Ok(())
     }
-
-    /// Sends each row as a group of its own.
-    fn send_ungrouped(&mut self, batch: &ChangeBatch, out: &mut Output) -> Result<()> {
-        self.ungrouped_left = self.ungrouped_left.saturating_sub(batch.num_rows());
-        let row_ids: Vec<u32> = (0..batch.num_rows() as u32).collect();
-        // Nothing is looked up: the rows are the groups, and their keys stand in the batch.
-        self.aggregate.table = GroupTable::unkeyed(self.aggregate.layout.stride, row_ids.len());
-        self.aggregate.groups.clone_from(&row_ids);
-        self.aggregate.fold(batch.rows(), weights_of(batch))?;
-        self.send_rows(&row_ids, batch.columns_at(&self.spec.keys), out)?;
-        self.aggregate = fresh(&self.spec, &self.input_schema)?;
-        Ok(())
-    }
 }
 
 fn fresh(spec: &AggregateSpec, input_schema: &SchemaRef) -> Result<Aggregate> {
     Aggregate::new(spec.clone(), input_schema, WorkerId(0))
-}
-
-fn weights_of(batch: &ChangeBatch) -> Option<&[i64]> {
-    match batch.weights() {
-        Weights::AllInserts => None,
-        Weights::Each(weights) => Some(weights.as_ref()),
-    }
 }
 
 impl Operator for PartialAggregate {
@@ -140,10 +98,6 @@ impl Operator for PartialAggregate {
         if batch.is_empty() {
             return Ok(());
         }
-        if self.ungrouped_left > 0 {
-            return self.send_ungrouped(&batch, out);
-        }
-        self.folded_rows += batch.num_rows();
         self.aggregate.on_batch(port, batch, out)?;
         if self.aggregate.table.dirty().len() >= GROUPS_MAX {
             self.send(out)?;
@@ -171,6 +125,10 @@ impl Operator for PartialAggregate {
 
     fn memory_bytes(&self) -> usize {
         self.aggregate.memory_bytes()
+    }
+
+    fn state_rows(&self) -> usize {
+        self.aggregate.state_rows()
     }
 }
 

@@ -10,14 +10,17 @@ use crate::functions::aggregate::layout::Argument;
 use crate::types::error::Result;
 
 /// Which rows of a batch pass; made once per batch and filter.
-pub(super) enum Selection {
+pub(in crate::dataflow::operators) enum Selection {
     All,
     Some(UInt32Array),
 }
 
 impl Selection {
     /// The rows where the filter column is true; all without a filter.
-    pub(super) fn new(rows: &RecordBatch, filter: Option<usize>) -> Selection {
+    pub(in crate::dataflow::operators) fn new(
+        rows: &RecordBatch,
+        filter: Option<usize>,
+    ) -> Selection {
         let Some(filter) = filter else { return Selection::All };
         let filter = rows.column(filter).as_boolean();
         let passes = |row: &u32| filter.is_valid(*row as usize) && filter.value(*row as usize);
@@ -25,7 +28,7 @@ impl Selection {
     }
 
     /// The selected rows with these columns.
-    pub(super) fn of<'a>(
+    pub(in crate::dataflow::operators) fn of<'a>(
         &self,
         rows: &RecordBatch,
         groups: &'a [u32],
@@ -55,14 +58,14 @@ impl Selection {
 }
 
 /// Rows on their way to an accumulator.
-pub(super) struct Selected<'a> {
-    pub(super) groups: Cow<'a, [u32]>,
-    pub(super) weights: Option<Cow<'a, [i64]>>,
-    pub(super) arguments: Vec<ArrayRef>,
+pub(in crate::dataflow::operators) struct Selected<'a> {
+    pub(in crate::dataflow::operators) groups: Cow<'a, [u32]>,
+    pub(in crate::dataflow::operators) weights: Option<Cow<'a, [i64]>>,
+    pub(in crate::dataflow::operators) arguments: Vec<ArrayRef>,
 }
 
 impl Selected<'_> {
-    pub(super) fn rows(&self) -> Rows<'_> {
+    pub(in crate::dataflow::operators) fn rows(&self) -> Rows<'_> {
         Rows { groups: &self.groups, weights: self.weights.as_deref(), arguments: &self.arguments }
     }
 }

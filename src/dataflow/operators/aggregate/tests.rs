@@ -7,6 +7,7 @@ use super::*;
 use crate::dataflow::script::{check, run, schema};
 use crate::plan::node::{AggregateCall, AggregateFunction, SortColumn};
 
+mod closing;
 mod oracle;
 
 /// A call from text: `sum(v)`, `count(*)`, `count(distinct v) filter (f)`,
@@ -94,7 +95,15 @@ fn spec(input: &SchemaRef, keys: &str, calls: &[&str], append_only: bool) -> Agg
     let mut fields: Vec<Field> = keys.iter().map(|key| input.field(*key).clone()).collect();
     fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
     let schema = Arc::new(Schema::new(fields));
-    AggregateSpec { keys, calls, append_only, phase: node::Phase::Whole, schema }
+    AggregateSpec {
+        keys,
+        calls,
+        append_only,
+        phase: node::Phase::Whole,
+        time_key: None,
+        on_close: false,
+        schema,
+    }
 }
 
 fn aggregate(spec: &AggregateSpec, input: &SchemaRef) -> Box<dyn Operator> {
@@ -123,6 +132,7 @@ impl TwoPhases {
             calls: spec.calls.clone(),
             append_only: spec.append_only,
             phase: node::Phase::Whole,
+            on_close: false,
             schema: spec.schema.clone(),
         };
         let last = whole.in_two_phases();
@@ -231,42 +241,6 @@ fn two_phases_give_what_one_gives() {
         run(phases, std::slice::from_ref(&input), script),
         run(|| aggregate(&spec, &input), std::slice::from_ref(&input), script),
     );
-}
-
-#[test]
-fn grouping_is_given_up_where_it_does_not_pay() {
-    let input = schema("k bigint, v bigint");
-    let spec = spec(&input, "k", &["count(*)", "sum(v)"], false);
-    let mut phases = TwoPhases::new(&spec, &input);
-    let partial = &mut phases.partial[0];
-    let mut out = Output::default();
-    let column = |from: i64| -> arrow::array::ArrayRef {
-        Arc::new(arrow::array::Int64Array::from_iter_values(from..from + 8192))
-    };
-    let mut sent = 0;
-    for batch in 0..20 {
-        let columns = vec![column(batch * 8192), column(0)];
-        let rows = RecordBatch::try_new(input.clone(), columns).expect("two columns");
-        partial.on_batch(0, ChangeBatch::inserts(rows), &mut out).expect("takes a batch");
-        let batches = out.take_batches();
-        sent += batches.iter().map(ChangeBatch::num_rows).sum::<usize>();
-        for batch in batches {
-            phases.last.on_batch(0, batch, &mut out).expect("takes a state");
-        }
-    }
-    assert!(partial.ungrouped_left > 0 && sent == 20 * 8192, "{sent}");
-    phases.last.on_epoch(Epoch(1), &mut out).expect("completes");
-    let rows = out.take_batches();
-    assert_eq!(rows.iter().map(ChangeBatch::num_rows).sum::<usize>(), 20 * 8192);
-    for batch in rows {
-        let of = |column: usize| {
-            arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(column))
-        };
-        for row in 0..batch.num_rows() {
-            let key = of(0).value(row);
-            assert_eq!((of(1).value(row), of(2).value(row)), (1, key % 8192));
-        }
-    }
 }
 
 fn check_aggregate(columns: &str, keys: &str, calls: &[&str], script: &str, expect: Expect) {

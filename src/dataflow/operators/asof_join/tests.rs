@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::dataflow::script::{self, Driven, batch as rows, schema};
+use crate::types::time::EventTime;
 
 const LEFT_COLUMNS: &str = "k bigint, at timestamp, l bigint";
 const RIGHT_COLUMNS: &str = "rk bigint, rat timestamp, r bigint";
@@ -16,6 +17,7 @@ fn spec(order: AsofOrder, keeps_left: bool) -> AsofJoinSpec {
         times: (1, 1),
         order,
         keeps_left,
+        bounds: [Some(TimeBound::of_watermark(1)), Some(TimeBound::of_watermark(1))],
         schema: schema(&format!("{LEFT_COLUMNS}, {RIGHT_COLUMNS}")),
     }
 }
@@ -82,6 +84,35 @@ fn a_nearer_row_takes_the_place_of_the_match() {
             - 1 1970-01-01T00:00:00.000200 2 1 1970-01-01T00:00:00.000150 20
         "#]],
     );
+}
+
+#[test]
+fn what_is_settled_is_forgotten() {
+    for order in [AsofOrder::AtOrBefore, AsofOrder::Before, AsofOrder::AtOrAfter, AsofOrder::After]
+    {
+        let mut driven = Driven::new(|| join(order, true));
+        for n in 0..2_000 {
+            let left = format!("+ {} {} {n}\n", n % 3 + 1, n * 10);
+            driven.batch(0, rows(&schema(LEFT_COLUMNS), &left)).expect("takes a batch");
+            let right = format!("+ {} {} {n}\n", n % 3 + 1, n * 10 + 1);
+            driven.batch(1, rows(&schema(RIGHT_COLUMNS), &right)).expect("takes a batch");
+        }
+        driven.epoch(Epoch(1)).expect("completes");
+        let before = driven.memory_bytes();
+        for port in [0, 1] {
+            driven.watermark(port, Watermark(EventTime(19_900))).expect("moves");
+        }
+        driven.epoch(Epoch(2)).expect("completes");
+        let now = driven.memory_bytes();
+        assert!(now < before / 20, "{order:?}: {now} of {before}");
+        // What comes at the watermark finds its match.
+        driven.sent();
+        driven.batch(0, rows(&schema(LEFT_COLUMNS), "+ 1 19901 7\n")).expect("takes a batch");
+        driven.epoch(Epoch(3)).expect("completes");
+        let sent: Vec<String> = driven.sent().rows.into_keys().collect();
+        let expected = if order.looks_back() { ".019891" } else { ".019921" };
+        assert!(sent.len() == 1 && sent[0].contains(expected), "{order:?}: {sent:?}");
+    }
 }
 
 type Row = (Option<i64>, Option<i64>, i64);

@@ -15,6 +15,7 @@ fn spec() -> SessionSpec {
         partition: vec![0],
         time: 2,
         gap: EventDuration(GAP_US),
+        bound: Some(TimeBound::of_watermark(2)),
         schema: schema(&format!("{COLUMNS}, first timestamp, end timestamp")),
     }
 }
@@ -78,6 +79,26 @@ fn a_row_between_joins_sessions_and_parts_them_when_it_goes() {
             + 1 3 1970-01-01T00:00:00.000125 1970-01-01T00:00:00.000125 1970-01-01T00:00:00.000135
         "#]],
     );
+}
+
+#[test]
+fn sessions_that_have_ended_are_forgotten() {
+    let mut driven = Driven::new(session);
+    for n in 0..3_000 {
+        // A session a millisecond, each of another key.
+        let line = format!("+ {n} 1 {}\n", n * 1_000);
+        driven.batch(0, rows(&schema(COLUMNS), &line)).expect("takes a batch");
+    }
+    driven.epoch(Epoch(1)).expect("completes");
+    let before = driven.memory_bytes();
+    driven.watermark(0, Watermark(EventTime(2_990_000))).expect("moves");
+    driven.epoch(Epoch(2)).expect("completes");
+    assert!(driven.memory_bytes() < before / 50, "{} of {before}", driven.memory_bytes());
+    // What is left joins on.
+    driven.sent();
+    driven.batch(0, rows(&schema(COLUMNS), "+ 2999 1 2999005\n")).expect("takes a batch");
+    driven.epoch(Epoch(3)).expect("completes");
+    assert_eq!(driven.sent().rows.len(), 3);
 }
 
 /// What shows of a bag of rows, session by session.

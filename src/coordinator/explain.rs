@@ -1,0 +1,182 @@
+//! EXPLAIN of dataflows: what operators do and keep, what grows without bound; with ANALYZE of a
+//! running view, what they have done and hold.
+//!
+//! `busy` is the operator's share of the time since the view was built, of all workers together;
+//! `lag` is how many closed epochs it has not finished. With WORKERS there is one line more for
+//! each worker.
+
+use std::time::Duration;
+
+use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::snapshot::Catalog;
+use crate::coordinator::command::Connection;
+use crate::coordinator::ddl::{self, noun_of, wrong_kind};
+use crate::coordinator::event_loop::RunningFigures;
+use crate::coordinator::running::Running;
+use crate::dataflow::metered::{DataflowFigures, OperatorFigures};
+use crate::plan::explain::{Explained, Note};
+use crate::plan::growth::{Endless, growing};
+use crate::plan::node::Plan;
+use crate::plan::operators::operators;
+use crate::sql::bind::PlanContext;
+use crate::sql::statement::{CreateMaterializedView, Explain, Name, Noun};
+use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
+
+impl Connection {
+    /// EXPLAIN [ANALYZE] MATERIALIZED VIEW.
+    pub(super) async fn explain_view(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+        explain: &Explain,
+        name: &Name,
+    ) -> Result<String> {
+        let object = self.resolve(context, name)?;
+        let ObjectKind::MaterializedView(view) = &object.kind else {
+            return Err(wrong_kind(&object, Noun::MaterializedView).position(name.position));
+        };
+        let figures = running.wait(self.database.coordinator.figures(vec![object.id])).await?;
+        let found = figures.dataflows.into_iter().find(|f| f.object == object.id);
+        match (found, explain.analyze) {
+            (Some(found), true) => Ok(analyzed(&context.catalog, &found, explain)),
+            (Some(found), false) => Ok(explained(&context.catalog, &found.plan, explain.verbose)),
+            (None, true) => Err(Error::user(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("materialized view \"{}\" is not running", object.name.name),
+            )
+            .hint("SELECT from it to see why.")),
+            (None, false) => {
+                let context = PlanContext {
+                    search_path: view.search_path.clone(),
+                    sql: view.query_sql.as_str().into(),
+                    ..context.clone()
+                };
+                let query = crate::sql::parse::parse_query(&view.query_sql)?;
+                let plan = ddl::view_plan(&context.plan_query(&query, &[])?, &object)?;
+                Ok(explained(&context.catalog, &plan, explain.verbose))
+            }
+        }
+    }
+
+    /// EXPLAIN CREATE MATERIALIZED VIEW.
+    pub(super) fn explain_create_view(
+        &self,
+        context: &PlanContext,
+        create: &CreateMaterializedView,
+        verbose: bool,
+    ) -> Result<String> {
+        let (object, planned) = ddl::explained_view(context, create)?;
+        Ok(explained(&context.catalog, &ddl::view_plan(&planned, &object)?, verbose))
+    }
+}
+
+/// SQLSTATE 0A000: nothing runs yet.
+pub(super) fn analyze_of_definition() -> Error {
+    Error::unsupported("EXPLAIN ANALYZE of a view that does not run")
+        .hint("Create it, then use EXPLAIN ANALYZE MATERIALIZED VIEW.")
+}
+
+/// A dataflow as text.
+pub(super) fn explained(catalog: &Catalog, plan: &Plan, verbose: bool) -> String {
+    let text = Explained { plan, verbose, notes: None }.to_string();
+    with_growth(catalog, plan, text)
+}
+
+fn analyzed(catalog: &Catalog, running: &RunningFigures, explain: &Explain) -> String {
+    let plan = running.plan.as_ref();
+    let notes: Vec<Note> = (0..=operators(plan).len())
+        .map(|number| {
+            let age = |worker: &DataflowFigures| worker.age;
+            let of = |worker: &DataflowFigures| {
+                worker.operators.get(number).copied().unwrap_or_default()
+            };
+            let all =
+                running.workers.iter().map(of).fold(OperatorFigures::default(), |a, b| a.and(b));
+            let below = running.workers.iter().enumerate().map(|(index, worker)| {
+                format!("worker {index}: {}", figures_text(&of(worker), age(worker)))
+            });
+            Note {
+                behind: format!(" | {}", figures_text(&all, running.workers.iter().map(age).sum())),
+                below: if explain.workers { below.collect() } else { Vec::new() },
+            }
+        })
+        .collect();
+    let text = Explained { plan, verbose: explain.verbose, notes: Some(&notes) }.to_string();
+    with_growth(catalog, plan, text)
+}
+
+fn with_growth(catalog: &Catalog, plan: &Plan, mut text: String) -> String {
+    for line in growing(plan, &|object| endless(catalog, object)) {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
+
+/// Whether rows of an object never stop coming, and never go. A table keeps its rows itself: what
+/// is kept for it is in proportion to it.
+fn endless(catalog: &Catalog, object: ObjectId) -> Option<Endless> {
+    let object: &Object = catalog.get(object)?;
+    let watermark = match &object.kind {
+        ObjectKind::Source(source) if !source.bounded => &source.watermark,
+        _ => return None,
+    };
+    debug_assert!(noun_of(object) == Noun::Source);
+    let watermark = watermark.as_ref().map(|watermark| watermark.column.clone());
+    Some(Endless { name: object.name.name.clone(), watermark })
+}
+
+fn figures_text(figures: &OperatorFigures, age: Duration) -> String {
+    let share =
+        if age.is_zero() { 0.0 } else { figures.busy.as_secs_f64() / age.as_secs_f64() * 100.0 };
+    format!(
+        "rows {} in, {} out | state {} rows, {} | busy {share:.1} % | lag {}",
+        figures.rows_in,
+        figures.rows_out,
+        figures.state_rows,
+        bytes_text(figures.state_bytes),
+        figures.lag_epochs
+    )
+}
+
+/// `512 B`, `1.5 KiB`, `20.0 MiB`.
+fn bytes_text(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_units() {
+        assert_eq!(bytes_text(0), "0 B");
+        assert_eq!(bytes_text(1023), "1023 B");
+        assert_eq!(bytes_text(1536), "1.5 KiB");
+        assert_eq!(bytes_text(20 << 20), "20.0 MiB");
+        assert_eq!(bytes_text(5000 << 40), "5000.0 TiB");
+        let figures = OperatorFigures {
+            rows_in: 7,
+            rows_out: 3,
+            state_rows: 2,
+            state_bytes: 96,
+            busy: Duration::from_millis(25),
+            lag_epochs: 0,
+        };
+        assert_eq!(
+            figures_text(&figures, Duration::from_secs(1)),
+            "rows 7 in, 3 out | state 2 rows, 96 B | busy 2.5 % | lag 0"
+        );
+    }
+}

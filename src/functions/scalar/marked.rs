@@ -1,0 +1,59 @@
+//! Keeps the SQL type of what other functions pass on.
+//!
+//! uuid, json and jsonb are told by a field's metadata, which DataFusion's `greatest`, `least`,
+//! `nullif` and `make_array` drop. [`marked`] gives a value as it is, in the field it should have.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+
+use crate::types::sql_type::SqlType;
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Marked {
+    sql_type: SqlType,
+    signature: Signature,
+}
+
+/// The function that gives its argument, marked as a value of this type.
+pub fn marked(sql_type: SqlType) -> Arc<ScalarUDF> {
+    let signature = Signature::any(1, Volatility::Immutable);
+    Arc::new(ScalarUDF::new_from_impl(Marked { sql_type, signature }))
+}
+
+impl ScalarUDFImpl for Marked {
+    fn name(&self) -> &str {
+        "marked"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(self.sql_type.to_arrow())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let given = &args.arg_fields[0];
+        Ok(Arc::new(self.sql_type.to_field(given.name(), given.is_nullable())))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let given: ArrayRef = arrays.swap_remove(0);
+        let DataType::List(item) = args.return_field.data_type() else {
+            return Ok(ColumnarValue::Array(given));
+        };
+        let list = given.as_list::<i32>();
+        let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
+        let list = ListArray::try_new(item.clone(), offsets, list.values().clone(), nulls)?;
+        Ok(ColumnarValue::Array(Arc::new(list)))
+    }
+}
