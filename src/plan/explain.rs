@@ -12,10 +12,9 @@ use crate::plan::event_time::{bounded_key, find, rows_age, time_bounds};
 use crate::plan::match_recognize::program::Program;
 use crate::plan::match_recognize::{MatchSpec, PatternText};
 use crate::plan::node::{
-    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, MatchRecognize, Node,
-    Over,
-    Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest,
-    UnnestColumn,
+    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, MatchRecognize,
+    Node, Over, Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union,
+    Unnest, UnnestColumn,
 };
 use crate::plan::operators::{number, operators};
 use crate::types::time::EventDuration;

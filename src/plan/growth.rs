@@ -45,7 +45,12 @@ fn find<'plan>(
     let all = merged(&inputs);
     let (keeps, place) = match node {
         Node::Scan(scan) => return endless(scan.object).into_iter().collect(),
-        Node::Constant(_) | Node::Input(_) => return Vec::new(),
+        Node::Constant(_) | Node::Input(_) | Node::Clock(_) => return Vec::new(),
+        // Time lets go of what they keep.
+        Node::WindowClose(_) | Node::Throttle(_) | Node::TemporalFilter(_) | Node::Retain(_) => {
+            return all;
+        }
+        Node::LookupJoin(_) => ("every row", "of the right input"),
         Node::Map(_) | Node::Expand(_) | Node::Copies(_) | Node::Union(_) | Node::Unnest(_) => {
             return all;
         }
@@ -68,7 +73,9 @@ fn find<'plan>(
         Node::TopN(TopN { limit: Some(_), input, .. }) if input.input.append_only() => {
             ("the first rows of every partition", "of the rows that are ordered")
         }
-        Node::TopN(_) | Node::Over(_) | Node::MatchRecognize(_) => ("every row", "of the rows that are ordered"),
+        Node::TopN(_) | Node::Over(_) | Node::MatchRecognize(_) => {
+            ("every row", "of the rows that are ordered")
+        }
         Node::Recursive(n) if n.distinct => {
             ("every derived row", "of the rows that it begins with")
         }

@@ -447,11 +447,8 @@ impl Rewriter<'_> {
         }
     }
 
-    /// What has no planner yet.
+    /// What stands where it means nothing.
     fn refuse(&self, at: usize) -> Result<()> {
-        let unsupported = |what: &str, hint: &str| {
-            Err(Error::unsupported(what).hint(hint).position(self.position(at)))
-        };
         self.function_clause(at)?;
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
             let error = syntax_error(self.text, &self.tokens[at]);
