@@ -210,7 +210,9 @@ impl Reference<'_> {
         then: Then<'_>,
     ) -> bool {
         let Some((first, rest)) = items.split_first() else { return then(at, taken) };
-        self.go(first, at, taken, hidden, &mut |at, taken| self.all(rest, at, taken, hidden, &mut *then))
+        self.go(first, at, taken, hidden, &mut |at, taken| {
+            self.all(rest, at, taken, hidden, &mut *then)
+        })
     }
 
     fn any_order(

@@ -182,6 +182,8 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         Node::AsofJoin(n) => nearest(n),
         // Left rows pass once, whatever comes on the right.
         Node::LookupJoin(n) => time_bounds(&n.left.input),
+        // A change may change matches of any earlier time.
+        Node::MatchRecognize(_) => vec![],
     };
     bounds.sort_by_key(|bound| bound.column);
     bounds

@@ -297,6 +297,7 @@ fn why(node: &Node) -> Option<&'static str> {
         Node::Throttle(_) => "they leave together when the interval is over",
         Node::TemporalFilter(_) => "time alone lets them in or takes them out",
         Node::Retain(_) => "each goes when it has been there long enough",
+        Node::MatchRecognize(_) => "a row that comes or goes may change any match behind it",
         Node::AsofJoin(_) => "a later row of either input may be the nearest of any of them",
     })
 }

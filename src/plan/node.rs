@@ -69,8 +69,8 @@ pub enum Node {
     Over(Over),
     Session(Session),
     AsofJoin(AsofJoin),
-    MatchRecognize(MatchRecognize),
     LookupJoin(LookupJoin),
+    MatchRecognize(MatchRecognize),
     Recursive(Recursive),
     Unnest(Unnest),
     Input(Input),
@@ -530,15 +530,6 @@ pub struct AsofJoin {
     pub schema: SchemaRef,
 }
 
-/// Row pattern matches of partitions in order (MATCH_RECOGNIZE).
-///
-/// Rows that sort alike stand in the order of their other columns.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MatchRecognize {
-    pub input: Edge,
-    pub spec: MatchSpec,
-}
-
 /// Each left row with the right rows of equal keys that are there when it comes, never corrected
 /// later (`FOR SYSTEM_TIME AS OF PROCTIME()`). The left input only grows. Output columns: left, then
 /// right.
@@ -551,6 +542,15 @@ pub struct LookupJoin {
     /// A left row without a match stays, with NULLs.
     pub keeps_left: bool,
     pub schema: SchemaRef,
+}
+
+/// Row pattern matches of partitions in order (MATCH_RECOGNIZE).
+///
+/// Rows that sort alike stand in the order of their other columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatchRecognize {
+    pub input: Edge,
+    pub spec: MatchSpec,
 }
 
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.

@@ -73,6 +73,7 @@ fn mark(node: &mut Node) {
         }
         Node::Session(n) => n.schema = nullable(&n.schema),
         Node::AsofJoin(n) => n.schema = nullable(&n.schema),
+        Node::LookupJoin(n) => n.schema = nullable(&n.schema),
         Node::MatchRecognize(n) => {
             for condition in n.spec.conditions.iter_mut().flatten() {
                 let parts = [&mut condition.near, &mut condition.far].into_iter().flatten();
@@ -80,7 +81,6 @@ fn mark(node: &mut Node) {
             }
             n.spec.schema = nullable(&n.spec.schema);
         }
-        Node::LookupJoin(n) => n.schema = nullable(&n.schema),
         Node::TopN(n) => n.schema = nullable(&n.schema),
         Node::Over(n) => n.schema = nullable(&n.schema),
         Node::Recursive(n) => {

@@ -339,7 +339,7 @@ impl Dependent<'_> {
             return internal_err!("only aggregates are planned here");
         };
         let names = NamePreserver::new_for_projection();
-        let mut over = |exprs: &[Expr]| -> Result<Vec<Expr>> {
+        let over = |exprs: &[Expr]| -> Result<Vec<Expr>> {
             let over = |expr: &Expr| {
                 let name = names.save(expr);
                 Ok(name.restore(self.inside(expr, &outside)?))

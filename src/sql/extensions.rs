@@ -16,13 +16,14 @@
 //! | `a ISNULL` | `a IS NULL` |
 //! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
-//! | `t MATCH_RECOGNIZE (...)` | a query of `t` with the clauses in a string (`match_recognize.rs`) |
 //! | `OVER (PARTITION BY k ... EXCLUDE TIES)` | `OVER (PARTITION BY "frame exclusion"('TIES'), k ...)` |
+//! | `t MATCH_RECOGNIZE (...)` | a query of `t` with the clauses in a string (`match_recognize.rs`) |
 //! | `a ASOF JOIN b ON c` | `a JOIN b ON asof_condition() AND c` |
 //! | `a ASOF JOIN b MATCH_CONDITION (m) ON c` | `a JOIN b ON asof_condition() AND (m) AND c` |
 //! | `EMIT ...` | a token at which a query ends |
 //!
-//! HOP and CUMULATE are as TUMBLE. `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
+//! HOP and CUMULATE are as TUMBLE.
+//! `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};

@@ -29,7 +29,6 @@ use crate::types::time::{Epoch, Watermark};
 /// Pairs, and rows looked up, in one step; also the rows of an output batch.
 const STEP_ROWS: usize = 8192;
 
-const LEFT: usize = 0;
 const RIGHT: usize = 1;
 /// The table in a checkpoint.
 const ROWS: &str = "right";

@@ -14,8 +14,8 @@
 //! | `over.rs` | window functions |
 //! | `session.rs` | the session that each row is in |
 //! | `asof_join.rs` | each row with the nearest one in time of the other input |
-//! | `match_recognize.rs` | row pattern matches |
 //! | `lookup_join.rs` | each row with the rows of the other input that are there when it comes |
+//! | `match_recognize.rs` | row pattern matches |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `unnest.rs` | lists to rows |
 //! | `window_close.rs` | EMIT ON WINDOW CLOSE |

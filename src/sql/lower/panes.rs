@@ -104,6 +104,7 @@ fn panes_of(whole: &Aggregate) -> Option<Node> {
         calls,
         append_only: whole.append_only,
         phase: Phase::Final { input_schema },
+        on_close: whole.on_close,
         schema: whole.schema.clone(),
     }))
 }
@@ -184,6 +185,7 @@ fn partial_sums(
         calls,
         append_only: whole.append_only,
         phase: Phase::Partial,
+        on_close: false,
         schema: Arc::new(Schema::new(fields)),
     })
 }
