@@ -174,8 +174,6 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         // What was not emitted before the watermark is not behind it.
         Node::WindowClose(n) => time_bounds(&n.input.input),
         Node::Throttle(n) => time_bounds(&n.input.input),
-        // A late row corrects any later match.
-        Node::MatchRecognize(_) => vec![],
         // Rows of any time come and go as logical time passes.
         Node::TemporalFilter(_) | Node::Retain(_) => vec![],
         Node::Session(n) => in_sessions(n),

@@ -290,7 +290,6 @@ fn why(node: &Node) -> Option<&'static str> {
         }
         Node::TopN(_) => "when a row that shows goes, the next one takes its place",
         Node::Over(_) => "a row that comes or goes changes what its neighbours see",
-        Node::MatchRecognize(_) => "a row that comes or goes may correct any later match",
         Node::Session(_) => "a row that comes or goes may join sessions, or part them",
         Node::LookupJoin(_) => "a later row of the left input may look any of them up",
         Node::WindowClose(_) => "they may change until the watermark passes them",
