@@ -448,7 +448,7 @@ impl Rewriter<'_> {
         }
     }
 
-    /// What has no planner yet.
+    /// What stands where it means nothing.
     fn refuse(&self, at: usize) -> Result<()> {
         self.function_clause(at)?;
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
