@@ -16,6 +16,7 @@
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `limited.rs` | LIMIT in correlated subqueries |
+//! | `offset.rs` | OFFSET without LIMIT, in a batch |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
@@ -52,6 +53,7 @@ pub mod functions;
 pub mod lateral;
 mod limited;
 pub mod lower;
+pub mod offset;
 pub mod operators;
 pub mod optimize;
 pub mod parse;

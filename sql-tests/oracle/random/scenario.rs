@@ -21,7 +21,7 @@ use millstream::coordinator::recovery::open;
 use millstream::frontend::encode::{Format, Style, encode_batch};
 use millstream::observe::clock::Clock;
 use millstream::storage::store::Store;
-use millstream::types::error::Error;
+use millstream::types::error::{Error, SqlState};
 use object_store::memory::InMemory;
 
 use super::postgres::{Reference, normalized};
@@ -447,6 +447,13 @@ impl Runner {
                 match batch {
                     // One of a row may be the batch's own, while the view is not supported.
                     Some(batch) if batch.sqlstate() == view.sqlstate() && state != "XX000" => {
+                        note(&mut self.tally.invalid, entry, 1, query.to_owned());
+                        Ok(())
+                    }
+                    // Neither plans it; why is told otherwise.
+                    Some(batch)
+                        if state == "0A000" && batch.sqlstate() != SqlState::INTERNAL_ERROR =>
+                    {
                         note(&mut self.tally.invalid, entry, 1, query.to_owned());
                         Ok(())
                     }
