@@ -84,6 +84,10 @@ fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
             return Ok(Transformed::no(node));
         };
         let DistinctOn { on_expr, select_expr, sort_expr, input, .. } = on;
+        // DataFusion's planner takes any name here.
+        for column in on_expr.iter().flat_map(Expr::column_refs) {
+            input.schema().index_of_column(column)?;
+        }
         let place = row_number()
             .partition_by(on_expr)
             .order_by(sort_expr.unwrap_or_default())
