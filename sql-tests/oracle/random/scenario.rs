@@ -540,7 +540,7 @@ impl Runner {
                 return Ok(());
             }
             // What only the batch engine cannot do is no fault of the view.
-            Err(error) if error.sqlstate().0 == "0A000" => {
+            Err(error) if ["0A000", "42601"].contains(&error.sqlstate().0) => {
                 let entry = format!("batch: {}", text_of(&error));
                 note(&mut self.tally.invalid, entry, 1, view.query.clone());
                 return Ok(());
