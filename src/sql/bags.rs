@@ -9,7 +9,9 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, JoinType, NullEquality, Result, ScalarValue};
+use datafusion::common::{
+    Column, JoinType, NullEquality, NullHandling, Result, ScalarValue, UnnestOptions,
+};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
 use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, LogicalPlanBuilder, lit};
 
@@ -84,9 +86,11 @@ fn counted(join: &Join, op: BagOp) -> Result<LogicalPlan> {
     let number = Expr::ScalarFunction(ScalarFunction::new_udf(copy_count(op), counts));
     let list = Expr::ScalarFunction(ScalarFunction::new_udf(copies(), vec![number]));
     let keys = columns.into_iter().map(Expr::Column);
+    // A dataflow over no rows at all meets an unnest as any other.
+    let options = UnnestOptions::new().with_null_handling(NullHandling::Drop);
     let rows = LogicalPlanBuilder::from(groups)
         .project(keys.chain([list.alias(COPIES)]).collect::<Vec<_>>())?
-        .unnest_column(Column::from_name(COPIES))?
+        .unnest_column_with_options(Column::from_name(COPIES), options)?
         .build()?;
     let result = rows.schema().columns().into_iter().zip(join.left.schema().iter()).map(
         |(column, (qualifier, field))| {

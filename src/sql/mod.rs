@@ -17,6 +17,7 @@
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `limited.rs` | LIMIT in correlated subqueries |
+//! | `offset.rs` | OFFSET without LIMIT, in a batch |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
@@ -56,6 +57,7 @@ pub mod lateral;
 mod limited;
 pub mod lower;
 pub mod match_recognize;
+pub mod offset;
 pub mod operators;
 pub mod optimize;
 pub mod parse;

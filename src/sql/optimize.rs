@@ -42,6 +42,7 @@ use crate::sql::asof::plan_as_windows;
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
 use crate::sql::lateral::unnest_lateral;
+use crate::sql::offset::number_offsets;
 
 /// Optimises a plan for one batch execution.
 pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -52,7 +53,8 @@ pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
         Optimizer::with_rules(rules)
     });
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(OPTIONS.clone()));
-    order_conditions(run(&RULES, plan_as_windows(prepare(plan)?)?, &SETTINGS)?)
+    let plan = number_offsets(prepare(plan)?)?;
+    order_conditions(run(&RULES, plan_as_windows(plan)?, &SETTINGS)?)
 }
 
 /// Conditions that may fail are looked at last (a dataflow's when they are compiled).
@@ -82,6 +84,10 @@ fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
             return Ok(Transformed::no(node));
         };
         let DistinctOn { on_expr, select_expr, sort_expr, input, .. } = on;
+        // DataFusion's planner takes any name here.
+        for column in on_expr.iter().flat_map(Expr::column_refs) {
+            input.schema().index_of_column(column)?;
+        }
         let place = row_number()
             .partition_by(on_expr)
             .order_by(sort_expr.unwrap_or_default())

@@ -56,8 +56,10 @@ impl Generator {
                 self.relations.push(Relation { name, types: made.types, rows: made.rows });
             }
         }
+        // Not by default: seed 0 with it is a difference that is not understood yet.
+        let careless = std::env::var_os("MILLSTREAM_CARELESS").is_some();
         for (number, table) in tables.iter().enumerate() {
-            if table.key == 1 && self.grammar == Grammar::Ours {
+            if careless && table.key == 1 && self.grammar == Grammar::Ours {
                 steps.push(self.careless_view(number, table));
             }
         }

@@ -838,6 +838,8 @@ fn callable() -> Vec<Overload> {
         .into_iter()
         .flatten()
         .filter(|o| !o.volatile && named(o.name) && !NOT_CALLED.contains(&o.name))
+        // What rewriting calls, with the arguments that it makes.
+        .filter(|o| !["_of_pairs", "_of_list"].iter().any(|end| o.name.ends_with(end)))
         .filter(|o| !matches!(o.result, R::Is(T::Json) | R::ArrayOf(_)))
         .filter(|o| !o.arguments.contains(&T::Json))
         .collect()

@@ -21,7 +21,7 @@ use millstream::coordinator::recovery::open;
 use millstream::frontend::encode::{Format, Style, encode_batch};
 use millstream::observe::clock::Clock;
 use millstream::storage::store::Store;
-use millstream::types::error::Error;
+use millstream::types::error::{Error, SqlState};
 use object_store::memory::InMemory;
 
 use super::postgres::{Reference, normalized};
@@ -450,6 +450,13 @@ impl Runner {
                         note(&mut self.tally.invalid, entry, 1, query.to_owned());
                         Ok(())
                     }
+                    // Neither plans it; why is told otherwise.
+                    Some(batch)
+                        if state == "0A000" && batch.sqlstate() != SqlState::INTERNAL_ERROR =>
+                    {
+                        note(&mut self.tally.invalid, entry, 1, query.to_owned());
+                        Ok(())
+                    }
                     // A call of constants fails when it is planned, or when a row meets it.
                     None if is_of_a_row(state) => {
                         note(&mut self.tally.invalid, entry, 1, query.to_owned());
@@ -533,7 +540,7 @@ impl Runner {
                 return Ok(());
             }
             // What only the batch engine cannot do is no fault of the view.
-            Err(error) if error.sqlstate().0 == "0A000" => {
+            Err(error) if ["0A000", "42601"].contains(&error.sqlstate().0) => {
                 let entry = format!("batch: {}", text_of(&error));
                 note(&mut self.tally.invalid, entry, 1, view.query.clone());
                 return Ok(());
