@@ -1,11 +1,13 @@
-//! The program killed with SIGKILL while clients write, again and again: what was acknowledged
-//! is there afterwards, and money neither comes nor goes.
+//! The program killed with SIGKILL while clients write and sources are read, again and again: what
+//! was acknowledged is there afterwards, money neither comes nor goes, every row of a source counts
+//! once, and no view differs from its query. On a disk, and in a bucket of a server that the test
+//! starts.
 //!
 //! `MILLSTREAM_KILLS=1000 cargo test --test sql_tests kill` runs longer; `MILLSTREAM_SEED` replays
 //! the moments of one run (the machine's own timing is not replayed).
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -26,7 +28,27 @@ struct Served {
     url: String,
 }
 
+/// Where a server keeps its state.
+#[derive(Clone)]
+struct Place {
+    directory: PathBuf,
+    /// A bucket; otherwise the directory.
+    bucket: Option<String>,
+    /// Where the bucket is.
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    fn disk(directory: &Path) -> Place {
+        Place { directory: directory.to_owned(), bucket: None, variables: Vec::new() }
+    }
+}
+
 fn serve(directory: &Path, workers: &str) -> Served {
+    serve_in(&Place::disk(directory), workers, &[])
+}
+
+fn serve_in(place: &Place, workers: &str, more: &[&str]) -> Served {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
     // Variables of whoever runs the tests must not count.
     for (name, _) in std::env::vars_os() {
@@ -34,9 +56,13 @@ fn serve(directory: &Path, workers: &str) -> Served {
             command.env_remove(name);
         }
     }
-    let directory = directory.to_str().expect("UTF-8");
+    let directory = place.directory.to_str().expect("UTF-8");
     let any = "127.0.0.1:0";
     command.args(["serve", "--data-dir", directory, "--listen", any, "--http", any]);
+    command.args(more).envs(place.variables.clone());
+    if let Some(bucket) = &place.bucket {
+        command.args(["--storage", bucket]);
+    }
     command.args(["--workers", workers, "--checkpoint-interval", "100ms"]);
     let mut child = command.stderr(Stdio::piped()).spawn().expect("the program starts");
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -134,15 +160,81 @@ async fn check(client: &Client, acknowledged: &[Arc<AtomicI64>], context: &str) 
     }
 }
 
+/// Views over a source, each other and a table, with the queries that they must equal once the
+/// source has ended.
+const VIEWS: [(&str, &str); 5] = [
+    ("bids", "SELECT count(*) AS n, sum(price) AS s, count(DISTINCT auction) AS a FROM bid"),
+    ("per_auction", "SELECT auction, count(*) AS n, max(price) AS p FROM bid GROUP BY auction"),
+    ("all_auctions", "SELECT count(*) AS auctions, sum(n)::bigint AS n FROM per_auction"),
+    (
+        "best",
+        "SELECT auction, price, r FROM (SELECT auction, price, row_number() OVER \
+         (PARTITION BY auction % 50 ORDER BY price DESC, auction, bidder, date_time) AS r FROM bid) x \
+         WHERE r <= 3",
+    ),
+    (
+        "named",
+        "SELECT n.label, count(*) AS n, min(b.price) AS p FROM bid b JOIN names n \
+         ON n.id = b.auction % 10 GROUP BY n.label",
+    ),
+];
+
+async fn rows(client: &Client, sql: &str) -> Vec<String> {
+    let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let row = |message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => {
+            let values = (0..row.len()).map(|c| row.get(c).unwrap_or("NULL").to_owned());
+            Some(values.collect::<Vec<_>>().join("|"))
+        }
+        _ => None,
+    };
+    let mut rows: Vec<String> = messages.into_iter().filter_map(row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// What must hold of the views over the source at every moment; how many rows it has given.
+async fn check_source(client: &Client, at_least: i64, context: &str) -> i64 {
+    let row = client
+        .query_one("SELECT b.n, a.n, a.auctions, b.a FROM bids b CROSS JOIN all_auctions a", &[])
+        .await
+        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    let values: [i64; 4] =
+        std::array::from_fn(|index| row.get::<_, Option<i64>>(index).unwrap_or(0));
+    assert_eq!(values[0], values[1], "{context}: rows and rows per auction");
+    assert_eq!(values[2], values[3], "{context}: auctions");
+    assert!(values[0] >= at_least, "{context}: {} rows, {at_least} were durable", values[0]);
+    values[0]
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_loses_nothing_it_acknowledged() {
-    let variable = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let directory = tempfile::tempdir().expect("a folder can be made");
     let kills = variable("MILLSTREAM_KILLS").unwrap_or(6);
+    kill_again_and_again(&Place::disk(directory.path()), kills).await;
+}
+
+async fn kill_again_and_again(place: &Place, kills: u64) {
     let seed = variable("MILLSTREAM_SEED").unwrap_or_else(rand::random);
     let mut random = StdRng::seed_from_u64(seed);
-    let directory = tempfile::tempdir().expect("a folder can be made");
-    let server = serve(directory.path(), "2");
+    let server = serve_in(place, "2", &[]);
     let client = server.connect().await;
+    let mut set_up = "
+        CREATE TABLE names (id bigint PRIMARY KEY, label text);
+        INSERT INTO names SELECT g, 'name ' || g % 4 FROM generate_series(0, 9) g(g);
+        CREATE SOURCE bid WITH (connector = 'nexmark', table.type = 'bid',
+            events.limit = 60000, rate = 12000);"
+        .to_owned();
+    for (name, query) in VIEWS {
+        set_up += &format!("CREATE MATERIALIZED VIEW {name} AS {query};");
+    }
+    client.batch_execute(&set_up).await.expect("the set-up runs");
+    // Rows of the source that a checkpoint has.
+    let mut durable_rows = 0;
     client
         .batch_execute(
             "CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL);
@@ -159,9 +251,15 @@ async fn a_server_that_is_killed_loses_nothing_it_acknowledged() {
     for kill in 0..kills {
         let context = format!("seed {seed}, kill {kill}");
         let workers = ["1", "2", "3"][kill as usize % 3];
-        let server = serve(directory.path(), workers);
+        let server = serve_in(place, workers, &[]);
         let client = server.connect().await;
         check(&client, &acknowledged, &context).await;
+        check_source(&client, durable_rows, &context).await;
+        if random.random_bool(0.5) {
+            let shown = check_source(&client, durable_rows, &context).await;
+            client.batch_execute("CHECKPOINT").await.expect("is written");
+            durable_rows = shown;
+        }
         // Where a write was in doubt, it is settled now.
         for (writer, acknowledged) in acknowledged.iter().enumerate() {
             let sql = format!("SELECT coalesce(max(n), 0) FROM ledger WHERE writer = {writer}");
@@ -195,11 +293,136 @@ async fn a_server_that_is_killed_loses_nothing_it_acknowledged() {
             writer.await.expect("a writer does not panic");
         }
     }
-    let server = serve(directory.path(), "2");
-    check(&server.connect().await, &acknowledged, &format!("seed {seed}, at the end")).await;
+    let server = serve_in(place, "2", &[]);
+    let client = server.connect().await;
+    let context = format!("seed {seed}, at the end");
+    check(&client, &acknowledged, &context).await;
+    check_source(&client, durable_rows, &context).await;
+    client.batch_execute("FLUSH").await.expect("the source ends");
+    for (view, query) in VIEWS {
+        let shown = rows(&client, &format!("SELECT * FROM {view}")).await;
+        assert_eq!(shown, rows(&client, query).await, "{context}: {view}");
+    }
+    assert_eq!(rows(&client, "SELECT n FROM bids").await, ["55200"], "{context}: every bid once");
     let written: i64 = acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).sum();
     assert!(written >= kills as i64, "only {written} transfers were acknowledged");
     server.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_savepoint_is_the_state_that_it_was() {
+    let directory = tempfile::tempdir().expect("a folder can be made");
+    let place = Place::disk(directory.path());
+    let server = serve_in(&place, "2", &[]);
+    let client = server.connect().await;
+    let script = "CREATE TABLE t (a int PRIMARY KEY);
+        CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, sum(a) AS s FROM t;
+        INSERT INTO t VALUES (1), (2), (3);
+        CREATE SAVEPOINT before;
+        DELETE FROM t WHERE a = 1;
+        INSERT INTO t SELECT g FROM generate_series(10, 50) g(g);
+        CREATE TABLE later (b int);
+        CHECKPOINT;
+        CREATE SAVEPOINT after;
+        INSERT INTO t VALUES (100);";
+    for statement in script.split_inclusive(';') {
+        client.batch_execute(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    }
+    let taken = client.batch_execute("CREATE SAVEPOINT before").await.expect_err("is taken");
+    assert_eq!(taken.as_db_error().map(|e| e.code().code()), Some("42710"));
+    server.kill();
+
+    let look = async |client: &Client| {
+        assert_eq!(
+            rows(client, "SELECT n, s FROM v").await,
+            rows(client, "SELECT count(*), sum(a) FROM t").await
+        );
+        rows(client, "SELECT n, s FROM v").await
+    };
+    let server = serve_in(&place, "3", &["--from-savepoint", "before"]);
+    let client = server.connect().await;
+    assert_eq!(look(&client).await, ["3|6"]);
+    assert!(client.batch_execute("SELECT * FROM later").await.is_err(), "made after the savepoint");
+    client.batch_execute("INSERT INTO t VALUES (7)").await.expect("goes on from there");
+    assert_eq!(look(&client).await, ["4|13"]);
+    server.kill();
+    // Without the flag, on from there.
+    let server = serve_in(&place, "1", &[]);
+    let client = server.connect().await;
+    assert_eq!(look(&client).await, ["4|13"]);
+    let names = rows(&client, "SHOW SAVEPOINTS").await;
+    assert_eq!(
+        names.iter().map(|n| n.split('|').next().unwrap_or("")).collect::<Vec<_>>(),
+        ["after", "before"]
+    );
+    client.batch_execute("DROP SAVEPOINT before").await.expect("is dropped");
+    assert!(client.batch_execute("DROP SAVEPOINT before").await.is_err(), "it has gone");
+    client.batch_execute("DROP SAVEPOINT IF EXISTS before").await.expect("a notice");
+    server.kill();
+    let server = serve_in(&place, "2", &["--from-savepoint", "after"]);
+    assert_eq!(look(&server.connect().await).await, ["43|1235"]);
+    server.kill();
+}
+
+/// An S3-compatible server of this test's own; `None`, with the reason, where there is none.
+struct Bucket {
+    child: Child,
+    place: Place,
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bucket(directory: &Path) -> Option<Bucket> {
+    let python = crate::clients::needed("S3", crate::clients::python(&[MOTO]))?;
+    let folder = python.parent().expect("it is in a folder");
+    let mut command = Command::new(folder.join("moto_server"));
+    command.args(["-H", "127.0.0.1", "-p", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the server starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut log = String::new();
+    let endpoint = loop {
+        let start = log.len();
+        assert!(stderr.read_line(&mut log).expect("it logs") > 0, "S3 ended:\n{log}");
+        if let Some(at) = log[start..].find("http://127.0.0.1:") {
+            let rest = &log[start + at..];
+            break rest.split_whitespace().next().expect("an address").to_owned();
+        }
+    };
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    let variables = vec![
+        ("AWS_ENDPOINT_URL", endpoint.clone()),
+        ("AWS_ACCESS_KEY_ID", "key".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+    ];
+    let made = "import sys, urllib.request as u; \
+                u.urlopen(u.Request(sys.argv[1] + '/bucket', method='PUT'))";
+    let status = Command::new(&python).args(["-c", made, &endpoint]).status();
+    assert!(status.expect("python runs").success(), "a bucket can be made");
+    let bucket = Some("s3://bucket/some/prefix".to_owned());
+    let place = Place { directory: directory.to_owned(), bucket, variables };
+    Some(Bucket { child, place })
+}
+
+/// An S3-compatible server from PyPI.
+const MOTO: &str = "moto[server]==5.2.5";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_as_good_as_a_disk() {
+    let directory = tempfile::tempdir().expect("a folder can be made");
+    let Some(bucket) = bucket(directory.path()) else { return };
+    kill_again_and_again(&bucket.place, variable("MILLSTREAM_KILLS").unwrap_or(3).min(20)).await;
+    // Two servers on one bucket: the older ends.
+    let older = serve_in(&bucket.place, "1", &[]);
+    let newer = serve_in(&bucket.place, "1", &[]);
+    assert_eq!(older.ended(), Some(1));
+    newer.kill();
+    assert!(!directory.path().join("storage").exists(), "nothing is on the disk");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -318,15 +318,26 @@ async fn serve_and_interact(config: &ServerConfig, filter: &str) -> Result<ExitC
     };
     // On a thread of its own, which may wait for a key for ever.
     let (done, outcome) = tokio::sync::oneshot::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("shell".to_owned()).spawn(move || {
-        // Nobody waits for the outcome when the server was told to stop.
-        let _ = done.send(runtime.block_on(repl::interact(options)));
+        let shell = runtime.block_on(async {
+            tokio::select! {
+                outcome = repl::interact(options) => Some(outcome),
+                _ = stopped => None,
+            }
+        });
+        if let Some(outcome) = shell {
+            // Nobody waits for the outcome when the server was told to stop.
+            let _ = done.send(outcome);
+        }
     })?;
     let outcome = tokio::select! {
         outcome = outcome => Some(outcome),
         _ = terminate.recv() => None,
     };
+    // A shell that waits for time to pass must not outlive the runtime's clock.
+    drop(stop);
     server.stop().await;
     match outcome {
         Some(Ok(outcome)) => outcome.map(exit_code),

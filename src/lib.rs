@@ -6,7 +6,7 @@
 //! | 0 | `types` |
 //! | 1 | `config`, `observe` |
 //! | 2 | `functions`, `plan`, `formats`, `storage` |
-//! | 3 | `catalog`, `connectors`, `state` |
+//! | 3 | `catalog`, `connectors`, `pattern`, `state` |
 //! | 4 | `sql`, `dataflow`: not each other; they meet in `plan` |
 //! | 5 | `coordinator` |
 //! | 6 | `frontend`, `web`: from here only `coordinator::command`, `observe`, `config`, `types` |
@@ -30,6 +30,7 @@ pub mod storage;
 
 pub mod catalog;
 pub mod connectors;
+pub mod pattern;
 pub mod state;
 
 pub mod dataflow;

@@ -156,6 +156,8 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/plan/expr.rs",
             "src/plan/expr/",
             "src/plan/window.rs",
+            "src/plan/match_recognize.rs",
+            "src/pattern/",
             "src/plan/errors.rs",
             "src/functions/",
             // Batch execution, and the syntax trees that statements carry.

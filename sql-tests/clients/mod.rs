@@ -123,7 +123,7 @@ fn command(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command 
 
 /// What a test needs from outside, or `None` after saying why it is skipped.
 #[expect(clippy::print_stdout, reason = "whoever runs the tests should see what was left out")]
-fn needed<T>(client: &str, found: Result<T, String>) -> Option<T> {
+pub fn needed<T>(client: &str, found: Result<T, String>) -> Option<T> {
     match found {
         Ok(found) => Some(found),
         Err(reason) if std::env::var_os("CI").is_some() => panic!("{client}: {reason}"),
@@ -161,7 +161,7 @@ fn installed(
 }
 
 /// A Python with these packages in it.
-fn python(packages: &[&str]) -> Result<PathBuf, String> {
+pub fn python(packages: &[&str]) -> Result<PathBuf, String> {
     let name = packages.join("-").replace(['[', ']', '='], "-");
     let folder = installed(&name, |folder| {
         let path = folder.to_str().ok_or("the target folder's path is not UTF-8")?;

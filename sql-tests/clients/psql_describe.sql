@@ -33,6 +33,7 @@ CREATE SOURCE numbers (n bigint) WITH (connector = 'datagen', rate = '1', fields
 \du
 \dn
 \df
+\df lower
 \db
 \dD
 \dT

@@ -13,7 +13,7 @@ import duckdb
 folder, scale = pathlib.Path(sys.argv[1]), sys.argv[2]
 root = pathlib.Path(__file__).parent
 source = (root.parent.parent / "src/bench/tpch.rs").read_text()
-source = re.sub(r"\\\n\s*", "", source)
+source = re.sub(r"\\\n\s*|//.*\n", "", source)
 tables = re.findall(r'\(\s*"([a-z]+)",\s*"([a-z]+_[a-z]+ [^"]+)",?\s*\)', source)
 assert len(tables) == 8, [name for name, _ in tables]
 

@@ -55,10 +55,14 @@ pub struct SourceObject {
 }
 
 /// `WATERMARK FOR column AS expression`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WatermarkObject {
     pub column: String,
     pub expression_sql: String,
+    /// WITH (allowed_lateness, idle_timeout, watermark_drift_max), in microseconds.
+    pub allowed_lateness_us: i64,
+    pub idle_timeout_us: Option<i64>,
+    pub drift_max_us: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +76,8 @@ pub struct TableObject {
     pub on_conflict: TableConflict,
     pub append_only: bool,
     pub watermark: Option<WatermarkObject>,
+    /// The source or table whose late rows it has. It goes with its owner.
+    pub late_of: Option<ObjectId>,
 }
 
 /// What an INSERT without ON CONFLICT does with a key that exists.

@@ -137,9 +137,23 @@ impl Catalog {
         reduced
     }
 
-    /// Objects that name `id` in their definition, directly.
+    /// The table that has the late rows of `id`.
+    pub fn late_of(&self, id: ObjectId) -> Option<&Arc<Object>> {
+        let is_late = |object: &&Arc<Object>| match &object.kind {
+            ObjectKind::Table(table) => table.late_of == Some(id),
+            _ => false,
+        };
+        self.objects.values().find(is_late)
+    }
+
+    /// Objects that name `id` in their definition, directly, or the table of its late rows, which
+    /// is a part of it.
     pub fn dependants(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
-        self.objects.values().filter(move |o| o.depends_on.contains(&id))
+        let late = self.late_of(id).map(|object| object.id);
+        self.objects.values().filter(move |o| {
+            let on_late = late.is_some_and(|late| o.depends_on.contains(&late));
+            (o.depends_on.contains(&id) || on_late) && Some(o.id) != late
+        })
     }
 
     /// `id` and everything that depends on it, dependants first: the order to drop in.
@@ -156,8 +170,10 @@ impl Catalog {
         for dependant in self.dependants(id) {
             self.collect_dependants(dependant.id, order);
         }
-        if !order.contains(&id) {
-            order.push(id);
+        for part in self.late_of(id).map(|late| late.id).into_iter().chain([id]) {
+            if !order.contains(&part) {
+                order.push(part);
+            }
         }
     }
 

@@ -77,6 +77,8 @@ enum StoredKind {
         on_conflict: StoredConflict,
         append_only: bool,
         watermark: Option<StoredWatermark>,
+        #[serde(default)]
+        late_of: Option<u64>,
     },
     View {
         query_sql: String,
@@ -98,6 +100,12 @@ enum StoredKind {
 struct StoredWatermark {
     column: String,
     expression_sql: String,
+    #[serde(default)]
+    allowed_lateness_us: i64,
+    #[serde(default)]
+    idle_timeout_us: Option<i64>,
+    #[serde(default)]
+    drift_max_us: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -223,6 +231,7 @@ fn store_object(object: &Object) -> Result<StoredObject> {
             },
             append_only: table.append_only,
             watermark: table.watermark.as_ref().map(store_watermark),
+            late_of: table.late_of.map(|owner| owner.0),
         },
         ObjectKind::View(definition) => {
             let (query_sql, search_path) = view(definition);
@@ -277,6 +286,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             on_conflict,
             append_only,
             watermark,
+            late_of,
         } => ObjectKind::Table(TableObject {
             primary_key,
             defaults,
@@ -288,6 +298,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             },
             append_only,
             watermark: watermark.map(load_watermark),
+            late_of: late_of.map(ObjectId),
         }),
         StoredKind::View { query_sql, search_path } => {
             ObjectKind::View(ViewObject { query_sql, search_path, ..ViewObject::default() })
@@ -320,11 +331,20 @@ fn store_watermark(watermark: &WatermarkObject) -> StoredWatermark {
     StoredWatermark {
         column: watermark.column.clone(),
         expression_sql: watermark.expression_sql.clone(),
+        allowed_lateness_us: watermark.allowed_lateness_us,
+        idle_timeout_us: watermark.idle_timeout_us,
+        drift_max_us: watermark.drift_max_us,
     }
 }
 
 fn load_watermark(stored: StoredWatermark) -> WatermarkObject {
-    WatermarkObject { column: stored.column, expression_sql: stored.expression_sql }
+    WatermarkObject {
+        column: stored.column,
+        expression_sql: stored.expression_sql,
+        allowed_lateness_us: stored.allowed_lateness_us,
+        idle_timeout_us: stored.idle_timeout_us,
+        drift_max_us: stored.drift_max_us,
+    }
 }
 
 /// An Arrow IPC stream without rows, in hexadecimal digits.
@@ -379,7 +399,13 @@ mod tests {
     }
 
     fn watermark() -> Option<WatermarkObject> {
-        Some(WatermarkObject { column: "t".into(), expression_sql: "t - 1".into() })
+        Some(WatermarkObject {
+            column: "t".into(),
+            expression_sql: "t - 1".into(),
+            allowed_lateness_us: 5,
+            idle_timeout_us: Some(6),
+            drift_max_us: None,
+        })
     }
 
     /// One change of each kind.
@@ -391,6 +417,7 @@ mod tests {
             on_conflict: TableConflict::Update,
             append_only: true,
             watermark: watermark(),
+            late_of: None,
         });
         let source = ObjectKind::Source(SourceObject {
             connector: "file".into(),

@@ -48,6 +48,8 @@ pub struct SourceFact {
     /// Rows given to dataflows since the reading began.
     pub rows: u64,
     pub malformed: u64,
+    /// Rows behind the watermark.
+    pub late: u64,
     /// Microseconds since 1970; `None` when nobody reads it.
     pub started_at_us: Option<i64>,
     pub finished: bool,
@@ -487,6 +489,7 @@ fn source_row(facts: &SystemFacts, object: &Object) -> Option<Row> {
         ("options", option_texts(&source.options).into()),
         ("rows", status.map_or(0, |s| s.rows as i64).into()),
         ("malformed", status.map_or(0, |s| s.malformed as i64).into()),
+        ("late", status.map_or(0, |s| s.late as i64).into()),
         ("started_at", status.and_then(|s| s.started_at_us).map_or(Cell::Null, Cell::Time)),
         ("finished", status.map(|s| s.finished).into()),
     ])
@@ -529,6 +532,7 @@ mod tests {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            late_of: None,
         };
         let columns = vec![
             SqlType::Int8.to_field("id", false),

@@ -4,9 +4,9 @@
 //! over through a bounded queue: when the worker does not take them, reading stops. A source that
 //! grows is asked for new splits from time to time. Dropping the reader ends the thread.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ const QUEUE_BATCHES: usize = 8;
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest sleep while nothing arrives: the delay with which a dropped reader's thread ends.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// How often a split that waits for others is looked at.
+const PAUSE: Duration = Duration::from_millis(2);
 /// Wait after an error of the outside world before the split is opened again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -67,8 +69,26 @@ pub struct ReadJob {
     pub until: Option<BTreeMap<SplitId, Offset>>,
     /// Columns of the connector's schema.
     pub columns: Vec<usize>,
+    /// Splits that are to wait.
+    pub paused: Paused,
     /// Called after each item.
     pub notify: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Splits that are so far ahead of the others that they are not read further for now. Clones are
+/// the same list.
+#[derive(Clone, Default)]
+pub struct Paused(Arc<Mutex<BTreeSet<SplitId>>>);
+
+impl Paused {
+    /// Lets exactly these wait.
+    pub fn set(&self, splits: BTreeSet<SplitId>) {
+        *self.0.lock().expect("nobody panics while holding it") = splits;
+    }
+
+    fn contains(&self, split: &SplitId) -> bool {
+        self.0.lock().expect("nobody panics while holding it").contains(split)
+    }
 }
 
 /// The beginning of a reading. A reader that takes over from another keeps it, so that a source
@@ -228,6 +248,9 @@ impl Reading {
                     }
                     Err(error) => return self.broken(split, error, now),
                 }
+            }
+            Open::Reading { .. } if self.job.paused.contains(split) => {
+                return Ok(Step::Wait(PAUSE));
             }
             Open::Reading { idle_until: Some(until), .. } if *until > now => {
                 return Ok(Step::Wait(*until - now));

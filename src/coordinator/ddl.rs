@@ -21,15 +21,18 @@ use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::connectors::Source;
 use crate::coordinator::command::{Connection, Notice, Response};
 use crate::coordinator::drop::{dependants, depends, shown};
-use crate::coordinator::event_loop::Install;
+use crate::coordinator::event_loop::{Install, Timed};
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
+use crate::plan::emission::with_emission;
 use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
 use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
-use crate::plan::view_options::{OnError, ViewOptions};
+use crate::plan::view_options::{
+    EMIT, EMIT_EVERY, Emission, OnError, ViewOptions, fixed_interval_us,
+};
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
 use crate::sql::parse::Parsed;
@@ -136,7 +139,10 @@ impl Connection {
         let schema = table_schema(context, &create.name.name, &create.columns)?;
         let object = table_object(context, parsed, create, place.name, schema)?;
         let coordinator = &self.database.coordinator;
-        coordinator.replace_object(object, None, Install::Table(None), place.replaces).await?;
+        let timed = table_time(context, &object, create)?;
+        let definer = timed.rule.is_some().then(|| definer(context, parsed));
+        let install = Install::Table(None);
+        coordinator.create_timed(object, definer, install, place.replaces, timed).await?;
         Ok(())
     }
 
@@ -180,7 +186,10 @@ impl Connection {
         let count = rows.num_rows();
         // Table and rows are one step: after a crash there are both or neither.
         let install = Install::Table(Some(rows));
-        self.database.coordinator.replace_object(object, None, install, place.replaces).await?;
+        let timed = table_time(context, &object, create)?;
+        let definer = timed.rule.is_some().then(|| definer(context, parsed));
+        let coordinator = &self.database.coordinator;
+        coordinator.create_timed(object, definer, install, place.replaces, timed).await?;
         Ok(Response::Done { tag: format!("SELECT {count}") })
     }
 
@@ -208,7 +217,9 @@ impl Connection {
             Some(watermark) => {
                 let (column, field) = watermark_column(&object.schema, watermark)?;
                 let expr = watermark_expr(context, &object, watermark, field)?;
-                Some(watermark_spec(column, expr))
+                let stored = definition.watermark.as_ref();
+                let stored = stored.ok_or_else(|| Error::internal("a watermark was lost"))?;
+                Some(watermark_spec(stored, column, expr))
             }
             None => None,
         };
@@ -222,9 +233,12 @@ impl Connection {
             schema: object.schema.clone(),
             watermark,
         };
+        let late =
+            spec.watermark.as_ref().map(|w| late_table(&object.name, &object.schema, w.column));
         let (definer, install) = (Some(definer(context, parsed)), Install::Source(spec));
         let coordinator = &self.database.coordinator;
-        coordinator.replace_object(object, definer, install, place.replaces).await?;
+        let timed = Timed { late, rule: None };
+        coordinator.create_timed(object, definer, install, place.replaces, timed).await?;
         Ok(())
     }
 
@@ -284,17 +298,6 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
-        match &create.emit {
-            Emit::Unspecified | Emit::OnUpdate { every: None } => {}
-            Emit::OnUpdate { every: Some(_) } => {
-                return Err(Error::unsupported("EMIT ON UPDATE EVERY")
-                    .hint("Without EVERY the view is right at every epoch."));
-            }
-            Emit::OnWindowClose => {
-                return Err(Error::unsupported("EMIT ON WINDOW CLOSE")
-                    .hint("Without EMIT the view changes as rows arrive."));
-            }
-        }
         if create.or_replace
             && let Some(old) = context.catalog.lookup(&target_name(context, &create.name)?)
         {
@@ -307,9 +310,7 @@ impl Connection {
         };
         let (mut object, planned) = materialized_view_object(context, parsed, create, place.name)?;
         let plan = view_plan(&planned, &object)?;
-        if let ObjectKind::MaterializedView(view) = &mut object.kind {
-            view.time_bounds = time_bounds(&plan.root);
-        }
+        keep_promises(&mut object, &plan);
         let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(definer(context, parsed));
@@ -541,6 +542,15 @@ fn plan_definition(context: &PlanContext, query: &ast::Query) -> Result<PlannedQ
     Ok(planned)
 }
 
+/// Notes what the view's plan promises of its changes, for whoever reads the view.
+pub(super) fn keep_promises(object: &mut Object, plan: &Plan) {
+    if let ObjectKind::MaterializedView(view) = &mut object.kind {
+        view.time_bounds = time_bounds(&plan.root);
+        // Others stay as they are planned: what only grows today may be replaced by what does not.
+        view.append_only = plan.options.emit == Emission::OnWindowClose && plan.root.append_only();
+    }
+}
+
 /// A materialized view's object and the query that it keeps.
 pub(super) fn materialized_view_object(
     context: &PlanContext,
@@ -560,9 +570,14 @@ pub(super) fn explained_view(
     let planned = plan_definition(context, &create.query.ast)?;
     let names: Vec<&str> = create.columns.iter().map(String::as_str).collect();
     let mut schema = renamed(&planned.schema, &names, "CREATE MATERIALIZED VIEW")?;
-    let pairs = option_pairs(&create.options);
-    let options = ViewOptions::parse(&pairs)
-        .map_err(|(index, error)| error.position(create.options[index].position))?;
+    let mut pairs = option_pairs(&create.options);
+    let written = pairs.len();
+    pairs.extend(emission(&create.emit));
+    let options =
+        ViewOptions::parse(&pairs).map_err(|(index, error)| match create.options.get(index) {
+            Some(option) if index < written => error.position(option.position),
+            _ => error,
+        })?;
     if options.on_error == OnError::Null {
         schema = nullable(&schema);
     }
@@ -587,6 +602,15 @@ pub(super) fn explained_view(
     Ok((object, planned))
 }
 
+/// The EMIT clause, as the options that keep it.
+fn emission(emit: &Emit) -> Option<(String, String)> {
+    match emit {
+        Emit::Unspecified | Emit::OnUpdate { every: None } => None,
+        Emit::OnUpdate { every: Some(every) } => Some((EMIT_EVERY.to_owned(), every.clone())),
+        Emit::OnWindowClose => Some((EMIT.0.to_owned(), EMIT.1.to_owned())),
+    }
+}
+
 /// The dataflow of a materialized view, kept as its options say.
 pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan> {
     let plan = planned.lower()?;
@@ -596,7 +620,7 @@ pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan>
         OnError::Null => null_on_error(plan),
         OnError::Quarantine | OnError::Fail => plan,
     };
-    Ok(Plan { options, ..plan })
+    with_emission(Plan { options, ..plan })
 }
 
 /// A query's columns with `names` for the first of them; every name once.
@@ -832,6 +856,7 @@ fn table_object(
         on_conflict,
         append_only: create.append_only,
         watermark: create.watermark.as_ref().map(watermark_object),
+        late_of: None,
     };
     let object = Object {
         id: ObjectId(0),
@@ -846,6 +871,19 @@ fn table_object(
         watermark_expr(context, &object, watermark, field)?;
     }
     Ok(object)
+}
+
+/// What a table with a watermark has beside its rows.
+fn table_time(context: &PlanContext, object: &Object, create: &CreateTable) -> Result<Timed> {
+    let (Some(watermark), ObjectKind::Table(TableObject { watermark: Some(stored), .. })) =
+        (&create.watermark, &object.kind)
+    else {
+        return Ok(Timed::default());
+    };
+    let (column, field) = watermark_column(&object.schema, watermark)?;
+    let rule = watermark_spec(stored, column, watermark_expr(context, object, watermark, field)?);
+    let late = late_table(&object.name, &object.schema, column);
+    Ok(Timed { late: Some(late), rule: Some(rule) })
 }
 
 /// Key columns are NOT NULL and can be compared.
@@ -920,6 +958,77 @@ fn watermark_object(watermark: &Watermark) -> WatermarkObject {
     WatermarkObject {
         column: watermark.column.clone(),
         expression_sql: watermark.expression.sql.clone(),
+        ..WatermarkObject::default()
+    }
+}
+
+/// The watermark of a source with its options, which are taken out of `options`.
+fn source_watermark(
+    create: &CreateSource,
+    options: &mut Vec<(String, String)>,
+) -> Result<Option<WatermarkObject>> {
+    let mut object = create.watermark.as_ref().map(watermark_object);
+    for name in ["allowed_lateness", "idle_timeout", "watermark_drift_max"] {
+        let Some(index) = options.iter().position(|(option, _)| option == name) else { continue };
+        let (_, value) = options.remove(index);
+        let position = create.options.iter().find(|o| o.name == name).map_or(0, |o| o.position);
+        let Some(object) = &mut object else {
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("option \"{name}\" needs a watermark"),
+            )
+            .hint("Declare WATERMARK FOR column AS expression among the columns.")
+            .position(position));
+        };
+        let length_us = fixed_interval_us(&value).ok_or_else(|| {
+            Error::user(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("invalid value for option \"{name}\": \"{value}\""),
+            )
+            .hint("Give an interval of days and time, such as '30 seconds'.")
+            .position(position)
+        })?;
+        match name {
+            "allowed_lateness" => object.allowed_lateness_us = length_us,
+            "idle_timeout" => object.idle_timeout_us = Some(length_us),
+            _ => object.drift_max_us = Some(length_us),
+        }
+    }
+    Ok(object)
+}
+
+/// The table of what comes late for a source or table of this name and schema.
+fn late_table(name: &ObjectName, schema: &SchemaRef, time_column: usize) -> Object {
+    let mut fields: Vec<Field> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let time = schema.field(time_column).data_type().clone();
+    let arrived = SqlType::Timestamptz.to_arrow();
+    for (name, data_type) in
+        [("event_time", time.clone()), ("watermark", time), ("arrived_at", arrived)]
+    {
+        let mut name = name.to_owned();
+        while fields.iter().any(|field| *field.name() == name) {
+            name.push('_');
+        }
+        fields.push(Field::new(name, data_type, true));
+    }
+    let columns = fields.len();
+    Object {
+        id: ObjectId(0),
+        name: ObjectName { name: format!("{}_late", name.name), ..name.clone() },
+        kind: ObjectKind::Table(TableObject {
+            primary_key: vec![],
+            defaults: vec![None; columns],
+            generated: vec![None; columns],
+            on_conflict: TableConflict::Error,
+            append_only: false,
+            watermark: None,
+            // Known when the owner has an id.
+            late_of: None,
+        }),
+        schema: Arc::new(Schema::new(fields)),
+        create_sql: String::new(),
+        depends_on: Vec::new(),
     }
 }
 
@@ -955,13 +1064,18 @@ fn watermark_expr(
     context.plan_assigned_expr(expression, &object.schema, Some(&object.name.name), &nullable)
 }
 
-pub(super) fn watermark_spec(column: usize, expr: Expr) -> WatermarkSpec {
+pub(super) fn watermark_spec(
+    watermark: &WatermarkObject,
+    column: usize,
+    expr: Expr,
+) -> WatermarkSpec {
+    let length = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
     WatermarkSpec {
         column,
         expr,
-        allowed_lateness: Duration::ZERO,
-        idle_timeout: None,
-        drift_max: None,
+        allowed_lateness: length(watermark.allowed_lateness_us),
+        idle_timeout: watermark.idle_timeout_us.map(length),
+        drift_max: watermark.drift_max_us.map(length),
     }
 }
 
@@ -995,6 +1109,7 @@ fn source_object(
             .hint("Add connector = '...' to the WITH clause; SHOW CONNECTORS lists them."));
         }
     };
+    let watermark = source_watermark(create, &mut options)?;
     let declared: Vec<Field> = create.columns.iter().filter_map(declared_field).collect();
     let declared = (!declared.is_empty()).then(|| Arc::new(Schema::new(declared)));
     let own_columns = declared.is_none();
@@ -1007,7 +1122,7 @@ fn source_object(
         options,
         physical_schema,
         column_sql,
-        watermark: create.watermark.as_ref().map(watermark_object),
+        watermark,
         bounded: source.bounded(),
     };
     let object = Object {

@@ -30,7 +30,7 @@ use self::checkpoints::{Checkpoints, ViewMark};
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, SavepointJob, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
-use self::event_time::PendingWatermarks;
+use self::event_time::{Diverted, PendingWatermarks};
 use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
 use self::swap::Swap;
@@ -51,7 +51,7 @@ use crate::dataflow::worker::{
 };
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
-use crate::plan::node::{Node, Plan, SourceSpec};
+use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
 use crate::storage::manifest::SourcePlace;
@@ -114,6 +114,15 @@ pub enum Install {
     Source(SourceSpec),
     /// A materialized view: the dataflow that maintains it.
     Dataflow(Plan),
+}
+
+/// What an object with a watermark has beside it.
+#[derive(Default)]
+pub struct Timed {
+    /// The table of its late rows, made in the same step.
+    pub late: Option<Object>,
+    /// The rule of a table; a source's is in its spec.
+    pub rule: Option<WatermarkSpec>,
 }
 
 /// The content of objects at one epoch. Holding it costs memory only, and stops nobody.
@@ -224,6 +233,8 @@ pub struct WriteOutcome {
     pub counts: Vec<u64>,
     /// Rows that went in, per write: what RETURNING of an INSERT shows.
     pub inserted: Vec<RecordBatch>,
+    /// Rows that came behind their tables' watermarks, and went into the tables of late rows.
+    pub late: u64,
 }
 
 /// The right to write some tables, held until dropped. Others who want them wait in line.
@@ -246,6 +257,8 @@ pub struct SourceStatus {
     /// Rows given to dataflows since the reading began.
     pub rows: u64,
     pub malformed: u64,
+    /// Rows that came behind the watermark.
+    pub late: u64,
     /// Since when it is read; `None` when nobody reads it.
     pub started_at: Option<EventTime>,
     /// Everything there is has been read and is visible.
@@ -538,8 +551,23 @@ impl Coordinator {
         install: Install,
         replaces: Option<ObjectId>,
     ) -> Result<ObjectId> {
+        self.create_timed(object, definer, install, replaces, Timed::default()).await
+    }
+
+    /// The same of a source or table with a watermark.
+    ///
+    /// # Errors
+    /// As [`Coordinator::replace_object`].
+    pub async fn create_timed(
+        &self,
+        object: Object,
+        definer: Option<Definer>,
+        install: Install,
+        replaces: Option<ObjectId>,
+        timed: Timed,
+    ) -> Result<ObjectId> {
         let definer = definer.map(Arc::new);
-        let creation = Box::new(Creation { object, definer, replaces, in_place: false });
+        let creation = Box::new(Creation { object, definer, replaces, in_place: false, timed });
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
@@ -556,7 +584,8 @@ impl Coordinator {
         view: ObjectId,
     ) -> Result<ObjectId> {
         let definer = definer.map(Arc::new);
-        let creation = Box::new(Creation { object, definer, replaces: Some(view), in_place: true });
+        let (replaces, timed) = (Some(view), Timed::default());
+        let creation = Box::new(Creation { object, definer, replaces, in_place: true, timed });
         let install = Install::Dataflow(plan);
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
@@ -856,21 +885,37 @@ struct Creation {
     replaces: Option<ObjectId>,
     /// It gets the id of what it replaces, and with it all who depend on that.
     in_place: bool,
+    timed: Timed,
 }
 
 impl Creation {
-    fn changes(&self) -> Vec<Change> {
+    fn changes(&self, catalog: &Catalog) -> Vec<Change> {
         if let (true, Some(object)) = (self.in_place, self.replaces) {
             let replaced = Object { id: object, ..self.object.clone() };
             let mut changes = vec![Change::ReplaceView(Arc::new(replaced))];
             changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
             return changes;
         }
-        let mut changes: Vec<Change> = self.replaces.map(Change::DropObject).into_iter().collect();
+        let mut changes: Vec<Change> =
+            self.dropped(catalog).into_iter().map(Change::DropObject).collect();
         changes.push(Change::CreateObject(Arc::new(self.object.clone())));
+        let late = self.timed.late.iter();
+        changes.extend(late.map(|late| Change::CreateObject(Arc::new(late.clone()))));
         let object = self.object.id;
         changes.extend(self.definer.clone().map(|definer| Change::Define { object, definer }));
         changes
+    }
+
+    /// Of a view that is in the catalog already.
+    fn again(object: Object) -> Creation {
+        let timed = Timed::default();
+        Creation { object, definer: None, replaces: None, in_place: false, timed }
+    }
+
+    /// What goes, in order: what is replaced, with the table of its late rows.
+    fn dropped(&self, catalog: &Catalog) -> Vec<ObjectId> {
+        let late = self.replaces.and_then(|old| catalog.late_of(old)).map(|late| late.id);
+        late.into_iter().chain(self.replaces).collect()
     }
 }
 
@@ -938,6 +983,16 @@ struct State {
     errors: ErrorLog,
     watermarks: Watermarks,
     watermark_reads: HashMap<u64, PendingWatermarks>,
+    /// Sources whose reading goes on where it was before the start.
+    resumed: BTreeSet<ObjectId>,
+    /// The rules of tables with watermarks.
+    table_rules: HashMap<ObjectId, WatermarkSpec>,
+    /// Late rows that wait until a new dataflow is installed.
+    late_waiting: Vec<(ObjectId, RecordBatch)>,
+    /// Logical time of the newest closed epoch.
+    time: EventTime,
+    /// Dataflows that want an epoch at a time.
+    wakes: BTreeSet<(EventTime, ObjectId)>,
     /// `Command::Drop`s that have been sent.
     drops: u64,
     /// Changes of the catalog that wait, and the one that is in the log.
@@ -1001,6 +1056,11 @@ impl State {
             errors: ErrorLog::default(),
             watermarks: Watermarks::new(workers_count),
             watermark_reads: HashMap::new(),
+            resumed: BTreeSet::new(),
+            table_rules: HashMap::new(),
+            late_waiting: Vec::new(),
+            time: EventTime(i64::MIN),
+            wakes: BTreeSet::new(),
             drops: 0,
             steps: VecDeque::new(),
             step_in_log: None,
@@ -1021,6 +1081,9 @@ impl State {
         let StartState { ground, sources, views, errors } = start;
         self.next_id = ground.next_id.max(1);
         for (id, table) in ground.tables {
+            if let Some(rule) = ground.table_rules.get(&id) {
+                self.start_table_time(id, rule.clone(), &table);
+            }
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
@@ -1057,8 +1120,7 @@ impl State {
         let (reply, answer) = oneshot::channel();
         let id = object.id;
         let object = object.as_ref().clone();
-        let (definer, replaces) = (None, None);
-        let creation = Box::new(Creation { object, definer, replaces, in_place: false });
+        let creation = Box::new(Creation::again(object));
         let purpose = Purpose::View { creation, made: Made::Before, reply };
         self.install(NewDataflow { id, plan, purpose, restore: Some(Arc::new(state)) });
         (id, answer)
@@ -1108,9 +1170,7 @@ impl State {
                 for (object, plan, reply) in views {
                     let id = object.id;
                     let object = object.as_ref().clone();
-                    let (definer, replaces) = (None, None);
-                    let creation =
-                        Box::new(Creation { object, definer, replaces, in_place: false });
+                    let creation = Box::new(Creation::again(object));
                     let purpose = Purpose::View { creation, made: Made::Before, reply };
                     let restore = None;
                     self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
@@ -1195,6 +1255,11 @@ impl State {
             Report::SourceTime { object, worker, drops, news } => {
                 self.watermarks.news(object, worker, drops, news, now);
             }
+            Report::Wake { object, at } => {
+                if self.running.contains_key(&object) {
+                    self.wakes.insert((at, object));
+                }
+            }
             Report::LateRows { object, rows } => self.late_rows(object, rows),
             Report::Watermarks { request, marks } => self.watermarks_arrived(request, &marks),
             Report::Hydrated { worker, object } => self.hydrated(worker, object),
@@ -1237,12 +1302,14 @@ impl State {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
         let now = self.now();
-        if self.watermarks.moved(now) {
+        let wake = self.wake_due(now);
+        if self.watermarks.moved(now) || wake.is_some_and(|at| at <= now) {
             self.epochs.touch(now);
         }
         let epoch = self.pump_epochs();
         let idle = self.watermarks.wake(now);
-        epoch.into_iter().chain(checkpoint).chain(idle).min()
+        let wake = self.wake_due(now).filter(|at| *at > now);
+        epoch.into_iter().chain(checkpoint).chain(idle).chain(wake).min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1304,8 +1371,13 @@ impl State {
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
         touched.extend(watermarks.iter().map(|(object, _)| *object));
+        let time = self.logical_time();
+        let woken = self.take_woken(time);
+        touched.extend(&woken);
         touched.extend(self.swapped);
         let mut affected = self.dependants(&touched);
+        let asleep = woken.iter().filter(|id| !affected.contains(id)).copied();
+        affected.extend(asleep.collect::<Vec<_>>());
         // It has the epoch in which it came to be the view.
         affected.extend(self.swapped.take().filter(|view| !affected.contains(view)));
         let epoch = self.epochs.open();
@@ -1346,6 +1418,7 @@ impl State {
             admitted,
             checkpoint,
             watermarks,
+            time,
         })));
         self.epochs.close(now, moves);
         views
@@ -1411,6 +1484,15 @@ fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
 impl State {
     fn create(&mut self, mut creation: Box<Creation>, install: Install, reply: Reply<ObjectId>) {
         creation.object.id = self.new_id();
+        if creation.timed.late.is_some() {
+            let (id, owner) = (self.new_id(), creation.object.id);
+            let late = creation.timed.late.as_mut().expect("looked at just now");
+            late.id = id;
+            late.depends_on = vec![owner];
+            if let ObjectKind::Table(table) = &mut late.kind {
+                table.late_of = Some(owner);
+            }
+        }
         match install {
             Install::Dataflow(plan) => match self.check_new_view(&creation, &plan) {
                 Ok(()) => {
@@ -1457,7 +1539,7 @@ impl State {
             ));
         }
         self.check_replaced(creation)?;
-        catalog.apply(&creation.changes())
+        catalog.apply(&creation.changes(&catalog))
     }
 
     fn check_new_view(&self, creation: &Creation, plan: &Plan) -> Result<()> {
@@ -1557,11 +1639,14 @@ impl State {
         self.workers.send(Command::Drop(id));
         self.drops += 1;
         self.watermarks.remove(id);
+        self.wakes.retain(|(_, object)| *object != id);
+        self.table_rules.remove(&id);
         let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
         let sources = self.running.iter().filter(|(_, running)| is_source(running));
         for (source, _) in sources {
             if !self.running.values().any(|running| running.reads.contains(source)) {
                 self.watermarks.begin_anew(*source, self.drops);
+                self.resumed.remove(source);
             }
         }
     }
@@ -1595,6 +1680,9 @@ impl State {
         }
         while let Some((lock, write)) = self.waiting_writes.pop_front() {
             self.write(lock, write);
+        }
+        for (object, rows) in std::mem::take(&mut self.late_waiting) {
+            self.late_rows(object, rows);
         }
         // Those that found others in line.
         self.grant_locks();
@@ -1670,10 +1758,18 @@ impl State {
                 ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
             }
         };
+        for source in &reads {
+            let read = self.running.values().any(|running| running.reads.contains(source));
+            if !read && !self.resumed.contains(source) {
+                self.forget_late(*source);
+            }
+        }
         let plan = Arc::new(plan);
         let running = Running { reads, kind, failed: None, plan: Some(plan.clone()) };
         self.running.insert(id, running);
-        let spec = DataflowSpec { object: id, name, plan, result, as_of, table_contents, restore };
+        let time = self.logical_time();
+        let spec =
+            DataflowSpec { object: id, name, plan, result, as_of, time, table_contents, restore };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }
 
@@ -1955,16 +2051,21 @@ impl State {
         }
         let mut done: Vec<(ObjectId, ChangeBatch)> = Vec::new();
         let mut outcome =
-            WriteOutcome { epoch: self.epochs.open(), counts: vec![], inserted: vec![] };
-        for TableWrite { table, change } in writes {
+            WriteOutcome { epoch: self.epochs.open(), counts: vec![], inserted: vec![], late: 0 };
+        let asked = writes.len();
+        let Diverted { writes, late, advances } = self.divert_late(writes);
+        outcome.late = late;
+        for (number, TableWrite { table, change }) in writes.into_iter().enumerate() {
             let result = match self.tables.get_mut(&table) {
                 Some(rows) => rows.write(change),
                 None => Err(dependency_gone("the statement")),
             };
             match result {
                 Ok(written) => {
-                    outcome.counts.push(written.count);
-                    outcome.inserted.push(written.inserted);
+                    if number < asked {
+                        outcome.counts.push(written.count);
+                        outcome.inserted.push(written.inserted);
+                    }
                     done.push((table, written.changes));
                 }
                 Err(error) => {
@@ -1976,6 +2077,9 @@ impl State {
                     return;
                 }
             }
+        }
+        for (table, watermark) in advances {
+            self.watermarks.advance(table, watermark);
         }
         let record = self.log_rows(&done);
         let mut touched = false;
@@ -2061,6 +2165,7 @@ impl State {
                     object: *id,
                     rows: metrics.rows.load(Ordering::Relaxed),
                     malformed: metrics.malformed.load(Ordering::Relaxed),
+                    late: metrics.late.load(Ordering::Relaxed),
                     started_at: began.map(|at| self.clock.time_of(at)),
                     finished: (finished && self.watermarks.finished(*id)) || !bounded || !read,
                 })

@@ -345,6 +345,9 @@ impl Connection {
             (S::Show(statement::Show::List { what, like, .. }), _) if savepoints::lists(*what) => {
                 self.list_checkpoints(running, *what, like.as_deref()).await
             }
+            (S::Show(show), _) if show::lists_watermarks(show) => {
+                self.list_watermarks(running, context, show).await
+            }
             (S::Show(show), _) => self.run_show(context, show),
             (S::Describe(name), _) => self.run_describe(context, name),
             (S::Prepare(prepare), _) => self.run_prepare(prepare),

@@ -12,6 +12,7 @@ use crate::catalog::object::ObjectKind;
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::catalog::stored::{catalog_from_text, change_from_text};
 use crate::coordinator::table::Table;
+use crate::plan::node::WatermarkSpec;
 use crate::storage::log::{Entry, Record};
 use crate::storage::recovery::Recovered;
 use crate::types::change::ChangeBatch;
@@ -26,6 +27,8 @@ pub struct GroundState {
     pub tables: HashMap<ObjectId, Table>,
     /// Per table: what the log brought after the files; `None` for a table that has no files.
     pub changed: BTreeMap<ObjectId, Option<Vec<ChangeBatch>>>,
+    /// The rules of tables with watermarks.
+    pub table_rules: HashMap<ObjectId, WatermarkSpec>,
     /// The log changed the catalog after the files.
     pub catalog_changed: bool,
     pub epoch: Epoch,

@@ -13,13 +13,13 @@
 //!    wait long for that: who reads one of them waits until it has its content. A view that cannot
 //!    be built stays in the catalog and says why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
 
-use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject};
+use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject, WatermarkObject};
 use crate::catalog::snapshot::Catalog;
 use crate::connectors::Source;
 use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
@@ -30,7 +30,7 @@ use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
 use crate::sql::query::PlannedQuery;
@@ -79,9 +79,10 @@ pub async fn open_from(
     let built = tokio::task::spawn_blocking(move || {
         GroundState::build(&mut recovered).map(|ground| (ground, recovered))
     });
-    let (ground, recovered) =
+    let (mut ground, recovered) =
         built.await.map_err(|error| Error::internal(format!("recovery failed: {error}")))??;
     let catalog = Arc::new(ground.catalog.clone());
+    ground.table_rules = table_rules(&catalog);
     let tables = ground.tables.len();
 
     let Sources { opened: sources, mut failed } = open_sources(&catalog, &recovered.manifest);
@@ -336,21 +337,43 @@ fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Pl
     Ok(plan)
 }
 
-fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Result<SourceSpec> {
-    let context = definition_context(catalog, object);
-    let watermark = match &source.watermark {
-        None => None,
-        Some(watermark) => {
-            let (index, field) = object
-                .column(&watermark.column)
-                .ok_or_else(|| Error::internal("a stored watermark has no column"))?;
-            let nullable = field.clone().with_nullable(true);
-            let expression = parse_expression(&watermark.expression_sql)?;
-            let name = Some(object.name.name.as_str());
-            let expr = context.plan_assigned_expr(&expression, &object.schema, name, &nullable)?;
-            Some(watermark_spec(index, expr))
+/// The rule of a stored watermark.
+fn stored_rule(
+    context: &PlanContext,
+    object: &Object,
+    watermark: &WatermarkObject,
+) -> Result<WatermarkSpec> {
+    let (index, field) = object
+        .column(&watermark.column)
+        .ok_or_else(|| Error::internal("a stored watermark has no column"))?;
+    let nullable = field.clone().with_nullable(true);
+    let expression = parse_expression(&watermark.expression_sql)?;
+    let name = Some(object.name.name.as_str());
+    let expr = context.plan_assigned_expr(&expression, &object.schema, name, &nullable)?;
+    Ok(watermark_spec(watermark, index, expr))
+}
+
+/// The rules of all tables with watermarks. One that cannot be planned any more is told, and its
+/// table goes on without.
+fn table_rules(catalog: &Catalog) -> HashMap<ObjectId, WatermarkSpec> {
+    let rule = |object: &Arc<Object>| {
+        let ObjectKind::Table(table) = &object.kind else { return None };
+        let watermark = table.watermark.as_ref()?;
+        match stored_rule(&definition_context(catalog, object), object, watermark) {
+            Ok(rule) => Some((object.id, rule)),
+            Err(error) => {
+                tracing::error!(table = %object.name.name, %error, "has no watermark any more");
+                None
+            }
         }
     };
+    catalog.objects().filter_map(rule).collect()
+}
+
+fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Result<SourceSpec> {
+    let context = definition_context(catalog, object);
+    let watermark = source.watermark.as_ref();
+    let watermark = watermark.map(|w| stored_rule(&context, object, w)).transpose()?;
     Ok(SourceSpec {
         object: object.id,
         name: object.name.name.clone(),

@@ -14,12 +14,12 @@ use crate::catalog::object::{Object, ObjectKind};
 use crate::catalog::snapshot::Change;
 use crate::coordinator::command::Connection;
 use crate::coordinator::ddl::{
-    definer, materialized_view_object, noun_of, reads, reads_itself, view_plan, wrong_kind,
+    definer, keep_promises, materialized_view_object, noun_of, reads, reads_itself, view_plan,
+    wrong_kind,
 };
 use crate::coordinator::drop::shown;
 use crate::coordinator::recovery::planned_view;
 use crate::coordinator::running::Running;
-use crate::plan::event_time::time_bounds;
 use crate::plan::node::{Node, Scan};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::Parsed;
@@ -46,9 +46,7 @@ impl Connection {
             return Err(reads_itself(&object.name.name));
         }
         let plan = view_plan(&planned, &object)?;
-        if let ObjectKind::MaterializedView(view) = &mut object.kind {
-            view.time_bounds = time_bounds(&plan.root);
-        }
+        keep_promises(&mut object, &plan);
         check_dependants(context, old, &object)?;
         let definer = Some(definer(context, parsed));
         let replace = self.database.coordinator.replace_view(object, definer, plan, old.id);

@@ -18,6 +18,7 @@ use crate::coordinator::explain::{analyze_of_definition, explained};
 use crate::coordinator::running::Running;
 use crate::coordinator::savepoints;
 use crate::coordinator::settings::{SettingKind, find};
+use crate::plan::event_time::TimeBound;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::FUNCTIONS;
 use crate::sql::query::PlannedQuery;
@@ -26,7 +27,11 @@ use crate::sql::statement::{
 };
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::type_text;
+use crate::types::text::datetime::{US_PER_DAY, write_timestamp};
+use crate::types::text::interval::{Interval, IntervalStyle, write_interval};
 use crate::types::text::quote::quote_ident;
+use crate::types::time::Watermark;
+use bytes::BytesMut;
 
 /// The column of EXPLAIN.
 pub(super) fn explain_schema() -> SchemaRef {
@@ -54,7 +59,7 @@ pub(super) fn show_schema(show: &Show) -> SchemaRef {
             ShowList::Indexes => &["name", "on", "definition"],
             ShowList::Connectors => &["name", "description"],
             ShowList::Functions => &["name", "kind"],
-            ShowList::Watermarks => &["name", "column", "expression"],
+            ShowList::Watermarks => &["name", "column", "expression", "watermark", "lag"],
             _ => &["name"],
         }),
         Show::Columns { .. } => columns_schema(),
@@ -184,11 +189,8 @@ impl Connection {
                     ])
                 })
                 .collect(),
-            ShowList::Watermarks => self
-                .relations_within(context, within)?
-                .iter()
-                .filter_map(|o| watermark(o))
-                .collect(),
+            // They are asked for: `list_watermarks`.
+            ShowList::Watermarks => Vec::new(),
             ShowList::Schemas => {
                 let database = match within {
                     Some(ShowWithin::Database(name)) => name,
@@ -357,17 +359,73 @@ fn write_text(what: &str, table: &Object, rows: &PlannedQuery) -> String {
     format!("{what} {}\n{}", table.name.name, indented.join("\n"))
 }
 
-fn watermark(object: &Object) -> Option<Vec<Option<String>>> {
-    let watermark = match &object.kind {
+/// Whether the statement lists watermarks, which the workers know.
+pub(super) fn lists_watermarks(show: &Show) -> bool {
+    matches!(show, Show::List { what: ShowList::Watermarks, .. })
+}
+
+impl Connection {
+    /// SHOW WATERMARKS: of sources and tables that declare one, and of views whose columns are
+    /// bounded by one.
+    pub(super) async fn list_watermarks(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+        show: &Show,
+    ) -> Result<Response> {
+        let Show::List { within, like, .. } = show else {
+            return Err(Error::internal("a list of watermarks is a list"));
+        };
+        let marks = running.wait(self.database.coordinator.watermarks()).await?;
+        let now_us = self.database.now().timestamp_micros();
+        let mut rows: Vec<Vec<Option<String>>> = self
+            .relations_within(context, within.as_ref())?
+            .iter()
+            .filter_map(|object| {
+                let (column, expression) = watermark(object)?;
+                let (value, lag) = match marks.get(&object.id) {
+                    Some(mark) => shown_watermark(*mark, now_us),
+                    None => (None, None),
+                };
+                Some(vec![Some(object.name.name.clone()), Some(column), expression, value, lag])
+            })
+            .collect();
+        if let Some(pattern) = like {
+            retain_like(&mut rows, pattern)?;
+        }
+        text_rows(show_schema(show), &rows, "SHOW")
+    }
+}
+
+/// A watermark as text, and how long it is ago. One at the end of time is infinity.
+fn shown_watermark(mark: Watermark, now_us: i64) -> (Option<String>, Option<String>) {
+    if mark == Watermark::END {
+        return (Some("infinity".to_owned()), None);
+    }
+    let mut value = BytesMut::new();
+    write_timestamp(mark.0.0, &mut value);
+    let mut lag = BytesMut::new();
+    let us = now_us.saturating_sub(mark.0.0);
+    let days = i32::try_from(us / US_PER_DAY).unwrap_or(i32::MAX);
+    let interval = Interval { months: 0, days, us: us % US_PER_DAY };
+    write_interval(interval, IntervalStyle::Postgres, &mut lag);
+    let text = |bytes: BytesMut| Some(String::from_utf8_lossy(&bytes).into_owned());
+    (text(value), text(lag))
+}
+
+/// The columns that a watermark is of, and its expression where it is declared.
+fn watermark(object: &Object) -> Option<(String, Option<String>)> {
+    let declared = match &object.kind {
         ObjectKind::Source(source) => source.watermark.as_ref()?,
         ObjectKind::Table(table) => table.watermark.as_ref()?,
-        ObjectKind::View(_) | ObjectKind::MaterializedView(_) => return None,
+        ObjectKind::View(_) => return None,
+        ObjectKind::MaterializedView(view) => {
+            let name = |bound: &TimeBound| object.schema.field(bound.column).name().clone();
+            let columns: Vec<String> = view.time_bounds.iter().map(name).collect();
+            return (!columns.is_empty()).then(|| (columns.join(", "), None));
+        }
     };
-    Some(vec![
-        Some(object.name.name.clone()),
-        Some(watermark.column.clone()),
-        Some(watermark.expression_sql.clone()),
-    ])
+    Some((declared.column.clone(), Some(declared.expression_sql.clone())))
 }
 
 /// Keeps the rows whose first column is LIKE the pattern.

@@ -134,6 +134,7 @@ impl Connection {
                     object: s.object,
                     rows: s.rows,
                     malformed: s.malformed,
+                    late: s.late,
                     started_at_us: s.started_at.map(|time| time.0),
                     finished: s.finished,
                 })

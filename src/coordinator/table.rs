@@ -67,6 +67,17 @@ impl Table {
         Table::new(primary_key_name(object), schema, key)
     }
 
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn has_rows(&self) -> bool {
+        match &self.rows {
+            Rows::Keyed(_) => true,
+            Rows::Bag(table) => table.live_rows() > 0,
+        }
+    }
+
     /// Equal at two times only if nothing was written between them.
     pub fn version(&self) -> u64 {
         self.version

@@ -22,7 +22,7 @@ use futures::StreamExt;
 
 use crate::catalog::object::{Object, ObjectKind, TableConflict, TableObject};
 use crate::catalog::pg_catalog::primary_key_name;
-use crate::coordinator::command::{Connection, Response};
+use crate::coordinator::command::{Connection, Notice, Response};
 use crate::coordinator::event_loop::{
     Coordinator, TableWrite, WriteChange, WriteConflict, WriteOutcome,
 };
@@ -108,6 +108,14 @@ impl Connection {
             None => write_in_line(&coordinator, running, write).await?,
             Some(lock) => coordinator.write(Some(lock), write).await?,
         };
+        if outcome.late > 0 {
+            let rows = if outcome.late == 1 { "row" } else { "rows" };
+            let message = format!(
+                "{} {rows} came behind the watermark and went into \"{}_late\"",
+                outcome.late, insert.table.name.name
+            );
+            self.session.notify(Notice::note("00000", message));
+        }
         let (Some(count), Some(rows)) =
             (outcome.counts.first().copied(), outcome.inserted.into_iter().next())
         else {
@@ -677,6 +685,7 @@ mod tests {
                 on_conflict: TableConflict::Error,
                 append_only: false,
                 watermark: None,
+                late_of: None,
             }),
             schema: Arc::new(arrow::datatypes::Schema::new(columns)),
             create_sql: String::new(),

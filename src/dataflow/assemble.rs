@@ -26,6 +26,9 @@ use crate::types::error::Result;
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, Watermark};
 
+/// Stands for logical time among the objects that dataflows scan; objects have other ids.
+pub const CLOCK: ObjectId = ObjectId(0);
+
 /// What assembling leaves for the worker.
 pub struct Assembled {
     /// Passes an epoch when the dataflow has finished it, on all workers.
@@ -126,6 +129,11 @@ fn node_stream<'scope, 'plan>(
     if let Node::Scan(scan) = node {
         let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
         let inbox = Rc::new(RefCell::new(inbox));
+        inboxes.scans.push(inbox.clone());
+        return Ok(scan_stream(scope, inbox, context));
+    }
+    if let Node::Clock(_) = node {
+        let inbox = Rc::new(RefCell::new(Inbox::new(CLOCK, vec![], context.as_of)));
         inboxes.scans.push(inbox.clone());
         return Ok(scan_stream(scope, inbox, context));
     }

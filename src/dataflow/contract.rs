@@ -10,6 +10,7 @@ use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
@@ -22,6 +23,8 @@ pub struct Contract {
     pub output: SchemaRef,
     /// The output never deletes.
     pub append_only: bool,
+    /// What the output's watermark promises.
+    pub time_bounds: Vec<TimeBound>,
 }
 
 /// The operator, watched in debug builds.
@@ -36,6 +39,8 @@ struct Checked {
     /// The watermark of each input.
     watermarks: Vec<Option<Watermark>>,
     output_watermark: Option<Watermark>,
+    /// The output's watermark at the end of the last epoch: nothing behind it may be emitted.
+    promised: Option<Watermark>,
     /// The last epoch that completed.
     epoch: Option<Epoch>,
     /// Something of the next epoch has arrived.
@@ -52,6 +57,7 @@ impl Checked {
             contract,
             watermarks,
             output_watermark: None,
+            promised: None,
             epoch: None,
             open: false,
             unfinished: false,
@@ -70,6 +76,15 @@ impl Checked {
         for batch in &out.batches[batches_before..] {
             assert!(!batch.is_empty(), "{name} emits an empty batch");
             check_columns(name, "emits", &self.contract.output, batch);
+            for bound in self.promised.iter().flat_map(|_| &self.contract.time_bounds) {
+                let least = bound.at(self.promised.expect("there is one"));
+                let times = time_values(batch.column(bound.column)).expect("bounded by time");
+                assert!(
+                    arrow::compute::min(&times).is_none_or(|first| first >= least),
+                    "{name} emits a row behind its watermark, with {:?} before {least}",
+                    arrow::compute::min(&times)
+                );
+            }
             if !batch.all_inserts() {
                 let weights = (0..batch.num_rows()).map(|row| batch.weight(row));
                 for weight in weights {
@@ -146,6 +161,9 @@ impl Operator for Checked {
         self.open = false;
         self.watch(out, |operator, out| operator.on_epoch(epoch, out))?;
         self.unfinished = out.is_unfinished();
+        if !self.unfinished {
+            self.promised = self.output_watermark;
+        }
         Ok(())
     }
 
@@ -186,8 +204,12 @@ mod tests {
     /// A union that is watched with this contract for its output.
     fn watched(output: &str, append_only: bool) -> Checked {
         let spec = UnionSpec { inputs: 1, schema: schema("k bigint") };
-        let contract =
-            Contract { inputs: vec![schema("k bigint")], output: schema(output), append_only };
+        let contract = Contract {
+            inputs: vec![schema("k bigint")],
+            output: schema(output),
+            append_only,
+            time_bounds: vec![],
+        };
         Checked::new(Box::new(Union::new(spec)), contract)
     }
 

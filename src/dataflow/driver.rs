@@ -43,7 +43,7 @@ use crate::plan::view_options::OnError;
 use crate::state::delta::{CheckpointWriter, RestoredState};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// A stream of chunks within one dataflow.
 pub type ChunkStream<'scope> = Stream<'scope, u64, Chunk>;
@@ -63,6 +63,8 @@ pub struct DriverContext {
     pub on_error: OnError,
     /// Told of rows that were left out, with their epoch.
     pub on_row_errors: Rc<dyn Fn(Epoch, Vec<RowError>)>,
+    /// Told when an operator wants an epoch at a time.
+    pub on_wake: Rc<dyn Fn(EventTime)>,
     /// One for all operators of the dataflow on this worker.
     pub backlog: Rc<Backlog>,
     /// Where the dataflow's operators meet for a checkpoint, numbered as in `backlog`.
@@ -531,6 +533,9 @@ impl Driver {
             (self.context.on_row_errors)(Epoch(self.now), row_errors);
         }
         let batches: Vec<ChangeBatch> = out.take_batches();
+        if let Some(at) = out.take_wake_at() {
+            (self.context.on_wake)(at);
+        }
         self.announced = self.announced.max(out.take_watermark());
         if !batches.is_empty() {
             let capability = self.capability.as_ref().expect("held until the inputs end");
@@ -684,6 +689,7 @@ mod tests {
                 on_failure: Rc::new(|error| panic!("{error:?}")),
                 on_error: OnError::default(),
                 on_row_errors: Rc::new(|_, _| {}),
+                on_wake: Rc::new(|_| {}),
                 backlog: Rc::default(),
                 checkpoints: Rc::default(),
                 restore: None,

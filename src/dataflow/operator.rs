@@ -22,7 +22,7 @@
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// One node of a running dataflow on one worker.
 pub trait Operator {
@@ -107,6 +107,7 @@ pub struct Output {
     bytes: usize,
     pub(super) watermark: Option<Watermark>,
     pub(super) row_errors: Vec<RowError>,
+    pub(super) wake_at: Option<EventTime>,
     unfinished: bool,
 }
 
@@ -137,6 +138,7 @@ impl Output {
             bytes: 0,
             watermark: None,
             row_errors: Vec::new(),
+            wake_at: None,
             unfinished: false,
         }
     }
@@ -186,6 +188,12 @@ impl Output {
         }
     }
 
+    /// Asks for an epoch when logical time has reached `at`, if none comes before. Who still waits
+    /// then asks again.
+    pub fn wake_at(&mut self, at: EventTime) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+
     /// Records a row that was left out.
     pub fn row_error(&mut self, error: RowError) {
         self.row_errors.push(error);
@@ -195,6 +203,11 @@ impl Output {
     pub fn take_batches(&mut self) -> Vec<ChangeBatch> {
         self.bytes = 0;
         std::mem::take(&mut self.batches)
+    }
+
+    /// The earliest time asked for so far, taken out.
+    pub fn take_wake_at(&mut self) -> Option<EventTime> {
+        self.wake_at.take()
     }
 
     /// The watermark emitted so far, taken out.

@@ -18,7 +18,8 @@
 //!
 //! What comes out is summed up per printed block and sorted as text, so it does not depend on hash
 //! order. `cancelled n` is printed when n emitted rows took each other back within one block: a
-//! stateful operator must never show it. Rows that failed print as `error ...`.
+//! stateful operator must never show it. Rows that failed print as `error ...`, a time at which the
+//! operator wants an epoch as `wake ...`.
 //!
 //! Tests that make their input by program use [`Driven`], which the script itself runs on.
 
@@ -203,11 +204,13 @@ pub struct Sent {
     pub cancelled: i64,
     pub watermark: Option<Watermark>,
     pub errors: Vec<RowError>,
+    pub wake_at: Option<EventTime>,
 }
 
 impl Sent {
     fn of(out: &mut Output) -> Sent {
-        let mut sent = Sent { watermark: out.take_watermark(), ..Sent::default() };
+        let (watermark, wake_at) = (out.take_watermark(), out.take_wake_at());
+        let mut sent = Sent { watermark, wake_at, ..Sent::default() };
         let mut copies = 0;
         for batch in out.take_batches() {
             assert!(!batch.is_empty(), "empty batches are never emitted");
@@ -255,6 +258,9 @@ impl Sent {
         }
         if let Some(watermark) = self.watermark {
             text.push_str(&format!("watermark {watermark}\n"));
+        }
+        if let Some(EventTime(at)) = self.wake_at {
+            text.push_str(&format!("wake {at}\n"));
         }
     }
 }

@@ -22,7 +22,7 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
-use crate::dataflow::assemble::{assemble, result_key};
+use crate::dataflow::assemble::{CLOCK, assemble, result_key};
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
@@ -40,7 +40,7 @@ use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// What the coordinator tells every worker, in one order.
 #[derive(Clone)]
@@ -89,6 +89,8 @@ pub struct CloseEpoch {
     pub checkpoint: Option<Vec<ObjectId>>,
     /// Sources and tables whose watermark moved: what it is at the end of the epoch.
     pub watermarks: Vec<(ObjectId, Watermark)>,
+    /// Logical time; it never goes back.
+    pub time: EventTime,
 }
 
 /// A view that gets another dataflow.
@@ -110,6 +112,8 @@ pub struct DataflowSpec {
     pub result: DataflowResult,
     /// The newest closed epoch; every object that is scanned has finished it.
     pub as_of: Epoch,
+    /// Logical time for the initial content.
+    pub time: EventTime,
     /// The tables that are scanned, as of then: one share of their rows per worker.
     pub table_contents: HashMap<ObjectId, Vec<Vec<RecordBatch>>>,
     /// The state that it begins with instead of the content of what it reads.
@@ -165,6 +169,8 @@ pub enum Report {
     LateRows { object: ObjectId, rows: RecordBatch },
     /// The answer to `Command::Watermarks`.
     Watermarks { request: u64, marks: Vec<(ObjectId, Watermark)> },
+    /// A dataflow wants an epoch at this time.
+    Wake { object: ObjectId, at: EventTime },
     /// A new dataflow has its initial content here.
     Hydrated { worker: usize, object: ObjectId },
     /// The answer to `Command::Snapshot` for one object.
@@ -433,6 +439,7 @@ impl Plane {
         let object = spec.object;
         let (failed_id, errors_id) = (id.clone(), id.clone());
         let (reporter, failed_flag) = (self.reporter.clone(), failed.clone());
+        let wakes_to = self.reporter.clone();
         let errors_to = self.reporter.clone();
         let metrics = Rc::new(DataflowMetrics::new(self.clock.clone()));
         let context = DriverContext {
@@ -448,6 +455,7 @@ impl Plane {
             on_row_errors: Rc::new(move |epoch, errors| {
                 errors_to(Report::RowErrors { object: errors_id.get(), epoch, errors });
             }),
+            on_wake: Rc::new(move |at| wakes_to(Report::Wake { object, at })),
             backlog: Rc::default(),
             checkpoints: Rc::default(),
             restore: spec.restore.clone(),
@@ -508,6 +516,10 @@ impl Plane {
         backfills: &mut Vec<Backfill>,
     ) -> Result<()> {
         let object = inbox.borrow().object;
+        if object == CLOCK {
+            inbox.borrow_mut().push_watermark(spec.as_of, Watermark(spec.time));
+            return Ok(());
+        }
         let columns = inbox.borrow().columns.clone();
         self.hub_of(object)?.borrow_mut().subscribe(inbox);
         if spec.restore.is_some() {
@@ -609,6 +621,9 @@ impl Plane {
         for object in close.affected.iter() {
             if let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(object) {
                 dataflow.last_affected = close.epoch;
+                for inbox in dataflow.scans.iter().filter(|inbox| inbox.borrow().object == CLOCK) {
+                    inbox.borrow_mut().push_watermark(close.epoch, Watermark(close.time));
+                }
             }
         }
         if let Some(views) = &close.checkpoint {
@@ -688,6 +703,7 @@ impl Plane {
     /// The epochs that have not passed `object`, given what is idle is complete.
     fn frontier_of(&self, object: ObjectId) -> Epoch {
         match self.entries.get(&object) {
+            _ if object == CLOCK => self.closed.next(),
             Some(Entry::Table(_) | Entry::Source(_)) => self.closed.next(),
             Some(Entry::Dataflow(dataflow)) => {
                 let probed = probe_frontier(&dataflow.probe);

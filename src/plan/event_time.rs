@@ -170,9 +170,18 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
             whole.collect()
         }
         // What a step derives may be of any time.
-        Node::Recursive(_) | Node::Input(_) => vec![],
+        Node::Recursive(_) | Node::Input(_) | Node::Clock(_) => vec![],
+        // What was not emitted before the watermark is not behind it.
+        Node::WindowClose(n) => time_bounds(&n.input.input),
+        Node::Throttle(n) => time_bounds(&n.input.input),
+        // Rows of any time come and go as logical time passes.
+        Node::TemporalFilter(_) | Node::Retain(_) => vec![],
         Node::Session(n) => in_sessions(n),
         Node::AsofJoin(n) => nearest(n),
+        // Left rows pass once, whatever comes on the right.
+        Node::LookupJoin(n) => time_bounds(&n.left.input),
+        // A change may change matches of any earlier time.
+        Node::MatchRecognize(_) => vec![],
     };
     bounds.sort_by_key(|bound| bound.column);
     bounds
@@ -282,6 +291,57 @@ fn joined(join: &Join) -> Vec<TimeBound> {
         }
     }
     bounds
+}
+
+/// When a row of one side of a join can meet no change of the other side any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expiry {
+    /// Of the side's columns.
+    pub value: Expr,
+    /// What changes of the other side are not below, of the other side's watermark: the row meets
+    /// none of them when its value is.
+    pub bound: TimeBound,
+}
+
+/// Whether rows of the left side, and of the right side, are forgotten when they are too old.
+pub fn rows_age(join: &Join) -> [bool; 2] {
+    let [left, right] = expiries(join);
+    let ages = |expiries: Vec<Expiry>, input: &Node| {
+        !expiries.is_empty() && (input.append_only() || !time_bounds(input).is_empty())
+    };
+    [ages(left, &join.left.input), ages(right, &join.right.input)]
+}
+
+/// What tells of the left side's rows that they are too old, and of the right side's: where the
+/// condition asks for `a.expires >= b.ts`, a row of `a` that expires before the watermark of `b`.
+pub fn expiries(join: &Join) -> [Vec<Expiry>; 2] {
+    let Some(residual) = &join.residual else { return [vec![], vec![]] };
+    let schemas = [join.left.input.schema(), join.right.input.schema()];
+    let bounds = [time_bounds(&join.left.input), time_bounds(&join.right.input)];
+    let width = schemas[0].fields().len();
+    let both = schemas.iter().flat_map(|schema| schema.fields().iter().cloned());
+    let both = Schema::new(both.collect::<Vec<_>>());
+    let ranges = [0..width, width..both.fields().len()];
+    let over = |side: usize, expr: &Expr| -> Option<Expr> {
+        let used = expr.input_columns();
+        let own = !used.is_empty() && used.iter().all(|column| ranges[side].contains(column));
+        let columns: Vec<usize> = ranges[side].clone().collect();
+        own.then(|| expr.over_columns(&columns).ok()).flatten()
+    };
+    let mut found = [vec![], vec![]];
+    for inequality in residual.inequalities(&both) {
+        for side in [0, 1] {
+            let (own, other) =
+                (over(side, &inequality.greater), over(1 - side, &inequality.lesser));
+            let (Some(value), Some(lesser)) = (own, other) else { continue };
+            let same = value.data_type() == lesser.data_type() && is_time(value.data_type());
+            let bound = computed(&bounds[1 - side], &lesser, &schemas[1 - side]);
+            if let (true, Some(bound)) = (same, bound) {
+                found[side].push(Expiry { value, bound });
+            }
+        }
+    }
+    found
 }
 
 /// A change concerns rows of its own partition that do not sort before it.

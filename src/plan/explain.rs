@@ -8,9 +8,13 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
+use crate::plan::event_time::{bounded_key, find, rows_age, time_bounds};
+use crate::plan::match_recognize::program::Program;
+use crate::plan::match_recognize::{MatchSpec, PatternText};
 use crate::plan::node::{
-    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, Map, Node, Over, Phase, Plan,
-    RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union, Unnest, UnnestColumn,
+    Aggregate, AsofJoin, Constant, Edge, Exchange, Join, JoinKind, LookupJoin, Map, MatchRecognize,
+    Node, Over, Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union,
+    Unnest, UnnestColumn,
 };
 use crate::plan::operators::{number, operators};
 use crate::types::time::EventDuration;
@@ -19,6 +23,8 @@ use crate::types::time::EventDuration;
 const INDENT: &str = "  ";
 /// Constants show this many rows.
 const CONSTANT_ROWS_MAX: usize = 3;
+/// Longer automata are not written out.
+const AUTOMATON_STEPS_MAX: usize = 24;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,10 +115,25 @@ fn write_head(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
         Node::TopN(n) => write_top_n(f, n)?,
         Node::Over(n) => write_over(f, n)?,
         Node::Session(n) => write_session(f, n)?,
+        Node::MatchRecognize(n) => write_match_recognize(f, n)?,
         Node::AsofJoin(n) => write_asof_join(f, n)?,
+        Node::LookupJoin(n) => write_lookup_join(f, n)?,
         Node::Recursive(n) => write_recursive(f, n)?,
         Node::Unnest(n) => write_unnest(f, n)?,
         Node::Input(n) => write!(f, "Input {}: {}", n.port, n.name)?,
+        Node::Clock(_) => f.write_str("Clock")?,
+        Node::WindowClose(n) => {
+            let schema = n.input.input.schema();
+            write!(f, "WindowClose by {}", schema.field(n.bound.column).name())?;
+        }
+        Node::Throttle(n) => {
+            write!(f, "Throttle: changes every {}", seconds(EventDuration(n.every_us)))?
+        }
+        Node::TemporalFilter(n) => {
+            let conditions: Vec<&str> = n.conditions.iter().map(|c| c.display.as_str()).collect();
+            write!(f, "TemporalFilter where {}", conditions.join(" AND "))?;
+        }
+        Node::Retain(n) => write!(f, "Retain for {}", seconds(EventDuration(n.keep_us)))?,
     }
     Ok(())
 }
@@ -143,6 +164,9 @@ fn write_node<'plan>(
         && written.explained.verbose
     {
         writeln!(f, "{}because {why}", INDENT.repeat(level + 1))?;
+    }
+    if let Node::MatchRecognize(n) = node {
+        write_automaton(f, &n.spec, &INDENT.repeat(level + 1))?;
     }
     if let Node::Recursive(n) = node {
         writeln!(f, "{}Step", INDENT.repeat(level + 1))?;
@@ -182,20 +206,59 @@ fn kept(node: &Node) -> Option<String> {
         | Node::Copies(_)
         | Node::Union(_)
         | Node::Unnest(_)
+        | Node::Clock(_)
         | Node::Input(_) => None,
         Node::Recursive(n) if n.distinct => {
             Some("each derived row with the iterations that derive it".to_owned())
         }
         Node::Recursive(_) => None,
-        Node::Aggregate(n) if n.calls.is_empty() => Some("each distinct row once".to_owned()),
+        Node::Aggregate(n) if n.calls.is_empty() && closing_key(n).is_none() => {
+            Some("each distinct row once".to_owned())
+        }
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
-        Node::Aggregate(_) => Some("one row per group".to_owned()),
-        Node::Join(_) => Some("all rows of both inputs".to_owned()),
+        Node::Aggregate(n) => Some(match closing_key(n) {
+            Some(name) => format!("one row per group until the watermark passes {name}"),
+            None => "one row per group".to_owned(),
+        }),
+        Node::WindowClose(_) => Some("the rows of open windows".to_owned()),
+        Node::Throttle(_) => Some("the changes of one interval".to_owned()),
+        Node::TemporalFilter(_) => Some("rows that will enter or leave".to_owned()),
+        Node::Retain(_) => Some("the rows that are there".to_owned()),
+        Node::Join(n) => Some(kept_by_join(n)),
         Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
             Some("the rows that show".to_owned())
         }
-        Node::TopN(_) | Node::Over(_) | Node::Session(_) => Some("all rows, in order".to_owned()),
+        Node::Session(n) if find(&time_bounds(&n.input.input), n.time).is_some() => {
+            Some("rows, in order, until the watermark passes their session's end".to_owned())
+        }
+        Node::TopN(_) | Node::Over(_) | Node::Session(_) | Node::MatchRecognize(_) => {
+            Some("all rows, in order".to_owned())
+        }
+        Node::AsofJoin(n)
+            if find(&time_bounds(&n.left.input), n.times.0).is_some()
+                && find(&time_bounds(&n.right.input), n.times.1).is_some() =>
+        {
+            Some("rows of both inputs, in order, until both watermarks pass them".to_owned())
+        }
         Node::AsofJoin(_) => Some("all rows of both inputs, in order".to_owned()),
+        Node::LookupJoin(_) => Some("all rows of the right input".to_owned()),
+    }
+}
+
+/// The key by which an aggregation forgets groups.
+fn closing_key(aggregate: &Aggregate) -> Option<String> {
+    let bounds = time_bounds(&aggregate.input.input);
+    let (place, _) = bounded_key(&bounds, &aggregate.keys)?;
+    Some(aggregate.schema.field(place).name().clone())
+}
+
+fn kept_by_join(join: &Join) -> String {
+    let until = "until the other watermark passes what they could meet";
+    match rows_age(join) {
+        [true, true] => format!("rows of both inputs {until}"),
+        [true, false] => format!("all rows of the right input, of the left {until}"),
+        [false, true] => format!("all rows of the left input, of the right {until}"),
+        [false, false] => "all rows of both inputs".to_owned(),
     }
 }
 
@@ -209,6 +272,7 @@ fn why(node: &Node) -> Option<&'static str> {
         | Node::Copies(_)
         | Node::Union(_)
         | Node::Unnest(_)
+        | Node::Clock(_)
         | Node::Input(_) => return None,
         Node::Recursive(n) if n.distinct => {
             "a row goes when the last of its derivations goes, and must not be derived by itself"
@@ -227,6 +291,12 @@ fn why(node: &Node) -> Option<&'static str> {
         Node::TopN(_) => "when a row that shows goes, the next one takes its place",
         Node::Over(_) => "a row that comes or goes changes what its neighbours see",
         Node::Session(_) => "a row that comes or goes may join sessions, or part them",
+        Node::LookupJoin(_) => "a later row of the left input may look any of them up",
+        Node::WindowClose(_) => "they may change until the watermark passes them",
+        Node::Throttle(_) => "they leave together when the interval is over",
+        Node::TemporalFilter(_) => "time alone lets them in or takes them out",
+        Node::Retain(_) => "each goes when it has been there long enough",
+        Node::MatchRecognize(_) => "a row that comes or goes may change any match behind it",
         Node::AsofJoin(_) => "a later row of either input may be the nearest of any of them",
     })
 }
@@ -306,7 +376,8 @@ fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Re
         (keys, calls) => {
             write!(f, "Aggregate by {}: {}", names(&input, keys), calls.join(", "))
         }
-    }
+    }?;
+    if aggregate.on_close { f.write_str(", when it closes") } else { Ok(()) }
 }
 
 fn write_join(f: &mut fmt::Formatter<'_>, join: &Join) -> fmt::Result {
@@ -384,6 +455,28 @@ fn write_over(f: &mut fmt::Formatter<'_>, over: &Over) -> fmt::Result {
     write!(f, "Over{window}: {}", calls.join(", "))
 }
 
+/// `MatchRecognize by p order by t: pattern A B+, B when price < PREV(price)`.
+fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt::Result {
+    let (spec, input) = (&n.spec, n.input.input.schema());
+    let by = partition_and_order(&input, &spec.partition, &spec.order_by);
+    let pattern = PatternText { pattern: &spec.pattern, variables: &spec.variables };
+    write!(f, "MatchRecognize{by}: pattern {pattern}")?;
+    if let Some(within) = spec.within {
+        write!(f, " within {}", seconds(EventDuration(within.duration_us)))?;
+    }
+    Ok(())
+}
+
+/// The steps that the matcher goes through, if they are not too many to be read.
+fn write_automaton(f: &mut fmt::Formatter<'_>, spec: &MatchSpec, indent: &str) -> fmt::Result {
+    let Ok(program) = Program::new(&spec.pattern) else { return Ok(()) };
+    let count = program.instructions.len();
+    if count > AUTOMATON_STEPS_MAX {
+        return writeln!(f, "{indent}Automaton of {count} steps");
+    }
+    program.text(spec).lines().try_for_each(|line| writeln!(f, "{indent}Step {line}"))
+}
+
 fn write_session(f: &mut fmt::Formatter<'_>, session: &Session) -> fmt::Result {
     let input = session.input.input.schema();
     let by = partition_and_order(&input, &session.partition, &[]);
@@ -409,6 +502,16 @@ fn write_asof_join(f: &mut fmt::Formatter<'_>, join: &AsofJoin) -> fmt::Result {
     let order = join.order.symbol();
     conditions.push(format!("{} {order} {}", left.field(l).name(), right.field(r).name()));
     write!(f, "AsofJoin {kind} on {}", conditions.join(" AND "))
+}
+
+fn write_lookup_join(f: &mut fmt::Formatter<'_>, join: &LookupJoin) -> fmt::Result {
+    let (left, right) = (join.left.input.schema(), join.right.input.schema());
+    let kind = if join.keeps_left { "left" } else { "inner" };
+    let keys = join.keys.iter();
+    let keys: Vec<String> = keys
+        .map(|(l, r)| format!("{} = {}", left.field(*l).name(), right.field(*r).name()))
+        .collect();
+    write!(f, "LookupJoin {kind} on {}", keys.join(" AND "))
 }
 
 fn write_recursive(f: &mut fmt::Formatter<'_>, recursive: &Recursive) -> fmt::Result {

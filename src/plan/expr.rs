@@ -13,7 +13,8 @@ use datafusion::physical_expr::utils::collect_columns;
 
 use crate::types::error::{Error, Result};
 
-mod monotone;
+mod comparison;
+pub mod monotone;
 
 /// An expression over the columns of one input schema. Cheap to clone.
 #[derive(Clone)]

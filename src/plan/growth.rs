@@ -1,9 +1,11 @@
 //! What grows without bound: operators that keep something for rows that never stop coming.
 //!
-//! A scan is endless if its object only ever gets rows and does not end (a source without end); what goes through it without being summed up is endless, too. An operator
-//! that keeps rows or groups of such an input grows for as long as rows come. A table is
-//! not endless: it keeps its rows itself, and what is kept for it is in proportion to it.
+//! A scan is endless if its object only ever gets rows and does not end (a source without end); what
+//! goes through it without being summed up is endless, too. An operator that keeps rows or groups of
+//! such an input grows for as long as rows come, unless it forgets them by the watermark or by the
+//! clock. A table is not endless: it keeps its rows itself, and what is kept for it is in proportion to it.
 
+use crate::plan::event_time::{bounded_key, find as find_bound, rows_age, time_bounds};
 use crate::plan::explain::describe;
 use crate::plan::node::{Aggregate, Join, JoinKind, Node, Phase, Plan, TopN};
 use crate::types::id::ObjectId;
@@ -45,19 +47,36 @@ fn find<'plan>(
     let all = merged(&inputs);
     let (keeps, place) = match node {
         Node::Scan(scan) => return endless(scan.object).into_iter().collect(),
-        Node::Constant(_) | Node::Input(_) => return Vec::new(),
+        Node::Constant(_) | Node::Input(_) | Node::Clock(_) => return Vec::new(),
         Node::Map(_) | Node::Expand(_) | Node::Copies(_) | Node::Union(_) | Node::Unnest(_) => {
             return all;
         }
         // What it keeps is gone at the epoch's end.
         Node::Aggregate(Aggregate { phase: Phase::Partial, .. }) => return all,
         Node::Aggregate(n) if n.keys.is_empty() => return Vec::new(),
+        Node::Aggregate(n) if bounded_key(&time_bounds(&n.input.input), &n.keys).is_some() => {
+            return all;
+        }
+        Node::WindowClose(_) | Node::Throttle(_) | Node::TemporalFilter(_) => return all,
+        // What has been there long enough goes.
+        Node::Retain(_) => return Vec::new(),
         Node::Aggregate(n) if n.calls.is_empty() => {
             ("every distinct row", "of the rows that are made distinct")
         }
         Node::Aggregate(_) => ("a row for every group", "in GROUP BY, or of the grouped rows"),
+        Node::Join(n) if rows_age(n) == [true, true] => return all,
+        Node::AsofJoin(n)
+            if find_bound(&time_bounds(&n.left.input), n.times.0).is_some()
+                && find_bound(&time_bounds(&n.right.input), n.times.1).is_some() =>
+        {
+            return all;
+        }
+        Node::LookupJoin(_) => return inputs.into_iter().next().unwrap_or_default(),
         Node::Join(_) | Node::AsofJoin(_) => {
             ("every row", "of both inputs, compared with each other")
+        }
+        Node::Session(n) if find_bound(&time_bounds(&n.input.input), n.time).is_some() => {
+            return all;
         }
         Node::Session(_) => ("every row", "of the rows that make the sessions"),
         Node::TopN(TopN { partition, limit: Some(_), input, .. })
@@ -68,7 +87,9 @@ fn find<'plan>(
         Node::TopN(TopN { limit: Some(_), input, .. }) if input.input.append_only() => {
             ("the first rows of every partition", "of the rows that are ordered")
         }
-        Node::TopN(_) | Node::Over(_) => ("every row", "of the rows that are ordered"),
+        Node::TopN(_) | Node::Over(_) | Node::MatchRecognize(_) => {
+            ("every row", "of the rows that are ordered")
+        }
         Node::Recursive(n) if n.distinct => {
             ("every derived row", "of the rows that it begins with")
         }
@@ -167,6 +188,7 @@ mod tests {
             calls: vec![call],
             append_only: true,
             phase: Phase::Whole,
+            on_close: false,
             schema: schema(),
         })
     }

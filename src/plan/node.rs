@@ -6,8 +6,9 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
-use crate::plan::event_time::TimeBound;
+use crate::plan::event_time::{Step, TimeBound};
 use crate::plan::expr::Expr;
+use crate::plan::match_recognize::MatchSpec;
 use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
@@ -68,9 +69,16 @@ pub enum Node {
     Over(Over),
     Session(Session),
     AsofJoin(AsofJoin),
+    LookupJoin(LookupJoin),
+    MatchRecognize(MatchRecognize),
     Recursive(Recursive),
     Unnest(Unnest),
     Input(Input),
+    Clock(Clock),
+    WindowClose(WindowClose),
+    Throttle(Throttle),
+    TemporalFilter(TemporalFilter),
+    Retain(Retain),
 }
 
 /// Reads the changes of a source, table or materialized view; first its content, then what
@@ -142,6 +150,8 @@ pub struct Aggregate {
     /// The input never deletes: accumulators need not be able to take back.
     pub append_only: bool,
     pub phase: Phase,
+    /// EMIT ON WINDOW CLOSE: a group's row is emitted once, when its time has passed.
+    pub on_close: bool,
     pub schema: SchemaRef,
 }
 
@@ -182,6 +192,7 @@ impl Aggregate {
             calls: self.calls.clone(),
             append_only: self.append_only,
             phase: Phase::Partial,
+            on_close: false,
             schema: Arc::new(Schema::new(fields)),
         };
         let keys: Vec<usize> = (0..self.keys.len()).collect();
@@ -191,8 +202,15 @@ impl Aggregate {
             calls: self.calls,
             append_only: self.append_only,
             phase: Phase::Final { input_schema },
+            on_close: self.on_close,
             schema: self.schema,
         }
+    }
+
+    /// Whether the accumulators of all calls are small and can be merged.
+    pub fn can_merge(&self) -> bool {
+        let input = self.input.input.schema();
+        self.calls.iter().all(|call| self.merges(call, &input))
     }
 
     /// Whether a call's accumulators are small and can be merged.
@@ -512,6 +530,29 @@ pub struct AsofJoin {
     pub schema: SchemaRef,
 }
 
+/// Each left row with the right rows of equal keys that are there when it comes, never corrected
+/// later (`FOR SYSTEM_TIME AS OF PROCTIME()`). The left input only grows. Output columns: left, then
+/// right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LookupJoin {
+    pub left: Edge,
+    pub right: Edge,
+    /// Pairs of equal columns: (left column, right column).
+    pub keys: Vec<(usize, usize)>,
+    /// A left row without a match stays, with NULLs.
+    pub keeps_left: bool,
+    pub schema: SchemaRef,
+}
+
+/// Row pattern matches of partitions in order (MATCH_RECOGNIZE).
+///
+/// Rows that sort alike stand in the order of their other columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatchRecognize {
+    pub input: Edge,
+    pub spec: MatchSpec,
+}
+
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unnest {
@@ -560,6 +601,73 @@ pub struct Input {
     pub schema: SchemaRef,
 }
 
+/// Logical time: no rows, and a watermark that is the time of the epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clock {
+    /// No columns.
+    pub schema: SchemaRef,
+}
+
+impl Clock {
+    /// The port of an operator that needs logical time.
+    pub fn edge() -> Edge {
+        Edge::local(Node::Clock(Clock { schema: Arc::new(Schema::empty()) }))
+    }
+}
+
+/// EMIT ON WINDOW CLOSE: each row once, when the watermark has passed its time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowClose {
+    pub input: Edge,
+    /// Of the column that is a row's time.
+    pub bound: TimeBound,
+}
+
+/// EMIT ON UPDATE EVERY: changes leave together, once in each interval.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Throttle {
+    pub input: Edge,
+    pub clock: Edge,
+    pub every_us: i64,
+}
+
+/// Conditions that compare with now(): a row is there while all of them hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TemporalFilter {
+    pub input: Edge,
+    pub clock: Edge,
+    pub conditions: Vec<NowCondition>,
+}
+
+/// `value op f(now())`, where f never goes back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NowCondition {
+    /// A time, over the input's columns.
+    pub value: Expr,
+    pub op: NowOp,
+    pub steps: Vec<Step>,
+    /// As the user wrote it, for EXPLAIN.
+    pub display: String,
+}
+
+/// How a row's time compares with a function of now().
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NowOp {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    Equal,
+}
+
+/// WITH (retention = ...): a row goes when it has been there for so long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retain {
+    pub input: Edge,
+    pub clock: Edge,
+    pub keep_us: i64,
+}
+
 impl Node {
     /// The output columns.
     pub fn schema(&self) -> SchemaRef {
@@ -575,17 +683,24 @@ impl Node {
             Node::TopN(n) => n.schema.clone(),
             Node::Over(n) => n.schema.clone(),
             Node::Session(n) => n.schema.clone(),
+            Node::MatchRecognize(n) => n.spec.schema.clone(),
             Node::AsofJoin(n) => n.schema.clone(),
+            Node::LookupJoin(n) => n.schema.clone(),
             Node::Recursive(n) => n.schema.clone(),
             Node::Unnest(n) => n.schema.clone(),
             Node::Input(n) => n.schema.clone(),
+            Node::Clock(n) => n.schema.clone(),
+            Node::WindowClose(n) => n.input.input.schema(),
+            Node::Throttle(n) => n.input.input.schema(),
+            Node::TemporalFilter(n) => n.input.input.schema(),
+            Node::Retain(n) => n.input.input.schema(),
         }
     }
 
     /// The inputs, in port order.
     pub fn inputs(&self) -> Vec<&Edge> {
         match self {
-            Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
+            Node::Scan(_) | Node::Constant(_) | Node::Input(_) | Node::Clock(_) => vec![],
             Node::Map(n) => vec![&n.input],
             Node::Expand(n) => vec![&n.input],
             Node::Copies(n) => vec![&n.input],
@@ -595,9 +710,15 @@ impl Node {
             Node::TopN(n) => vec![&n.input],
             Node::Over(n) => vec![&n.input],
             Node::Session(n) => vec![&n.input],
+            Node::MatchRecognize(n) => vec![&n.input],
             Node::AsofJoin(n) => vec![&n.left, &n.right],
+            Node::LookupJoin(n) => vec![&n.left, &n.right],
             Node::Recursive(n) => n.inputs.iter().collect(),
             Node::Unnest(n) => vec![&n.input],
+            Node::WindowClose(n) => vec![&n.input],
+            Node::Throttle(n) => vec![&n.input, &n.clock],
+            Node::TemporalFilter(n) => vec![&n.input, &n.clock],
+            Node::Retain(n) => vec![&n.input, &n.clock],
         }
     }
 
@@ -610,8 +731,14 @@ impl Node {
             | Node::TopN(_)
             | Node::Over(_)
             | Node::Session(_)
+            | Node::MatchRecognize(_)
             | Node::AsofJoin(_)
-            | Node::Recursive(_) => true,
+            | Node::LookupJoin(_)
+            | Node::Recursive(_)
+            | Node::WindowClose(_)
+            | Node::Throttle(_)
+            | Node::TemporalFilter(_)
+            | Node::Retain(_) => true,
             Node::Scan(_)
             | Node::Constant(_)
             | Node::Map(_)
@@ -619,6 +746,7 @@ impl Node {
             | Node::Copies(_)
             | Node::Union(_)
             | Node::Unnest(_)
+            | Node::Clock(_)
             | Node::Input(_) => false,
         }
     }
@@ -626,7 +754,7 @@ impl Node {
     /// The inputs, in port order, to be changed.
     pub fn inputs_mut(&mut self) -> Vec<&mut Edge> {
         match self {
-            Node::Scan(_) | Node::Constant(_) | Node::Input(_) => vec![],
+            Node::Scan(_) | Node::Constant(_) | Node::Input(_) | Node::Clock(_) => vec![],
             Node::Map(n) => vec![&mut n.input],
             Node::Expand(n) => vec![&mut n.input],
             Node::Copies(n) => vec![&mut n.input],
@@ -636,9 +764,15 @@ impl Node {
             Node::TopN(n) => vec![&mut n.input],
             Node::Over(n) => vec![&mut n.input],
             Node::Session(n) => vec![&mut n.input],
+            Node::MatchRecognize(n) => vec![&mut n.input],
             Node::AsofJoin(n) => vec![&mut n.left, &mut n.right],
+            Node::LookupJoin(n) => vec![&mut n.left, &mut n.right],
             Node::Recursive(n) => n.inputs.iter_mut().collect(),
             Node::Unnest(n) => vec![&mut n.input],
+            Node::WindowClose(n) => vec![&mut n.input],
+            Node::Throttle(n) => vec![&mut n.input, &mut n.clock],
+            Node::TemporalFilter(n) => vec![&mut n.input, &mut n.clock],
+            Node::Retain(n) => vec![&mut n.input, &mut n.clock],
         }
     }
 
@@ -653,7 +787,8 @@ impl Node {
             Node::Copies(_) => false,
             Node::Union(n) => n.inputs.iter().all(|e| e.input.append_only()),
             // A group's row changes whenever its aggregates do; DISTINCT over appends only adds.
-            Node::Aggregate(n) => n.calls.is_empty() && n.input.input.append_only(),
+            // Emitted when it closes, it does not.
+            Node::Aggregate(n) => n.on_close || (n.calls.is_empty() && n.input.input.append_only()),
             Node::Join(n) => {
                 n.kind == JoinKind::Inner
                     && n.left.input.append_only()
@@ -661,11 +796,16 @@ impl Node {
             }
             Node::Unnest(n) => n.input.input.append_only(),
             // A new row pushes another one out, or changes what its neighbours see.
-            Node::TopN(_) | Node::Over(_) => false,
+            Node::TopN(_) | Node::Over(_) | Node::MatchRecognize(_) => false,
             // A new row moves the end of its session, or is a nearer match.
             Node::Session(_) | Node::AsofJoin(_) => false,
+            Node::LookupJoin(n) => n.left.input.append_only(),
             // A row may be derived in another iteration, which is a change inside of the step.
             Node::Recursive(_) | Node::Input(_) => false,
+            Node::Clock(_) | Node::WindowClose(_) => true,
+            Node::Throttle(n) => n.input.input.append_only(),
+            // Time takes rows back.
+            Node::TemporalFilter(_) | Node::Retain(_) => false,
         }
     }
 

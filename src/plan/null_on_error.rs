@@ -73,6 +73,14 @@ fn mark(node: &mut Node) {
         }
         Node::Session(n) => n.schema = nullable(&n.schema),
         Node::AsofJoin(n) => n.schema = nullable(&n.schema),
+        Node::LookupJoin(n) => n.schema = nullable(&n.schema),
+        Node::MatchRecognize(n) => {
+            for condition in n.spec.conditions.iter_mut().flatten() {
+                let parts = [&mut condition.near, &mut condition.far].into_iter().flatten();
+                parts.for_each(|part| mark_expr(&mut part.expr));
+            }
+            n.spec.schema = nullable(&n.spec.schema);
+        }
         Node::TopN(n) => n.schema = nullable(&n.schema),
         Node::Over(n) => n.schema = nullable(&n.schema),
         Node::Recursive(n) => {
@@ -81,6 +89,11 @@ fn mark(node: &mut Node) {
         }
         Node::Unnest(n) => n.schema = nullable(&n.schema),
         Node::Input(n) => n.schema = nullable(&n.schema),
+        Node::TemporalFilter(n) => {
+            n.conditions.iter_mut().for_each(|condition| mark_expr(&mut condition.value));
+        }
+        // They have their input's columns.
+        Node::Clock(_) | Node::WindowClose(_) | Node::Throttle(_) | Node::Retain(_) => {}
     }
 }
 

@@ -5,11 +5,28 @@
 //! the list. Who acts on an option reads it from `Plan::options`.
 
 use crate::types::error::{Error, Result, SqlState};
+use crate::types::text::datetime::US_PER_DAY;
+use crate::types::text::interval::{IntervalStyle, parse_interval};
 
 /// The options of one view. The default is what a view without a WITH clause has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewOptions {
     pub on_error: OnError,
+    pub emit: Emission,
+    /// Changes leave at most once in each interval of this length.
+    pub emit_every_us: Option<i64>,
+    /// A row goes when it has been there for so long.
+    pub retention_us: Option<i64>,
+}
+
+/// When rows come out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Emission {
+    /// As they are, at every epoch.
+    #[default]
+    OnUpdate,
+    /// Once, when the watermark has passed their time.
+    OnWindowClose,
 }
 
 /// What becomes of a row for which an expression fails (division by zero).
@@ -34,21 +51,71 @@ pub struct ViewOption {
     set: fn(&mut ViewOptions, &str) -> bool,
 }
 
+/// The option that EMIT ON WINDOW CLOSE is kept as, with its value.
+pub const EMIT: (&str, &str) = ("emit", "on_window_close");
+/// The option that EMIT ON UPDATE EVERY is kept as.
+pub const EMIT_EVERY: &str = "emit_every";
+
 /// Every option, by name.
-pub const VIEW_OPTIONS: &[ViewOption] = &[ViewOption {
-    name: "on_error",
-    doc: "What becomes of a row for which an expression fails.",
-    values: "fail, null, quarantine",
-    set: |options, value| {
-        options.on_error = match value {
-            "fail" => OnError::Fail,
-            "null" => OnError::Null,
-            "quarantine" => OnError::Quarantine,
-            _ => return false,
-        };
-        true
+pub const VIEW_OPTIONS: &[ViewOption] = &[
+    ViewOption {
+        name: EMIT.0,
+        doc: "When rows come out, as the EMIT clause says.",
+        values: "on_update, on_window_close",
+        set: |options, value| {
+            options.emit = match value {
+                "on_update" => Emission::OnUpdate,
+                value if value == EMIT.1 => Emission::OnWindowClose,
+                _ => return false,
+            };
+            true
+        },
     },
-}];
+    ViewOption {
+        name: EMIT_EVERY,
+        doc: "A row changes at most once in each interval of this length.",
+        values: "an interval of days and time, such as 1 second",
+        set: |options, value| {
+            options.emit_every_us = fixed_interval_us(value);
+            options.emit_every_us.is_some()
+        },
+    },
+    ViewOption {
+        name: "on_error",
+        doc: "What becomes of a row for which an expression fails.",
+        values: "fail, null, quarantine",
+        set: |options, value| {
+            options.on_error = match value {
+                "fail" => OnError::Fail,
+                "null" => OnError::Null,
+                "quarantine" => OnError::Quarantine,
+                _ => return false,
+            };
+            true
+        },
+    },
+    ViewOption {
+        name: RETENTION,
+        doc: "A row goes by itself when it has been there for so long.",
+        values: "an interval of days and time, such as 1 day",
+        set: |options, value| {
+            options.retention_us = fixed_interval_us(value);
+            options.retention_us.is_some()
+        },
+    },
+];
+
+/// The option that bounds what a view or a table keeps.
+pub const RETENTION: &str = "retention";
+
+/// The length of an interval in microseconds; `None` when it is not one, not positive, or counts
+/// months, which have no length.
+pub fn fixed_interval_us(text: &str) -> Option<i64> {
+    let interval = parse_interval(text, IntervalStyle::Postgres).ok()?;
+    let days_us = i64::from(interval.days).checked_mul(US_PER_DAY)?;
+    let us = days_us.checked_add(interval.us)?;
+    (interval.months == 0 && us > 0).then_some(us)
+}
 
 impl ViewOptions {
     /// The options that a WITH clause's names and values mean.

@@ -8,6 +8,7 @@
 //!    time column says since when a version holds; or a view that keeps the newest row of each key
 //!    (`ROW_NUMBER() ... ORDER BY time DESC` = 1, or DISTINCT ON), of which the rows below are the
 //!    versions. The version as of a time is the newest that is not after it: an ASOF join.
+//!    As of `PROCTIME()`, a row meets what is there when it comes.
 //! 4. A dataflow has an operator for it (`plan::Node::AsofJoin`); for a batch [`plan_as_windows`]
 //!    writes it as a window function: rows of both sides in one order, each left row takes the
 //!    last right row before it.
@@ -33,7 +34,9 @@ use datafusion::logical_expr::{
 
 use crate::catalog::object::ObjectKind;
 use crate::functions::scalar::call::Family;
-use crate::functions::scalar::windows::{ASOF_CONDITION, SYSTEM_TIME_CONDITION};
+use crate::functions::scalar::windows::{
+    ASOF_CONDITION, PROCESSING_TIME_CONDITION, SYSTEM_TIME_CONDITION,
+};
 use crate::plan::node::AsofOrder;
 use crate::sql::resolve::{CatalogSource, external};
 use crate::types::error::{Error, SqlState};
@@ -45,8 +48,8 @@ pub struct AsofJoin {
     pub right: Arc<LogicalPlan>,
     /// Equalities between the sides.
     keys: Vec<Expr>,
-    /// The inequality between the sides' times.
-    times: Expr,
+    /// The inequality between the sides' times; `None`: a left row meets what is there when it comes.
+    times: Option<Expr>,
     /// A left row without a match stays.
     pub keeps_left: bool,
     schema: DFSchemaRef,
@@ -56,8 +59,8 @@ pub struct AsofJoin {
 pub struct Sides {
     /// (left, right)
     pub keys: Vec<(Expr, Expr)>,
-    pub times: (Expr, Expr),
-    pub order: AsofOrder,
+    /// (left, right), and how they compare.
+    pub times: Option<(Expr, Expr, AsofOrder)>,
 }
 
 impl AsofJoin {
@@ -65,7 +68,7 @@ impl AsofJoin {
         left: Arc<LogicalPlan>,
         right: Arc<LogicalPlan>,
         keys: Vec<Expr>,
-        times: Expr,
+        times: Option<Expr>,
         keeps_left: bool,
     ) -> Result<AsofJoin> {
         let left_fields = left.schema().iter().map(|(q, f)| (q.cloned(), f.clone()));
@@ -98,9 +101,15 @@ impl AsofJoin {
                 _ => Err(lost(key)),
             })
             .collect::<Result<_>>()?;
-        let (l, op, r) = across(&self.times, left, right).ok_or_else(|| lost(&self.times))?;
-        let order = order_of(op).ok_or_else(|| lost(&self.times))?;
-        Ok(Sides { keys, times: (l, r), order })
+        let compared = |times: &Expr| {
+            let (l, op, r) = across(times, left, right)?;
+            Some((l, r, order_of(op)?))
+        };
+        let times = match &self.times {
+            Some(times) => Some(compared(times).ok_or_else(|| lost(times))?),
+            None => None,
+        };
+        Ok(Sides { keys, times })
     }
 }
 
@@ -152,12 +161,13 @@ impl UserDefinedLogicalNodeCore for AsofJoin {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        self.keys.iter().chain([&self.times]).cloned().collect()
+        self.keys.iter().chain(&self.times).cloned().collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AsofJoin: {}", self.times)?;
-        self.keys.iter().try_for_each(|key| write!(f, " AND {key}"))
+        let conditions: Vec<String> =
+            self.times.iter().chain(&self.keys).map(ToString::to_string).collect();
+        write!(f, "AsofJoin: {}", conditions.join(" AND "))
     }
 
     fn with_exprs_and_inputs(
@@ -166,7 +176,13 @@ impl UserDefinedLogicalNodeCore for AsofJoin {
         inputs: Vec<LogicalPlan>,
     ) -> Result<AsofJoin> {
         let wrong = || DataFusionError::Internal("an ASOF join has two sides".to_owned());
-        let times = exprs.pop().ok_or_else(wrong)?;
+        let times = match &self.times {
+            Some(_) => Some(exprs.pop().ok_or_else(wrong)?),
+            None => None,
+        };
+        // Rules that write a condition otherwise keep its name; it has none here.
+        let exprs = exprs.into_iter().map(|e| e.unalias_nested().data).collect();
+        let times = times.map(|e| e.unalias_nested().data);
         let [left, right] = <[LogicalPlan; 2]>::try_from(inputs).map_err(|_| wrong())?;
         AsofJoin::new(Arc::new(left), Arc::new(right), exprs, times, self.keeps_left)
     }
@@ -203,6 +219,7 @@ enum Mark {
     Asof,
     /// With the time.
     SystemTime(Expr),
+    ProcessingTime,
 }
 
 fn mark_of(condition: &Expr) -> Option<Mark> {
@@ -210,6 +227,7 @@ fn mark_of(condition: &Expr) -> Option<Mark> {
     let family = call.func.inner().downcast_ref::<Family>()?;
     match (family.name, call.args.as_slice()) {
         (ASOF_CONDITION, []) => Some(Mark::Asof),
+        (PROCESSING_TIME_CONDITION, []) => Some(Mark::ProcessingTime),
         (SYSTEM_TIME_CONDITION, [time]) => Some(Mark::SystemTime(time.clone())),
         _ => None,
     }
@@ -234,6 +252,7 @@ fn asof_join(join: &Join) -> Result<Option<AsofJoin>> {
     let asof = match mark {
         Mark::Asof => by_conditions(join, conditions, keeps_left)?,
         Mark::SystemTime(time) => by_versions(join, &time, conditions, keeps_left)?,
+        Mark::ProcessingTime => by_arrival(join, conditions, keeps_left)?,
     };
     // An error of ours shows now, not when it runs.
     asof.sides()?;
@@ -309,7 +328,7 @@ fn by_conditions(join: &Join, conditions: Vec<Expr>, keeps_left: bool) -> Result
         }
     };
     let (left, right) = filtered(join, &mut conditions, keeps_left)?;
-    AsofJoin::new(left, right, conditions.keys, times, keeps_left)
+    AsofJoin::new(left, right, conditions.keys, Some(times), keeps_left)
 }
 
 /// Step 3.
@@ -380,7 +399,20 @@ fn by_versions(
     }
     let version_time = Expr::Column(Column::from(right_schema.qualified_field(versions.time)));
     let times = time.clone().gt_eq(version_time);
-    AsofJoin::new(left, right, conditions.keys, times, keeps_left)
+    AsofJoin::new(left, right, conditions.keys, Some(times), keeps_left)
+}
+
+/// A join with what is there when a row comes.
+fn by_arrival(join: &Join, conditions: Vec<Expr>, keeps_left: bool) -> Result<AsofJoin> {
+    let mut conditions = sorted(join, conditions)?;
+    if !conditions.inequalities.is_empty() || conditions.keys.is_empty() {
+        return Err(external(
+            Error::unsupported("a temporal join on an inequality, or without a key")
+                .hint("Join on a key, and put other conditions into WHERE."),
+        ));
+    }
+    let (left, right) = filtered(join, &mut conditions, keeps_left)?;
+    AsofJoin::new(left, right, conditions.keys, None, keeps_left)
 }
 
 /// The versions behind a table.
@@ -500,9 +532,9 @@ fn newest_rows(filter: &Filter) -> Result<Option<Versions>> {
     let keys = call.params.partition_by.iter().map(|key| column_of(key, input_schema));
     let Some(mut keys) = keys.collect::<Option<Vec<usize>>>() else { return Ok(None) };
     let mut columns: Vec<Expr> = input_schema.columns().into_iter().map(Expr::Column).collect();
-    columns.push(lit(1_u64));
-    let numbered =
-        Projection::try_new_with_schema(columns, window.input.clone(), window.schema.clone())?;
+    let (table, number) = window.schema.qualified_field(width);
+    columns.push(lit(1_u64).alias_qualified(table.cloned(), number.name()));
+    let numbered = Projection::try_new(columns, window.input.clone())?;
     let mut plan = LogicalPlan::Projection(numbered);
     for wrapper in wrappers.into_iter().rev() {
         plan = match wrapper {
@@ -561,21 +593,20 @@ pub fn plan_as_windows(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 const TIME: &str = "asof time";
-const SIDE: &str = "asof side";
+const IS_LEFT: &str = "asof is left";
 const RIGHT: &str = "asof right";
 const FOUND: &str = "asof match";
 
 /// The rows of both sides in one order, left rows with the last right row before them.
 fn as_window(asof: &AsofJoin) -> Result<LogicalPlan> {
-    let Sides { keys, times, order } = asof.sides()?;
+    let Sides { keys, times } = asof.sides()?;
+    let Some((left_time, right_time, order)) = times else { return as_join(asof, keys) };
+    let times = (left_time, right_time);
     let (left_schema, right_schema) = (asof.left.schema(), asof.right.schema());
     let key = |index: usize| format!("asof key {index}");
     let left_name = |index: usize| format!("asof left {index}");
     let right_name = |index: usize| format!("asof right {index}");
     let field = |index: usize| format!("c{index}");
-    // What is seen at the same time comes first.
-    let right_first = order.takes_equal();
-    let (left_side, right_side) = if right_first { (1_i32, 0_i32) } else { (0, 1) };
 
     let left_columns = left_schema.columns();
     let right_columns = right_schema.columns();
@@ -596,8 +627,8 @@ fn as_window(asof: &AsofJoin) -> Result<LogicalPlan> {
         left.push(l.clone().alias(key(index)));
         right.push(r.clone().alias(key(index)));
     }
-    left.extend([times.0.clone().alias(TIME), lit(left_side).alias(SIDE)]);
-    right.extend([times.1.clone().alias(TIME), lit(right_side).alias(SIDE)]);
+    left.push(times.0.clone().alias(TIME));
+    right.push(times.1.clone().alias(TIME));
     for (index, column) in left_columns.iter().enumerate() {
         let column = Expr::Column(column.clone());
         right.push(null_of(&column, left_schema)?.alias(left_name(index)));
@@ -623,7 +654,8 @@ fn as_window(asof: &AsofJoin) -> Result<LogicalPlan> {
     let sort = |name: &str| column(name).sort(ascending, ascending);
     // A left row without a time comes before all right rows.
     let mut order_by = vec![column(TIME).sort(ascending, true)];
-    order_by.push(column(SIDE).sort(true, true));
+    // Of one time, right rows come first where they match: false before true.
+    order_by.push(column(IS_LEFT).sort(order.takes_equal(), true));
     order_by.extend((0..right_columns.len()).map(|index| sort(&right_name(index))));
     let frame = WindowFrame::new_bounds(
         WindowFrameUnits::Rows,
@@ -645,16 +677,24 @@ fn as_window(asof: &AsofJoin) -> Result<LogicalPlan> {
         let value = get_field(column(FOUND), field(index));
         output.push(qualified(value, table, named.name()));
     }
-    let mut shown = column(SIDE).eq(lit(left_side));
+    let mut shown = column(IS_LEFT);
     if !asof.keeps_left {
         shown = shown.and(column(FOUND).is_not_null());
     }
+    // A column that is computed above the union: of one that is constant on each side of it, sorts
+    // get confused.
+    let both = LogicalPlanBuilder::from(asof.left.as_ref().clone()).project(left)?.union(right)?;
+    let mut columns: Vec<Expr> = both.schema().columns().into_iter().map(Expr::Column).collect();
+    columns.push(column(RIGHT).is_null().alias(IS_LEFT));
+    both.project(columns)?.window([found])?.filter(shown)?.project(output)?.build()
+}
+
+/// As of the moment of the query, what is there is what there is.
+fn as_join(asof: &AsofJoin, keys: Vec<(Expr, Expr)>) -> Result<LogicalPlan> {
+    let on = keys.into_iter().map(|(l, r)| l.eq(r));
+    let kind = if asof.keeps_left { JoinType::Left } else { JoinType::Inner };
     LogicalPlanBuilder::from(asof.left.as_ref().clone())
-        .project(left)?
-        .union(right)?
-        .window([found])?
-        .filter(shown)?
-        .project(output)?
+        .join_on(asof.right.as_ref().clone(), kind, on)?
         .build()
 }
 

@@ -39,6 +39,7 @@ use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
+use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::limited::number_limited_subqueries;
 use crate::sql::operators::{
@@ -57,6 +58,7 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
     let plan = count_copies(plan)?;
     let plan = number_limited_subqueries(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
+    let plan = join_dependent_subqueries(plan)?;
     let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
@@ -498,19 +500,22 @@ fn after_analysis(
 }
 
 /// Functions of DataFusion that forget which type of ours an argument has.
-const UNMARKING: [&str; 4] = ["greatest", "least", "nullif", "make_array"];
+const UNMARKING: [&str; 5] = ["greatest", "least", "nullif", "make_array", "array_element"];
 
 /// The type that such a function passes on, where only a field's mark tells it.
 fn passed_on(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<SqlType>> {
+    let marked = |t: &SqlType| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
     for arg in &call.args {
         let (_, field) = arg.to_field(schema)?;
-        if let Some(sql_type @ (SqlType::Uuid | SqlType::Json | SqlType::Jsonb)) =
-            SqlType::of_field(&field)
-        {
-            return Ok(Some(match call.func.name() {
-                "make_array" => SqlType::Array(Box::new(sql_type)),
-                _ => sql_type,
-            }));
+        match (call.func.name(), SqlType::of_field(&field)) {
+            ("array_element", Some(SqlType::Array(item))) if marked(&item) => {
+                return Ok(Some(*item));
+            }
+            ("make_array", Some(item)) if marked(&item) => {
+                return Ok(Some(SqlType::Array(Box::new(item))));
+            }
+            (_, Some(sql_type)) if marked(&sql_type) => return Ok(Some(sql_type)),
+            _ => {}
         }
     }
     Ok(None)

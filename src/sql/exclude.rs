@@ -432,7 +432,11 @@ fn rows_of(
 ) -> Result<Vec<ArrayRef>> {
     let slices = arguments.iter().map(|column| column.slice(range.start, range.len()));
     let Some(condition) = condition else { return Ok(slices.collect()) };
-    let condition = prep_null_mask_filter(&condition.slice(range.start, range.len()));
+    let condition = condition.slice(range.start, range.len());
+    let condition = match condition.null_count() {
+        0 => condition,
+        _ => prep_null_mask_filter(&condition),
+    };
     slices.map(|column| Ok(filter(&column, &condition)?)).collect()
 }
 

@@ -17,12 +17,13 @@
 //! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `OVER (PARTITION BY k ... EXCLUDE TIES)` | `OVER (PARTITION BY "frame exclusion"('TIES'), k ...)` |
+//! | `t MATCH_RECOGNIZE (...)` | a query of `t` with the clauses in a string (`match_recognize.rs`) |
 //! | `a ASOF JOIN b ON c` | `a JOIN b ON asof_condition() AND c` |
 //! | `a ASOF JOIN b MATCH_CONDITION (m) ON c` | `a JOIN b ON asof_condition() AND (m) AND c` |
 //! | `EMIT ...` | a token at which a query ends |
 //!
-//! HOP and CUMULATE are as TUMBLE. What has no planner yet is refused here, with its position:
-//! MATCH_RECOGNIZE. `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
+//! HOP and CUMULATE are as TUMBLE.
+//! `FOR SYSTEM_TIME AS OF` is in sqlparser's grammar.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
@@ -33,6 +34,9 @@ use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
 use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
 use crate::types::error::{Error, Result, SqlState};
+
+mod match_recognize;
+mod pattern;
 
 /// A window table function and its arguments, in the order of the short form.
 struct WindowFunction {
@@ -91,7 +95,12 @@ pub(super) fn rewrite(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<
     if !triggered {
         return Ok(tokens);
     }
-    let mut rewriter = Rewriter { text, tokens: &tokens, output: Vec::with_capacity(tokens.len()) };
+    let mut rewriter = Rewriter {
+        text,
+        tokens: &tokens,
+        output: Vec::with_capacity(tokens.len()),
+        has_patterns: tokens.iter().any(|t| is_word(&t.token, "MATCH_RECOGNIZE")),
+    };
     rewriter.range(0, tokens.len())?;
     Ok(rewriter.output)
 }
@@ -100,12 +109,18 @@ struct Rewriter<'a> {
     text: &'a SqlText,
     tokens: &'a [TokenWithSpan],
     output: Vec<TokenWithSpan>,
+    /// MATCH_RECOGNIZE stands somewhere.
+    has_patterns: bool,
 }
 
 impl Rewriter<'_> {
     /// Rewrites the tokens from one index up to another.
     fn range(&mut self, mut from: usize, to: usize) -> Result<()> {
         while from < to {
+            if let Some(next) = self.match_recognize(from, to)? {
+                from = next;
+                continue;
+            }
             self.refuse(from)?;
             let next = self.table_function(from, to)?;
             let next = match next {
@@ -287,7 +302,7 @@ impl Rewriter<'_> {
         }
         self.range(at + 1, clause)?;
         let span = self.tokens[clause].span;
-        let mut marked = vec![word_token("ON"), word_token(ASOF_CONDITION)];
+        let mut marked = vec![word_token("ON"), Token::make_word(ASOF_CONDITION, None)];
         marked.extend([Token::LParen, Token::RParen, word_token("AND")]);
         self.output.extend(marked.into_iter().map(|token| TokenWithSpan { token, span }));
         if self.words_at(clause, &["ON"]) {
@@ -435,15 +450,10 @@ impl Rewriter<'_> {
 
     /// What has no planner yet.
     fn refuse(&self, at: usize) -> Result<()> {
-        let unsupported = |what: &str, hint: &str| {
-            Err(Error::unsupported(what).hint(hint).position(self.position(at)))
-        };
         self.function_clause(at)?;
         if self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen {
-            return unsupported(
-                "MATCH_RECOGNIZE",
-                "Window functions such as lag() can express simple patterns.",
-            );
+            let error = syntax_error(self.text, &self.tokens[at]);
+            return Err(error.hint("MATCH_RECOGNIZE stands behind a table in FROM."));
         }
         Ok(())
     }

@@ -7,20 +7,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::FieldRef;
-use datafusion::catalog::TableFunction;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableFunction};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::config::SessionConfig;
+use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
 use datafusion::logical_expr::planner::{ExprPlanner, TypePlanner};
-use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, WindowUDF};
+use datafusion::logical_expr::{AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, WindowUDF};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast;
 
 use crate::functions::{scalar, window};
 use crate::sql::aggregates;
 use crate::sql::exclude;
+use crate::sql::match_recognize::exec::MatchExecPlanner;
 use crate::sql::operators::PostgresOperators;
 use crate::sql::types::sql_type_of;
 
@@ -116,12 +121,30 @@ pub static SESSION: LazyLock<SessionState> = LazyLock::new(|| {
     SessionStateBuilder::new()
         .with_config(config)
         .with_physical_optimizer_rules(rules)
+        .with_query_planner(Arc::new(BatchPlanner))
         // Some rewrites need a function by name (DISTINCT ON is first_value).
         .with_aggregate_functions(FUNCTIONS.aggregate.values().cloned().collect())
         .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .build()
 });
+
+/// Physical plans of DataFusion's nodes and of ours.
+#[derive(Debug)]
+struct BatchPlanner;
+
+#[async_trait]
+impl QueryPlanner for BatchPlanner {
+    async fn create_physical_plan(
+        &self,
+        logical_plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(MatchExecPlanner)])
+            .create_physical_plan(logical_plan, session)
+            .await
+    }
+}
 
 /// Type names in casts, as Postgres reads them.
 #[derive(Debug)]

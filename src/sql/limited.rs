@@ -10,7 +10,7 @@
 //! 2. `row_number() OVER (PARTITION BY these columns ORDER BY ...)` counts; a filter keeps the
 //!    numbers that LIMIT and OFFSET ask for, and compares the columns with what is outside.
 //!
-//! Other subqueries are left as they are: the rules that meet them say what they cannot do.
+//! Other subqueries are left as they are, for `dependent.rs`.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub fn number_limited_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
 }
 
 /// Whether some expression of a plan refers to a column outside.
-fn looks_outside(plan: &LogicalPlan) -> Result<bool> {
+pub fn looks_outside(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply(|node| {
         found |= node.expressions().iter().any(Expr::contains_outer);
@@ -211,7 +211,7 @@ fn free(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Freed>> {
 }
 
 /// The sides of an equality between something inside and something outside.
-fn equality(condition: &Expr) -> Option<(&Expr, &Expr)> {
+pub fn equality(condition: &Expr) -> Option<(&Expr, &Expr)> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else {
         return None;
     };

@@ -27,13 +27,17 @@ use crate::sql::asof::AsofJoin;
 use crate::sql::expressions::compile;
 use crate::sql::lower::pipe::Pipe;
 use crate::sql::lower::unique_key::unique_key;
+use crate::sql::match_recognize::compile::{compile_match, match_node};
+use crate::sql::match_recognize::node::MatchNode;
 use crate::sql::resolve::CatalogSource;
 use crate::types::error::{Error, Result, SqlState};
 
 mod aggregate;
 mod join;
+mod panes;
 mod pipe;
 mod recursive;
+mod temporal;
 mod unique_key;
 mod unnest;
 mod window;
@@ -49,13 +53,16 @@ pub fn lower(plan: &LogicalPlan, schema: &SchemaRef) -> Result<Plan> {
 fn reject_unstable(plan: &LogicalPlan) -> Result<()> {
     let mut found = Ok(());
     plan.apply_with_subqueries(|node| {
+        // Conditions may compare with now(): `temporal`.
+        let filters = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::TableScan(_));
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 match e {
+                    Expr::Placeholder(Placeholder { id, .. }) if id == NOW && filters => {}
                     Expr::Placeholder(Placeholder { id, .. }) if id == NOW => {
                         found = Err(Error::unsupported("now() in a maintained query").hint(
-                            "Its result would change without its input changing. Filter by now() \
-                             in the SELECT that reads the view.",
+                            "Compare a row's time with now() in WHERE, or use now() in the SELECT \
+                             that reads the view.",
                         ));
                     }
                     Expr::Placeholder(Placeholder { id, .. }) => {
@@ -97,10 +104,15 @@ fn lower_node(plan: &LogicalPlan) -> Result<Pipe> {
         LogicalPlan::Aggregate(n) => aggregate::lower_aggregate(n),
         LogicalPlan::Distinct(Distinct::All(input)) => aggregate::lower_distinct(input),
         LogicalPlan::Join(n) => join::lower_join(n),
-        LogicalPlan::Extension(n) => match n.node.as_any().downcast_ref::<AsofJoin>() {
-            Some(asof) => join::lower_asof_join(asof),
-            None => Err(not_maintained(plan)),
-        },
+        LogicalPlan::Extension(n) => {
+            if let Some(asof) = n.node.as_any().downcast_ref::<AsofJoin>() {
+                join::lower_asof_join(asof)
+            } else if let Some(node) = match_node(plan) {
+                lower_match(node)
+            } else {
+                Err(not_maintained(plan))
+            }
+        }
         LogicalPlan::RecursiveQuery(n) => recursive::lower_recursive(n),
         LogicalPlan::Union(n) => lower_union(n),
         LogicalPlan::Values(n) => lower_values(n),
@@ -143,6 +155,15 @@ fn lower_copies(unnest: &Unnest) -> Result<Option<Pipe>> {
     Ok(Some(Pipe::new(node, unnest.schema.clone())))
 }
 
+/// MATCH_RECOGNIZE: the rows of a partition meet.
+fn lower_match(node: &MatchNode) -> Result<Pipe> {
+    let input = lower_node(&node.input)?.into_node()?;
+    let spec = compile_match(node)?;
+    let input = Edge::hash(input, spec.partition.clone());
+    let lowered = Node::MatchRecognize(node::MatchRecognize { input, spec });
+    Ok(Pipe::new(lowered, node.schema.clone()))
+}
+
 fn not_maintained(plan: &LogicalPlan) -> Error {
     let name = plan.display().to_string();
     Error::unsupported(format!("{name} in a maintained query"))
@@ -175,7 +196,7 @@ fn lower_scan(scan: &TableScan) -> Result<Pipe> {
     });
     let mut pipe = Pipe::new(node, scan.projected_schema.clone());
     for filter in &scan.filters {
-        pipe = pipe.filter(filter)?;
+        pipe = temporal::filter(pipe, filter)?;
     }
     if scan.fetch.is_some() {
         return Err(Error::internal("a limit was pushed into a scan of a dataflow"));

@@ -10,6 +10,7 @@
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
 //! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
 //! | `coerce.rs` | types and meaning of expressions, after names are resolved |
+//! | `dependent.rs` | correlated subqueries that DataFusion cannot join |
 //! | `exclude.rs` | EXCLUDE in window frames |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
@@ -17,6 +18,7 @@
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
+//! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
 //! | `catalog_query.rs` | queries of the system catalog in words that can be planned |
@@ -44,6 +46,7 @@ mod bags;
 pub mod bind;
 mod catalog_query;
 pub mod coerce;
+mod dependent;
 pub mod dml;
 pub mod errors;
 mod exclude;
@@ -52,6 +55,7 @@ pub mod functions;
 pub mod lateral;
 mod limited;
 pub mod lower;
+pub mod match_recognize;
 pub mod operators;
 pub mod optimize;
 pub mod parse;

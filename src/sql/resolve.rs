@@ -16,7 +16,9 @@ use datafusion::common::{
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
+};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
@@ -29,6 +31,7 @@ use crate::functions::scalar::session::constant_function;
 use crate::functions::scalar::unknown::unknown_function;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
+use crate::sql::match_recognize::plan::MatchRecognizePlanner;
 use crate::sql::system_functions;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -225,11 +228,15 @@ pub struct Resolver<'a> {
     /// Relations beside the catalog's; they hide those of the same name.
     extra: &'a [Arc<Object>],
     named: Arc<Mutex<BTreeSet<ObjectId>>>,
+    /// Tables in FROM that are ours.
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
 }
 
 impl<'a> Resolver<'a> {
     pub fn new(context: &'a PlanContext, depth: usize, extra: &'a [Arc<Object>]) -> Resolver<'a> {
-        Resolver { context, depth, extra, named: Arc::default() }
+        let relation_planners: Vec<Arc<dyn RelationPlanner>> =
+            vec![Arc::new(MatchRecognizePlanner { sql: context.sql.clone() })];
+        Resolver { context, depth, extra, named: Arc::default(), relation_planners }
     }
 
     /// The objects that the statement named, not those that its views name.
@@ -337,6 +344,10 @@ impl ContextProvider for Resolver<'_> {
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
         &FUNCTIONS.expr_planners
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relation_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

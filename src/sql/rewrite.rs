@@ -628,6 +628,30 @@ fn interval_text(interval: &ast::Interval) -> Option<String> {
 /// Functions whose arguments decide the result's type together.
 const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "ifnull"];
 
+/// `arg_max(a, b)`: the first `a` in the order of `b`, where that is not NULL.
+fn value_at(function: &mut Function, ascending: bool) -> Option<Expr> {
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    if list.args.len() != 2 || function.over.is_some() {
+        return None;
+    }
+    let by = unnamed(list.args.remove(1))?;
+    function.name = ObjectName::from(vec![Ident::new("first_value")]);
+    let options = ast::OrderByOptions { asc: Some(ascending), nulls_first: Some(false) };
+    let order = ast::OrderByExpr { expr: by.clone(), options, with_fill: None };
+    list.clauses.push(ast::FunctionArgumentClause::OrderBy(vec![order]));
+    let known = Expr::IsNotNull(Box::new(by));
+    let filter = match function.filter.take() {
+        None => known,
+        Some(filter) => Expr::BinaryOp {
+            left: Box::new(Expr::Nested(filter)),
+            op: ast::BinaryOperator::And,
+            right: Box::new(known),
+        },
+    };
+    function.filter = Some(Box::new(filter));
+    None
+}
+
 fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     if let [first, _] = function.name.0.as_slice()
         && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
@@ -656,7 +680,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     let now = || call("now", vec![]);
     Ok(Some(match name.as_str() {
         "current_timestamp" if bare => now(),
-        "transaction_timestamp" | "statement_timestamp" if no_arguments => now(),
+        "transaction_timestamp" | "statement_timestamp" | "proctime" if no_arguments => now(),
         "current_date" if bare => cast(now(), DataType::Date),
         "current_time" if bare => {
             return Err(Error::unsupported("time with time zone").hint("Use LOCALTIME."));
@@ -679,6 +703,8 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
             }
             call(pairs, vec![Expr::Function(function.clone())])
         }
+        "arg_max" | "max_by" => return Ok(value_at(function, false)),
+        "arg_min" | "min_by" => return Ok(value_at(function, true)),
         "every" => {
             function.name = ObjectName::from(vec![Ident::new("bool_and")]);
             return Ok(None);

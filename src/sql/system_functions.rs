@@ -351,6 +351,7 @@ const FUNCTIONS: &[Function] = &[
     function("pg_get_partition_constraintdef", OID, Text, null),
     function("pg_get_statisticsobjdef_columns", OID, Text, null),
     function("pg_get_functiondef", OID, Text, null),
+    function("pg_get_function_sqlbody", OID, Text, null),
     function("pg_get_function_result", OID, Text, |_, args| {
         Ok(args.int(0).and_then(proc_of).map(|function| function.result.clone()).into())
     }),

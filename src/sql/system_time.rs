@@ -1,14 +1,18 @@
 //! `JOIN t FOR SYSTEM_TIME AS OF time`: a join with the version of `t` that held at that time.
 //!
-//! The clause becomes a part of the join's condition, `system_time_condition(time)`, which
+//! As of `PROCTIME()` it is a join with what is there when a row comes.
+//!
+//! The clause becomes a part of the join's condition, `system_time_condition(time)` or
+//! `processing_time_condition()`, which
 //! `sql::asof` finds when the names are resolved.
 
 use datafusion::sql::sqlparser::ast::{
     Expr, JoinConstraint, JoinOperator, Select, TableFactor, TableVersion, TableWithJoins,
 };
 
-use crate::functions::scalar::windows::SYSTEM_TIME_CONDITION;
+use crate::functions::scalar::windows::{PROCESSING_TIME_CONDITION, SYSTEM_TIME_CONDITION};
 use crate::sql::dml::build::conjunction;
+use crate::sql::parse::name::normalize as fold;
 use crate::sql::rewrite::call;
 use crate::types::error::{Error, Result};
 
@@ -41,7 +45,10 @@ fn rewrite_joins(table: &mut TableWithJoins) -> Result<()> {
             return Err(Error::unsupported("FOR SYSTEM_TIME AS OF in a join without ON")
                 .hint("Join on the key of the versioned table."));
         };
-        let mark = call(SYSTEM_TIME_CONDITION, vec![time]);
+        let mark = match is_proctime(&time) {
+            true => call(PROCESSING_TIME_CONDITION, vec![]),
+            false => call(SYSTEM_TIME_CONDITION, vec![time]),
+        };
         let condition = std::mem::replace(condition, mark.clone());
         let both = vec![mark, Expr::Nested(Box::new(condition))];
         if let (JoinConstraint::On(place), Some(both)) = (constraint, conjunction(both)) {
@@ -49,6 +56,13 @@ fn rewrite_joins(table: &mut TableWithJoins) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a time is when a row comes.
+fn is_proctime(time: &Expr) -> bool {
+    let Expr::Function(function) = time else { return false };
+    let [part] = function.name.0.as_slice() else { return false };
+    part.as_ident().is_some_and(|ident| fold(ident) == "proctime")
 }
 
 /// Takes a table's version clause out, and gives its time.

@@ -102,6 +102,7 @@ impl Fixture {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            late_of: None,
         };
         let batch = rows_of(&schema, rows);
         let id = self.add(name, ObjectKind::Table(table), schema);
@@ -131,6 +132,7 @@ impl Fixture {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            late_of: None,
         };
         let batch = rows_of(&schema, rows);
         let id = self.add(name, ObjectKind::Table(table), schema);

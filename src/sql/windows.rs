@@ -372,7 +372,16 @@ fn expand_in_select(select: &mut Select) -> Result<Option<GroupWindow>> {
     if !kind.takes(sizes.len()) || kind == Kind::Cumulate {
         return Err(wrong_group_arguments(kind));
     }
+    let sets = has_grouping_sets(select);
     let bounds = match kind {
+        // Keys of grouping sets are best columns: windows side by side slide by their size.
+        Kind::Tumble if sets => {
+            let mut windows = arguments.clone();
+            windows.insert(1, sizes[0].clone());
+            select.from.push(hop_factor(windows));
+            let start = Expr::Identifier(quoted(BOUND));
+            (start.clone(), call("window_end", vec![start, sizes[0].clone()]))
+        }
         Kind::Tumble => {
             add_condition(select, is_not_null(time));
             let start = call("tumble_start", arguments.clone());
@@ -390,6 +399,12 @@ fn expand_in_select(select: &mut Select) -> Result<Option<GroupWindow>> {
     let window = GroupWindow { kind, arguments, start, end };
     rewrite_select(select, &window)?;
     Ok(Some(window))
+}
+
+fn has_grouping_sets(select: &Select) -> bool {
+    let GroupByExpr::Expressions(groups, modifiers) = &select.group_by else { return false };
+    let is_set = |e: &Expr| matches!(e, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_));
+    !modifiers.is_empty() || groups.iter().any(is_set)
 }
 
 fn wrong_group_arguments(kind: Kind) -> Error {

@@ -310,6 +310,17 @@ impl GroupTable {
         Ok(groups)
     }
 
+    /// Whether a group of this number is there.
+    pub fn is_live(&self, group: u32) -> bool {
+        let at = group as usize * self.stride + ROW_COUNT;
+        self.words.get(at).is_some_and(|count| *count != 0)
+    }
+
+    /// All groups that are there.
+    pub fn live(&self) -> Vec<u32> {
+        (0..self.index.id_limit() as u32).filter(|group| self.is_live(*group)).collect()
+    }
+
     /// How many groups there are.
     pub fn len(&self) -> usize {
         self.index.len()

@@ -25,7 +25,7 @@
 //! In a table by key columns a deletion walks the chain of its key and compares. When some chain
 //! turns out to be long, a second index by whole row is built, and deletions use that from then on.
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 
 use crate::state::delta::TableDelta;
@@ -488,6 +488,36 @@ impl MultiTable {
 
     pub fn set_count(&mut self, id: ShortId, count: i64) {
         self.counts.as_mut().expect("the table has counts").set(id, count);
+    }
+
+    /// Forgets the rows that are `dead`, segment by segment; tells how many.
+    ///
+    /// # Errors
+    /// When `dead` cannot tell.
+    pub fn forget(&mut self, dead: impl Fn(&RecordBatch) -> Result<BooleanArray>) -> Result<usize> {
+        let mut found = Vec::new();
+        for segment in self.store.live() {
+            let (ids, rows) = segment?;
+            let dead = dead(&rows)?;
+            if dead.true_count() > 0 {
+                let places = dead.values().set_indices();
+                let ids: Vec<ShortId> = places.map(|row| ids[row]).collect();
+                found.push((ids, arrow::compute::filter_record_batch(&rows, &dead)?));
+            }
+        }
+        let mut forgotten = 0;
+        for (ids, rows) in found {
+            let by_key = self.by_key.as_ref().expect("an append-only table forgets nothing");
+            let keys = by_key.keys(&rows)?;
+            let row_keys = self.by_row.as_ref().map(|chains| chains.keys(&rows)).transpose()?;
+            for (row, id) in ids.iter().enumerate() {
+                let weight = self.store.weight(*id);
+                self.kill(*id, weight, &keys, row_keys.as_ref(), row);
+            }
+            forgotten += ids.len();
+        }
+        self.maintain()?;
+        Ok(forgotten)
     }
 
     /// All living rows with their ids, oldest first, segment by segment.

@@ -62,8 +62,14 @@ impl Generator {
             }
         }
         let left = size.epochs.saturating_sub(steps.len().saturating_sub(size.views + 2 * count));
+        // A third of the cases is cut by a restart, or two.
+        let restarts = self.grammar == Grammar::Ours && self.chance(0.33);
         for _ in 0..left {
             steps.push(self.commit(&tables));
+            if restarts && self.chance(0.2) {
+                let checkpoint = self.chance(0.7);
+                steps.push(Step::Restart { checkpoint, workers: 1 + self.below(3) });
+            }
         }
         Scenario { workers, steps }
     }

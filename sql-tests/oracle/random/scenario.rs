@@ -17,15 +17,20 @@ use millstream::coordinator::command::{
     ConnectOptions, Connection, Database, Prepared, Response, Value,
 };
 use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use millstream::coordinator::recovery::open;
 use millstream::frontend::encode::{Format, Style, encode_batch};
 use millstream::observe::clock::Clock;
+use millstream::storage::store::Store;
 use millstream::types::error::Error;
+use object_store::memory::InMemory;
 
 use super::postgres::{Reference, normalized};
 use super::tree::Tree;
 
 /// How long one statement may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Checkpoints are made when the case says so.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What views refuse and a SELECT does not: SQLSTATE and words of the message.
 const REFUSALS: &[(&str, &str)] = &[];
@@ -47,6 +52,11 @@ pub enum Step {
     },
     /// Several statements are a transaction; the last may be ROLLBACK.
     Commit(Vec<Tree>),
+    /// The server ends and starts again over its storage, perhaps right after a checkpoint.
+    Restart {
+        checkpoint: bool,
+        workers: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +100,7 @@ pub struct Failure {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub epochs: u64,
+    pub restarts: u64,
     pub views: u64,
     pub compared: u64,
     /// Rows in what was compared.
@@ -109,6 +120,7 @@ pub struct Tally {
 impl Tally {
     pub fn add(&mut self, other: Tally) {
         self.epochs += other.epochs;
+        self.restarts += other.restarts;
         self.views += other.views;
         self.compared += other.compared;
         self.rows += other.rows;
@@ -141,13 +153,23 @@ struct View {
     read: Prepared,
     batch: Prepared,
     /// For views of calls that may fail: the query of one row, and the keys.
-    by_row: Option<(Prepared, Prepared)>,
+    by_row: Option<ByRow>,
+}
+
+/// The query of a row and that of the keys, with their texts.
+struct ByRow {
+    row: Prepared,
+    keys: Prepared,
+    row_sql: String,
+    keys_sql: String,
 }
 
 /// A server of our own and a connection to it.
 struct Runner {
     coordinator: Coordinator,
     connection: Connection,
+    /// What survives a restart; only for cases that have one.
+    store: Option<Store>,
     views: Vec<View>,
     tally: Tally,
     /// A second opinion.
@@ -156,7 +178,8 @@ struct Runner {
 
 /// Runs a case to its end or its first failure; with the address of a Postgres, on that too.
 pub async fn run(scenario: &Scenario, postgres: Option<&str>) -> (Tally, Option<Failure>) {
-    let mut runner = Runner::start(scenario.workers).await;
+    let restarts = scenario.steps.iter().any(|step| matches!(step, Step::Restart { .. }));
+    let mut runner = Runner::start(scenario.workers, restarts).await;
     if let Some(address) = postgres {
         runner.reference = Some(Reference::connect(address).await);
     }
@@ -189,24 +212,68 @@ fn is_of_a_row(sqlstate: &str) -> bool {
     sqlstate.starts_with("22") || sqlstate == "21000" || sqlstate == "23502"
 }
 
+/// A server over a storage, or one that keeps nothing, and a connection to it.
+async fn open_server(workers: usize, store: Option<&Store>) -> (Coordinator, Connection) {
+    let config = CoordinatorConfig {
+        workers,
+        epoch_interval_max: Duration::from_millis(2),
+        lock_timeout: Duration::from_secs(5),
+    };
+    let clock = Clock::system();
+    let coordinator = match store {
+        None => Coordinator::start(config, clock.clone()).expect("the workers start"),
+        Some(store) => {
+            let opened = open(config, clock.clone(), store.clone(), CHECKPOINT_INTERVAL).await;
+            opened.expect("the storage can be read")
+        }
+    };
+    let database = Database::new(coordinator.clone(), clock).expect("threads can be started");
+    let options =
+        ConnectOptions { database: "millstream".into(), user: "oracle".into(), settings: vec![] };
+    let connection = database.connect(options).await.expect("the default database exists");
+    (coordinator, connection)
+}
+
 impl Runner {
-    async fn start(workers: usize) -> Runner {
-        let config = CoordinatorConfig {
-            workers,
-            epoch_interval_max: Duration::from_millis(2),
-            lock_timeout: Duration::from_secs(5),
-        };
-        let clock = Clock::system();
-        let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");
-        let database = Database::new(coordinator.clone(), clock).expect("threads can be started");
-        let options = ConnectOptions {
-            database: "millstream".into(),
-            user: "oracle".into(),
-            settings: vec![],
-        };
-        let connection = database.connect(options).await.expect("the default database exists");
+    async fn start(workers: usize, stored: bool) -> Runner {
+        let store = stored.then(|| Store::over(Arc::new(InMemory::new()), "memory"));
+        let (coordinator, connection) = open_server(workers, store.as_ref()).await;
         let (views, tally) = (Vec::new(), Tally::default());
-        Runner { coordinator, connection, views, tally, reference: None }
+        Runner { coordinator, connection, store, views, tally, reference: None }
+    }
+
+    /// Ends the server and starts another over what it left.
+    async fn restart(&mut self, workers: usize, number: usize) -> Result<(), Failure> {
+        let coordinator = self.coordinator.clone();
+        tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+        (self.coordinator, self.connection) = open_server(workers, self.store.as_ref()).await;
+        for index in 0..self.views.len() {
+            let view = &self.views[index];
+            let (name, query) = (view.name.clone(), view.query.clone());
+            let texts = view.by_row.as_ref().map(|b| (b.row_sql.clone(), b.keys_sql.clone()));
+            let prepared = async {
+                let read = self.prepare(&format!("SELECT * FROM {name}")).await?;
+                let batch = self.prepare(&query).await?;
+                let by_row = match texts {
+                    None => None,
+                    Some((row_sql, keys_sql)) => {
+                        let row = self.prepare(&row_sql).await?;
+                        let keys = self.prepare(&keys_sql).await?;
+                        Some(ByRow { row, keys, row_sql, keys_sql })
+                    }
+                };
+                Ok::<_, Error>((read, batch, by_row))
+            };
+            let (read, batch, by_row) = prepared.await.map_err(|error| Failure {
+                kind: Kind::Broken(error.sqlstate().0.to_owned()),
+                view: name.clone(),
+                step: number,
+                text: format!("after a restart: {}", text_of(&error)),
+                expected: Vec::new(),
+            })?;
+            self.views[index] = View { name, query, read, batch, by_row };
+        }
+        Ok(())
     }
 
     async fn step(&mut self, step: &Step, number: usize) -> Result<(), Failure> {
@@ -239,10 +306,20 @@ impl Runner {
                     );
                     let failed = |e: Error| fail(Kind::Broken(e.sqlstate().0.into()), &one, &e);
                     let row = self.prepare(&one).await.map_err(failed)?;
-                    let keys = format!("SELECT c0 FROM {table}");
-                    let keys = self.prepare(&keys).await.map_err(failed)?;
-                    self.views.last_mut().expect("just made").by_row = Some((row, keys));
+                    let keys_sql = format!("SELECT c0 FROM {table}");
+                    let keys = self.prepare(&keys_sql).await.map_err(failed)?;
+                    let by_row = ByRow { row, keys, row_sql: one, keys_sql };
+                    self.views.last_mut().expect("just made").by_row = Some(by_row);
                 }
+            }
+            Step::Restart { checkpoint, workers } => {
+                self.tally.restarts += 1;
+                if *checkpoint {
+                    let done = self.run("CHECKPOINT").await;
+                    let state = |e: &Error| Kind::Change(e.sqlstate().0.to_owned());
+                    done.map_err(|e| fail(state(&e), "CHECKPOINT", &e))?;
+                }
+                self.restart(*workers, number).await?;
             }
             Step::Commit(statements) => {
                 self.tally.epochs += 1;
@@ -267,6 +344,17 @@ impl Runner {
                     self.run("COMMIT")
                         .await
                         .map_err(|e| fail(Kind::Change(e.sqlstate().0.to_owned()), "COMMIT", &e))?;
+                }
+                if let Some(reference) = &mut self.reference {
+                    let mut sql: Vec<String> = statements.iter().map(Tree::sql).collect();
+                    if block {
+                        sql.insert(0, "BEGIN".to_owned());
+                        sql.push("COMMIT".to_owned());
+                    }
+                    for sql in sql {
+                        // An error is an error on both sides; else tables differ, and views.
+                        let _ = reference.run(&sql).await;
+                    }
                 }
             }
         }
@@ -436,7 +524,7 @@ impl Runner {
         };
         let batch = match &view.by_row {
             None => self.execute(&view.batch).await,
-            Some((row, keys)) => self.rows_that_work(row, keys).await,
+            Some(by_row) => self.rows_that_work(&by_row.row, &by_row.keys).await,
         };
         let mut expected = match batch {
             Ok(rows) => rows,
@@ -554,6 +642,11 @@ impl Scenario {
                     let (items, filter) = (items.sql(), filter.sql());
                     say(format!(
                         "CREATE MATERIALIZED VIEW {name} AS SELECT {items} FROM {table} AS a{filter}"
+                    ));
+                }
+                Step::Restart { checkpoint, workers } => {
+                    say(format!(
+                        "-- a restart on {workers} worker(s), right after a checkpoint: {checkpoint}"
                     ));
                 }
                 Step::Commit(statements) => {

@@ -24,7 +24,7 @@ use crate::coordinator::epoch::Moment;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};
 use crate::coordinator::table::Table;
 use crate::dataflow::operators::source::ANNOUNCED;
-use crate::plan::node::SourceSpec;
+use crate::plan::node::{SourceSpec, WatermarkSpec};
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -63,6 +63,8 @@ pub(super) struct StepInLog {
 pub(super) struct Checked {
     pub next: Catalog,
     effect: Effect,
+    /// The table of late rows that comes with it.
+    late: Option<(ObjectId, Box<Table>)>,
     /// What goes.
     dropped: Vec<ObjectId>,
 }
@@ -73,7 +75,7 @@ type Plan = (Checked, Vec<Change>, Option<(ObjectId, ChangeBatch)>);
 /// What a step brings beside the catalog.
 enum Effect {
     Nothing,
-    Table(ObjectId, Box<Table>),
+    Table(ObjectId, Box<Table>, Option<Box<WatermarkSpec>>),
     Source(Box<SourceSpec>, Arc<dyn Source>),
     /// The second's dataflow takes the first's place.
     Swap(ObjectId, ObjectId),
@@ -190,24 +192,35 @@ impl State {
             self.swap = Some(Swap { view, by, checked, reply });
             return;
         }
-        let Checked { next, effect, dropped } = checked;
+        let Checked { next, effect, late, dropped } = checked;
         let mut created_table = None;
         self.set_catalog(next);
         match effect {
             Effect::Nothing | Effect::Swap(..) => {}
-            Effect::Table(id, rows) => {
-                self.tables.insert(id, *rows);
-                self.add_running(id, vec![], RunningKind::Table);
-                self.workers.send(Command::CreateTable(id));
+            Effect::Table(id, rows, rule) => {
+                if let Some(rule) = rule {
+                    self.start_table_time(id, *rule, &rows);
+                }
+                self.install_table(id, *rows);
                 created_table = Some(id);
             }
             Effect::Source(spec, source) => self.install_source(*spec, source, None),
         }
         dropped.into_iter().for_each(|id| self.drop_running(id));
+        if let Some((id, table)) = late {
+            self.install_table(id, *table);
+            self.definition_is_real(Some(id));
+        }
         self.definition_is_real(created_table);
         if let Some(reply) = reply {
             reply.send(Ok(()));
         }
+    }
+
+    fn install_table(&mut self, id: ObjectId, rows: Table) {
+        self.tables.insert(id, rows);
+        self.add_running(id, vec![], RunningKind::Table);
+        self.workers.send(Command::CreateTable(id));
     }
 
     /// `place`: where it was read to before the start.
@@ -227,6 +240,9 @@ impl State {
                 self.watermarks.resume_at(spec.object, Watermark(EventTime(us)));
             }
         }
+        if place.is_some() {
+            self.resumed.insert(spec.object);
+        }
         self.workers.send(Command::CreateSource(Arc::new(spec), source, metrics, place));
     }
 
@@ -244,7 +260,8 @@ impl State {
                     let changes = table.write(change)?.changes;
                     first_rows = (!changes.is_empty()).then_some((object.id, changes));
                 }
-                Effect::Table(object.id, Box::new(table))
+                let rule = creation.timed.rule.clone().map(Box::new);
+                Effect::Table(object.id, Box::new(table), rule)
             }
             Install::Source(mut spec) => {
                 spec.object = object.id;
@@ -259,8 +276,13 @@ impl State {
                 return Err(Error::internal("a dataflow is published, not created"));
             }
         };
-        let dropped = creation.replaces.into_iter().collect();
-        Ok((Checked { next, effect, dropped }, creation.changes(), first_rows))
+        let dropped = creation.dropped(&self.catalog());
+        let late = match &creation.timed.late {
+            Some(late) => Some((late.id, Box::new(Table::of(late)?))),
+            None => None,
+        };
+        let changes = creation.changes(&self.catalog());
+        Ok((Checked { next, effect, late, dropped }, changes, first_rows))
     }
 
     fn check_publish(&self, creation: &Creation) -> Result<Plan> {
@@ -274,12 +296,13 @@ impl State {
                 }
             }
         }
+        let changes = creation.changes(&self.catalog());
         if let (true, Some(view)) = (creation.in_place, creation.replaces) {
             let effect = Effect::Swap(view, object.id);
-            return Ok((Checked { next, effect, dropped: vec![] }, creation.changes(), None));
+            return Ok((Checked { next, effect, late: None, dropped: vec![] }, changes, None));
         }
-        let dropped = creation.replaces.into_iter().collect();
-        Ok((Checked { next, effect: Effect::Nothing, dropped }, creation.changes(), None))
+        let dropped = creation.dropped(&self.catalog());
+        Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
     }
 
     fn check_apply(&self, changes: Vec<Change>) -> Result<Plan> {
@@ -302,6 +325,6 @@ impl State {
             }
         }
         let next = self.catalog().apply(&changes)?;
-        Ok((Checked { next, effect: Effect::Nothing, dropped }, changes, None))
+        Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
     }
 }

@@ -25,7 +25,7 @@ use crate::coordinator::epoch::Moment;
 use crate::coordinator::subscription::Gate;
 use crate::storage::checkpoint::{Checkpointer, Cut, Written};
 use crate::storage::log::{Entry, Log, LogEvent, Record};
-use crate::storage::savepoint::Savepoint;
+use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -558,8 +558,17 @@ impl State {
     /// Passes on what is asked of savepoints.
     pub(super) fn savepoint_job(&mut self, job: SavepointJob) {
         let Some(durable) = &self.durable else {
-            let error = Error::unsupported("savepoints without a storage");
-            return job.refuse(error.hint("Start the server with another --storage."));
+            // There are none, and can be none.
+            return match job {
+                SavepointJob::List { reply } => drop(reply.send(Ok(Vec::new()))),
+                SavepointJob::Drop { name, reply } => {
+                    drop(reply.send(Err(savepoint::missing(&name, &Savepoints::new()))));
+                }
+                job @ SavepointJob::Create { .. } => {
+                    let error = Error::unsupported("CREATE SAVEPOINT without a storage");
+                    job.refuse(error.hint("Start the server with another --storage."));
+                }
+            };
         };
         if let Err(mpsc::error::SendError(Job::Savepoint(job))) =
             durable.jobs.send(Job::Savepoint(job))

@@ -1,12 +1,19 @@
 //! Event time in the coordinator: what workers tell of watermarks and late rows, and who asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, TimestampMicrosecondArray};
 
-use super::{Command, Reply, State};
+use super::{Command, Reply, State, TableWrite, WriteChange, WriteConflict, dependency_gone};
+use crate::coordinator::epoch::Moment;
+use crate::coordinator::table::Table;
+use crate::dataflow::operators::source_time::{ColumnRule, Divided};
+use crate::plan::node::WatermarkSpec;
+use crate::types::change::ChangeBatch;
+use crate::types::error::Result;
 use crate::types::id::ObjectId;
-use crate::types::time::Watermark;
+use crate::types::time::{EventTime, Watermark};
 
 /// Someone who asks for the watermarks of all objects.
 pub(super) struct PendingWatermarks {
@@ -48,8 +55,174 @@ impl State {
         }
     }
 
-    /// Rows that came behind a source's watermark.
-    pub(super) fn late_rows(&mut self, object: ObjectId, rows: RecordBatch) {
-        tracing::debug!(%object, rows = rows.num_rows(), "late rows");
+    /// The time that an epoch closes at. It never goes back, whatever the machine's clock does.
+    pub(super) fn logical_time(&mut self) -> EventTime {
+        self.time = self.time.max(self.clock.now());
+        self.time
     }
+
+    /// When the next dataflow wants an epoch.
+    pub(super) fn wake_due(&self, now: Moment) -> Option<Moment> {
+        let (at, _) = self.wakes.first()?;
+        let in_us = at.0.saturating_sub(self.clock.now().0);
+        Some(now + Duration::from_micros(u64::try_from(in_us).unwrap_or(0)))
+    }
+
+    /// The dataflows that wanted an epoch up to `time`, which is that of the one that closes. Those
+    /// that still wait ask again.
+    pub(super) fn take_woken(&mut self, time: EventTime) -> Vec<ObjectId> {
+        let mut woken = BTreeSet::new();
+        while let Some((at, object)) = self.wakes.first().copied()
+            && at <= time
+        {
+            self.wakes.remove(&(at, object));
+            woken.insert(object);
+        }
+        woken.into_iter().collect()
+    }
+
+    /// Rows that came behind a source's watermark, with their event time and that watermark: they
+    /// go into the table of its late rows.
+    pub(super) fn late_rows(&mut self, object: ObjectId, rows: RecordBatch) {
+        if !self.new_dataflows.is_empty() {
+            self.late_waiting.push((object, rows));
+            return;
+        }
+        let Some(late) = self.catalog().late_of(object).map(|late| late.id) else { return };
+        if let Some(error) = self.writes_refused() {
+            tracing::warn!(%object, rows = rows.num_rows(), %error, "late rows are not kept");
+            return;
+        }
+        let written = self.arrived(late, &rows).and_then(|rows| {
+            let table = self.tables.get_mut(&late).ok_or_else(|| dependency_gone("late rows"))?;
+            table.write(WriteChange::Insert { rows, on_conflict: WriteConflict::Error })
+        });
+        match written {
+            Ok(written) => {
+                let done = vec![(late, written.changes)];
+                self.log_rows(&done);
+                self.changes.entry(late).or_default().extend(done.into_iter().map(|(_, c)| c));
+                let now = self.now();
+                self.epochs.touch(now);
+            }
+            Err(error) => tracing::error!(%object, %error, "late rows are not kept"),
+        }
+    }
+
+    /// A source is read from its beginning again: its late rows will come again.
+    pub(super) fn forget_late(&mut self, source: ObjectId) {
+        let Some(late) = self.catalog().late_of(source).map(|late| late.id) else { return };
+        let Some(table) = self.tables.get_mut(&late).filter(|table| table.has_rows()) else {
+            return;
+        };
+        match table.write(WriteChange::Truncate) {
+            Ok(written) => {
+                let done = vec![(late, written.changes)];
+                self.log_rows(&done);
+                self.changes.entry(late).or_default().extend(done.into_iter().map(|(_, c)| c));
+                let now = self.now();
+                self.epochs.touch(now);
+            }
+            Err(error) => tracing::error!(%source, %error, "late rows of an older reading stay"),
+        }
+    }
+
+    /// Late rows as rows of their table: with the time of their arrival.
+    fn arrived(&self, late: ObjectId, rows: &RecordBatch) -> Result<RecordBatch> {
+        let catalog = self.catalog();
+        let table = catalog.get(late).ok_or_else(|| dependency_gone("late rows"))?;
+        let now = TimestampMicrosecondArray::from(vec![self.clock.now().0; rows.num_rows()]);
+        let last = table.schema.fields().len() - 1;
+        let now = arrow::compute::cast(&now, table.schema.field(last).data_type())?;
+        let columns = rows.columns().iter().cloned().chain([now]).collect();
+        Ok(RecordBatch::try_new(table.schema.clone(), columns)?)
+    }
+
+    /// A table with a watermark: its rows so far have moved it.
+    pub(super) fn start_table_time(&mut self, id: ObjectId, rule: WatermarkSpec, table: &Table) {
+        self.watermarks.add(id, None);
+        let columns: Vec<usize> = (0..table.schema().fields().len()).collect();
+        for rows in table.snapshot().batches().flatten() {
+            if let Ok(rule) = ColumnRule::new(&rule, &columns)
+                && let Ok(Some(watermark)) = rule.reached(&rows)
+            {
+                self.watermarks.advance(id, watermark);
+            }
+        }
+        self.table_rules.insert(id, rule);
+    }
+
+    /// Takes late rows out of what is inserted: they go into the tables of late rows, in the same
+    /// write. All rows of a write are measured against the watermark before it.
+    pub(super) fn divert_late(&self, writes: Vec<TableWrite>) -> Diverted {
+        let mut diverted = Diverted { writes: Vec::new(), late: 0, advances: Vec::new() };
+        if self.table_rules.is_empty() {
+            return Diverted { writes, ..diverted };
+        }
+        let mut late_writes = Vec::new();
+        for write in writes {
+            let table = write.table;
+            match self.divert_write(write, &mut diverted) {
+                (write, Some(rows)) => {
+                    diverted.writes.push(write);
+                    diverted.late += rows.num_rows() as u64;
+                    let kept = self.catalog().late_of(table).map(|late| late.id);
+                    if let Some((late, rows)) =
+                        kept.and_then(|late| Some((late, self.arrived(late, &rows).ok()?)))
+                    {
+                        let on_conflict = WriteConflict::Error;
+                        let change = WriteChange::Insert { rows, on_conflict };
+                        late_writes.push(TableWrite { table: late, change });
+                    }
+                }
+                (write, None) => diverted.writes.push(write),
+            }
+        }
+        diverted.writes.extend(late_writes);
+        diverted
+    }
+
+    /// The write without its late rows, and those.
+    fn divert_write(
+        &self,
+        write: TableWrite,
+        diverted: &mut Diverted,
+    ) -> (TableWrite, Option<RecordBatch>) {
+        let TableWrite { table, change } = write;
+        let Some(rule) = self.table_rules.get(&table) else {
+            return (TableWrite { table, change }, None);
+        };
+        let rows = match &change {
+            WriteChange::Insert { rows, .. } => rows.clone(),
+            WriteChange::Changes(changes) if changes.all_inserts() => changes.rows().clone(),
+            WriteChange::Changes(_) | WriteChange::Truncate => {
+                return (TableWrite { table, change }, None);
+            }
+        };
+        let columns: Vec<usize> = (0..rows.num_columns()).collect();
+        let known = self.watermarks.current(table);
+        let judged = ColumnRule::new(rule, &columns).and_then(|rule| rule.divide(&rows, known));
+        let Ok(Divided { on_time, late, reached }) = judged else {
+            return (TableWrite { table, change }, None);
+        };
+        diverted.advances.extend(reached.map(|watermark| (table, watermark)));
+        if late.is_none() {
+            return (TableWrite { table, change }, None);
+        }
+        let change = match change {
+            WriteChange::Insert { on_conflict, .. } => {
+                WriteChange::Insert { rows: on_time, on_conflict }
+            }
+            _ => WriteChange::Changes(ChangeBatch::inserts(on_time)),
+        };
+        (TableWrite { table, change }, late)
+    }
+}
+
+/// Writes without late rows, then those of the late rows.
+pub(super) struct Diverted {
+    pub writes: Vec<TableWrite>,
+    pub late: u64,
+    /// Watermarks when the writes are done.
+    pub advances: Vec<(ObjectId, Watermark)>,
 }

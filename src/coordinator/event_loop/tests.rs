@@ -53,6 +53,7 @@ async fn table(coordinator: &Coordinator, name: &str, primary_key: Vec<usize>) -
         on_conflict: TableConflict::Error,
         append_only: false,
         watermark: None,
+        late_of: None,
     });
     coordinator
         .create_object(object(name, kind, vec![]), Install::Table(None))

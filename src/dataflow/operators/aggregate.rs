@@ -9,7 +9,8 @@
 //!    Nothing is remembered between epochs but the accumulators: the old row is evaluated again
 //!    from the old words. A row that cannot be evaluated (a sum out of range) is reported as a row
 //!    error and is absent until it can.
-//! 3. Groups that have no rows left are forgotten.
+//! 3. Groups that have no rows left are forgotten, and so are those whose time has passed
+//!    (`closing.rs`).
 //!
 //! Keeps: one row of words per group, and what accumulators keep beside them: all values of a
 //! group for functions that cannot take a value back otherwise (`min` over deleting input), a
@@ -29,6 +30,7 @@ use arrow::datatypes::SchemaRef;
 use crate::dataflow::operator::{Operator, Output};
 use crate::functions::aggregate::layout::Layout;
 use crate::functions::aggregate::{Evaluate, Slots};
+use crate::plan::event_time::{bounded_key, time_bounds};
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_table::GroupTable;
@@ -39,6 +41,7 @@ use crate::types::time::{Epoch, Watermark};
 
 pub(super) mod calls;
 mod checkpoint;
+mod closing;
 mod distinct;
 mod emit;
 mod partial;
@@ -46,6 +49,8 @@ pub(super) mod select;
 #[cfg(test)]
 mod tests;
 
+use closing::OpenGroups;
+pub use closing::TimeKey;
 use distinct::DistinctRows;
 pub use partial::PartialAggregate;
 use select::Selection;
@@ -59,13 +64,21 @@ pub struct AggregateSpec {
     /// The input never deletes.
     pub append_only: bool,
     pub phase: node::Phase,
+    /// What closes groups; `None`: nothing.
+    pub time_key: Option<TimeKey>,
+    /// Rows are emitted when their group closes, and only then.
+    pub on_close: bool,
     /// The output: keys, then calls.
     pub schema: SchemaRef,
 }
 
 impl From<&node::Aggregate> for AggregateSpec {
     fn from(node: &node::Aggregate) -> AggregateSpec {
+        let bounds = time_bounds(&node.input.input);
+        let time_key = bounded_key(&bounds, &node.keys);
         AggregateSpec {
+            time_key: time_key.map(|(place, bound)| TimeKey { place, bound }),
+            on_close: node.on_close,
             keys: node.keys.clone(),
             calls: node.calls.clone(),
             append_only: node.append_only,
@@ -90,6 +103,8 @@ pub struct Aggregate {
     worker: WorkerId,
     /// The groups of the batch at hand.
     groups: Vec<u32>,
+    /// Groups that time will close.
+    open: OpenGroups,
 }
 
 impl Aggregate {
@@ -130,6 +145,7 @@ impl Aggregate {
             global_emitted: false,
             worker,
             groups: Vec::new(),
+            open: OpenGroups::default(),
         })
     }
 
@@ -241,6 +257,7 @@ impl Operator for Aggregate {
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.open.on_watermark(watermark);
         out.emit_watermark(watermark);
         Ok(())
     }
@@ -250,13 +267,17 @@ impl Operator for Aggregate {
             self.table.intern(&[], 1, &mut self.groups)?;
             self.touch()?;
         }
-        if self.table.dirty().is_empty() {
-            return Ok(());
+        if !self.table.dirty().is_empty() {
+            self.settle()?;
+            if !self.spec.on_close {
+                self.emit_changes(out)?;
+            }
+            self.global_emitted = true;
+            let made = self.made_in_epoch()?;
+            self.end_epoch()?;
+            self.note_open(&made)?;
         }
-        self.settle()?;
-        self.emit_changes(out)?;
-        self.global_emitted = true;
-        self.end_epoch()
+        self.close_groups(out)
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
@@ -264,7 +285,8 @@ impl Operator for Aggregate {
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
-        self.read_checkpoint(reader)
+        self.read_checkpoint(reader)?;
+        self.note_open(&self.table.live())
     }
 
     fn memory_bytes(&self) -> usize {
@@ -274,6 +296,7 @@ impl Operator for Aggregate {
             + beside.sum::<usize>()
             + distinct.sum::<usize>()
             + self.groups.capacity() * size_of::<u32>()
+            + self.open.memory_bytes()
     }
 
     fn state_rows(&self) -> usize {

@@ -355,6 +355,14 @@ impl AsofJoin {
             return;
         }
         self.changed_since = 0;
+        if ended {
+            for side in &mut self.sides {
+                let all: Vec<RowKey> =
+                    side.table.iter().map(|(key, _)| RowKey::from(key)).collect();
+                all.iter().for_each(|key| side.table.remove(key));
+            }
+            return;
+        }
         let looks_back = self.spec.order.looks_back();
         let settled = |key: &[u8], copies: &Copies| {
             let peers = copies.peers(key);

@@ -30,6 +30,10 @@
 //! Keeps: every row of both sides with a key. Of the right side of a semi or anti join without
 //! residual condition only the key columns.
 //!
+//! Where the residual condition bounds a row's age (`a.ts BETWEEN b.ts - x AND b.ts + y`), rows that
+//! no change behind the other side's watermark can meet are forgotten, in one walk over the tables
+//! whenever as many rows came as there are.
+//!
 //! The watermark is the lesser one of both sides. It bounds only columns that the keys make equal:
 //! a row of one side may still meet any row of the other.
 
@@ -56,6 +60,10 @@ use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
 
+mod aging;
+
+pub use aging::Aging;
+
 /// Pairs, and rows looked up, in one step of the kernel; also the rows of an output batch.
 const STEP_ROWS: usize = 8192;
 
@@ -78,6 +86,8 @@ pub struct JoinSpec {
     pub residual: Option<Expr>,
     /// Neither input ever deletes.
     pub append_only: bool,
+    /// When rows of each side are too old to meet others, and whose watermark tells.
+    pub aging: [Aging; 2],
     pub schema: SchemaRef,
 }
 
@@ -89,6 +99,7 @@ impl From<&node::Join> for JoinSpec {
             null_equals_null: node.null_equals_null,
             residual: node.residual.clone(),
             append_only: node.left.input.append_only() && node.right.input.append_only(),
+            aging: Aging::of(node),
             schema: node.schema.clone(),
         }
     }
@@ -174,6 +185,8 @@ pub struct Join {
     leaving: VecDeque<ChangeBatch>,
     /// Pairs tried in this call.
     tried_pairs: usize,
+    /// Rows that came since the tables were last looked through for old ones.
+    entered_since: usize,
 }
 
 /// How rows of one side matched.
@@ -284,6 +297,7 @@ impl Join {
             aside: Vec::new(),
             leaving: VecDeque::new(),
             tried_pairs: 0,
+            entered_since: 0,
         })
     }
 
@@ -429,6 +443,9 @@ impl Join {
                 let shown = of_rows.iter().map(|matches| Some(shows.when(*matches > 0)));
                 let shown = now.rows.filter(&BooleanArray::from_iter(shown))?;
                 self.show(*port, shown, out)?;
+            }
+            if self.is_enough(out) && *next < changes.num_rows() {
+                return Ok(false);
             }
         }
     }
@@ -808,6 +825,7 @@ impl Join {
 
     /// Changes enter the table of their side.
     fn apply(&mut self, port: usize, changes: &ChangeBatch, matches: &Matches) -> Result<()> {
+        self.entered_since = self.entered_since.saturating_add(changes.num_rows());
         let counted = self.sides[port].shows != Shows::Never && self.residual.is_some();
         let side = &mut self.sides[port];
         let kept = if side.keeps_all { changes.clone() } else { changes.project(&side.kept)? };
@@ -890,8 +908,9 @@ impl Operator for Join {
         }
         if !self.leaving.is_empty() {
             out.unfinished();
+            return Ok(());
         }
-        Ok(())
+        self.forget_old()
     }
 
     fn checkpoint(&mut self, _epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {

@@ -14,17 +14,25 @@
 //! | `over.rs` | window functions |
 //! | `session.rs` | the session that each row is in |
 //! | `asof_join.rs` | each row with the nearest one in time of the other input |
+//! | `lookup_join.rs` | each row with the rows of the other input that are there when it comes |
+//! | `match_recognize.rs` | row pattern matches |
 //! | `recursive.rs` | WITH RECURSIVE: a step that runs until nothing new comes |
 //! | `unnest.rs` | lists to rows |
+//! | `window_close.rs` | EMIT ON WINDOW CLOSE |
+//! | `throttle.rs` | EMIT ON UPDATE EVERY |
+//! | `temporal_filter.rs` | conditions that compare with now() |
+//! | `retain.rs` | rows that go when they have been there for long |
+//! | `timed_rows.rs` | rows that wait for a time |
 //! | `materialize.rs` | keeps the rows of a view |
 //! | `subscribe.rs` | hands changes to one subscriber |
 //! | `evaluate.rs` | expressions over batches in which some rows may fail |
 //!
-//! `scan` and `constant` have no state and live in `assemble.rs`; the rest follows the contract of
+//! `scan`, `clock` and `constant` have no state and live in `assemble.rs`; the rest follows the contract of
 //! `operator.rs`.
 
 use crate::dataflow::contract::{Contract, checked};
 use crate::dataflow::operator::Operator;
+use crate::plan::event_time::time_bounds;
 use crate::plan::node::{Node, Phase, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -35,17 +43,24 @@ pub mod copies;
 pub mod evaluate;
 pub mod expand;
 pub mod join;
+pub mod lookup_join;
 pub mod map;
+pub mod match_recognize;
 pub mod materialize;
 pub mod over;
 pub mod recursive;
+pub mod retain;
 pub mod session;
 pub mod source;
 pub mod source_time;
 pub mod subscribe;
+pub mod temporal_filter;
+pub mod throttle;
+pub mod timed_rows;
 pub mod top_n;
 pub mod union;
 pub mod unnest;
+pub mod window_close;
 
 /// The operator of a node on one worker.
 ///
@@ -67,18 +82,37 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
         Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
         Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
+        Node::MatchRecognize(node) => {
+            Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?)
+        }
         Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
         Node::AsofJoin(node) => {
             Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)
         }
+        Node::LookupJoin(node) => {
+            Box::new(lookup_join::LookupJoin::new(node.into(), &inputs[0], &inputs[1])?)
+        }
         Node::Recursive(node) => Box::new(recursive::Recursive::new(node, worker)?),
         Node::Unnest(node) => Box::new(unnest::Unnest::new(node.into(), &inputs[0])?),
+        Node::WindowClose(node) => {
+            Box::new(window_close::WindowClose::new(node.bound.clone(), &inputs[0])?)
+        }
+        Node::Throttle(node) => Box::new(throttle::Throttle::new(node.every_us, &inputs[0])?),
+        Node::TemporalFilter(node) => {
+            Box::new(temporal_filter::TemporalFilter::new(node, &inputs[0])?)
+        }
+        Node::Retain(node) => Box::new(retain::Retain::new(node.keep_us, &inputs[0])?),
         Node::Input(_) => return Err(Error::internal("an input stands inside of an operator")),
-        Node::Scan(_) | Node::Constant(_) => {
-            return Err(Error::internal("scans and constants are wired by assemble.rs"));
+        Node::Scan(_) | Node::Constant(_) | Node::Clock(_) => {
+            return Err(Error::internal("scans, clocks and constants are wired by assemble.rs"));
         }
     };
-    let contract = Contract { inputs, output: node.schema(), append_only: node.append_only() };
+    let contract = Contract {
+        inputs,
+        output: node.schema(),
+        append_only: node.append_only(),
+        time_bounds: if cfg!(debug_assertions) { time_bounds(node) } else { vec![] },
+    };
     Ok(checked(operator, contract))
 }
 
@@ -89,7 +123,7 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
 pub fn check(plan: &Plan) -> Result<()> {
     let mut result = Ok(());
     plan.root.visit(&mut |node| {
-        if result.is_ok() && !matches!(node, Node::Scan(_) | Node::Constant(_)) {
+        if result.is_ok() && !matches!(node, Node::Scan(_) | Node::Constant(_) | Node::Clock(_)) {
             result = build(node, 0).map(drop);
         }
     });

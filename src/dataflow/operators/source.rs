@@ -24,18 +24,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
-    new_null_array,
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
 };
 use arrow::compute;
 use arrow::datatypes::{Field, Schema};
 
-use crate::connectors::reader::{Began, ReadJob, ReaderItem, SourceReader, owner_of};
+use crate::connectors::reader::{Began, Paused, ReadJob, ReaderItem, SourceReader, owner_of};
 use crate::connectors::{MalformedRecord, Offset, Source, SourceRows, SplitId};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::operator::RowError;
 use crate::dataflow::operators::evaluate::{Evaluated, evaluate, shown_row};
-use crate::dataflow::operators::source_time::{ColumnRule, SplitTime, SplitTimes, with_needed};
+use crate::dataflow::operators::source_time::{
+    ColumnRule, SplitTime, SplitTimes, late_rows, with_needed,
+};
 use crate::dataflow::worker::{Report, SourceMetrics, TimeNews, count_rows};
 use crate::plan::node::SourceSpec;
 use crate::storage::manifest::SourcePlace;
@@ -89,6 +90,8 @@ pub struct WorkerSource {
     rule: Option<ColumnRule>,
     /// A late row has been seen: all columns are read.
     reads_all: bool,
+    /// Splits that are too far ahead.
+    paused: Paused,
 }
 
 impl WorkerSource {
@@ -123,6 +126,7 @@ impl WorkerSource {
             times: SplitTimes::new(),
             rule: None,
             reads_all: false,
+            paused: Paused::default(),
         }
     }
 
@@ -231,6 +235,8 @@ impl WorkerSource {
         until: Option<BTreeMap<SplitId, Offset>>,
         began: Began,
     ) -> Result<SourceReader> {
+        // What has been read before is not held back.
+        let paused = if until.is_none() { self.paused.clone() } else { Paused::default() };
         SourceReader::start(ReadJob {
             source: self.source.clone(),
             name: self.spec.name.clone(),
@@ -240,6 +246,7 @@ impl WorkerSource {
             began,
             until,
             columns: physical_columns(&self.spec, columns),
+            paused,
             notify: self.notify.clone(),
         })
     }
@@ -263,8 +270,23 @@ impl WorkerSource {
         Ok(Some(Backfill { spec, reader, columns, inbox, done: false, rule, times }))
     }
 
+    /// Lets splits wait that are further ahead of the source's watermark than they may be. Batches
+    /// that have been read already are still taken.
+    fn align_splits(&self) {
+        let Some(drift_max) = self.spec.watermark.as_ref().and_then(|w| w.drift_max) else {
+            return;
+        };
+        let Some(announced) = self.hub.borrow().watermark() else { return };
+        let drift_us = i64::try_from(drift_max.as_micros()).unwrap_or(i64::MAX);
+        let limit = announced.0.0.saturating_add(drift_us);
+        let ahead = |time: &SplitTime| time.watermark().is_some_and(|w| w.0.0 > limit);
+        let splits = self.times.iter().filter(|(_, time)| ahead(time));
+        self.paused.set(splits.map(|(split, _)| split.clone()).collect());
+    }
+
     /// A new epoch has opened.
     pub fn open_epoch(&mut self, admitted: bool) {
+        self.align_splits();
         self.admitted = admitted;
         self.touched = false;
         self.ready_told = false;
@@ -373,6 +395,7 @@ impl WorkerSource {
                 batch = compute::filter_record_batch(&batch, &compute::not(late)?)?;
             }
             self.tell_time(TimeNews::Rows { split, watermark }, reports);
+            self.align_splits();
         }
         self.epoch_bytes += batch.get_array_memory_size();
         let batch = ChangeBatch::inserts(batch);
@@ -386,25 +409,6 @@ impl WorkerSource {
             reports.push(Report::SourceTime { object, worker, drops: 0, news });
         }
     }
-}
-
-/// The late rows of a batch, with their event time and the watermark that they came behind.
-fn late_rows(
-    batch: &RecordBatch,
-    late: &BooleanArray,
-    times: &ArrayRef,
-    against: Vec<i64>,
-) -> Result<RecordBatch> {
-    let against: ArrayRef = Arc::new(TimestampMicrosecondArray::from(against));
-    let against = compute::cast(&against, times.data_type())?;
-    let mut fields = batch.schema().fields().to_vec();
-    let mut columns = batch.columns().to_vec();
-    for (name, column) in [("event_time", times.clone()), ("watermark", against)] {
-        fields.push(Arc::new(Field::new(name, times.data_type().clone(), true)));
-        columns.push(column);
-    }
-    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-    Ok(compute::filter_record_batch(&rows, late)?)
 }
 
 fn rule_over(spec: &SourceSpec, columns: &[usize]) -> Result<Option<ColumnRule>> {

@@ -15,9 +15,14 @@
 //! Keeps three numbers per split, and one floor for each time a split was found behind.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
 use arrow::buffer::BooleanBuffer;
+use arrow::compute;
+use arrow::datatypes::{Field, Schema};
 
 use crate::connectors::SplitId;
 use crate::dataflow::operators::evaluate::evaluate;
@@ -52,10 +57,72 @@ impl ColumnRule {
         Ok(ColumnRule { place, expr, allowed_lateness_us })
     }
 
+    /// The greatest watermark that rows stand for.
+    ///
+    /// # Errors
+    /// When the columns are not what the rule was made for.
+    pub fn reached(&self, rows: &RecordBatch) -> Result<Option<Watermark>> {
+        let values = time_values(&evaluate(&self.expr, rows)?.values);
+        let values = values.ok_or_else(|| Error::internal("watermarks are timestamps"))?;
+        let greatest = arrow::compute::max(&values);
+        let reached = |us: i64| Watermark(EventTime(us.saturating_sub(self.allowed_lateness_us)));
+        Ok(greatest.map(reached))
+    }
+
+    /// Rows that are not behind the watermark, and those that are, with their event time and the
+    /// watermark; and what the former move it to.
+    ///
+    /// # Errors
+    /// When the columns are not what the rule was made for.
+    pub fn divide(&self, rows: &RecordBatch, known: Option<Watermark>) -> Result<Divided> {
+        let times = time_values(rows.column(self.place));
+        let times = times.ok_or_else(|| Error::internal("event times are timestamps"))?;
+        let limit = known.map_or(NONE, |watermark| watermark.0.0);
+        if arrow::compute::min(&times).is_none_or(|first| first >= limit) {
+            let reached = self.reached(rows)?;
+            return Ok(Divided { on_time: rows.clone(), late: None, reached });
+        }
+        let late: BooleanArray =
+            times.iter().map(|time| Some(time.is_some_and(|time| time < limit))).collect();
+        let on_time = compute::filter_record_batch(rows, &compute::not(&late)?)?;
+        let reached = self.reached(&on_time)?;
+        let late = late_rows(rows, &late, &self.times(rows), vec![limit; rows.num_rows()])?;
+        Ok(Divided { on_time, late: Some(late), reached })
+    }
+
     /// The event times of a batch's rows.
     pub fn times(&self, rows: &RecordBatch) -> ArrayRef {
         rows.column(self.place).clone()
     }
+}
+
+/// Rows of a table's write.
+pub struct Divided {
+    pub on_time: RecordBatch,
+    pub late: Option<RecordBatch>,
+    pub reached: Option<Watermark>,
+}
+
+/// The late rows of a batch, with their event time and the watermark that they came behind.
+///
+/// # Errors
+/// When times cannot be written in the type of the time column.
+pub fn late_rows(
+    batch: &RecordBatch,
+    late: &BooleanArray,
+    times: &ArrayRef,
+    against: Vec<i64>,
+) -> Result<RecordBatch> {
+    let against: ArrayRef = Arc::new(TimestampMicrosecondArray::from(against));
+    let against = compute::cast(&against, times.data_type())?;
+    let mut fields = batch.schema().fields().to_vec();
+    let mut columns = batch.columns().to_vec();
+    for (name, column) in [("event_time", times.clone()), ("watermark", against)] {
+        fields.push(Arc::new(Field::new(name, times.data_type().clone(), true)));
+        columns.push(column);
+    }
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    Ok(compute::filter_record_batch(&rows, late)?)
 }
 
 /// The source's columns that its rule looks at, with `columns`, ascending.

@@ -5,6 +5,8 @@
 //! | `call.rs` | functions of several types: which is meant, and how it is called |
 //! | `math.rs` | numbers |
 //! | `string.rs` | text and bytes |
+//! | `degrees.rs` | trigonometry in degrees, counting of NULLs |
+//! | `bytes.rs` | bits and bytes, encodings, what is in a uuid |
 //! | `calendar.rs` | dates, times, intervals |
 //! | `json.rs` | json and jsonb |
 //! | `json_path.rs` | SQL/JSON paths over jsonb |
@@ -23,12 +25,14 @@
 
 pub mod arithmetic;
 pub mod array;
+pub mod bytes;
 pub mod calendar;
 pub mod call;
 pub mod cast;
 pub mod char;
 pub mod copies;
 pub mod datetime;
+pub mod degrees;
 pub mod float_key;
 pub mod json;
 pub mod json_path;
@@ -48,6 +52,7 @@ use datafusion::logical_expr::ScalarUDF;
 /// The functions that SQL text may call by name; they take the place of DataFusion's of that name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
     let mut functions = call::families(overloads());
+    functions.extend(call::families(windows::markers()));
     functions.push(session::now_function());
     functions.push(char::as_char());
     functions
@@ -63,7 +68,8 @@ pub fn overloads() -> Vec<call::Overload> {
         json::all(),
         json_path::all(),
         array::all(),
-        array::all(),
+        bytes::all(),
+        degrees::all(),
         windows::all(),
     ];
     lists.into_iter().flatten().collect()

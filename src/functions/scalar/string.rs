@@ -6,9 +6,11 @@
 //! line unless the flag `n` is given.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringBuilder};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use regex::Regex;
 
 use crate::functions::scalar::call::{Call, Overload, R, T, function};
@@ -56,6 +58,10 @@ pub fn all() -> Vec<Overload> {
         function("quote_nullable", &[Any], text, |c| quoted(c, true)).sees_nulls(),
         function("regexp_match", &[Text, Text], R::Array(Text), regexp_match),
         function("regexp_match", &[Text, Text, Text], R::Array(Text), regexp_match),
+        function("regexp_matches", &[Text, Text], R::By(|_, _| texts_of_texts()), regexp_matches),
+        function("regexp_matches", &[Text, Text, Text], R::By(|_, _| texts_of_texts()), |c| {
+            regexp_matches(c)
+        }),
         function("regexp_replace", &[Text, Text, Text], text, regexp_replace),
         function("regexp_replace", &[Text, Text, Text, Text], text, regexp_replace),
         function("regexp_substr", &[Text, Text], text, |c| first_match(c, false)),
@@ -401,6 +407,43 @@ fn regexp_match(call: &Call<'_>) -> Result<ArrayRef> {
         }
         Ok(true)
     })
+}
+
+fn texts_of_texts() -> SqlType {
+    SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Text))))
+}
+
+/// The groups of the first match, of every match with the flag `g`; as an array of arrays.
+fn regexp_matches(call: &Call<'_>) -> Result<ArrayRef> {
+    let mut patterns = Patterns::default();
+    let mut groups = StringBuilder::new();
+    let (mut group_counts, mut match_counts, mut valid) = (vec![], vec![], vec![]);
+    for row in 0..call.rows {
+        valid.push(call.sees(row));
+        let before = group_counts.len();
+        if call.sees(row) {
+            let flags = call.text_at(2, row).unwrap_or("");
+            let regex = patterns.get(call.text(1).value(row), flags)?;
+            let wanted = if flags.contains('g') { usize::MAX } else { 1 };
+            for found in regex.captures_iter(call.text(0).value(row)).take(wanted) {
+                let first = usize::from(found.len() > 1);
+                for group in found.iter().skip(first) {
+                    groups.append_option(group.map(|group| group.as_str()));
+                }
+                group_counts.push(found.len() - first);
+            }
+        }
+        match_counts.push(group_counts.len() - before);
+    }
+    let DataType::List(field) = call.result.to_arrow() else {
+        return Err(Error::internal("matches are an array"));
+    };
+    let DataType::List(group) = field.data_type() else {
+        return Err(Error::internal("a match is an array"));
+    };
+    let offsets = OffsetBuffer::from_lengths(group_counts);
+    let matches = ListArray::try_new(group.clone(), offsets, Arc::new(groups.finish()), None)?;
+    call.list_of(Arc::new(matches), match_counts, valid)
 }
 
 /// The first match; or its first group, when there is one.

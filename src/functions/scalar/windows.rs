@@ -35,6 +35,9 @@ pub const ASOF_CONDITION: &str = "asof_condition";
 /// Marks the condition of a join with `FOR SYSTEM_TIME AS OF` its argument, likewise.
 pub const SYSTEM_TIME_CONDITION: &str = "system_time_condition";
 
+/// Marks the condition of a join with `FOR SYSTEM_TIME AS OF PROCTIME()`, likewise.
+pub const PROCESSING_TIME_CONDITION: &str = "processing_time_condition";
+
 /// All of them.
 pub fn all() -> Vec<Overload> {
     let mut list = vec![];
@@ -77,11 +80,18 @@ pub fn all() -> Vec<Overload> {
             })
         }));
     }
-    let misplaced: fn(&Call<'_>) -> Result<ArrayRef> =
-        |_| Err(Error::internal("the condition of an ASOF join was taken for a value"));
-    list.push(function(ASOF_CONDITION, &[], R::Is(T::Bool), misplaced));
-    list.push(function(SYSTEM_TIME_CONDITION, &[T::Any], R::Is(T::Bool), misplaced));
     list
+}
+
+/// What marks conditions; not for calls.
+pub fn markers() -> Vec<Overload> {
+    let misplaced: fn(&Call<'_>) -> Result<ArrayRef> =
+        |_| Err(Error::internal("the condition of a join was taken for a value"));
+    vec![
+        function(ASOF_CONDITION, &[], R::Is(T::Bool), misplaced),
+        function(PROCESSING_TIME_CONDITION, &[], R::Is(T::Bool), misplaced),
+        function(SYSTEM_TIME_CONDITION, &[T::Any], R::Is(T::Bool), misplaced),
+    ]
 }
 
 /// A size in microseconds.

@@ -47,7 +47,29 @@ impl Expr {
     }
 }
 
+/// The arguments of `hop_starts` over a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopWindows {
+    /// The column of the times.
+    pub column: usize,
+    pub slide_us: i64,
+    pub size_us: i64,
+    pub offset_us: i64,
+}
+
 impl Expr {
+    /// The windows, when the expression is the list of them for each row (HOP).
+    pub fn hop_windows(&self) -> Option<HopWindows> {
+        let call = self.physical.downcast_ref::<ScalarFunctionExpr>()?;
+        let ("hop_starts", [time, slide, size, offset @ ..]) = (call.name(), call.args()) else {
+            return None;
+        };
+        let column = time.downcast_ref::<Column>()?.index();
+        let (slide_us, size_us) = (length_us(slide)?, length_us(size)?);
+        let Step::Bin { origin_us: offset_us, .. } = bin(slide_us, offset)? else { return None };
+        Some(HopWindows { column, slide_us, size_us, offset_us })
+    }
+
     /// As [`Expr::time_steps`], of the least element of a list: the windows of a row in HOP and
     /// CUMULATE.
     pub fn element_time_steps(&self, input: &Schema) -> Option<(usize, Vec<Step>)> {

@@ -19,6 +19,7 @@ use crate::plan::node::{self, AggregateCall, AggregateFunction, Edge, Node, Sort
 use crate::sql::expressions::{compile, text};
 use crate::sql::lower::join::HAS_NULL;
 use crate::sql::lower::lower_node;
+use crate::sql::lower::panes::by_panes;
 use crate::sql::lower::pipe::{Pipe, unqualified};
 use crate::types::error::{Error, Result};
 
@@ -240,9 +241,13 @@ fn make_aggregate(
     let append_only = input.append_only();
     let input = Edge::hash(input, keys.clone());
     let phase = node::Phase::Whole;
-    let whole = node::Aggregate { input, keys, calls, append_only, phase, schema };
-    // Without keys every row would go to one worker.
-    Node::Aggregate(if whole.keys.is_empty() { whole.in_two_phases() } else { whole })
+    let on_close = false;
+    let whole = node::Aggregate { input, keys, calls, append_only, phase, on_close, schema };
+    if whole.keys.is_empty() {
+        // Every row would go to one worker.
+        return Node::Aggregate(whole.in_two_phases());
+    }
+    by_panes(whole)
 }
 
 /// The columns that an operator reads, each expression once.

@@ -107,30 +107,39 @@ fn make_join(
     pipe.project(&own, &schema)
 }
 
-/// Each left row with the nearest right row in time.
+/// Each left row with the nearest right row in time, or with what is there when it comes.
 pub fn lower_asof_join(asof: &AsofJoin) -> Result<Pipe> {
-    let Sides { keys, times, order } = asof.sides().map_err(Error::from)?;
-    let left_exprs = keys.iter().map(|(l, _)| l).chain([&times.0]);
-    let right_exprs = keys.iter().map(|(_, r)| r).chain([&times.1]);
+    let Sides { keys, times } = asof.sides().map_err(Error::from)?;
+    let left_exprs = keys.iter().map(|(l, _)| l).chain(times.iter().map(|(l, _, _)| l));
+    let right_exprs = keys.iter().map(|(_, r)| r).chain(times.iter().map(|(_, r, _)| r));
     let mut left = Side::new(lower_node(&asof.left)?, left_exprs, "left")?;
     let mut right = Side::new(lower_node(&asof.right)?, right_exprs, "right")?;
     let time = |side: &mut Side| side.keys.pop().expect("the time is the last of them");
-    let times = (time(&mut left), time(&mut right));
+    let times = times.map(|(_, _, order)| ((time(&mut left), time(&mut right)), order));
     let left_width = left.pipe.fields().len();
     let own: Vec<usize> = (0..left.own).chain(left_width..left_width + right.own).collect();
     let mut fields = left.pipe.fields();
     fields.extend(optional(right.pipe.fields(), asof.keeps_left));
     let output = qualified(fields.clone())?;
     let keys: Vec<(usize, usize)> = left.keys.iter().copied().zip(right.keys).collect();
-    let node = Node::AsofJoin(node::AsofJoin {
-        left: Edge::hash(left.pipe.into_node()?, keys.iter().map(|(l, _)| *l).collect()),
-        right: Edge::hash(right.pipe.into_node()?, keys.iter().map(|(_, r)| *r).collect()),
-        keys,
-        times,
-        order,
-        keeps_left: asof.keeps_left,
-        schema: output.inner().clone(),
-    });
+    let left = Edge::hash(left.pipe.into_node()?, keys.iter().map(|(l, _)| *l).collect());
+    let right = Edge::hash(right.pipe.into_node()?, keys.iter().map(|(_, r)| *r).collect());
+    let (keeps_left, schema) = (asof.keeps_left, output.inner().clone());
+    let node = match times {
+        Some((times, order)) => {
+            Node::AsofJoin(node::AsofJoin { left, right, keys, times, order, keeps_left, schema })
+        }
+        None if !left.input.append_only() => {
+            return Err(Error::unsupported(
+                "FOR SYSTEM_TIME AS OF PROCTIME() for rows that change or go",
+            )
+            .hint(
+                "What such a row met when it came would have to be kept. Its left side must only \
+                 grow: a source, an append-only table, a query that filters or computes over one.",
+            ));
+        }
+        None => Node::LookupJoin(node::LookupJoin { left, right, keys, keeps_left, schema }),
+    };
     let pipe = Pipe::new(node, output);
     let columns = pipe.columns();
     let exprs: Vec<Expr> = own.iter().map(|index| columns[*index].clone()).collect();

@@ -33,7 +33,7 @@ use crate::sql::exclude::Excluding;
 use crate::sql::expressions::{compile, text};
 use crate::sql::lower::aggregate::Columns;
 use crate::sql::lower::pipe::{Pipe, column_index, qualified};
-use crate::sql::lower::{conjuncts, lower_node};
+use crate::sql::lower::{conjuncts, lower_node, temporal};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::EventDuration;
 
@@ -491,10 +491,10 @@ pub fn lower_filter(filter: &Filter) -> Result<Pipe> {
             let number = Some((number.0.cloned(), number.1.clone()));
             let top = make_top_n(input, &params.partition_by, &params.order_by, first, number)?;
             let top = top.rename(window.schema.clone());
-            return rest.iter().try_fold(top, |pipe, condition| pipe.filter(condition));
+            return rest.iter().try_fold(top, temporal::filter);
         }
     }
-    lower_node(&filter.input)?.filter(&filter.predicate)
+    temporal::filter(lower_node(&filter.input)?, &filter.predicate)
 }
 
 /// Whether a plan only picks and renames columns of a window function's result.

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, ObjectName,
-    Offset, OffsetRows, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value,
-    ValueWithSpan, VisitMut, VisitorMut,
+    Offset, OffsetRows, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableVersion,
+    Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::{Span, Token};
 
@@ -258,7 +258,11 @@ fn check_table_factor(factor: &TableFactor) -> Result<(), Box<Problem>> {
             if sample.is_some() {
                 return unsupported("TABLESAMPLE", "TABLESAMPLE", "Use WHERE random() < 0.1.");
             }
-            if version.is_some() || !index_hints.is_empty() || !partitions.is_empty() {
+            let versioned = match version {
+                None | Some(TableVersion::ForSystemTimeAsOf(_)) => false,
+                Some(_) => true,
+            };
+            if versioned || !index_hints.is_empty() || !partitions.is_empty() {
                 return Err(Problem::syntax("FOR", ""));
             }
             check_alias(alias)

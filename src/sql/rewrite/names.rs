@@ -1,7 +1,8 @@
 //! Names: what Postgres calls an unnamed select item, and the parts of a relation's name.
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr,
+    self, Expr, Ident, ObjectName, ObjectNamePart, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr,
 };
 
 use crate::sql::parse::name::normalize as fold;
@@ -15,10 +16,9 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
     if select.into.is_some() {
         return Err(Error::unsupported("SELECT INTO").hint("Use CREATE TABLE ... AS."));
     }
-    let wildcard = select
-        .projection
-        .iter()
-        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(_, _)));
+    // The tables whose columns all stand in the list; `None`: of every table.
+    let wildcards: Vec<Option<String>> =
+        select.projection.iter().filter_map(wildcard_table).collect();
     let mut seen: Vec<String> = vec![];
     for item in &mut select.projection {
         let name = match item {
@@ -32,11 +32,16 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
         let count = seen.iter().filter(|other| **other == name).count();
         seen.push(name.clone());
         // What `*` expands to is not known yet: a column named beside it may repeat one.
-        let column = matches!(
-            item,
-            SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-        );
-        let repeated = count > 0 || (wildcard && column);
+        let expanded = match &*item {
+            SelectItem::UnnamedExpr(Expr::Identifier(_)) => !wildcards.is_empty(),
+            // A column of another table keeps its table's name, which tells it apart.
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
+                let table = parts.iter().rev().nth(1).map(fold);
+                wildcards.iter().any(|wildcard| wildcard.is_none() || *wildcard == table)
+            }
+            _ => false,
+        };
+        let repeated = count > 0 || expanded;
         let unique = if repeated { repeated_name(&name, count + 1) } else { name };
         match item {
             // Columns keep their qualifier as long as nothing repeats.
@@ -53,6 +58,18 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The table of `table.*`, and `None` of `*`, when the item is such.
+fn wildcard_table(item: &SelectItem) -> Option<Option<String>> {
+    match item {
+        SelectItem::Wildcard(_) => Some(None),
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+            Some(name.0.last().and_then(|part| part.as_ident()).map(fold))
+        }
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(_), _) => Some(None),
+        _ => None,
+    }
 }
 
 /// The name that Postgres gives an unnamed select item (FigureColname in its parser).

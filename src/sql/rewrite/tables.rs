@@ -12,7 +12,8 @@ use crate::sql::parse::name::normalize as fold;
 use crate::sql::rewrite::{as_integer, call, cast, integer, null, unnamed};
 
 /// Functions that give rows, and those that give the same as an array.
-const SETS: [(&str, &str); 10] = [
+const SETS: [(&str, &str); 11] = [
+    ("regexp_matches", "regexp_matches"),
     ("jsonb_path_query", "jsonb_path_query"),
     ("jsonb_path_query_tz", "jsonb_path_query_tz"),
     ("json_array_elements", "json_array_elements"),

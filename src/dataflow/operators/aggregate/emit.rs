@@ -34,13 +34,33 @@ impl Aggregate {
     pub(super) fn emit_changes(&mut self, out: &mut Output) -> Result<()> {
         let changed = self.table.dirty().len();
         for start in (0..changed).step_by(GROUPS_PER_BATCH) {
-            self.emit_groups(start..changed.min(start + GROUPS_PER_BATCH), out)?;
+            let places = start..changed.min(start + GROUPS_PER_BATCH);
+            let there = self.rows_there(places.clone())?;
+            self.emit_groups(places, there, out)?;
+        }
+        Ok(())
+    }
+
+    /// Emits the rows of the groups that are dirty as they are, as if they had not been before.
+    pub(super) fn emit_final(&mut self, out: &mut Output) -> Result<()> {
+        let changed = self.table.dirty().len();
+        for start in (0..changed).step_by(GROUPS_PER_BATCH) {
+            let places = start..changed.min(start + GROUPS_PER_BATCH);
+            let mut there = vec![false; 2 * places.len()];
+            there[places.len()..].fill(true);
+            self.emit_groups(places, there, out)?;
         }
         Ok(())
     }
 
     /// Emits the changes of the groups at these places of the table's dirty list.
-    fn emit_groups(&self, places: Range<usize>, out: &mut Output) -> Result<()> {
+    /// `there`: which of their rows as they were, then as they are, count.
+    fn emit_groups(
+        &self,
+        places: Range<usize>,
+        mut there: Vec<bool>,
+        out: &mut Output,
+    ) -> Result<()> {
         let words = self.table.changed_words(places.clone());
         let groups = &self.table.dirty()[places.clone()];
         let stride = self.table.stride();
@@ -50,7 +70,6 @@ impl Aggregate {
             .iter()
             .map(|value| value.evaluate(&rows, &self.layout.accumulators))
             .collect::<Result<Vec<_>>>()?;
-        let mut there = self.rows_there(places)?;
         let failures = failures(&evaluated, &there);
         if let Some(failures) = &failures {
             self.report(failures, groups, out)?;
@@ -104,6 +123,10 @@ impl Aggregate {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(kept_count));
         let rows = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
+        if kept().next().is_some_and(|row| row >= groups.len()) {
+            out.emit(ChangeBatch::inserts(rows));
+            return Ok(());
+        }
         let weights = kept().map(|row| if row < groups.len() { -1 } else { 1 }).collect();
         out.emit(ChangeBatch::new(rows, weights)?);
         Ok(())

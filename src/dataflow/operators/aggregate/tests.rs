@@ -7,6 +7,7 @@ use super::*;
 use crate::dataflow::script::{check, run, schema};
 use crate::plan::node::{AggregateCall, AggregateFunction, SortColumn};
 
+mod closing;
 mod oracle;
 
 /// A call from text: `sum(v)`, `count(*)`, `count(distinct v) filter (f)`,
@@ -94,7 +95,15 @@ fn spec(input: &SchemaRef, keys: &str, calls: &[&str], append_only: bool) -> Agg
     let mut fields: Vec<Field> = keys.iter().map(|key| input.field(*key).clone()).collect();
     fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
     let schema = Arc::new(Schema::new(fields));
-    AggregateSpec { keys, calls, append_only, phase: node::Phase::Whole, schema }
+    AggregateSpec {
+        keys,
+        calls,
+        append_only,
+        phase: node::Phase::Whole,
+        time_key: None,
+        on_close: false,
+        schema,
+    }
 }
 
 fn aggregate(spec: &AggregateSpec, input: &SchemaRef) -> Box<dyn Operator> {
@@ -123,6 +132,7 @@ impl TwoPhases {
             calls: spec.calls.clone(),
             append_only: spec.append_only,
             phase: node::Phase::Whole,
+            on_close: false,
             schema: spec.schema.clone(),
         };
         let last = whole.in_two_phases();

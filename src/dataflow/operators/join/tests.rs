@@ -47,6 +47,7 @@ fn spec(kind: JoinKind, keys: &[(usize, usize)]) -> JoinSpec {
         null_equals_null: false,
         residual: None,
         append_only: false,
+        aging: Default::default(),
         schema: output(kind),
     }
 }
@@ -666,4 +667,49 @@ fn random_histories_against_nested_loops() {
     for _ in 0..400 {
         random_history(&mut random);
     }
+}
+
+#[test]
+fn rows_that_are_too_old_to_meet_others_are_forgotten() {
+    use crate::plan::event_time::{Expiry, TimeBound};
+    use crate::types::time::EventTime;
+    let columns = schema("k bigint, at timestamp");
+    let at = |index: usize| {
+        let data_type = columns.field(index).data_type().clone();
+        Expr::column("at", index, data_type, true)
+    };
+    // The left row's time is at least the right row's, and nothing else: left rows grow old.
+    let expiry = Expiry { value: at(1), bound: TimeBound::of_watermark(1) };
+    let aging = Aging { expiries: vec![expiry], append_only: true, own: vec![] };
+    let (left, right) = (columns.clone(), columns.clone());
+    let fields = left.fields().iter().chain(right.fields()).cloned();
+    let spec = JoinSpec {
+        kind: JoinKind::Inner,
+        keys: vec![(0, 0)],
+        null_equals_null: false,
+        residual: None,
+        append_only: true,
+        aging: [aging, Aging::default()],
+        schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+    };
+    let join = || -> Box<dyn Operator> {
+        Box::new(Join::new(spec.clone(), &left, &right).expect("key types agree"))
+    };
+    let mut driven = Driven::new(join);
+    for n in 0..30_000 {
+        let line = format!("+ {} {n}\n", n % 7);
+        driven.batch(0, rows(&columns, &line)).expect("takes a batch");
+    }
+    driven.epoch(Epoch(1)).expect("completes");
+    let before = driven.memory_bytes();
+    for port in [0, 1] {
+        driven.watermark(port, Watermark(EventTime(29_900))).expect("moves");
+    }
+    driven.epoch(Epoch(2)).expect("completes");
+    assert!(driven.memory_bytes() < before / 2, "{} of {before}", driven.memory_bytes());
+    // What is young enough meets what comes, and nothing else does.
+    driven.batch(1, rows(&columns, "+ 1 29950\n")).expect("takes a batch");
+    driven.epoch(Epoch(3)).expect("completes");
+    let young = (29_900..30_000).filter(|n| n % 7 == 1).count();
+    assert_eq!(driven.sent().rows.len(), young);
 }

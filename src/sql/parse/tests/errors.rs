@@ -323,10 +323,6 @@ fn what_is_known_and_not_supported() {
             ("CREATE TABLE t (a ¦inet)", "type inet is not supported"),
             // Queries.
             (
-                "SELECT * FROM a ¦MATCH_RECOGNIZE (PATTERN (x) DEFINE x AS true)",
-                "MATCH_RECOGNIZE is not supported",
-            ),
-            (
                 "SELECT sum(x) OVER (w ROWS 1 PRECEDING ¦EXCLUDE TIES) FROM t WINDOW w AS (ORDER BY y)",
                 "EXCLUDE in a window that builds on another is not supported",
             ),

@@ -1,0 +1,459 @@
+//! MATCH_RECOGNIZE over changing partitions: the matches of the rows as they are, at every epoch.
+//!
+//! All rows stand in a sorted table, partition by partition. The matcher goes through a partition
+//! from its beginning, and what it decides depends on the rows that it has seen, and on a few
+//! ahead. So a change concerns nothing that was decided before the matcher got there. A partition
+//! has anchors: places where all before was decided, with the last row that was looked at.
+//!
+//! `on_epoch`, for the rows that changed, partition by partition:
+//! 1. The last anchor is taken that looked at nothing which changes.
+//! 2. From there the partition is matched to its end, once as it was and once as it is; the second
+//!    time sets new anchors.
+//! 3. -old and +new are consolidated.
+//!
+//! A new row at the end thus costs what is under way at the end: the rows since the last anchor.
+//! Partitions of an epoch are matched together, so that conditions are evaluated for many rows at
+//! once.
+//!
+//! Rows whose condition fails cannot be mapped to the variable; they are reported, and taken back
+//! when they go. So is a match of which an aggregate cannot be computed.
+//!
+//! Keeps: all rows, sorted, and the anchors. Anchors are not in checkpoints: the first change of a
+//! partition after a restart matches it from the beginning.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::dataflow::operator::{Operator, Output, RowError};
+use crate::dataflow::operators::evaluate::shown_row;
+use crate::dataflow::operators::materialize::consolidate;
+use crate::dataflow::operators::top_n::ordered_by;
+use crate::pattern::matcher::{Found, Kernel, Matcher, Scratch};
+use crate::pattern::output::output;
+use crate::pattern::rows::{PartitionRows, Rows};
+use crate::plan::node;
+use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::ordered_table::{OrderedTable, RowKey};
+use crate::types::change::ChangeBatch;
+use crate::types::error::{Error, ErrorKind, Result, SqlState};
+use crate::types::time::{Epoch, Watermark};
+
+/// Rows that are decoded and matched together, unless a partition has more; also the rows of an
+/// output batch.
+const STEP_ROWS: usize = 8192;
+/// Rows between two anchors.
+const ANCHOR_ROWS: u64 = 64;
+/// Rows of a part of a partition: more do not fit Arrow's indices, nor any memory.
+const PART_ROWS_MAX: usize = 1 << 30;
+/// The number of an anchor's row when it is matched from there: rows before it have numbers too.
+const ANCHOR_NUMBER: u64 = 1 << 40;
+/// The table in a checkpoint.
+const ROWS: &str = "rows";
+
+/// The `match_recognize` operator.
+pub struct MatchRecognize {
+    kernel: Kernel,
+    partition: Vec<usize>,
+    schema: SchemaRef,
+    table: OrderedTable,
+    /// Changes of the current epoch; empty right after `on_epoch`.
+    changes: Vec<Change>,
+    /// By partition, in the order of its rows. A partition without anchors is matched from its
+    /// beginning.
+    anchors: BTreeMap<RowKey, Vec<Anchor>>,
+    scratch: Scratch,
+}
+
+/// A row that changes.
+struct Change {
+    key: RowKey,
+    peer_length: usize,
+    partition_length: usize,
+    weight: i64,
+}
+
+impl Change {
+    fn partition(&self) -> &[u8] {
+        &self.key[..self.partition_length]
+    }
+}
+
+/// A place before which everything is decided.
+#[derive(Clone, Debug)]
+struct Anchor {
+    /// The first row that is not decided, and which of its copies.
+    row: RowKey,
+    copy: usize,
+    /// The last row that the decisions looked at.
+    seen: RowKey,
+    /// Matches before it.
+    matches: i64,
+    /// How many rows from `row` on belong to a match before.
+    covered: u64,
+}
+
+/// A partition that changes.
+struct Touched {
+    partition: RowKey,
+    /// Where its changes stand among those of the epoch.
+    changes: Range<usize>,
+    /// Where it is matched from.
+    anchor: Option<Anchor>,
+}
+
+/// The end of a partition, to be matched.
+struct Part<'a> {
+    /// A row of several copies several times.
+    keys: Vec<&'a [u8]>,
+    /// Where the first row to match stands among `keys`.
+    begin: usize,
+}
+
+/// What a partition gives.
+#[derive(Default)]
+struct Matched {
+    rows: Vec<RecordBatch>,
+    errors: Vec<RowError>,
+    /// For each part, the anchors that were set.
+    anchors: Vec<Vec<Anchor>>,
+}
+
+impl MatchRecognize {
+    /// # Errors
+    /// For a column whose type has no order (SQLSTATE 0A000), or a pattern that is too large.
+    pub fn new(node: &node::MatchRecognize, input: &SchemaRef) -> Result<MatchRecognize> {
+        let spec = node.spec.clone();
+        let partition = spec.partition.clone();
+        let order_by = ordered_by(&spec.order_by);
+        let table = OrderedTable::new(input.clone(), partition.clone(), order_by)?;
+        Ok(MatchRecognize {
+            schema: spec.schema.clone(),
+            kernel: Kernel::new(spec)?,
+            partition,
+            table,
+            changes: Vec::new(),
+            anchors: BTreeMap::new(),
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// The epoch's changes, each row once, in order.
+    fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.sort_unstable_by(|l, r| l.key.cmp(&r.key));
+        changes.dedup_by(|next, kept| {
+            let same = next.key == kept.key;
+            if same {
+                kept.weight = kept.weight.saturating_add(next.weight);
+            }
+            same
+        });
+        changes.retain(|change| change.weight != 0);
+        changes
+    }
+
+    /// The partitions of changes, which are in order, with where each is matched from; anchors
+    /// behind that are dropped.
+    fn touched(&mut self, changes: &[Change]) -> Vec<Touched> {
+        let mut touched: Vec<Touched> = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            let partition = change.partition();
+            match touched.last_mut() {
+                Some(last) if *last.partition == *partition => last.changes.end = index + 1,
+                _ => {
+                    let mut anchor = None;
+                    if let Some(anchors) = self.anchors.get_mut(partition) {
+                        // Decisions look further and further: those before are sound, too.
+                        let sound = anchors.partition_point(|anchor| anchor.seen < change.key);
+                        anchors.truncate(sound);
+                        anchor = anchors.last().cloned();
+                    }
+                    let changes = index..index + 1;
+                    touched.push(Touched { partition: partition.into(), changes, anchor });
+                }
+            }
+        }
+        touched
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.table.add(&change.key, change.peer_length, change.weight);
+        }
+    }
+
+    /// A partition's rows from its anchor on, with those before that are looked at.
+    fn part<'a>(&'a self, touched: &'a Touched) -> Result<Part<'a>> {
+        let mut part = Part { keys: Vec::new(), begin: 0 };
+        let copies_of = |weight: i64| usize::try_from(weight).unwrap_or(0);
+        let from = match &touched.anchor {
+            None => Bound::Included(&*touched.partition),
+            Some(anchor) => {
+                let mut back = usize::try_from(self.kernel.spec.rows_back()).unwrap_or(usize::MAX);
+                part.keys.extend(std::iter::repeat_n(&*anchor.row, anchor.copy.min(back)));
+                back -= anchor.copy.min(back);
+                let before = Bound::Excluded(&*anchor.row);
+                for (key, copies) in self.table.walk_back(&touched.partition, before) {
+                    if back == 0 {
+                        break;
+                    }
+                    let copies = copies_of(copies.weight).min(back);
+                    part.keys.extend(std::iter::repeat_n(key, copies));
+                    back -= copies;
+                }
+                part.keys.reverse();
+                part.begin = part.keys.len();
+                Bound::Included(&*anchor.row)
+            }
+        };
+        let mut skipped = touched.anchor.as_ref().map_or(0, |anchor| anchor.copy);
+        for (key, copies) in self.table.walk(&touched.partition, from) {
+            let copies = copies_of(copies.weight);
+            if part.keys.len().saturating_add(copies) > PART_ROWS_MAX {
+                return Err(Error::user(
+                    SqlState::PROGRAM_LIMIT_EXCEEDED,
+                    "a partition of MATCH_RECOGNIZE has more than 2^30 rows",
+                ));
+            }
+            let shown = copies.saturating_sub(skipped);
+            skipped = 0;
+            part.keys.extend(std::iter::repeat_n(key, shown));
+        }
+        Ok(part)
+    }
+
+    /// The matches of partitions from their anchors on, as the table is.
+    fn compute(&self, touched: &[Touched], scratch: &mut Scratch, weight: i64) -> Result<Matched> {
+        let mut matched = Matched::default();
+        let mut parts: Vec<(Part<'_>, &Touched)> = Vec::new();
+        let mut gathered = 0;
+        for (index, one) in touched.iter().enumerate() {
+            let part = self.part(one)?;
+            gathered += part.keys.len();
+            parts.push((part, one));
+            if gathered >= STEP_ROWS || index + 1 == touched.len() {
+                self.compute_parts(&parts, scratch, weight, &mut matched)?;
+                parts.clear();
+                gathered = 0;
+            }
+        }
+        Ok(matched)
+    }
+
+    fn compute_parts(
+        &self,
+        parts: &[(Part<'_>, &Touched)],
+        scratch: &mut Scratch,
+        weight: i64,
+        matched: &mut Matched,
+    ) -> Result<()> {
+        let keys: Vec<&[u8]> =
+            parts.iter().flat_map(|(part, _)| part.keys.iter().copied()).collect();
+        let batch = self.table.decode(keys.into_iter())?;
+        let mut start = 0;
+        let mut places = Vec::with_capacity(parts.len());
+        for (part, touched) in parts {
+            let end = start + part.keys.len();
+            let first = if touched.anchor.is_some() { ANCHOR_NUMBER } else { 0 };
+            let first_row = first - part.begin as u64;
+            places.push(PartitionRows { start, end, first_row, complete: true });
+            start = end;
+        }
+        let rows = Rows::new(&self.kernel.spec, batch, places)?;
+        let mut found = Found::default();
+        for (number, (part, touched)) in parts.iter().enumerate() {
+            let anchors = self.compute_part(&rows, number, part, touched, scratch, &mut found)?;
+            matched.anchors.push(anchors);
+        }
+        for failure in &found.failures {
+            let expression = match failure.variable {
+                Some(variable) => self.kernel.spec.condition_text(variable),
+                None => "AFTER MATCH SKIP".to_owned(),
+            };
+            let row = shown_row(&rows.batch, failure.row as usize);
+            let error = failure.error.clone();
+            matched.errors.push(RowError { error, expression, row, weight });
+        }
+        self.emit(&rows, found, weight, matched)
+    }
+
+    /// Matches one part to its end; gives the anchors that it sets.
+    fn compute_part(
+        &self,
+        rows: &Rows<'_>,
+        number: usize,
+        part: &Part<'_>,
+        touched: &Touched,
+        scratch: &mut Scratch,
+        found: &mut Found,
+    ) -> Result<Vec<Anchor>> {
+        let mut matcher = match &touched.anchor {
+            None => Matcher::default(),
+            Some(anchor) => {
+                let covered = ANCHOR_NUMBER + anchor.covered;
+                Matcher::resume(ANCHOR_NUMBER, anchor.matches, covered)
+            }
+        };
+        let place = &rows.partitions[number];
+        let ahead = self.kernel.spec.rows_ahead();
+        let mut anchors: Vec<Anchor> = Vec::new();
+        let mut decided = matcher.undecided_row();
+        while matcher.next_row() < place.end_row() {
+            let until = matcher.next_row() + ANCHOR_ROWS;
+            matcher.advance(&self.kernel, scratch, rows, number, until, found)?;
+            let row = matcher.undecided_row();
+            // Conditions of the next row may have been looked at, and rows ahead of it.
+            let seen = matcher.next_row() + ahead;
+            if row > decided && row < place.end_row() && seen < place.end_row() {
+                decided = row;
+                let at = (row - place.first_row) as usize;
+                let key = part.keys[at];
+                // Copies before the part's beginning are not among its keys.
+                let before = match &touched.anchor {
+                    Some(anchor) if *anchor.row == *key => anchor.copy,
+                    _ => 0,
+                };
+                let own = part.keys[part.begin..at].iter().rev().take_while(|k| **k == key);
+                anchors.push(Anchor {
+                    row: key.into(),
+                    copy: before + own.count(),
+                    seen: part.keys[(seen - place.first_row) as usize].into(),
+                    matches: matcher.matches(),
+                    covered: matcher.matched_until().saturating_sub(row),
+                });
+            }
+        }
+        if matcher.next_row() == place.end_row() {
+            matcher.advance(&self.kernel, scratch, rows, number, u64::MAX, found)?;
+        }
+        Ok(anchors)
+    }
+
+    /// The rows of what was found. Matches that cannot be shown are left out and reported.
+    fn emit(
+        &self,
+        rows: &Rows<'_>,
+        mut found: Found,
+        weight: i64,
+        matched: &mut Matched,
+    ) -> Result<()> {
+        match output(&self.kernel, rows, &found) {
+            Ok(batch) => {
+                matched.rows.push(batch);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::External => return Err(error),
+            Err(_) => {}
+        }
+        for one in std::mem::take(&mut found.matches) {
+            let first = one.first as usize;
+            found.matches = vec![one];
+            match output(&self.kernel, rows, &found) {
+                Ok(batch) => matched.rows.push(batch),
+                Err(error) if error.kind() == ErrorKind::External => return Err(error),
+                Err(error) => matched.errors.push(RowError {
+                    error,
+                    expression: "MEASURES".to_owned(),
+                    row: shown_row(&rows.batch, first),
+                    weight,
+                }),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operator for MatchRecognize {
+    fn name(&self) -> &'static str {
+        "match_recognize"
+    }
+
+    fn on_batch(&mut self, port: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
+        assert_eq!(port, 0, "match_recognize has one input");
+        let encoded = self.table.encode(batch.rows())?;
+        self.changes.extend((0..batch.num_rows()).map(|row| Change {
+            key: encoded.key(row).into(),
+            peer_length: encoded.peers(row).len(),
+            partition_length: encoded.partition(row).len(),
+            weight: batch.weight(row),
+        }));
+        Ok(())
+    }
+
+    fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        // It promises nothing of the output: a late row changes matches that are there already.
+        out.emit_watermark(watermark);
+        Ok(())
+    }
+
+    fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
+        let changes = self.take_changes();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let touched = self.touched(&changes);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let before = self.compute(&touched, &mut scratch, -1)?;
+        self.apply(&changes);
+        let now = self.compute(&touched, &mut scratch, 1)?;
+        self.scratch = scratch;
+        for (touched, anchors) in touched.into_iter().zip(now.anchors) {
+            if touched.anchor.is_none() && anchors.is_empty() {
+                self.anchors.remove(&touched.partition);
+            } else {
+                self.anchors.entry(touched.partition).or_default().extend(anchors);
+            }
+        }
+        report(before.errors, now.errors, out);
+        let output = before.rows.into_iter().map(ChangeBatch::deletes);
+        let output = output.chain(now.rows.into_iter().map(ChangeBatch::inserts));
+        for batch in consolidate(&self.schema, output.collect())? {
+            for start in (0..batch.num_rows()).step_by(STEP_ROWS) {
+                out.emit(batch.slice(start, STEP_ROWS.min(batch.num_rows() - start)));
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
+        assert!(self.changes.is_empty(), "an epoch's changes are taken in when it completes");
+        writer.write(ROWS, self.table.checkpoint_delta()?);
+        Ok(())
+    }
+
+    fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
+        self.table.restore(reader.read(ROWS, &self.partition)?)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let changes = self.changes.iter().map(|change| change.key.len());
+        let anchors = self.anchors.values().flatten();
+        let anchors = anchors.map(|a| a.row.len() + a.seen.len() + size_of::<Anchor>());
+        self.table.memory_bytes()
+            + changes.sum::<usize>()
+            + self.changes.capacity() * size_of::<Change>()
+            + anchors.sum::<usize>()
+    }
+}
+
+/// Reports what has come and takes back what has gone.
+fn report(before: Vec<RowError>, now: Vec<RowError>, out: &mut Output) {
+    let same = |l: &RowError, r: &RowError| {
+        l.row == r.row && l.expression == r.expression && l.error.message() == r.error.message()
+    };
+    let mut now = now;
+    for gone in before {
+        match now.iter().position(|come| same(come, &gone)) {
+            Some(place) => {
+                now.swap_remove(place);
+            }
+            None => out.row_error(gone),
+        }
+    }
+    for come in now {
+        out.row_error(come);
+    }
+}

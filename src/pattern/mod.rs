@@ -1,0 +1,20 @@
+//! Row pattern matching: MATCH_RECOGNIZE's kernel, the same for a batch and for a stream. The
+//! automaton that it runs is `plan::match_recognize::program`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `rows.rs` | sorted rows of partitions, and which of them satisfy which condition |
+//! | `matcher.rs` | runs the automaton over one partition: all partial matches in step |
+//! | `history.rs` | what a partial match remembers of the rows behind it |
+//! | `output.rs` | matches as rows |
+//!
+//! Invariants: a row is looked at once by each partial match that is alive there, never again; of
+//! two partial matches whose future is the same only the preferred one lives on.
+
+pub mod history;
+pub mod matcher;
+pub mod output;
+pub mod rows;
+
+#[cfg(test)]
+mod tests;

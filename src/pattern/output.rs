@@ -1,0 +1,312 @@
+//! Matches as rows: which rows are shown, and what each of them reads.
+//!
+//! A read is found for all shown rows at once: the place of its row for each of them, then one
+//! `take`. Final aggregates of all matches are one grouped aggregation, with a match as a group.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
+};
+use arrow::compute::{cast, take};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::EmitTo;
+
+use crate::pattern::matcher::{Found, FoundMatch, HIDDEN, Kernel, MatchKind};
+use crate::pattern::rows::Rows;
+use crate::plan::match_recognize::{
+    MatchColumn, MatchSpec, Read, RowRead, RowValue, RowsPerMatch, Variables,
+};
+use crate::types::error::Result;
+
+/// Rows that are shown.
+struct Shown {
+    /// For each of [`Found::matches`], its rows here.
+    of_match: Vec<Range<usize>>,
+    /// For each shown row, how many of its match's rows are up to it.
+    up_to: Vec<usize>,
+    /// For each shown row, where it stands in the batch.
+    current: Vec<u32>,
+}
+
+/// The rows that the matches give.
+///
+/// # Errors
+/// When an aggregate cannot be computed for some match; it does not say which.
+pub fn output(kernel: &Kernel, rows: &Rows<'_>, found: &Found) -> Result<RecordBatch> {
+    let spec = &kernel.spec;
+    let shown = shown(spec, found);
+    let count = shown.current.len();
+    if count == 0 {
+        return Ok(RecordBatch::new_empty(spec.schema.clone()));
+    }
+    let current = UInt32Array::from(shown.current.clone());
+    let mut columns = Vec::with_capacity(spec.columns.len());
+    for (place, column) in spec.columns.iter().enumerate() {
+        let data_type = spec.schema.field(place).data_type();
+        let values = match column {
+            MatchColumn::Input(column) => take(rows.batch.column(*column), &current, None)?,
+            MatchColumn::Read(read) => match &spec.reads[*read] {
+                Read::Row(read) => row_values(spec, rows, found, &shown, read)?,
+                Read::Aggregate { aggregate, of, running: false } => {
+                    final_values(spec, rows, found, &shown, *aggregate, *of)?
+                }
+                Read::Aggregate { aggregate, of, running: true } => {
+                    running_values(spec, rows, found, &shown, *aggregate, *of)?
+                }
+                Read::MatchNumber => numbers(found, &shown),
+                Read::TimedOut => timed_out(found, &shown),
+            },
+        };
+        columns.push(match values.data_type() == data_type {
+            true => values,
+            false => cast(&values, data_type)?,
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    Ok(RecordBatch::try_new_with_options(spec.schema.clone(), columns, &options)?)
+}
+
+fn shown(spec: &MatchSpec, found: &Found) -> Shown {
+    let mut shown = Shown {
+        of_match: Vec::with_capacity(found.matches.len()),
+        up_to: Vec::new(),
+        current: Vec::new(),
+    };
+    for one in &found.matches {
+        let before = shown.current.len();
+        let length = one.to - one.from;
+        match spec.rows {
+            RowsPerMatch::One => {
+                if one.kind != MatchKind::Unmatched {
+                    shown.current.push(one.first);
+                    shown.up_to.push(length);
+                }
+            }
+            RowsPerMatch::All { shows_empty, .. } => {
+                if length == 0 && (shows_empty || one.kind == MatchKind::Unmatched) {
+                    shown.current.push(one.first);
+                    shown.up_to.push(0);
+                }
+                for place in one.from..one.to {
+                    if usize::from(found.labels[place]) & HIDDEN == 0 {
+                        shown.current.push(found.rows[place]);
+                        shown.up_to.push(place + 1 - one.from);
+                    }
+                }
+            }
+        }
+        shown.of_match.push(before..shown.current.len());
+    }
+    shown
+}
+
+/// The places (counted from the match's first row) of rows of a set of variables.
+fn places_of(found: &Found, one: &FoundMatch, of: Variables, into: &mut Vec<usize>) {
+    into.clear();
+    let labels = &found.labels[one.from..one.to];
+    let own = labels.iter().enumerate().filter(|(_, l)| of.contains(usize::from(**l) & !HIDDEN));
+    into.extend(own.map(|(place, _)| place));
+}
+
+/// Calls `each` for every shown row: its match, the rows of the set in it, and how many of these
+/// count.
+fn for_each_shown(
+    found: &Found,
+    shown: &Shown,
+    of: Variables,
+    running: bool,
+    mut each: impl FnMut(&FoundMatch, &[usize], usize),
+) {
+    let mut places = Vec::new();
+    for (one, range) in found.matches.iter().zip(&shown.of_match) {
+        if range.is_empty() {
+            continue;
+        }
+        places_of(found, one, of, &mut places);
+        let mut counted = 0;
+        for row in range.clone() {
+            if running {
+                while counted < places.len() && places[counted] < shown.up_to[row] {
+                    counted += 1;
+                }
+            } else {
+                counted = places.len();
+            }
+            each(one, &places, counted);
+        }
+    }
+}
+
+fn row_values(
+    spec: &MatchSpec,
+    rows: &Rows<'_>,
+    found: &Found,
+    shown: &Shown,
+    read: &RowRead,
+) -> Result<ArrayRef> {
+    let offset = usize::try_from(read.offset).unwrap_or(usize::MAX);
+    // Of each shown row: its match, and the place of the row that is meant in it.
+    let mut meant: Vec<Option<usize>> = Vec::with_capacity(shown.current.len());
+    let mut indices: Vec<Option<u32>> = Vec::with_capacity(shown.current.len());
+    for_each_shown(found, shown, read.of, read.running, |one, places, counted| {
+        let nth = match read.from_last {
+            true => counted.checked_sub(1).and_then(|last| last.checked_sub(offset)),
+            false => Some(offset).filter(|nth| *nth < counted),
+        };
+        let place = nth.map(|nth| one.from + places[nth]);
+        let partition = &rows.partitions[one.partition];
+        let index = place.and_then(|place| {
+            partition.shifted(found.rows[place] as usize, read.shift).map(|index| index as u32)
+        });
+        indices.push(index);
+        // A row beside the match has no variable.
+        meant.push(match read.shift {
+            0 => place,
+            _ => index.and_then(|index| {
+                let own = &found.rows[one.from..one.to];
+                own.binary_search(&index).ok().map(|place| one.from + place)
+            }),
+        });
+    });
+    match read.value {
+        RowValue::Column(column) => {
+            Ok(take(rows.batch.column(column), &UInt32Array::from(indices), None)?)
+        }
+        RowValue::Classifier => {
+            let names = meant.iter().map(|place| {
+                let label = usize::from(found.labels[(*place)?]) & !HIDDEN;
+                spec.variables.get(label).map(String::as_str)
+            });
+            Ok(Arc::new(StringArray::from_iter(names)))
+        }
+    }
+}
+
+fn numbers(found: &Found, shown: &Shown) -> ArrayRef {
+    let numbers = found.matches.iter().zip(&shown.of_match).flat_map(|(one, range)| {
+        let number = (one.kind == MatchKind::Match).then_some(one.number);
+        std::iter::repeat_n(number, range.len())
+    });
+    Arc::new(Int64Array::from_iter(numbers))
+}
+
+fn timed_out(found: &Found, shown: &Shown) -> ArrayRef {
+    let flags = found.matches.iter().zip(&shown.of_match).flat_map(|(one, range)| {
+        let flag = (one.kind != MatchKind::Unmatched).then_some(one.kind == MatchKind::TimedOut);
+        std::iter::repeat_n(flag, range.len())
+    });
+    Arc::new(BooleanArray::from_iter(flags))
+}
+
+/// One value per match, shown for each of its rows.
+fn final_values(
+    spec: &MatchSpec,
+    rows: &Rows<'_>,
+    found: &Found,
+    shown: &Shown,
+    aggregate: usize,
+    of: Variables,
+) -> Result<ArrayRef> {
+    let Some(mut accumulator) = spec.aggregates[aggregate].groups_accumulator()? else {
+        return one_by_one(spec, rows, found, shown, aggregate, of, false);
+    };
+    let (mut indices, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    for (group, one) in found.matches.iter().enumerate() {
+        for place in one.from..one.to {
+            let label = usize::from(found.labels[place]) & !HIDDEN;
+            if of.contains(label) {
+                indices.push(found.rows[place]);
+                labels.push(label);
+                groups.push(group);
+            }
+        }
+    }
+    let number = |row: usize| found.matches[groups[row]].number;
+    let arguments = rows.arguments(aggregate, &indices, &labels, number)?;
+    accumulator.update_batch(
+        &arguments.values,
+        &groups,
+        arguments.filter.as_ref(),
+        found.matches.len(),
+    )?;
+    let values = accumulator.evaluate(EmitTo::All)?;
+    let spread = found.matches.iter().zip(&shown.of_match).enumerate();
+    let spread = spread.flat_map(|(group, (one, range))| {
+        // What is no match has no value at all.
+        let value = (one.kind != MatchKind::Unmatched).then_some(group as u32);
+        std::iter::repeat_n(value, range.len())
+    });
+    Ok(take(&values, &UInt32Array::from_iter(spread), None)?)
+}
+
+fn running_values(
+    spec: &MatchSpec,
+    rows: &Rows<'_>,
+    found: &Found,
+    shown: &Shown,
+    aggregate: usize,
+    of: Variables,
+) -> Result<ArrayRef> {
+    one_by_one(spec, rows, found, shown, aggregate, of, true)
+}
+
+/// One value per shown row, match by match.
+fn one_by_one(
+    spec: &MatchSpec,
+    rows: &Rows<'_>,
+    found: &Found,
+    shown: &Shown,
+    aggregate: usize,
+    of: Variables,
+    running: bool,
+) -> Result<ArrayRef> {
+    let mut values: Vec<ScalarValue> = Vec::with_capacity(shown.current.len());
+    let mut places = Vec::new();
+    let function = &spec.aggregates[aggregate];
+    let null = ScalarValue::try_from(&function.data_type())?;
+    for (one, range) in found.matches.iter().zip(&shown.of_match) {
+        if one.kind == MatchKind::Unmatched {
+            values.extend(range.clone().map(|_| null.clone()));
+            continue;
+        }
+        if range.is_empty() {
+            continue;
+        }
+        places_of(found, one, of, &mut places);
+        let indices: Vec<u32> = places.iter().map(|place| found.rows[one.from + place]).collect();
+        let labels: Vec<usize> = places
+            .iter()
+            .map(|place| usize::from(found.labels[one.from + place]) & !HIDDEN)
+            .collect();
+        let mut accumulator = function.accumulator()?;
+        let mut counted = 0;
+        let mut value = None;
+        for row in range.clone() {
+            let until = match running {
+                true => places.partition_point(|place| *place < shown.up_to[row]),
+                false => places.len(),
+            };
+            if until > counted {
+                let part = counted..until;
+                let arguments = rows
+                    .arguments(aggregate, &indices[part.clone()], &labels[part], |_| one.number)?
+                    .filtered()?;
+                accumulator.update_batch(&arguments)?;
+                counted = until;
+                value = None;
+            }
+            let shown = match value.take() {
+                Some(value) => value,
+                None => accumulator.evaluate()?,
+            };
+            values.push(shown.clone());
+            value = Some(shown);
+        }
+    }
+    match values.is_empty() {
+        true => Ok(arrow::array::new_empty_array(&function.data_type())),
+        false => Ok(ScalarValue::iter_to_array(values)?),
+    }
+}
