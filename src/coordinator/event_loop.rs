@@ -1431,7 +1431,7 @@ impl State {
         loop {
             let before = affected.len();
             for (id, running) in &self.running {
-                if !affected.contains(id) && running.reads.iter().any(|r| touched.contains(r)) {
+                if !touched.contains(id) && running.reads.iter().any(|r| touched.contains(r)) {
                     touched.insert(*id);
                     affected.push(*id);
                 }
