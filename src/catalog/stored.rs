@@ -431,10 +431,15 @@ mod tests {
             query_sql: "SELECT 1".into(),
             search_path: vec!["a".into()],
             options: vec![],
+            append_only: false,
+            time_bounds: vec![],
+        };
+        let kept = ViewObject {
+            options: vec![("on_error".into(), "null".into())],
             append_only: true,
             time_bounds: vec![TimeBound::of_watermark(0)],
+            ..view.clone()
         };
-        let kept = ViewObject { options: vec![("on_error".into(), "null".into())], ..view.clone() };
         let definer = Definer {
             at_us: 1_577_836_800_000_000,
             user: "ann".into(),

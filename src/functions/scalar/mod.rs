@@ -18,6 +18,7 @@
 //! | `copies.rs` | how often EXCEPT ALL and INTERSECT ALL give a row |
 //! | `datetime.rs` | operators on dates, timestamps and intervals |
 //! | `float_key.rs` | floats as something to sort by |
+//! | `marked.rs` | the SQL type of what other functions pass on |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
 //! | `single_row.rs` | the value of a scalar subquery, if it has one row |
 //! | `windows.rs` | TUMBLE, HOP and CUMULATE: in which windows a time stands |

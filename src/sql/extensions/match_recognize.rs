@@ -36,7 +36,7 @@ impl Rewriter<'_> {
         let span = self.tokens[word].span;
         self.push(Token::LParen, span);
         self.push(word_token("SELECT"), span);
-        self.push(word_token(MARKER), span);
+        self.push(Token::make_word(MARKER, None), span);
         self.push(Token::LParen, span);
         self.push(Token::SingleQuotedString(text), span);
         self.push(Token::RParen, span);
@@ -93,7 +93,7 @@ impl Rewriter<'_> {
             let filtered = self.words_at(close + 1, &["FILTER"]);
             let close = if filtered { self.close_of(close + 2).unwrap_or(close) } else { close };
             let span = self.tokens[at].span;
-            self.push(word_token(name), span);
+            self.push(Token::make_word(name, None), span);
             self.push(Token::LParen, span);
             self.pattern_expression(at + 1, close + 1)?;
             self.push(Token::RParen, self.tokens[close].span);
