@@ -226,15 +226,16 @@ impl SystemRelation {
 
     /// The rows about the system relations themselves: thousands of columns, made once.
     fn constant_rows(&self) -> Result<RecordBatch> {
-        static CONSTANT: OnceLock<[RecordBatch; 2]> = OnceLock::new();
+        static CONSTANT: OnceLock<[RecordBatch; 3]> = OnceLock::new();
         let index = match (self.schema_name, self.name) {
             ("pg_catalog", "pg_class") => 0,
             ("pg_catalog", "pg_attribute") => 1,
+            ("pg_catalog", "pg_proc") => 2,
             _ => return Ok(RecordBatch::new_empty(self.schema.clone())),
         };
         let batches = CONSTANT.get_or_init(|| {
-            ["pg_class", "pg_attribute"].map(|name| {
-                let relation = find("pg_catalog", name).expect("the list has both");
+            ["pg_class", "pg_attribute", "pg_proc"].map(|name| {
+                let relation = find("pg_catalog", name).expect("the list has them");
                 build(&relation.schema, &pg_catalog::constant_rows(name))
                     .expect("constant rows have their columns' types")
             })

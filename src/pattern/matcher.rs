@@ -15,7 +15,7 @@
 //! What happens next depends on the matcher's state and the rows to come only, so a stream hands
 //! over rows as they come; `rows_needed_from` says which rows it will ask for again.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::pattern::history::{Candidate, Memory, Registers, States};
 use crate::pattern::rows::{PartitionRows, Rows};
@@ -198,6 +198,8 @@ pub struct Scratch {
     next: Threads,
     /// For each place, when a path of the current walk was there last.
     visited: Vec<u64>,
+    /// Places visited in this walk while iterations without a row were open, with which.
+    visited_open: HashSet<(usize, u64)>,
     /// For each place, in which list a partial match stands there (without registers).
     parked: Vec<u64>,
     /// The first partial match of a list for a hash of place and registers.
@@ -1043,12 +1045,17 @@ impl Walk<'_, '_> {
         let mut stack = std::mem::take(&mut scratch.stack);
         stack.clear();
         stack.push(Visit::Place(thread.place as usize));
+        scratch.visited_open.clear();
+        // Stands for the set of open iterations: what they forbid, another way to the same place
+        // may do.
+        let mut open = 0;
         let mut accepted = false;
         while let Some(visit) = stack.pop() {
             let place = match visit {
                 Visit::Place(place) => place,
                 Visit::Leave(number) => {
                     scratch.open_iterations[number] = false;
+                    open ^= mark_of(number);
                     continue;
                 }
             };
@@ -1058,7 +1065,17 @@ impl Walk<'_, '_> {
             {
                 continue;
             }
-            if std::mem::replace(&mut scratch.visited[place], walk) == walk {
+            // Where a row is waited for, iterations that had none end.
+            let waits = matches!(
+                instruction,
+                Instruction::Row { .. } | Instruction::End | Instruction::Absent { .. }
+            );
+            let again = if open == 0 || waits {
+                std::mem::replace(&mut scratch.visited[place], walk) == walk
+            } else {
+                !scratch.visited_open.insert((place, open))
+            };
+            if again {
                 continue;
             }
             match instruction {
@@ -1069,6 +1086,7 @@ impl Walk<'_, '_> {
                 Instruction::Jump(target) => stack.push(Visit::Place(target)),
                 Instruction::IterationStart(number) => {
                     scratch.open_iterations[number] = true;
+                    open ^= mark_of(number);
                     stack.push(Visit::Leave(number));
                     stack.push(Visit::Place(place + 1));
                 }
@@ -1113,4 +1131,13 @@ impl Walk<'_, '_> {
         }
         self.peek.is_some_and(|index| self.rows.excludes(variable, index))
     }
+}
+
+/// A number of many bits for an iteration; those of a set, combined by exclusive or, tell it from
+/// other sets (splitmix64).
+fn mark_of(iteration: usize) -> u64 {
+    let mut bits = (iteration as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
 }

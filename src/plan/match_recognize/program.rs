@@ -18,6 +18,10 @@ use crate::types::error::{Error, Result, SqlState};
 
 /// Longer programs are refused.
 pub const INSTRUCTIONS_MAX: usize = 100_000;
+
+/// Repetitions within each other, of what may be empty: a place is looked at once for each set of
+/// them that is open.
+const EMPTY_DEPTH_MAX: usize = 8;
 /// PERMUTE of more elements is refused: its places double with each.
 pub const PERMUTE_MAX: usize = 12;
 
@@ -66,7 +70,8 @@ impl Program {
     /// SQLSTATE 54001 for a pattern that is too large, 42601 for NOT in a place where it means
     /// nothing.
     pub fn new(pattern: &Pattern) -> Result<Program> {
-        let mut compiler = Compiler { instructions: vec![], iterations: 0, excluded: false };
+        let mut compiler =
+            Compiler { instructions: vec![], iterations: 0, depth: 0, excluded: false };
         let items = match pattern {
             Pattern::Concat(items) => items.as_slice(),
             other => std::slice::from_ref(other),
@@ -144,6 +149,8 @@ pub fn is_nullable(pattern: &Pattern) -> bool {
 struct Compiler {
     instructions: Vec<Instruction>,
     iterations: usize,
+    /// Iterations around the current place that need not have a row.
+    depth: usize,
     /// Inside of an exclusion.
     excluded: bool,
 }
@@ -305,7 +312,7 @@ impl Compiler {
                     self.pattern(inner, watched)?;
                 }
                 let start = self.push(Instruction::Jump(0))?;
-                self.pattern(inner, NONE)?;
+                self.iteration(inner, nullable)?;
                 let end = self.push(Instruction::Jump(start))?;
                 self.instructions[start] = split(start + 1, end + 1);
             }
@@ -313,16 +320,7 @@ impl Compiler {
                 let mut exits = Vec::new();
                 for _ in min..max {
                     exits.push(self.push(Instruction::Jump(0))?);
-                    match nullable {
-                        false => self.pattern(inner, NONE)?,
-                        true => {
-                            let number = self.iterations;
-                            self.iterations += 1;
-                            self.push(Instruction::IterationStart(number))?;
-                            self.pattern(inner, NONE)?;
-                            self.push(Instruction::IterationEnd(number))?;
-                        }
-                    }
+                    self.iteration(inner, nullable)?;
                 }
                 let end = self.here();
                 for exit in exits {
@@ -331,6 +329,30 @@ impl Compiler {
             }
         }
         Ok(())
+    }
+
+    /// One iteration that need not be: it must have a row, or it would be the same without it.
+    fn iteration(&mut self, inner: &Pattern, nullable: bool) -> Result<()> {
+        if !nullable {
+            return self.pattern(inner, NONE);
+        }
+        if self.depth == EMPTY_DEPTH_MAX {
+            return Err(Error::user(
+                SqlState::STATEMENT_TOO_COMPLEX,
+                format!(
+                    "the row pattern nests more than {EMPTY_DEPTH_MAX} repetitions of what may be \
+                     empty"
+                ),
+            )
+            .hint("A repetition of a repetition is one: (A*)* is A*."));
+        }
+        let number = self.iterations;
+        self.iterations += 1;
+        self.depth += 1;
+        self.push(Instruction::IterationStart(number))?;
+        self.pattern(inner, NONE)?;
+        self.depth -= 1;
+        self.push(Instruction::IterationEnd(number)).map(drop)
     }
 }
 

@@ -88,7 +88,9 @@ fn compare(clauses: &str, seed: u64, epochs: u64) {
             let late = draw.random_bool(0.3);
             let k = if late { draw.random_range(0..epoch * 4) } else { epoch * 4 };
             let (p, v) = (draw.random_range(0..2), draw.random_range(0..5));
-            let values = columns.iter().map(|column| match *column {
+            let unqualified =
+                |column: &&str| column.rsplit('.').next().unwrap_or_default().to_owned();
+            let values = columns.iter().map(|column| match unqualified(column).as_str() {
                 "p" => p.to_string(),
                 "k" => k.to_string(),
                 "v" => v.to_string(),
