@@ -170,6 +170,7 @@ fn join_operator(criterion: &mut Criterion) {
     let (left, right) = (wide_schema(), narrow(0..0, |n| n, 0).schema());
     let fields = left.fields().iter().chain(right.fields()).cloned();
     let spec = JoinSpec {
+        aging: Default::default(),
         kind: JoinKind::Inner,
         keys: vec![(0, 0)],
         null_equals_null: false,
@@ -288,6 +289,8 @@ fn aggregate(criterion: &mut Criterion) {
         let mut fields = vec![input.field(*key).clone()];
         fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
         let spec = AggregateSpec {
+            on_close: false,
+            time_key: None,
             keys: vec![*key],
             calls: calls.clone(),
             append_only: *append_only,

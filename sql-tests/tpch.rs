@@ -29,7 +29,7 @@ fn scale() -> (String, f64) {
 async fn query(client: &Client, sql: &str) -> Rows {
     let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     let value = |text: &str| match text.parse::<f64>() {
-        Ok(number) if number == 0.0 => "0".to_owned(),
+        Ok(0.0) => "0".to_owned(),
         Ok(number) => format!("{number:.9e}"),
         Err(_) => text.to_owned(),
     };
@@ -61,7 +61,7 @@ fn answers(scale: &str) -> Vec<Rows> {
         .map(|part| {
             let value = |text: &str| match text.parse::<f64>() {
                 _ if text == "NULL" => None,
-                Ok(number) if number == 0.0 => Some("0".to_owned()),
+                Ok(0.0) => Some("0".to_owned()),
                 Ok(number) => Some(format!("{number:.9e}")),
                 Err(_) => Some(text.to_owned()),
             };

@@ -277,9 +277,7 @@ mod tests {
     fn queries_are_listed_once_and_read_what_they_say() {
         let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
         let listed = |name: &&str| names.iter().filter(|other| *other == name).count() == 1;
-        assert!(
-            names.iter().all(|name| listed(&name)) && DEFAULT_QUERIES.iter().all(|n| listed(&n))
-        );
+        assert!(names.iter().all(&listed) && DEFAULT_QUERIES.iter().all(&listed));
         for query in QUERIES {
             for source in ["person", "auction", "bid"] {
                 let read = ["FROM ", "JOIN ", "TUMBLE(", "HOP(", "SESSION(TABLE ", "AS a, "]

@@ -16,6 +16,8 @@
 //! `MILLSTREAM_EPOCHS=n` sets how many epochs are tried in place of [`EPOCHS`], from the seed
 //! `MILLSTREAM_FROM` on; `MILLSTREAM_FAILURES=n` goes on after so many failures.
 
+#![expect(clippy::print_stdout, reason = "seeds and failing cases are for people")]
+
 mod changes;
 mod expression;
 mod postgres;

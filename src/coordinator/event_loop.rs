@@ -275,6 +275,7 @@ struct Queues {
     from_storage: Receiver<StorageEvent>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time")]
 enum Event {
     Client(Request),
     Worker(Report),
@@ -813,12 +814,15 @@ fn stopping() -> Error {
     Error::external(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
 }
 
+/// A source, with the place that it was read to before the start.
+pub type OpenedSource = (SourceSpec, Arc<dyn Source>, Option<Arc<SourcePlace>>);
+
 /// What a coordinator starts over.
 #[derive(Default)]
 pub struct StartState {
     pub ground: GroundState,
     /// Sources, with the places that they were read to.
-    pub sources: Vec<(SourceSpec, Arc<dyn Source>, Option<Arc<SourcePlace>>)>,
+    pub sources: Vec<OpenedSource>,
     /// Views that begin with their stored state, those that are read by others first.
     pub views: Vec<RestoredView>,
     /// The row errors as of then, as text.
@@ -1484,10 +1488,9 @@ fn share_rows(rows: usize, workers: usize, turn: usize) -> Vec<(usize, usize)> {
 impl State {
     fn create(&mut self, mut creation: Box<Creation>, install: Install, reply: Reply<ObjectId>) {
         creation.object.id = self.new_id();
-        if creation.timed.late.is_some() {
-            let (id, owner) = (self.new_id(), creation.object.id);
-            let late = creation.timed.late.as_mut().expect("looked at just now");
-            late.id = id;
+        let owner = creation.object.id;
+        if let Some(late) = &mut creation.timed.late {
+            late.id = self.new_id();
             late.depends_on = vec![owner];
             if let ObjectKind::Table(table) = &mut late.kind {
                 table.late_of = Some(owner);

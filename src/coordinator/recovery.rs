@@ -21,10 +21,10 @@ use chrono::DateTime;
 
 use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject, WatermarkObject};
 use crate::catalog::snapshot::Catalog;
-use crate::connectors::Source;
 use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
 use crate::coordinator::event_loop::{
-    Coordinator, CoordinatorConfig, DurableStart, RestoredAnswer, RestoredView, StartState,
+    Coordinator, CoordinatorConfig, DurableStart, OpenedSource, RestoredAnswer, RestoredView,
+    StartState,
 };
 use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
@@ -36,7 +36,7 @@ use crate::sql::parse::{parse_expression, parse_query};
 use crate::sql::query::PlannedQuery;
 use crate::state::delta::RestoredState;
 use crate::storage::log::Log;
-use crate::storage::manifest::{Manifest, SourcePlace};
+use crate::storage::manifest::Manifest;
 use crate::storage::recovery::recover_from;
 use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
@@ -185,7 +185,7 @@ async fn compute(coordinator: &Coordinator, views: Vec<(Arc<Object>, Plan)>, clo
 
 /// The sources of a catalog.
 struct Sources {
-    opened: Vec<(SourceSpec, Arc<dyn Source>, Option<Arc<SourcePlace>>)>,
+    opened: Vec<OpenedSource>,
     failed: Vec<(Arc<Object>, Error)>,
 }
 

@@ -306,6 +306,7 @@ fn run(
 }
 
 /// One object on one worker.
+#[expect(clippy::large_enum_variant, reason = "there is one an object")]
 enum Entry {
     Table(Rc<RefCell<Hub>>),
     Source(WorkerSource),

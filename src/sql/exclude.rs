@@ -361,8 +361,9 @@ impl PartitionEvaluator for Evaluator {
             Function::Pick { pick, ignores_nulls } => {
                 let ignores_nulls = *ignores_nulls;
                 let counts = |row: &usize| {
-                    !holes.iter().any(|hole| hole.contains(row))
-                        && !(ignores_nulls && arguments[0].is_null(*row))
+                    let excluded = holes.iter().any(|hole| hole.contains(row));
+                    let passed_over = ignores_nulls && arguments[0].is_null(*row);
+                    !(excluded || passed_over)
                 };
                 pick_value(*pick, arguments, row, frame.filter(counts))
             }

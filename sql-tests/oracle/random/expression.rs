@@ -518,10 +518,11 @@ impl Generator {
         if depth == 0 || self.chance(0.25) {
             return self.leaf(of, scope);
         }
-        if scope.subqueries > 0 && self.chance(0.08) {
-            if let Some(query) = self.scalar_subquery(of, scope) {
-                return query;
-            }
+        if scope.subqueries > 0
+            && self.chance(0.08)
+            && let Some(query) = self.scalar_subquery(of, scope)
+        {
+            return query;
         }
         match self.below(10) {
             0 => self.conditional(of, scope, depth - 1),

@@ -93,7 +93,7 @@ impl Reference {
 /// Rows in a form in which those of both sides are equal.
 pub fn normalized(rows: &[Row]) -> Vec<Row> {
     let cell = |text: &String| match text.parse::<f64>() {
-        Ok(number) if number == 0.0 => "0".to_owned(),
+        Ok(0.0) => "0".to_owned(),
         Ok(number) if number.is_finite() => format!("{number:.9e}"),
         _ => text.clone(),
     };

@@ -32,6 +32,7 @@ use crate::types::id::ObjectId;
 use crate::types::time::{EventTime, Watermark};
 
 /// A change of the catalog that waits for its turn.
+#[expect(clippy::large_enum_variant, reason = "few of them wait")]
 pub(super) enum Step {
     /// Anything but a materialized view.
     Create {

@@ -80,7 +80,7 @@ pub fn all() -> Vec<Overload> {
         function("uuidv7", &[], R::Is(Uuid), |c| {
             let now_us = Clock::system().now().0.max(0) as u64;
             // Milliseconds, then 12 bits of a fraction; rows of one call follow each other.
-            let first = (now_us / 1000) << 12 | (now_us % 1000) * 4096 / 1000;
+            let first = ((now_us / 1000) << 12) | ((now_us % 1000) * 4096 / 1000);
             uuids((0..c.rows as u64).map(|row| version_7(first + row)))
         })
         .volatile(),

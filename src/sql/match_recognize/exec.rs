@@ -195,7 +195,7 @@ impl MatchStream {
         self.gathered.clear();
         let ranges = match self.kernel.spec.partition.as_slice() {
             [] if rows.num_rows() == 0 => vec![],
-            [] => vec![0..rows.num_rows()],
+            [] => std::iter::once(0..rows.num_rows()).collect(),
             columns => {
                 let columns: Vec<_> =
                     columns.iter().map(|column| rows.column(*column).clone()).collect();

@@ -331,7 +331,8 @@ pub(super) fn affected(
             let rest = blocks.sum(kernel, from..blocks.len())?;
             kernel.merge(&mut old, &rest)?;
             let same = kernel.same(Side::Total, &old, blocks.total())?;
-            Ok(if same { vec![] } else { vec![0..blocks.len()] })
+            let all = (!same).then(|| 0..blocks.len());
+            Ok(all.into_iter().collect())
         }
     }
 }

@@ -27,6 +27,9 @@ use crate::plan::window::{Edge, Numbering, OpenFrame, Summable, WindowCall};
 use crate::types::error::{Error, Result};
 use crate::types::value::{Shape, shape_of};
 
+/// The values of each call that is summed up, or the number of a call and why it has none.
+type CallValues = std::result::Result<Vec<Option<ArrayRef>>, (usize, Error)>;
+
 /// What consecutive rows of a partition amount to.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Summary {
@@ -331,7 +334,7 @@ impl Kernel {
         around: &Around,
         total: &Summary,
         wanted: &Range<usize>,
-    ) -> Result<Result<Vec<Option<ArrayRef>>, (usize, Error)>> {
+    ) -> Result<CallValues> {
         let stretch = Stretch { begins, before: &around.before, total: total.rows(), wanted };
         let forward = self.scan(rows, &around.before, Side::Before)?;
         let backward = self.scan(rows, &around.after, Side::After)?;

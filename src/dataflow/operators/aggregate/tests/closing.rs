@@ -132,7 +132,7 @@ fn random_stream(seed: u64, on_close: bool) {
             *total += weight;
             assert!(!on_close || *total == 1, "seed {seed}: a window came twice");
         }
-        if next(&mut random) % 5 == 0 {
+        if next(&mut random).is_multiple_of(5) {
             driven.checkpoint().expect("written");
             driven.restart().expect("restored");
         }
