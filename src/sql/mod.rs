@@ -36,6 +36,7 @@
 //! | `optimize.rs` | the optimizer rules that we use, in order, with reasons |
 //! | `lower.rs` | a logical plan as a `plan::Node` |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
+//! | `returning.rs` | RETURNING as a query over the changed rows |
 //! | `statement.rs` | the statements, one variant each |
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
@@ -63,6 +64,7 @@ pub mod optimize;
 pub mod parse;
 pub mod query;
 pub mod resolve;
+pub mod returning;
 pub mod rewrite;
 pub mod schema;
 mod subquery;

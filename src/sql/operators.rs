@@ -65,10 +65,13 @@ impl ExprPlanner for PostgresOperators {
                 SqlType::of_field(field).as_ref().is_some_and(wanted)
             };
             let numeric = |field: &Field| is(field, |t| matches!(t, SqlType::Numeric(_, _)));
-            let zoned = |field: &Field| is(field, |t| *t == SqlType::Timestamptz);
+            let time = |field: &Field| {
+                is(field, |t| matches!(t, SqlType::Timestamp | SqlType::Timestamptz))
+            };
             let interval = |field: &Field| is(field, |t| *t == SqlType::Interval);
-            // A day later is by the clocks of the session's zone.
-            let moved = zoned(&left) && interval(&right) || interval(&left) && zoned(&right);
+            let (raw, left, right) = date_as_timestamp(raw, left, right);
+            // A day later is by the clocks of the session's zone; what is infinite stays so.
+            let moved = time(&left) && interval(&right) || interval(&left) && time(&right);
             if (numeric(&left) || numeric(&right) || moved)
                 && let Some(planned) = plan_family(&raw, &left, &right)
             {
@@ -295,6 +298,28 @@ pub fn widen_to_float(exprs: &mut [&mut Expr], schema: &DFSchema) {
     }
 }
 
+/// A date that an interval is added to is a timestamp: the interval's time shows in the sum.
+fn date_as_timestamp(
+    mut raw: RawBinaryExpr,
+    mut left: FieldRef,
+    mut right: FieldRef,
+) -> (RawBinaryExpr, FieldRef, FieldRef) {
+    let timestamp = |field: &Field| Arc::new(SqlType::Timestamp.to_field("", field.is_nullable()));
+    use BinaryOperator::{Minus, Plus};
+    match (&raw.op, left.data_type(), right.data_type()) {
+        (Plus | Minus, DataType::Date32, DataType::Interval(_)) => {
+            left = timestamp(&left);
+            raw.left = to_timestamp(raw.left);
+        }
+        (Plus, DataType::Interval(_), DataType::Date32) => {
+            right = timestamp(&right);
+            raw.right = to_timestamp(raw.right);
+        }
+        _ => {}
+    }
+    (raw, left, right)
+}
+
 fn to_timestamp(date: Expr) -> Expr {
     let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
     Expr::Cast(Cast::new(Box::new(date), timestamp))
@@ -309,13 +334,6 @@ fn plan_arithmetic(
 ) -> Result<PlannerResult<RawBinaryExpr>> {
     use ArithmeticOp::{Add, Divide, Multiply, Subtract};
     use DataType::{Date32, Int16, Int32, Interval, Time64, Timestamp};
-    let mut raw = raw;
-    // The time of an interval shows in the sum: DataFusion's is a date.
-    match (op, left, right) {
-        (Add | Subtract, Date32, Interval(_)) => raw.left = to_timestamp(raw.left),
-        (Add, Interval(_), Date32) => raw.right = to_timestamp(raw.right),
-        _ => {}
-    }
     let is_number = |t: &DataType| t.is_numeric();
     let (time_op, swapped) = match (op, left, right) {
         (Subtract, Date32, Date32) => (TimeOp::DateDifference, false),

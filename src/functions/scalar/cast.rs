@@ -176,7 +176,9 @@ impl ScalarUDFImpl for PostgresCast {
         &self,
         args: ReturnFieldArgs,
     ) -> datafusion::common::Result<FieldRef> {
-        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        // An infinite timestamp has no time of day.
+        let nullable =
+            self.to == SqlType::Time || args.arg_fields.iter().any(|field| field.is_nullable());
         Ok(Arc::new(self.to.to_field("cast", nullable)))
     }
 
