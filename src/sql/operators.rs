@@ -55,7 +55,7 @@ impl ExprPlanner for PostgresOperators {
             return Ok(PlannerResult::Planned(planned));
         }
         let raw = type_quoted_literal(raw, &left, &right);
-        let raw = float_beside_numeric(raw, schema);
+        let raw = widened(raw, schema);
         let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
         else {
             return Ok(PlannerResult::Original(raw));
@@ -274,18 +274,51 @@ fn cast_to_other(literal: Expr, other: &FieldRef, op: Option<ArithmeticOp>) -> E
     Expr::Cast(Cast::new_from_field(Box::new(literal), field))
 }
 
-/// A float and a numeric meet as double precision: not every float is a numeric.
-fn float_beside_numeric(raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
+/// A float and a numeric meet as double precision: not every float is a numeric. A date meets a
+/// timestamp as one.
+fn widened(raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
     if arithmetic_op(&raw.op).is_none() && !is_comparison(&raw.op) {
         return raw;
     }
     let RawBinaryExpr { op, mut left, mut right } = raw;
-    widen_to_float(&mut [&mut left, &mut right], schema);
+    widen(&mut [&mut left, &mut right], schema);
     RawBinaryExpr { op, left, right }
 }
 
-/// Casts the numerics among `exprs` to double precision if a float is among them.
-pub fn widen_to_float(exprs: &mut [&mut Expr], schema: &DFSchema) {
+/// Casts numerics to double precision beside a float, and dates to timestamps beside one: of these
+/// pairs DataFusion makes types that have fewer values.
+pub fn widen(exprs: &mut [&mut Expr], schema: &DFSchema) {
+    widen_to_float(exprs, schema);
+    widen_to_timestamp(exprs, schema);
+}
+
+/// DataFusion compares dates and timestamps in nanoseconds, which end in the year 2262.
+fn widen_to_timestamp(exprs: &mut [&mut Expr], schema: &DFSchema) {
+    let types: Vec<Option<SqlType>> = exprs
+        .iter()
+        .map(|expr| field_of(expr, schema).and_then(|field| SqlType::of_field(&field)))
+        .collect();
+    let has = |wanted: SqlType| types.iter().flatten().any(|t| *t == wanted);
+    if !has(SqlType::Date) {
+        return;
+    }
+    let target = if has(SqlType::Timestamptz) {
+        SqlType::Timestamptz
+    } else if has(SqlType::Timestamp) {
+        SqlType::Timestamp
+    } else {
+        return;
+    };
+    let field = Arc::new(target.to_field("", true));
+    for (expr, sql_type) in exprs.iter_mut().zip(&types) {
+        if *sql_type == Some(SqlType::Date) {
+            let date = std::mem::replace(&mut **expr, Expr::Literal(ScalarValue::Null, None));
+            **expr = Expr::Cast(Cast::new_from_field(Box::new(date), field.clone()));
+        }
+    }
+}
+
+fn widen_to_float(exprs: &mut [&mut Expr], schema: &DFSchema) {
     let type_of = |expr: &Expr| field_of(expr, schema).map(|field| field.data_type().clone());
     if !exprs.iter().any(|expr| type_of(expr).is_some_and(|t| t.is_floating())) {
         return;

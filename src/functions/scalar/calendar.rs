@@ -808,20 +808,22 @@ fn shifted(call: &Call<'_>, time: usize, by: usize, sign: i32) -> Result<ArrayRe
 fn shifted_in_zone(call: &Call<'_>, time: usize, by: usize, sign: i32) -> Result<ArrayRef> {
     let zone = call.settings.zone;
     call.to_values::<TimestampMicrosecondType>(|row| {
-        let (us, step) = (call.timestamp(time, row), step(call, by, row, sign)?);
-        if is_infinite_us(us) {
-            return Ok(Some(us));
-        }
-        let days = IntervalMonthDayNano::new(step.months, step.days, 0);
-        let moved = match step.months == 0 && step.days == 0 {
-            true => us,
-            false => {
-                zone.to_utc(plus(local_us(zone, us), days)?).ok_or_else(timestamp_out_of_range)?
-            }
-        };
-        let moved = moved.checked_add(step.nanoseconds / NS_PER_US);
-        moved.filter(|us| !is_infinite_us(*us)).map(Some).ok_or_else(timestamp_out_of_range)
+        plus_in(zone, call.timestamp(time, row), step(call, by, row, sign)?).map(Some)
     })
+}
+
+/// A moment plus an interval, whose months and days are those of clocks in the zone.
+pub(super) fn plus_in(zone: Zone, us: i64, step: IntervalMonthDayNano) -> Result<i64> {
+    if is_infinite_us(us) {
+        return Ok(us);
+    }
+    let days = IntervalMonthDayNano::new(step.months, step.days, 0);
+    let moved = match step.months == 0 && step.days == 0 {
+        true => us,
+        false => to_utc(zone, plus(local_us(zone, us), days)?)?,
+    };
+    let moved = moved.checked_add(step.nanoseconds / NS_PER_US);
+    moved.filter(|us| !is_infinite_us(*us)).ok_or_else(timestamp_out_of_range)
 }
 
 /// A time plus an interval: months first (the day is cut to the month), then days, then time.

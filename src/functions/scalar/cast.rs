@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
+use crate::functions::scalar::marked::scalar_of;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 use crate::types::text::zone::Zone;
@@ -204,7 +205,7 @@ impl ScalarUDFImpl for PostgresCast {
             ColumnarValue::Array(array) => Ok(ColumnarValue::Array(convert(array)?)),
             ColumnarValue::Scalar(scalar) => {
                 let array = convert(&scalar.to_array()?)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+                Ok(ColumnarValue::Scalar(scalar_of(&array, 0)?))
             }
         }
     }
