@@ -74,10 +74,7 @@ impl Connection {
                 return Err(Error::unsupported("CREATE SINK")
                     .hint("SUBSCRIBE hands the changes of a query to a client."));
             }
-            Statement::CreateIndex(_) => {
-                return Err(Error::unsupported("CREATE INDEX")
-                    .hint("A PRIMARY KEY makes an index of its table."));
-            }
+            Statement::CreateIndex(create) => self.create_index(running, context, create).await?,
             Statement::Alter(_) => {
                 return Err(Error::unsupported(tag)
                     .hint("Drop the object and create it again with the new definition."));

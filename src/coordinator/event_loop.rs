@@ -683,6 +683,23 @@ impl Coordinator {
         Ok(ReadView { epoch: raw.epoch, contents })
     }
 
+    /// The same as parts that share their rows with others: one of a table, one from each worker of
+    /// a view.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_parts(
+        &self,
+        objects: Vec<ObjectId>,
+    ) -> Result<HashMap<ObjectId, Vec<Snapshot>>> {
+        let raw = self.ask(|reply| Request::Read { objects, reply }).await??;
+        let mut parts: HashMap<ObjectId, Vec<Snapshot>> = HashMap::new();
+        for (object, part) in raw.parts {
+            parts.entry(object).or_default().push(part);
+        }
+        Ok(parts)
+    }
+
     /// The content of `objects` (tables and materialized views) at one epoch, as [`Self::read`]
     /// takes it, without waiting for views and without making rows of anything. An object that
     /// cannot be read says so when it is.

@@ -13,6 +13,7 @@
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
 //! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `index.rs` | CREATE INDEX and DROP INDEX |
 //! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
 //! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
@@ -41,6 +42,7 @@ pub mod event_loop;
 mod execute;
 mod explain;
 pub mod ground;
+mod index;
 pub mod locks;
 mod query;
 pub mod recovery;

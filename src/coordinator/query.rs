@@ -25,8 +25,10 @@ use crate::coordinator::subscription::SubscriptionStep;
 use crate::coordinator::system_relations::SystemContents;
 use crate::coordinator::transaction;
 use crate::sql::bind::PlanContext;
+use crate::sql::lookup::Lookup;
 use crate::sql::query::{Content, Contents, PlannedQuery};
 use crate::sql::statement::{Subscribe, SubscribeTarget};
+use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -42,6 +44,8 @@ const SUBSCRIBE_COLUMNS: [(&str, DataType); 3] = [
 /// What one statement reads: snapshots of stored objects, readers of sources, system relations.
 pub(super) struct StatementContents {
     pub stored: transaction::Contents,
+    /// Stored objects that need not be looked at as a whole.
+    pub parts: HashMap<ObjectId, Vec<Snapshot>>,
     pub sources: HashMap<ObjectId, Arc<SourceTable>>,
     pub system: SystemContents,
 }
@@ -51,10 +55,23 @@ impl Contents for StatementContents {
         if let Some(batches) = self.stored.get(&id) {
             return Ok(Content::Batches(batches.clone()));
         }
+        if let Some(parts) = self.parts.get(&id) {
+            let batches = parts.iter().flat_map(Snapshot::batches).collect::<Result<_>>()?;
+            return Ok(Content::Batches(batches));
+        }
         match self.sources.get(&id) {
             Some(source) => Ok(Content::Provider(source.clone())),
             None => Err(Error::internal(format!("{id} was not prepared for reading"))),
         }
+    }
+
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Vec<RecordBatch>>> {
+        let Some(parts) = self.parts.get(&lookup.object) else { return Ok(None) };
+        let mut found = Vec::new();
+        for part in parts {
+            found.extend(part.lookup(&lookup.index.columns, &lookup.keys)?);
+        }
+        Ok(Some(found))
     }
 
     fn system(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>> {
@@ -98,16 +115,18 @@ impl Connection {
     ) -> Result<StatementContents> {
         let (stored, sources) = split_objects(&context.catalog, &planned.objects);
         let coordinator = &self.database.coordinator;
+        let mut parts = HashMap::new();
         let stored = match &mut self.transaction {
             _ if stored.is_empty() => transaction::Contents::new(),
             Some(block) => block.read(coordinator, running, &stored).await?,
             None => {
-                let read = running.wait(coordinator.read(stored.clone())).await?;
+                parts = running.wait(coordinator.read_parts(stored.clone())).await?;
                 check_columns(&context.catalog, &coordinator.catalog(), &stored)?;
-                read.contents
+                transaction::Contents::new()
             }
         };
-        self.contents_over(running, context, planned, stored, sources).await
+        let contents = self.contents_over(running, context, planned, stored, sources).await?;
+        Ok(StatementContents { parts, ..contents })
     }
 
     /// Puts the other parts beside the snapshots.
@@ -125,7 +144,7 @@ impl Connection {
             readers.insert(object.id, Arc::new(table));
         }
         let system = self.system_contents(running, &context.catalog, planned).await?;
-        Ok(StatementContents { stored, sources: readers, system })
+        Ok(StatementContents { stored, parts: HashMap::new(), sources: readers, system })
     }
 
     /// Runs a query to its end.

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::catalog::object::{Object, ObjectKind};
-use crate::catalog::pg_catalog::{index_definition, primary_key_name};
+use crate::catalog::pg_catalog::indexes;
 use crate::catalog::snapshot::no_schema;
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::coordinator::command::{Connection, Response, Value};
@@ -180,13 +180,11 @@ impl Connection {
             ShowList::Indexes => self
                 .relations_within(context, within)?
                 .iter()
-                .filter_map(|o| {
-                    let definition = index_definition(o)?;
-                    Some(vec![
-                        Some(primary_key_name(o)),
-                        Some(o.name.name.clone()),
-                        Some(definition),
-                    ])
+                .flat_map(|o| {
+                    let row = |(name, definition)| {
+                        vec![Some(name), Some(o.name.name.clone()), Some(definition)]
+                    };
+                    indexes(&context.catalog, o).into_iter().map(row).collect::<Vec<_>>()
                 })
                 .collect(),
             // They are asked for: `list_watermarks`.
@@ -325,6 +323,10 @@ impl Connection {
         let mut text = query.logical.display_indent().to_string();
         if explain.verbose {
             text = query.logical.display_indent_schema().to_string();
+        }
+        for line in query.lookups(context.now)? {
+            text.push('\n');
+            text.push_str(&line);
         }
         if explain.analyze {
             let started = self.database.elapsed();

@@ -18,6 +18,7 @@
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `offset.rs` | OFFSET without LIMIT, in a batch |
+//! | `lookup.rs` | conditions that say which keys they want, and the index that has them |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
@@ -55,6 +56,7 @@ pub mod expressions;
 pub mod functions;
 pub mod lateral;
 mod limited;
+pub mod lookup;
 pub mod lower;
 pub mod match_recognize;
 pub mod offset;

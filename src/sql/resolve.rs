@@ -26,6 +26,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
+use crate::catalog::pg_catalog::primary_key_name;
+use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{self, SystemRelation};
 use crate::functions::scalar::session::constant_function;
 use crate::functions::scalar::unknown::unknown_function;
@@ -160,9 +162,40 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Columns that rows of a relation are looked up by.
+#[derive(Debug)]
+pub struct NamedIndex {
+    pub name: String,
+    pub columns: Vec<usize>,
+    pub column_names: Vec<String>,
+}
+
+impl NamedIndex {
+    fn new(name: String, object: &Object, columns: &[usize]) -> Arc<NamedIndex> {
+        let column_names =
+            columns.iter().map(|column| object.schema.field(*column).name().clone()).collect();
+        Arc::new(NamedIndex { name, columns: columns.to_vec(), column_names })
+    }
+
+    /// That of the primary key first.
+    fn all(catalog: Option<&Catalog>, object: &Object) -> Vec<Arc<NamedIndex>> {
+        let mut all = Vec::new();
+        if let ObjectKind::Table(table) = &object.kind
+            && !table.primary_key.is_empty()
+        {
+            all.push(NamedIndex::new(primary_key_name(object), object, &table.primary_key));
+        }
+        for index in catalog.iter().flat_map(|catalog| catalog.indexes_of(object.id)) {
+            all.push(NamedIndex::new(index.name.clone(), object, &index.columns));
+        }
+        all
+    }
+}
+
 /// A relation of the catalog in a logical plan. Views are gone from a plan once it is built.
 pub struct CatalogSource {
     pub object: Arc<Object>,
+    pub indexes: Vec<Arc<NamedIndex>>,
     constraints: Constraints,
     /// A view's query.
     plan: Option<LogicalPlan>,
@@ -173,13 +206,14 @@ pub struct CatalogSource {
 impl CatalogSource {
     /// A source for a plan that is made by hand, of a table's rows.
     pub fn of_rows(object: Arc<Object>) -> CatalogSource {
-        CatalogSource::new(object, None, Arc::default())
+        CatalogSource::new(object, None, Arc::default(), None)
     }
 
     fn new(
         object: Arc<Object>,
         plan: Option<LogicalPlan>,
         named: Arc<Mutex<BTreeSet<ObjectId>>>,
+        catalog: Option<&Catalog>,
     ) -> CatalogSource {
         let constraints = match &object.kind {
             ObjectKind::Table(table) if !table.primary_key.is_empty() => {
@@ -188,7 +222,8 @@ impl CatalogSource {
             _ => vec![],
         };
         let constraints = Constraints::new_unverified(constraints);
-        CatalogSource { object, constraints, plan, named }
+        let indexes = NamedIndex::all(catalog, &object);
+        CatalogSource { object, indexes, constraints, plan, named }
     }
 }
 
@@ -247,7 +282,8 @@ impl<'a> Resolver<'a> {
     fn source_of(&self, parts: &[String]) -> Result<Arc<dyn TableSource>> {
         let extra = self.extra.iter().find(|o| [o.name.name.clone()] == *parts);
         if let Some(object) = extra {
-            return Ok(Arc::new(CatalogSource::new(object.clone(), None, Arc::default())));
+            let source = CatalogSource::new(object.clone(), None, Arc::default(), None);
+            return Ok(Arc::new(source));
         }
         if let Some(relation) = resolve_system(self.context, parts) {
             return Ok(Arc::new(SystemSource { relation }));
@@ -271,7 +307,8 @@ impl<'a> Resolver<'a> {
             }
             _ => None,
         };
-        Ok(Arc::new(CatalogSource::new(object, plan, self.named.clone())))
+        let catalog = Some(self.context.catalog.as_ref());
+        Ok(Arc::new(CatalogSource::new(object, plan, self.named.clone(), catalog)))
     }
 }
 

@@ -10,12 +10,15 @@
 //!
 //! Which rows are dead is not the segment's business (`row_ids::DeadBits`).
 
+use std::sync::{Arc, Mutex};
+
 use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute;
 use arrow::datatypes::DataType;
 
 use crate::state::row_ids::DeadBits;
+use crate::state::segment_index::SegmentIndex;
 use crate::types::error::Result;
 
 /// A slice is copied into its segment when it pins more than this beyond twice its own bytes.
@@ -79,6 +82,8 @@ pub struct Segment {
     /// `None`: every id of the range is held.
     kept: Option<RankBitmap>,
     memory_bytes: usize,
+    /// By columns; made by the first who looks rows up by them.
+    indexes: Mutex<Vec<(Vec<usize>, Arc<SegmentIndex>)>>,
 }
 
 impl Segment {
@@ -126,7 +131,8 @@ impl Segment {
             + size_of::<Segment>()
             // An array, its data type and the Arcs of its buffers.
             + rows.num_columns() * 160;
-        Segment { start, end, rows, weights, kept, memory_bytes }
+        let indexes = Mutex::default();
+        Segment { start, end, rows, weights, kept, memory_bytes, indexes }
     }
 
     /// The first id of the range.
@@ -199,8 +205,29 @@ impl Segment {
         }
     }
 
+    /// Where the rows stand by these columns.
+    ///
+    /// # Errors
+    /// For a column whose type cannot be hashed.
+    pub fn index(&self, columns: &[usize]) -> Result<Arc<SegmentIndex>> {
+        let mut indexes = self.indexes.lock().expect("nobody panics while holding it");
+        if let Some((_, index)) = indexes.iter().find(|(of, _)| of == columns) {
+            return Ok(index.clone());
+        }
+        let index = Arc::new(SegmentIndex::new(&self.rows, columns)?);
+        indexes.push((columns.to_vec(), index.clone()));
+        Ok(index)
+    }
+
+    /// Lets an index go that nobody wants any more.
+    pub fn forget_index(&self, columns: &[usize]) {
+        let mut indexes = self.indexes.lock().expect("nobody panics while holding it");
+        indexes.retain(|(of, _)| of != columns);
+    }
+
     pub fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        let indexes = self.indexes.lock().expect("nobody panics while holding it");
+        self.memory_bytes + indexes.iter().map(|(_, index)| index.memory_bytes()).sum::<usize>()
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
@@ -16,6 +16,7 @@ use arrow::datatypes::SchemaRef;
 use crate::state::row_ids::DeadBits;
 use crate::state::segment::Segment;
 use crate::types::error::Result;
+use crate::types::key::{HashUse, hash_rows};
 
 /// Rows of a batch that a snapshot gives.
 pub const SLICE_ROWS: usize = 8192;
@@ -62,6 +63,59 @@ impl Snapshot {
     pub fn batches_of(&self, columns: Vec<usize>) -> SnapshotBatches {
         let columns = Some(columns);
         SnapshotBatches { snapshot: self.clone(), columns, segment: 0, cursor: None }
+    }
+}
+
+impl Snapshot {
+    /// The live rows whose columns `columns` have the values of one of `keys` (one array per
+    /// column, one key a row); rows of other keys may be among them.
+    ///
+    /// # Errors
+    /// For a column whose type cannot be hashed.
+    pub fn lookup(&self, columns: &[usize], keys: &[ArrayRef]) -> Result<Vec<RecordBatch>> {
+        let count = keys.first().map_or(0, |keys| keys.len());
+        let mut hashes = hash_rows(keys, count, HashUse::Table)?;
+        // Keys of one hash find the same rows, which must not come twice.
+        hashes.sort_unstable();
+        hashes.dedup();
+        let mut batches = Vec::new();
+        let mut found = Vec::new();
+        for segment in self.segments.iter() {
+            let index = segment.index(columns)?;
+            found.clear();
+            hashes.iter().for_each(|hash| index.find(*hash, &mut found));
+            if found.is_empty() {
+                continue;
+            }
+            // Two hashes may share their upper half and chain.
+            found.sort_unstable();
+            found.dedup();
+            if let Some(alive) = segment.alive(&self.dead) {
+                found.retain(|row| alive.value(*row as usize));
+            }
+            let mut rows = Vec::with_capacity(found.len());
+            for row in &found {
+                let copies = segment.weights().map_or(1, |weights| weights[*row as usize]);
+                rows.resize(rows.len() + usize::try_from(copies).unwrap_or(0), *row);
+            }
+            if !rows.is_empty() {
+                batches.push(take_rows(segment.rows(), &UInt32Array::from(rows))?);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Makes the indexes that a lookup by these columns wants.
+    ///
+    /// # Errors
+    /// For a column whose type cannot be hashed.
+    pub fn build_index(&self, columns: &[usize]) -> Result<()> {
+        self.segments.iter().try_for_each(|segment| segment.index(columns).map(drop))
+    }
+
+    /// Lets the indexes by these columns go.
+    pub fn forget_index(&self, columns: &[usize]) {
+        self.segments.iter().for_each(|segment| segment.forget_index(columns));
     }
 }
 

@@ -6,8 +6,9 @@ use super::Session;
 use super::names::{name_parts, quote_ident};
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
 use crate::catalog::pg_catalog::{
-    index_definition, object_of_constraint_oid, object_of_index_oid, object_of_oid,
-    primary_key_columns, primary_key_name, relation_oid, schema_oid, system_relation_oid,
+    definition_of_index, index_definition, object_of_constraint_oid, object_of_index_oid,
+    object_of_oid, primary_key_columns, primary_key_name, relation_oid, schema_oid,
+    system_relation_oid,
 };
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{self, SYSTEM_SCHEMAS};
@@ -78,6 +79,9 @@ impl Facts {
         if let Some(object) = object_of_index_oid(oid).and_then(|id| self.catalog.get(id)) {
             return Some(primary_key_name(object));
         }
+        if let Some(index) = object_of_oid(oid).and_then(|id| self.catalog.index(id)) {
+            return Some(quote_ident(&index.name));
+        }
         let relation = system_relation(oid)?;
         Some(match relation.schema_name {
             "pg_catalog" => relation.name.to_owned(),
@@ -111,6 +115,15 @@ impl Facts {
 
     /// The statement that would make an index, or its n-th column.
     pub fn index_definition(&self, oid: i64, column: i64) -> Option<String> {
+        if let Some(index) = object_of_oid(oid).and_then(|id| self.catalog.index(id)) {
+            let object = self.catalog.get(index.relation)?;
+            if column == 0 {
+                return Some(definition_of_index(object, index));
+            }
+            let place = usize::try_from(column).ok()?.checked_sub(1)?;
+            let column = index.columns.get(place)?;
+            return Some(quote_ident(object.schema.field(*column).name()));
+        }
         let object = self.catalog.get(object_of_index_oid(oid)?)?;
         if column == 0 {
             return index_definition(object);
