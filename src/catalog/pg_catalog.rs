@@ -48,7 +48,7 @@ pub fn object_of_constraint_oid(oid: i64) -> Option<ObjectId> {
     object_of_oid(oid.checked_sub(2)?)
 }
 
-fn index_oid(id: ObjectId) -> i64 {
+pub fn index_oid(id: ObjectId) -> i64 {
     relation_oid(id) + 1
 }
 
@@ -151,7 +151,7 @@ pub(super) fn rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
     match name {
         "pg_am" => access_methods(),
         "pg_attrdef" => own_objects(facts).flat_map(default_rows).collect(),
-        "pg_attribute" => own_objects(facts).flat_map(attribute_rows).collect(),
+        "pg_attribute" => own_objects(facts).flat_map(|o| attribute_rows(facts, o)).collect(),
         "pg_authid" | "pg_roles" => vec![role_row(facts)],
         "pg_class" => own_objects(facts).flat_map(|o| class_rows(facts, o)).collect(),
         "pg_collation" => collation_rows(),
@@ -333,7 +333,7 @@ fn class_rows(facts: &SystemFacts, object: &Object) -> Vec<Row> {
     rows
 }
 
-fn attribute_rows(object: &Object) -> Vec<Row> {
+fn attribute_rows(facts: &SystemFacts, object: &Object) -> Vec<Row> {
     let oid = relation_oid(object.id);
     let mut rows: Vec<Row> = object
         .schema
@@ -354,6 +354,12 @@ fn attribute_rows(object: &Object) -> Vec<Row> {
     for (place, column) in primary_key(object).iter().enumerate() {
         let field = object.schema.field(*column);
         rows.push(attribute_row(index_oid(object.id), place, field, false, ""));
+    }
+    for index in facts.catalog.indexes_of(object.id) {
+        for (place, column) in index.columns.iter().enumerate() {
+            let field = object.schema.field(*column);
+            rows.push(attribute_row(relation_oid(index.id), place, field, false, ""));
+        }
     }
     rows
 }

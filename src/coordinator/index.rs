@@ -7,16 +7,18 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::object::{IndexObject, Object, ObjectKind, ObjectName};
 use crate::catalog::pg_catalog::primary_key_name;
 use crate::catalog::snapshot::Change;
 use crate::coordinator::command::{Connection, Notice};
-use crate::coordinator::ddl::target_name;
+use crate::coordinator::ddl::{target_name, wrong_kind};
 use crate::coordinator::running::Running;
 use crate::sql::bind::PlanContext;
-use crate::sql::statement::{CreateIndex, DropObjects, IndexKey, Name};
+use crate::sql::statement::{CreateIndex, DropObjects, IndexKey, Name, Noun};
+use crate::state::segment_index::SegmentIndex;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -42,6 +44,8 @@ impl Connection {
         for name in &create.include {
             object.column(name).ok_or_else(|| no_column(name))?;
         }
+        // Whether rows can be told apart by these types.
+        SegmentIndex::new(&RecordBatch::new_empty(object.schema.clone()), &columns)?;
         let name = match &create.name {
             Some(name) => name.clone(),
             None => chosen_name(context, &object, &columns),
@@ -163,6 +167,9 @@ fn find(context: &PlanContext, name: &Name) -> Result<Option<Arc<IndexObject>>> 
         let Ok(full_name) = target_name(context, &in_schema) else { continue };
         if let Some(index) = context.catalog.lookup_index(&full_name) {
             return Ok(Some(index.clone()));
+        }
+        if let Some(object) = context.catalog.lookup(&full_name) {
+            return Err(wrong_kind(object, Noun::Index).position(name.position));
         }
         let of_key = context.catalog.objects().find(|object| {
             let key =

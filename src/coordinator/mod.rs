@@ -8,6 +8,7 @@
 //! | `transaction.rs` | blocks: one epoch to read, one epoch to write |
 //! | `running.rs` | cancel and timeout of a statement |
 //! | `query.rs`, `source_scan.rs` | SELECT: hold an epoch, run batch DataFusion over it; SUBSCRIBE |
+//! | `stored.rs` | what a statement sees of tables and views; lookups in it |
 //! | `batch.rs` | the threads that queries compute on |
 //! | `write.rs`, `copy.rs` | INSERT, UPDATE, DELETE, TRUNCATE; COPY FROM STDIN |
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
@@ -53,6 +54,7 @@ mod savepoints;
 pub mod settings;
 mod show;
 mod source_scan;
+mod stored;
 pub mod subscription;
 mod system_relations;
 pub mod table;

@@ -21,14 +21,13 @@ use crate::catalog::snapshot::Catalog;
 use crate::coordinator::command::{Connection, Response, RowStream, Value};
 use crate::coordinator::running::Running;
 use crate::coordinator::source_scan::SourceTable;
+use crate::coordinator::stored;
 use crate::coordinator::subscription::SubscriptionStep;
 use crate::coordinator::system_relations::SystemContents;
-use crate::coordinator::transaction;
 use crate::sql::bind::PlanContext;
 use crate::sql::lookup::Lookup;
 use crate::sql::query::{Content, Contents, PlannedQuery};
 use crate::sql::statement::{Subscribe, SubscribeTarget};
-use crate::state::snapshot::Snapshot;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -43,21 +42,15 @@ const SUBSCRIBE_COLUMNS: [(&str, DataType); 3] = [
 
 /// What one statement reads: snapshots of stored objects, readers of sources, system relations.
 pub(super) struct StatementContents {
-    pub stored: transaction::Contents,
-    /// Stored objects that need not be looked at as a whole.
-    pub parts: HashMap<ObjectId, Vec<Snapshot>>,
+    pub stored: stored::Contents,
     pub sources: HashMap<ObjectId, Arc<SourceTable>>,
     pub system: SystemContents,
 }
 
 impl Contents for StatementContents {
     fn object(&self, id: ObjectId) -> Result<Content> {
-        if let Some(batches) = self.stored.get(&id) {
-            return Ok(Content::Batches(batches.clone()));
-        }
-        if let Some(parts) = self.parts.get(&id) {
-            let batches = parts.iter().flat_map(Snapshot::batches).collect::<Result<_>>()?;
-            return Ok(Content::Batches(batches));
+        if let Some(stored) = self.stored.get(&id) {
+            return stored.batches().map(Content::Batches);
         }
         match self.sources.get(&id) {
             Some(source) => Ok(Content::Provider(source.clone())),
@@ -66,12 +59,7 @@ impl Contents for StatementContents {
     }
 
     fn lookup(&self, lookup: &Lookup) -> Result<Option<Vec<RecordBatch>>> {
-        let Some(parts) = self.parts.get(&lookup.object) else { return Ok(None) };
-        let mut found = Vec::new();
-        for part in parts {
-            found.extend(part.lookup(&lookup.index.columns, &lookup.keys)?);
-        }
-        Ok(Some(found))
+        self.stored.get(&lookup.object).map_or(Ok(None), |stored| stored.lookup(lookup))
     }
 
     fn system(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>> {
@@ -115,18 +103,16 @@ impl Connection {
     ) -> Result<StatementContents> {
         let (stored, sources) = split_objects(&context.catalog, &planned.objects);
         let coordinator = &self.database.coordinator;
-        let mut parts = HashMap::new();
         let stored = match &mut self.transaction {
-            _ if stored.is_empty() => transaction::Contents::new(),
+            _ if stored.is_empty() => stored::Contents::new(),
             Some(block) => block.read(coordinator, running, &stored).await?,
             None => {
-                parts = running.wait(coordinator.read_parts(stored.clone())).await?;
+                let parts = running.wait(coordinator.read_parts(stored.clone())).await?;
                 check_columns(&context.catalog, &coordinator.catalog(), &stored)?;
-                transaction::Contents::new()
+                stored::of_parts(parts)
             }
         };
-        let contents = self.contents_over(running, context, planned, stored, sources).await?;
-        Ok(StatementContents { parts, ..contents })
+        self.contents_over(running, context, planned, stored, sources).await
     }
 
     /// Puts the other parts beside the snapshots.
@@ -135,7 +121,7 @@ impl Connection {
         running: &Running,
         context: &PlanContext,
         planned: &PlannedQuery,
-        stored: transaction::Contents,
+        stored: stored::Contents,
         sources: Vec<Arc<Object>>,
     ) -> Result<StatementContents> {
         let mut readers = HashMap::new();
@@ -144,7 +130,7 @@ impl Connection {
             readers.insert(object.id, Arc::new(table));
         }
         let system = self.system_contents(running, &context.catalog, planned).await?;
-        Ok(StatementContents { stored, parts: HashMap::new(), sources: readers, system })
+        Ok(StatementContents { stored, sources: readers, system })
     }
 
     /// Runs a query to its end.

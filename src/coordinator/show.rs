@@ -292,10 +292,20 @@ impl Connection {
                         write_text("Insert on", &insert.table, &insert.rows)
                     }
                     (_, StatementPlan::Update(update)) => {
-                        write_text("Update on", &update.table, &update.rows)
+                        let rows = update.rows.bind_parameters(values)?;
+                        with_lookups(
+                            &context,
+                            &rows,
+                            write_text("Update on", &update.table, &rows),
+                        )?
                     }
                     (_, StatementPlan::Delete(delete)) => {
-                        write_text("Delete on", &delete.table, &delete.rows)
+                        let rows = delete.rows.bind_parameters(values)?;
+                        with_lookups(
+                            &context,
+                            &rows,
+                            write_text("Delete on", &delete.table, &rows),
+                        )?
                     }
                     (statement, StatementPlan::None) => {
                         return Err(Error::user(
@@ -324,10 +334,7 @@ impl Connection {
         if explain.verbose {
             text = query.logical.display_indent_schema().to_string();
         }
-        for line in query.lookups(context.now)? {
-            text.push('\n');
-            text.push_str(&line);
-        }
+        text = with_lookups(context, query, text)?;
         if explain.analyze {
             let started = self.database.elapsed();
             let rows = self.run_query(running, context, query).await?;
@@ -353,6 +360,15 @@ fn functions() -> Vec<Vec<Option<String>>> {
     all.sort();
     all.dedup();
     all.into_iter().map(|(name, kind)| vec![Some(name.clone()), Some(kind.to_owned())]).collect()
+}
+
+/// Adds a line for each relation of which only some keys are looked at.
+fn with_lookups(context: &PlanContext, query: &PlannedQuery, mut text: String) -> Result<String> {
+    for line in query.lookups(context.now)? {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    Ok(text)
 }
 
 fn write_text(what: &str, table: &Object, rows: &PlannedQuery) -> String {

@@ -38,15 +38,14 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// `Lookup of 2 keys in t using t_pkey (id)`.
+    /// `IndexLookup: t using t_pkey (id), 2 keys`.
     pub fn describe(&self) -> String {
         let count = self.keys.first().map_or(0, |keys| keys.len());
         let noun = if count == 1 { "key" } else { "keys" };
+        let columns = self.index.column_names.join(", ");
         format!(
-            "Lookup of {count} {noun} in {} using {} ({})",
-            self.relation,
-            self.index.name,
-            self.index.column_names.join(", ")
+            "IndexLookup: {} using {} ({columns}), {count} {noun}",
+            self.relation, self.index.name
         )
     }
 }

@@ -1,7 +1,7 @@
 //! Where the rows of a segment with some key stand: what makes a SELECT by key a lookup.
 //!
-//! A segment never changes, so its index is made once, by the first lookup that comes across it,
-//! and goes with it. Writers know nothing of it, every snapshot that shares the segment shares it,
+//! A segment never changes, so its index is made once, when a lookup has come across it, and goes
+//! with it. Writers know nothing of it, every snapshot that shares the segment shares it,
 //! and an index can never disagree with the rows that it is of. Segments grow by merging, 16 of
 //! one size to one, so a row is indexed again about once for each factor of 16 of the table.
 //!

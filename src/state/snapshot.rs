@@ -21,6 +21,18 @@ use crate::types::key::{HashUse, hash_rows};
 /// Rows of a batch that a snapshot gives.
 pub const SLICE_ROWS: usize = 8192;
 
+/// A segment of no more rows gets its index from the lookup that wants it; who wants that of a
+/// larger one looks at all of its rows until someone has made it beside.
+const INDEX_NOW_ROWS_MAX: usize = 64 * 1024;
+
+/// What a lookup gives.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub batches: Vec<RecordBatch>,
+    /// Segments whose rows are there as a whole, because they have no index by these columns.
+    pub unindexed: Vec<Arc<Segment>>,
+}
+
 /// Immutable content of a table. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -72,37 +84,66 @@ impl Snapshot {
     ///
     /// # Errors
     /// For a column whose type cannot be hashed.
-    pub fn lookup(&self, columns: &[usize], keys: &[ArrayRef]) -> Result<Vec<RecordBatch>> {
+    pub fn lookup(&self, columns: &[usize], keys: &[ArrayRef]) -> Result<Found> {
         let count = keys.first().map_or(0, |keys| keys.len());
         let mut hashes = hash_rows(keys, count, HashUse::Table)?;
         // Keys of one hash find the same rows, which must not come twice.
         hashes.sort_unstable();
         hashes.dedup();
-        let mut batches = Vec::new();
-        let mut found = Vec::new();
-        for segment in self.segments.iter() {
-            let index = segment.index(columns)?;
-            found.clear();
-            hashes.iter().for_each(|hash| index.find(*hash, &mut found));
-            if found.is_empty() {
-                continue;
-            }
-            // Two hashes may share their upper half and chain.
-            found.sort_unstable();
-            found.dedup();
-            if let Some(alive) = segment.alive(&self.dead) {
-                found.retain(|row| alive.value(*row as usize));
-            }
-            let mut rows = Vec::with_capacity(found.len());
-            for row in &found {
-                let copies = segment.weights().map_or(1, |weights| weights[*row as usize]);
-                rows.resize(rows.len() + usize::try_from(copies).unwrap_or(0), *row);
-            }
-            if !rows.is_empty() {
-                batches.push(take_rows(segment.rows(), &UInt32Array::from(rows))?);
+        let mut found = Found::default();
+        let mut positions = Vec::new();
+        for (number, segment) in self.segments.iter().enumerate() {
+            let index = match segment.ready_index(columns) {
+                Some(index) => index,
+                None if segment.num_rows() <= INDEX_NOW_ROWS_MAX => segment.index(columns)?,
+                None => {
+                    self.add_whole(number, &mut found)?;
+                    continue;
+                }
+            };
+            positions.clear();
+            hashes.iter().for_each(|hash| index.find(*hash, &mut positions));
+            if !positions.is_empty() {
+                self.add_live(segment, &mut positions, &mut found)?;
             }
         }
-        Ok(batches)
+        Ok(found)
+    }
+
+    /// All live rows of a segment, which wants an index.
+    fn add_whole(&self, number: usize, found: &mut Found) -> Result<()> {
+        let segments = self.segments[number..=number].into();
+        let alone = Snapshot { segments, ..self.clone() };
+        for batch in alone.batches() {
+            found.batches.push(batch?);
+        }
+        found.unindexed.push(self.segments[number].clone());
+        Ok(())
+    }
+
+    /// The live rows among those at `positions`.
+    fn add_live(
+        &self,
+        segment: &Segment,
+        positions: &mut Vec<u32>,
+        found: &mut Found,
+    ) -> Result<()> {
+        // Two hashes may share their upper half and chain.
+        positions.sort_unstable();
+        positions.dedup();
+        let mut rows = Vec::with_capacity(positions.len());
+        for position in positions {
+            let id = segment.id_at(*position as usize);
+            if self.dead.word(id / 64 * 64) >> (id % 64) & 1 == 1 {
+                continue;
+            }
+            let copies = segment.weights().map_or(1, |weights| weights[*position as usize]);
+            rows.resize(rows.len() + usize::try_from(copies).unwrap_or(0), *position);
+        }
+        if !rows.is_empty() {
+            found.batches.push(take_rows(segment.rows(), &UInt32Array::from(rows))?);
+        }
+        Ok(())
     }
 
     /// Makes the indexes that a lookup by these columns wants.
