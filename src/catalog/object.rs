@@ -128,6 +128,9 @@ pub struct Definer {
     pub search_path: Vec<String>,
     /// What `current_setting()` knew, if the definition asks; names in lower case.
     pub settings: BTreeMap<String, String>,
+    /// Rows that tables and materialized views had, by id: the order of joins was chosen by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub row_counts: BTreeMap<u64, u64>,
 }
 
 impl Object {

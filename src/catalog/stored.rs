@@ -490,6 +490,7 @@ mod tests {
             time_zone: "Europe/Berlin".into(),
             search_path: vec!["public".into()],
             settings: BTreeMap::from([("a".into(), "b".into())]),
+            row_counts: BTreeMap::from([(7, 1000)]),
         };
         let create = |o| Change::CreateObject(Arc::new(o));
         vec![

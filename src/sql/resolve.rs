@@ -196,6 +196,8 @@ impl NamedIndex {
 pub struct CatalogSource {
     pub object: Arc<Object>,
     pub indexes: Vec<Arc<NamedIndex>>,
+    /// Rows that it had, if that is known.
+    pub rows: Option<u64>,
     constraints: Constraints,
     /// A view's query.
     plan: Option<LogicalPlan>,
@@ -204,6 +206,10 @@ pub struct CatalogSource {
 }
 
 impl CatalogSource {
+    fn with_rows(self, rows: Option<u64>) -> CatalogSource {
+        CatalogSource { rows, ..self }
+    }
+
     /// A source for a plan that is made by hand, of a table's rows.
     pub fn of_rows(object: Arc<Object>) -> CatalogSource {
         CatalogSource::new(object, None, Arc::default(), None)
@@ -223,7 +229,7 @@ impl CatalogSource {
         };
         let constraints = Constraints::new_unverified(constraints);
         let indexes = NamedIndex::all(catalog, &object);
-        CatalogSource { object, indexes, constraints, plan, named }
+        CatalogSource { object, indexes, rows: None, constraints, plan, named }
     }
 }
 
@@ -308,7 +314,9 @@ impl<'a> Resolver<'a> {
             _ => None,
         };
         let catalog = Some(self.context.catalog.as_ref());
-        Ok(Arc::new(CatalogSource::new(object, plan, self.named.clone(), catalog)))
+        let rows = self.context.row_counts.get(&object.id).copied();
+        let source = CatalogSource::new(object, plan, self.named.clone(), catalog);
+        Ok(Arc::new(source.with_rows(rows)))
     }
 }
 
