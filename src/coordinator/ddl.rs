@@ -75,10 +75,7 @@ impl Connection {
                 return Err(Error::unsupported("CREATE SINK")
                     .hint("SUBSCRIBE hands the changes of a query to a client."));
             }
-            Statement::CreateIndex(_) => {
-                return Err(Error::unsupported("CREATE INDEX")
-                    .hint("A PRIMARY KEY makes an index of its table."));
-            }
+            Statement::CreateIndex(create) => self.create_index(running, context, create).await?,
             Statement::Alter(_) => {
                 return Err(Error::unsupported(tag)
                     .hint("Drop the object and create it again with the new definition."));
@@ -299,6 +296,7 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
+        let context = &self.with_row_counts(running, context).await?;
         if create.or_replace
             && let Some(old) = context.catalog.lookup(&target_name(context, &create.name)?)
         {
@@ -314,7 +312,7 @@ impl Connection {
         keep_promises(&mut object, &plan);
         let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
-        let definer = Some(definer(context, parsed));
+        let definer = Some(view_definer(context, parsed, &planned));
         let create = self.database.coordinator.replace_object(object, definer, install, None);
         running.wait(create).await?;
         Ok(())
@@ -531,7 +529,19 @@ pub(super) fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
         time_zone: context.time_zone.clone(),
         search_path: context.search_path.clone(),
         settings: if asks { context.settings.as_ref().clone() } else { BTreeMap::new() },
+        row_counts: context.row_counts.iter().map(|(id, rows)| (id.0, *rows)).collect(),
     }
+}
+
+/// The same of a materialized view.
+pub(super) fn view_definer(
+    context: &PlanContext,
+    parsed: &Parsed,
+    planned: &PlannedQuery,
+) -> Definer {
+    let mut definer = definer(context, parsed);
+    definer.row_counts.retain(|id, _| planned.objects.contains(&ObjectId(*id)));
+    definer
 }
 
 /// A query that a definition keeps: without parameters.
