@@ -7,6 +7,7 @@
 //! | `emission.rs` | when the rows of a view come out, and how long they stay |
 //! | `match_recognize.rs` | `MatchSpec`: a row pattern, what its conditions read, what it gives |
 //! | `match_recognize/program.rs` | a row pattern as an automaton |
+//! | `match_recognize/reach.rs` | how far before a match anyone looks |
 //! | `event_time.rs` | what watermarks promise of an operator's time columns |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
