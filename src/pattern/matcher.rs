@@ -6,8 +6,8 @@
 //!    beginning the preferred first. A row is offered to each of them once (`step`).
 //! 2. Of two at one place of the automaton with equal registers the later one goes: it could only
 //!    lead to what the other leads to. Where the next match begins behind the last one
-//!    (SKIP PAST LAST ROW), this holds across beginnings too, and the list is never longer than
-//!    the automaton; see `across_starts`.
+//!    (SKIP PAST LAST ROW), this holds across beginnings too, unless a match that is complete may
+//!    yet be taken and skip the earlier one only; see `across_starts`.
 //! 3. When one of them completes, those of its beginning behind it go; those before it may still
 //!    complete and are preferred. A beginning is decided when it has no partial match left.
 //! 4. Beginnings are decided in order (`settle`): a match skips some of those behind it.
@@ -64,12 +64,14 @@ impl Kernel {
             && spec.contiguity == Contiguity::Strict;
         let one_at_a_time = spec.any_far_read(|read| *read == Read::MatchNumber);
         let absent = |step: &Instruction| matches!(step, Instruction::Absent { .. });
+        let tells_of_partial = spec.timeout_rows || program.instructions.iter().any(absent);
         Ok(Kernel {
-            across_starts: across_starts && !one_at_a_time,
+            // What waits for the row behind it ends before that row, where another may begin.
+            across_starts: across_starts && !one_at_a_time && !tells_of_partial,
             rows_ahead: spec.rows_ahead(),
             one_at_a_time,
             rows_before: spec.rows_before(),
-            tells_of_partial: spec.timeout_rows || program.instructions.iter().any(absent),
+            tells_of_partial,
             spec,
             program,
             registers,
@@ -141,6 +143,8 @@ struct Start {
     best: Option<u32>,
     /// The time of that step's row.
     best_time_us: Option<i64>,
+    /// The number of the first beginning behind that match.
+    best_end: u64,
     /// A partial match completed in this step: those behind it go.
     cut: bool,
     /// What the most preferred partial match had taken when its time was over.
@@ -219,8 +223,11 @@ pub struct Scratch {
     visited: Vec<u64>,
     /// Places visited in this walk while iterations without a row were open, with which.
     visited_open: HashSet<(usize, u64)>,
-    /// For each place, in which list a partial match stands there (without registers).
-    parked: Vec<u64>,
+    /// For each place, in which list a partial match stands there (without registers), and the
+    /// last one's beginning.
+    parked: Vec<(u64, u64)>,
+    /// Beginnings with a match that may yet be taken, each with the first beginning behind it.
+    complete: Vec<(u64, u64)>,
     /// The first partial match of a list for a hash of place and registers.
     parked_registers: std::collections::HashMap<u64, Vec<u32>>,
     clock: u64,
@@ -493,8 +500,11 @@ impl Matcher {
         let before = self.threads.threads.len();
         if !kernel.across_starts {
             scratch.begin_list();
-        } else if std::mem::take(&mut self.marks_are_old) {
-            scratch.adopt(kernel, &self.threads);
+        } else {
+            self.note_complete(scratch);
+            if std::mem::take(&mut self.marks_are_old) {
+                scratch.adopt(kernel, &self.threads);
+            }
         }
         scratch.registers.clear();
         scratch.registers.resize(kernel.registers.width, 0);
@@ -513,11 +523,20 @@ impl Matcher {
                 time_us,
                 best: accepted.then_some(NO_PATH),
                 best_time_us: None,
+                best_end: start + 1,
                 cut: false,
                 timed_out: None,
             });
         }
         Ok(())
+    }
+
+    /// Notes which beginnings have a match that may yet be taken.
+    fn note_complete(&self, scratch: &mut Scratch) {
+        scratch.complete.clear();
+        let numbered = self.starts.iter().zip(self.first_start..);
+        let complete = numbered.filter(|(start, _)| start.best.is_some());
+        scratch.complete.extend(complete.map(|(start, number)| (number, start.best_end)));
     }
 
     /// Finds out which partial matches the row satisfies.
@@ -620,6 +639,9 @@ impl Matcher {
         let mut next = std::mem::take(&mut scratch.next);
         next.clear();
         scratch.begin_list();
+        if kernel.across_starts {
+            self.note_complete(scratch);
+        }
         let walk = Walk {
             kernel,
             rows: context.rows,
@@ -672,6 +694,10 @@ impl Matcher {
                             self.starts[start].best = Some(path);
                             self.starts[start].best_time_us = context.rows.time_us(index);
                             self.starts[start].cut = true;
+                            // All beginnings so far are at this row or before it.
+                            let end = self.first_start + self.starts.len() as u64;
+                            self.starts[start].best_end = end;
+                            scratch.complete(thread.start, end);
                         }
                     }
                     if stays && !accepted {
@@ -1028,7 +1054,7 @@ impl Scratch {
         let places = kernel.program.instructions.len();
         if self.visited.len() != places {
             self.visited = vec![0; places];
-            self.parked = vec![0; places];
+            self.parked = vec![(0, 0); places];
             self.open_iterations = vec![false; kernel.program.iterations];
         }
         self.counts.tries.resize(kernel.spec.variables.len(), 0);
@@ -1041,12 +1067,20 @@ impl Scratch {
         self.parked_registers.clear();
     }
 
+    /// A beginning has a match that may yet be taken, up to before another beginning.
+    fn complete(&mut self, start: u64, end: u64) {
+        match self.complete.iter_mut().find(|(other, _)| *other == start) {
+            Some(known) => known.1 = end,
+            None => self.complete.push((start, end)),
+        }
+    }
+
     /// Partial matches that are parked from now on are compared with these, too.
     fn adopt(&mut self, kernel: &Kernel, threads: &Threads) {
         self.begin_list();
         for (index, thread) in threads.threads.iter().enumerate() {
             match kernel.registers.width {
-                0 => self.parked[thread.place as usize] = self.list,
+                0 => self.parked[thread.place as usize] = (self.list, thread.start),
                 width => {
                     let hash = hash_of(thread.place, threads.registers(index, width));
                     self.parked_registers.entry(hash).or_default().push(index as u32);
@@ -1060,19 +1094,22 @@ impl Scratch {
         let width = kernel.registers.width;
         if width == 0 {
             let parked = &mut self.parked[thread.place as usize];
+            let (list, start) = *parked;
             // A relaxed match may stand at one place with other rows behind it, but what it did
             // before is not what decides what it does next.
-            if std::mem::replace(parked, self.list) == self.list {
+            if list == self.list && stands_for(&self.complete, start, thread.start) {
                 self.counts.pruned += 1;
                 return;
             }
+            *parked = (self.list, thread.start);
         } else {
             let hash = hash_of(thread.place, registers);
             let alike = self.parked_registers.entry(hash).or_default();
             let same = |other: &&u32| {
                 let other = **other as usize;
-                into.threads.get(other).is_some_and(|t| t.place == thread.place)
-                    && into.registers(other, width) == registers
+                into.threads.get(other).is_some_and(|t| {
+                    t.place == thread.place && stands_for(&self.complete, t.start, thread.start)
+                }) && into.registers(other, width) == registers
             };
             if alike.iter().any(|other| same(&other)) {
                 self.counts.pruned += 1;
@@ -1083,6 +1120,13 @@ impl Scratch {
         into.threads.push(thread);
         into.registers.extend_from_slice(registers);
     }
+}
+
+/// Whether a partial match of an earlier beginning lives as long as one of a later beginning: not
+/// if a match before both, which is complete and may yet be taken, skips the earlier one only.
+fn stands_for(complete: &[(u64, u64)], earlier: u64, later: u64) -> bool {
+    earlier == later
+        || !complete.iter().any(|(start, end)| *start < earlier && earlier < *end && *end <= later)
 }
 
 fn hash_of(place: u32, registers: &[u64]) -> u64 {

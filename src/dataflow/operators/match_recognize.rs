@@ -33,7 +33,7 @@ use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::dataflow::operators::evaluate::shown_row;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::top_n::ordered_by;
-use crate::pattern::matcher::{Found, Kernel, Matcher, Scratch};
+use crate::pattern::matcher::{Counts, Found, Kernel, Matcher, Scratch};
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::node;
@@ -335,6 +335,17 @@ impl MatchRecognize {
     }
 }
 
+/// What EXPLAIN ANALYZE tells of a matcher's work.
+fn counted(kernel: &Kernel, counts: &Counts, alive: Option<usize>) -> Vec<(String, u64)> {
+    let mut counted = Vec::new();
+    counted.extend(alive.map(|alive| ("partial matches".to_owned(), alive as u64)));
+    counted.push(("pruned".to_owned(), counts.pruned));
+    counted.push(("timed out".to_owned(), counts.timed_out));
+    let tries = kernel.spec.variables.iter().zip(&counts.tries);
+    counted.extend(tries.map(|(variable, tries)| (format!("tries of {variable}"), *tries)));
+    counted
+}
+
 /// The rows of what was found. Matches that cannot be shown are left out and reported.
 fn show(
     kernel: &Kernel,
@@ -429,6 +440,14 @@ impl Operator for MatchRecognize {
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.table.restore(reader.read(ROWS, &self.partition)?)
+    }
+
+    fn state_rows(&self) -> usize {
+        self.table.len()
+    }
+
+    fn counted(&self) -> Vec<(String, u64)> {
+        counted(&self.kernel, &self.scratch.counts, None)
     }
 
     fn memory_bytes(&self) -> usize {

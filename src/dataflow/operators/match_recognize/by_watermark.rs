@@ -29,8 +29,8 @@ use crate::dataflow::operators::match_recognize::by_watermark::partitions::{
     Partition, Partitions,
 };
 use crate::dataflow::operators::match_recognize::by_watermark::store::Waiting;
-use crate::dataflow::operators::match_recognize::show;
-use crate::pattern::matcher::{Counts, Failure, Found, Kernel, Matcher, Scratch};
+use crate::dataflow::operators::match_recognize::{counted, show};
+use crate::pattern::matcher::{Failure, Found, Kernel, Matcher, Scratch};
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::event_time::TimeBound;
 use crate::plan::node;
@@ -101,11 +101,6 @@ impl ByWatermark {
             announced: None,
             scratch: Scratch::default(),
         })
-    }
-
-    /// What has been done so far.
-    pub fn counts(&self) -> &Counts {
-        &self.scratch.counts
     }
 
     /// Gives the rows that are due to their partitions; which these are.
@@ -464,6 +459,10 @@ impl Operator for ByWatermark {
 
     fn state_rows(&self) -> usize {
         self.waiting.rows()
+    }
+
+    fn counted(&self) -> Vec<(String, u64)> {
+        counted(&self.kernel, &self.scratch.counts, Some(self.partitions.partial_matches()))
     }
 }
 

@@ -336,6 +336,11 @@ impl Partitions {
         Ok(())
     }
 
+    /// Partial matches alive.
+    pub fn partial_matches(&self) -> usize {
+        self.slots.iter().flatten().map(|partition| partition.matcher.partial_matches()).sum()
+    }
+
     pub fn memory_bytes(&self) -> usize {
         let there = self.slots.iter().flatten();
         let kept = there.map(|partition| {
