@@ -132,6 +132,7 @@ impl Connection {
             now,
             sql: parsed.sql.as_str().into(),
             settings: Arc::new(values),
+            row_counts: Arc::default(),
             session: Some(Arc::new(SessionDoor {
                 database: Arc::downgrade(&self.database),
                 session: self.session.clone(),

@@ -75,9 +75,9 @@ impl Rewriter<'_> {
             Token::Word(word) if word.quote_style.is_some() || !is_reserved(&word.value) => {}
             _ => return None,
         }
-        // Perhaps with names for the columns.
-        let behind = self.close_of(next + 1).map_or(next + 1, |close| close + 1);
-        self.words_at(behind, &["MATCH_RECOGNIZE"]).then_some(behind)
+        // Names of columns may follow the alias.
+        next = self.close_of(next + 1).map_or(next + 1, |close| close + 1);
+        self.words_at(next, &["MATCH_RECOGNIZE"]).then_some(next)
     }
 
     /// An expression, with `RUNNING f(x)` as `__running(f(x))`, and FINAL alike.
