@@ -5,7 +5,7 @@
 //! and projections above it, the aggregation itself emits final rows; otherwise rows are held back
 //! above the query.
 
-use crate::plan::event_time::{TimeBound, bounded_key, time_bounds};
+use crate::plan::event_time::{TimeBound, aggregate_bounds, time_bounds};
 use crate::plan::node::{Clock, Edge, Exchange, Node, Phase, Plan, Retain, Throttle, WindowClose};
 use crate::plan::view_options::Emission;
 use crate::types::error::{Error, Result};
@@ -58,8 +58,7 @@ fn closes_itself(node: &Node) -> bool {
     match node {
         Node::Map(map) if map.input.exchange == Exchange::Local => closes_itself(&map.input.input),
         Node::Aggregate(aggregate) => {
-            !matches!(aggregate.phase, Phase::Partial)
-                && bounded_key(&time_bounds(&aggregate.input.input), &aggregate.keys).is_some()
+            !matches!(aggregate.phase, Phase::Partial) && !aggregate_bounds(aggregate).is_empty()
         }
         _ => false,
     }
