@@ -30,6 +30,7 @@ use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
 use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
+use crate::plan::recursion::limit_recursion;
 use crate::plan::view_options::{
     EMIT, EMIT_EVERY, Emission, OnError, ViewOptions, fixed_interval_us,
 };
@@ -619,6 +620,10 @@ pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan>
     let plan = match options.on_error {
         OnError::Null => null_on_error(plan),
         OnError::Quarantine | OnError::Fail => plan,
+    };
+    let plan = match options.recursion_limit {
+        Some(limit) => limit_recursion(plan, limit),
+        None => plan,
     };
     with_emission(Plan { options, ..plan })
 }

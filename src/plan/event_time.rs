@@ -12,7 +12,7 @@
 //! comes or goes: nothing behind the bound is taken back either. NULL has no time, so a row whose
 //! time is NULL is never behind a bound, until the stream ends.
 
-use arrow::array::{ArrayRef, AsArray, Date32Array, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, Date32Array, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Date32Type, Schema, TimeUnit, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
 
@@ -153,7 +153,7 @@ impl TimeBound {
 
 /// The values of a time column as integers in its own unit, with its NULLs; `None` for a column of
 /// another type.
-pub fn time_values(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
+pub fn time_values(column: &ArrayRef) -> Option<Int64Array> {
     match column.data_type() {
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             Some(column.as_primitive::<TimestampMicrosecondType>().reinterpret_cast())
@@ -165,6 +165,21 @@ pub fn time_values(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
         }
         _ => None,
     }
+}
+
+/// The values of a watermark's expression. An infinite time says nothing about others: it is NULL
+/// here, so that one such row does not make all others late.
+pub fn watermark_values(column: &ArrayRef) -> Option<Int64Array> {
+    let values = time_values(column)?;
+    let ends = match column.data_type() {
+        DataType::Date32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        _ => (i64::MIN, i64::MAX),
+    };
+    let infinite = |value: i64| value == ends.0 || value == ends.1;
+    if !values.values().iter().any(|value| infinite(*value)) {
+        return Some(values);
+    }
+    Some(values.unary_opt(|value| (!infinite(value)).then_some(value)))
 }
 
 /// Whether a column of this type can have a bound.

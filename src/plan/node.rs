@@ -597,6 +597,8 @@ pub struct Recursive {
     pub distinct: bool,
     /// The name of the recursive reference.
     pub name: String,
+    /// More iterations are an error.
+    pub iterations_max: u64,
     pub schema: SchemaRef,
 }
 

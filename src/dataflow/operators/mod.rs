@@ -96,6 +96,8 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
             let in_order = settling_order(node).and_then(|column| find(&bounds, column).cloned());
             Box::new(over.closing(closing_keys(&node.input.input, &node.partition), in_order))
         }
+        Node::TopN(node) => top_n::build(node.into(), &inputs[0])?,
+        Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
         Node::MatchRecognize(node) => {
             Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?)
         }
