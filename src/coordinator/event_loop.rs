@@ -50,6 +50,7 @@ use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
+use crate::observe::metrics;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
@@ -1699,6 +1700,7 @@ impl State {
         for (object, rows) in std::mem::take(&mut self.late_waiting) {
             self.late_rows(object, rows);
         }
+        self.write_when_gathered();
         // Those that found others in line.
         self.grant_locks();
     }
@@ -1775,7 +1777,9 @@ impl State {
         };
         for source in &reads {
             let read = self.running.values().any(|running| running.reads.contains(source));
-            if !read && !self.resumed.contains(source) {
+            let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
+            let is_source = self.running.get(source).is_some_and(is_source);
+            if is_source && !read && !self.resumed.contains(source) {
                 self.forget_late(*source);
             }
         }
@@ -2093,6 +2097,7 @@ impl State {
                 }
             }
         }
+        metrics::LATE_ROWS.fetch_add(late, Ordering::Relaxed);
         for (table, watermark) in advances {
             self.watermarks.advance(table, watermark);
         }

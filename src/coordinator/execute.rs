@@ -560,7 +560,19 @@ impl Connection {
             *self.session.settings() = before;
         }
         self.after_block(result.is_ok());
-        result
+        result.map(|late| self.tell_late(late))
+    }
+
+    /// Tells the client of rows of a transaction that are in a table of late rows.
+    pub(super) fn tell_late(&self, late: u64) {
+        if late > 0 {
+            let rows = if late == 1 { "row" } else { "rows" };
+            let message = format!(
+                "{late} {rows} of the transaction came behind the watermark of their table and went \
+                 into its table of late rows"
+            );
+            self.session.notify(Notice::note("00000", message));
+        }
     }
 
     fn rollback(&mut self) {

@@ -347,7 +347,8 @@ impl Connection {
         }
         let value = result?;
         // Everything it read is locked: there is nothing to check.
-        block.commit(&self.write_coordinator(), running, false).await?;
+        let late = block.commit(&self.write_coordinator(), running, false).await?;
+        self.tell_late(late);
         Ok(value)
     }
 

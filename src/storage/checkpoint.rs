@@ -47,6 +47,9 @@ const WRITES_MAX: usize = 4;
 pub struct Cut {
     /// The newest record that it contains.
     pub sequence: u64,
+    /// Records up to this one must be in the log before the checkpoint counts: they have what
+    /// sources were found to have late up to `places`.
+    pub log_until: u64,
     pub epoch: Epoch,
     pub next_id: u64,
     /// Records after `sequence` are in this object of the log or later ones.
@@ -244,7 +247,8 @@ impl Checkpointer {
             new.iter().for_each(|file| written.count(file));
             next.views.extend(state.map(|state| (view.0, state)));
         }
-        let reached = durable.wait_for(|sequence| *sequence >= next.sequence).await.is_ok();
+        let until = next.sequence.max(cut.log_until);
+        let reached = durable.wait_for(|sequence| *sequence >= until).await.is_ok();
         if !reached {
             return Err(Error::external(SqlState::IO_ERROR, "the log has stopped"));
         }
