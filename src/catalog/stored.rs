@@ -477,10 +477,7 @@ mod tests {
             ..view.clone()
         };
         let sink = SinkObject {
-            query: ViewObject {
-                options: vec![("on_error".into(), "fail".into())],
-                ..view.clone()
-            },
+            query: ViewObject { options: vec![("on_error".into(), "fail".into())], ..view.clone() },
             connector: "file".into(),
             options: vec![("path".into(), "/out".into())],
             identity: "3f".into(),

@@ -33,6 +33,8 @@ mod encode;
 pub mod file;
 pub mod postgres;
 mod postgres_types;
+#[cfg(test)]
+pub mod trial;
 
 /// What a sink writes out, as its target needs to know it.
 #[derive(Clone, Debug)]
@@ -93,8 +95,13 @@ pub struct SinkConnector {
 }
 
 /// Every connector for sinks. The docs page and `SHOW CONNECTORS` follow this list.
-pub const SINK_CONNECTORS: &[SinkConnector] =
-    &[blackhole::CONNECTOR, file::CONNECTOR, postgres::CONNECTOR];
+pub const SINK_CONNECTORS: &[SinkConnector] = &[
+    blackhole::CONNECTOR,
+    file::CONNECTOR,
+    postgres::CONNECTOR,
+    #[cfg(test)]
+    trial::CONNECTOR,
+];
 
 /// Options that every sink takes, whatever its connector.
 pub const COMMON_OPTIONS: &[OptionSpec] = &[
@@ -336,6 +343,35 @@ fn rows_of(changes: &[ChangeBatch], came: bool) -> Result<Vec<RecordBatch>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_is_documented_and_without_doubles() {
+        let page = include_str!("../../docs/sql/sinks.md");
+        let check = |title: &str, options: &[OptionSpec]| {
+            let heading = format!("\n## {title}\n");
+            let section = page.split(&heading).nth(1).expect("each connector has a section");
+            let section = section.split("\n## ").next().expect("a split has a first part");
+            let mut names = std::collections::HashSet::new();
+            for option in options {
+                for name in option.aliases.iter().chain([&option.name]) {
+                    assert!(names.insert(*name), "option {name} is there twice");
+                    assert!(section.contains(&format!("`{name}`")), "{name} is not on the page");
+                }
+                let default = match option.default {
+                    None => "required".to_owned(),
+                    Some("") => String::new(),
+                    Some(default) => format!("`{default}`"),
+                };
+                let kind = option.kind.replace('|', "\\|");
+                let row = format!("| `{}` | {kind} | {default} | {} |", option.name, option.doc);
+                let row = row.replace("|  |", "| |");
+                assert!(section.contains(&row), "the docs page should have the row\n{row}");
+            }
+        };
+        check("Options of every sink", COMMON_OPTIONS);
+        let own = SINK_CONNECTORS.iter().filter(|sink| sink.connector.name != "trial");
+        own.for_each(|sink| check(sink.connector.name, sink.connector.options));
+    }
 
     #[test]
     fn passwords_are_not_shown() {

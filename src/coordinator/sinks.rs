@@ -233,11 +233,11 @@ fn key_option(
     key: Option<Vec<usize>>,
 ) -> Option<(String, String)> {
     const NAME: &str = "primary_key";
-    let connector = sink::SINK_CONNECTORS
-        .iter()
-        .find(|sink| sink.connector.name == definition.connector)?;
+    let connector =
+        sink::SINK_CONNECTORS.iter().find(|sink| sink.connector.name == definition.connector)?;
     let spec = connector.connector.options.iter().find(|option| option.name == NAME)?;
-    let given = |(name, _): &(String, String)| name == NAME || spec.aliases.contains(&name.as_str());
+    let given =
+        |(name, _): &(String, String)| name == NAME || spec.aliases.contains(&name.as_str());
     let names: Vec<&str> =
         key?.iter().map(|column| schema.field(*column).name().as_str()).collect();
     let plain = |name: &&str| !name.is_empty() && !name.contains(',') && name.trim() == *name;

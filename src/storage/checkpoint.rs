@@ -225,8 +225,13 @@ impl Checkpointer {
             ..Manifest::default()
         };
         assert!(next.sequence >= self.newest.sequence && next.log_start >= self.newest.log_start);
-        let mut written = Written { sequence: cut.sequence, manifest: number, files: 0, bytes: 0,
-            sinks: BTreeMap::new() };
+        let mut written = Written {
+            sequence: cut.sequence,
+            manifest: number,
+            files: 0,
+            bytes: 0,
+            sinks: BTreeMap::new(),
+        };
         if let Some(json) = &cut.catalog {
             let name = paths::catalog(self.generation, number);
             let file = self.write_text(name, "catalog", CATALOG_FORMAT, json).await?;

@@ -159,13 +159,10 @@ pub async fn read_changes(
     let of_schema = |batch| {
         let changes = split_weights(&batch)?;
         let columns = changes.rows().columns().to_vec();
-        let options = arrow::array::RecordBatchOptions::new()
-            .with_row_count(Some(changes.num_rows()));
-        let rows = arrow::array::RecordBatch::try_new_with_options(
-            Arc::clone(schema),
-            columns,
-            &options,
-        )?;
+        let options =
+            arrow::array::RecordBatchOptions::new().with_row_count(Some(changes.num_rows()));
+        let rows =
+            arrow::array::RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
         Ok(changes.with_rows(rows))
     };
     batches.into_iter().map(of_schema).collect()

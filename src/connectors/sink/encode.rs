@@ -145,9 +145,8 @@ fn write_csv_field(text: &str, out: &mut BytesMut) {
 fn parquet(rows: &[RecordBatch], types: &[SqlType], packing: Packing) -> Result<Bytes> {
     let Some(first) = rows.first() else { return Ok(Bytes::new()) };
     let schema = parquet_schema(&first.schema());
-    let failed = |error: parquet::errors::ParquetError| {
-        Error::internal(format!("Parquet: {error}"))
-    };
+    let failed =
+        |error: parquet::errors::ParquetError| Error::internal(format!("Parquet: {error}"));
     let compression = match packing {
         Packing::None => ParquetCompression::UNCOMPRESSED,
         Packing::Gzip => ParquetCompression::GZIP(Default::default()),

@@ -292,9 +292,8 @@ impl Target for Files {
     async fn abort(&mut self) -> Result<()> {
         let Some(directory) = local_path(&self.path) else { return Ok(()) };
         let (directory, prefix) = (directory.to_owned(), self.layout.prefix());
-        let removed = tokio::task::spawn_blocking(move || {
-            remove_unfinished(Path::new(&directory), &prefix)
-        });
+        let removed =
+            tokio::task::spawn_blocking(move || remove_unfinished(Path::new(&directory), &prefix));
         match removed.await {
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Ok(result) => Ok(result?),
@@ -372,10 +371,7 @@ impl Layout {
     }
 
     /// The changes by folder.
-    fn partitions(
-        &self,
-        changes: &[ChangeBatch],
-    ) -> Result<Vec<(Vec<String>, Vec<ChangeBatch>)>> {
+    fn partitions(&self, changes: &[ChangeBatch]) -> Result<Vec<(Vec<String>, Vec<ChangeBatch>)>> {
         let changes = self.relevant(changes)?;
         let Some(first) = changes.first() else { return Ok(Vec::new()) };
         if self.partition_by.is_empty() {
@@ -466,12 +462,7 @@ impl Layout {
     }
 
     /// Changes as Debezium writes them; an update where a row of the same key goes and comes.
-    fn debezium(
-        &self,
-        time_us: i64,
-        part: &[ChangeBatch],
-        types: &[SqlType],
-    ) -> Result<BytesMut> {
+    fn debezium(&self, time_us: i64, part: &[ChangeBatch], types: &[SqlType]) -> Result<BytesMut> {
         let mut out = BytesMut::new();
         let Some(first) = part.first() else { return Ok(out) };
         let all = ChangeBatch::concat(&first.schema(), part)?;

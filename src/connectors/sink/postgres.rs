@@ -247,7 +247,8 @@ impl Postgres {
         let list = names.join(", ");
         let keys: Vec<&str> = key.iter().map(|column| names[*column].as_str()).collect();
         let others = names.iter().enumerate().filter(|(index, _)| !key.contains(index));
-        let set: Vec<String> = others.map(|(_, name)| format!("{name} = excluded.{name}")).collect();
+        let set: Vec<String> =
+            others.map(|(_, name)| format!("{name} = excluded.{name}")).collect();
         let action = match set.is_empty() {
             true => "NOTHING".to_owned(),
             false => format!("UPDATE SET {}", set.join(", ")),
@@ -327,10 +328,7 @@ impl Postgres {
         let BatchId { generation, epoch } = batch.id;
         let (generation, epoch) = (to_bigint(generation), to_bigint(epoch));
         let (identity, name) = (&self.input.identity, &self.input.name);
-        transaction
-            .execute(&sql, &[identity, name, &generation, &epoch])
-            .await
-            .map_err(failed)?;
+        transaction.execute(&sql, &[identity, name, &generation, &epoch]).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(committed)
     }
@@ -382,9 +380,9 @@ impl Postgres {
                 match fields[*column].is_nullable() {
                     false => format!("t.{name} = b.{name}"),
                     // So that an index can be used.
-                    true => format!(
-                        "(t.{name} = b.{name} OR (t.{name} IS NULL AND b.{name} IS NULL))"
-                    ),
+                    true => {
+                        format!("(t.{name} = b.{name} OR (t.{name} IS NULL AND b.{name} IS NULL))")
+                    }
                 }
             });
             let sql = format!(
@@ -432,8 +430,7 @@ impl Postgres {
         let mut gone = Vec::new();
         for rows in rows_of(changes, false)? {
             let keys = keys_of(&rows)?;
-            let goes: BooleanArray =
-                keys.iter().map(|key| Some(!coming.contains(&key))).collect();
+            let goes: BooleanArray = keys.iter().map(|key| Some(!coming.contains(&key))).collect();
             let rows = compute::filter_record_batch(&rows, &goes)?;
             if rows.num_rows() > 0 {
                 gone.push(rows);

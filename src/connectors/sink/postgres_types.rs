@@ -110,8 +110,7 @@ mod tests {
         let numbers = Int32Array::from(vec![Some(1), Some(-2), None]);
         let bytes = BinaryArray::from(vec![Some(&b"\x00\xff"[..]), None, Some(b"")]);
         let types = [SqlType::Text, SqlType::Int4, SqlType::Bytea];
-        let fields: Vec<Field> =
-            types.iter().map(|t| t.to_field(&t.to_string(), true)).collect();
+        let fields: Vec<Field> = types.iter().map(|t| t.to_field(&t.to_string(), true)).collect();
         let columns: Vec<ArrayRef> = vec![Arc::new(texts), Arc::new(numbers), Arc::new(bytes)];
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("fits");
         let text = copy_text(&rows, &types, Some("t")).expect("has text");

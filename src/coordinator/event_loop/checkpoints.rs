@@ -450,7 +450,8 @@ impl State {
             }
             return;
         }
-        self.checkpoints.writing = Some(Writing { epoch, began, stall, views, waiting, sinks: handed });
+        self.checkpoints.writing =
+            Some(Writing { epoch, began, stall, views, waiting, sinks: handed });
     }
 
     /// A checkpoint cannot be written now; it is tried again.

@@ -213,9 +213,13 @@ impl Sinks {
                 if sink.open.is_empty() {
                     sink.open_since = now;
                 }
-                let held: usize =
-                    sink.open.iter().filter_map(|p| p.changes.as_ref()).flatten()
-                        .map(ChangeBatch::size_bytes).sum();
+                let held: usize = sink
+                    .open
+                    .iter()
+                    .filter_map(|p| p.changes.as_ref())
+                    .flatten()
+                    .map(ChangeBatch::size_bytes)
+                    .sum();
                 let keep = file.is_none() || sink.writer.has_room(bytes + held);
                 let changes = keep.then_some(changes);
                 sink.open.push(Part { rows, bytes: bytes as u64, changes, file });

@@ -13,8 +13,8 @@ use crate::functions::scalar::call::{Call, Overload, R, T, function};
 use crate::functions::scalar::cast::{CastSettings, cast_array};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
-use crate::types::text::zone::Zone;
 use crate::types::text::json::{Node, read_jsonb, write_json_string, write_jsonb};
+use crate::types::text::zone::Zone;
 
 /// All of them.
 pub fn all() -> Vec<Overload> {
