@@ -154,7 +154,7 @@ async fn a_file_is_cut_by_rows_and_by_bytes() {
     let rows: String = (0..100).map(|n| format!("{n} x - 1\n")).collect();
     let rows = [changes(&rows), changes("100 x - 1")];
     for (options, count) in [("file_rows=30", 4), ("file_bytes=1", 101), ("", 1)] {
-        let out = folder.path().join(options);
+        let out = folder.path().join(format!("out {options}"));
         let mut files_of = target(&out, options).expect("opens");
         assert_eq!(commit(files_of.as_mut(), 1, &rows).await.rows, 101);
         let written = files(&out);
