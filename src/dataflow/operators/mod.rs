@@ -24,6 +24,7 @@
 //! | `retain.rs` | rows that go when they have been there for long |
 //! | `timed_rows.rs` | rows that wait for a time |
 //! | `materialize.rs` | keeps the rows of a view |
+//! | `sink.rs` | collects what a sink has to write out |
 //! | `subscribe.rs` | hands changes to one subscriber |
 //! | `forgetting.rs` | when it is worth to look for rows that time has passed |
 //! | `evaluate.rs` | expressions over batches in which some rows may fail |
@@ -54,6 +55,7 @@ pub mod over;
 pub mod recursive;
 pub mod retain;
 pub mod session;
+pub mod sink;
 pub mod source;
 pub mod source_time;
 pub mod subscribe;
