@@ -279,8 +279,7 @@ impl Connection {
                         if explain.analyze {
                             return Err(analyze_of_definition());
                         }
-                        let context = self.with_row_counts(running, &context).await?;
-                        self.explain_create_view(&context, create, explain.verbose)?
+                        self.explain_create_view(running, &context, create, explain.verbose).await?
                     }
                     (Statement::Subscribe(_), StatementPlan::Query(query)) => {
                         explained(&context.catalog, &query.lower()?, explain.verbose)
