@@ -351,7 +351,8 @@ fn all_names(schema: &SchemaRef) -> String {
 }
 
 fn write_scan(f: &mut fmt::Formatter<'_>, scan: &Scan) -> fmt::Result {
-    write!(f, "Scan {} {}", scan.name, all_names(&scan.schema))
+    let shared = if scan.shared { ", shared" } else { "" };
+    write!(f, "Scan {}{shared} {}", scan.name, all_names(&scan.schema))
 }
 
 fn write_constant(f: &mut fmt::Formatter<'_>, constant: &Constant) -> fmt::Result {
