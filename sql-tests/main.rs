@@ -13,6 +13,7 @@ mod fairness;
 mod functions;
 mod nexmark;
 mod oracle;
+mod terminal;
 mod tpch;
 
 use std::ops::ControlFlow;
