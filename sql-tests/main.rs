@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may wait and time")]
 
+mod alignment;
 mod clients;
 mod command_line;
 mod documents;
@@ -14,6 +15,7 @@ mod functions;
 mod nexmark;
 mod oracle;
 mod terminal;
+mod postgres;
 mod tpch;
 
 use std::ops::ControlFlow;

@@ -171,10 +171,33 @@ impl SplitTime {
     /// From the next row on, rows before `announced` are late.
     pub fn raise_floor(&mut self, announced: Option<Watermark>) {
         let Some(Watermark(EventTime(floor))) = announced else { return };
-        let known = self.floors.last().map_or(NONE, |(_, floor)| *floor);
+        let next = self.floors.partition_point(|(row, _)| *row <= self.rows);
+        let known = if next == 0 { NONE } else { self.floors[next - 1].1 };
         if floor > self.watermark && floor > known {
-            self.floors.push((self.rows, floor));
+            self.insert_floor(next, self.rows, floor);
         }
+    }
+
+    /// Adds a floor at its place, and drops those after it that say less.
+    fn insert_floor(&mut self, place: usize, row: u64, floor: i64) {
+        let less = self.floors[place..].iter().take_while(|(_, after)| *after <= floor).count();
+        self.floors.splice(place..place + less, [(row, floor)]);
+    }
+
+    /// The floors that another reading met hold here, too.
+    pub fn meet_floors(&mut self, other: &SplitTime) {
+        for (row, floor) in &other.floors {
+            let place = self.floors.partition_point(|(from, _)| from <= row);
+            if place == 0 || self.floors[place - 1].1 < *floor {
+                self.insert_floor(place, *row, *floor);
+            }
+        }
+    }
+
+    /// This split's place, with the floors of another reading.
+    #[must_use]
+    pub fn with_floors_of(&self, other: &SplitTime) -> SplitTime {
+        SplitTime { floors: other.floors.clone(), ..*self }
     }
 
     /// The same split before its first row, with the floors that it will meet.
@@ -327,6 +350,22 @@ mod tests {
             Some(late) => late.values().iter().collect(),
             None => vec![false; times.len()],
         }
+    }
+
+    #[test]
+    fn floors_of_two_readings_hold_together() {
+        let floors = |split: &SplitTime| split.to_text();
+        let mut split = SplitTime::from_text("10 0 2 5 8 9").expect("a split");
+        // Less than what holds: nothing new.
+        split.raise_floor(Some(Watermark(EventTime(9))));
+        assert_eq!(floors(&split), "10 0 2 5 8 9");
+        let recorded = SplitTime::from_text("20 0 2 5 9 7 12 11 18 20").expect("a split");
+        split.meet_floors(&recorded);
+        assert_eq!(floors(&split), "10 0 2 5 8 9 12 11 18 20");
+        // One that comes now holds until a greater one does.
+        split.raise_floor(Some(Watermark(EventTime(15))));
+        assert_eq!(floors(&split), "10 0 2 5 8 9 10 15 18 20");
+        assert_eq!(floors(&split.with_floors_of(&recorded)), "10 0 2 5 9 7 12 11 18 20");
     }
 
     #[test]
