@@ -14,8 +14,8 @@ mod fairness;
 mod functions;
 mod nexmark;
 mod oracle;
-mod terminal;
 mod postgres;
+mod terminal;
 mod tpch;
 
 use std::ops::ControlFlow;
