@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may wait and time")]
 
+mod alignment;
 mod clients;
 mod command_line;
 mod documents;

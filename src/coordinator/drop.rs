@@ -25,7 +25,8 @@ impl Connection {
                 self.drop_relations(context, drop).await
             }
             Noun::Savepoint => self.drop_savepoints(drop).await,
-            Noun::Sink | Noun::Index => {
+            Noun::Index => self.drop_indexes(context, drop).await,
+            Noun::Sink => {
                 // There are none, so none of that name.
                 for name in &drop.names {
                     let message = format!("{} \"{}\" does not exist", drop.kind, name.name);

@@ -5,6 +5,8 @@
 //! `lag` is how many closed epochs it has not finished. With WORKERS there is one line more for
 //! each worker.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::object::{Object, ObjectKind};
@@ -60,6 +62,28 @@ impl Connection {
                 Ok(explained(&context.catalog, &plan, explain))
             }
         }
+    }
+
+    /// The context with the rows that tables and materialized views have now.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub(super) async fn with_row_counts(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+    ) -> Result<PlanContext> {
+        let figures = running.wait(self.database.coordinator.figures(vec![])).await?;
+        let mut counts: BTreeMap<ObjectId, u64> =
+            figures.tables.iter().map(|(id, rows, _)| (*id, *rows as u64)).collect();
+        for dataflow in &figures.dataflows {
+            let result = operators(&dataflow.plan).len();
+            let rows = dataflow.workers.iter().filter_map(|worker| worker.operators.get(result));
+            counts.insert(dataflow.object, rows.map(|figures| figures.state_rows).sum());
+        }
+        // Of others nothing is read.
+        counts.retain(|id, rows| *rows > 0 && context.catalog.get(*id).is_some());
+        Ok(PlanContext { row_counts: Arc::new(counts), ..context.clone() })
     }
 
     /// EXPLAIN CREATE MATERIALIZED VIEW.

@@ -12,6 +12,7 @@ use crate::catalog::object::ObjectKind;
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::catalog::stored::{catalog_from_text, change_from_text};
 use crate::coordinator::table::Table;
+use crate::dataflow::operators::source::{LATE_SPLIT_MARK, LATE_TIME_MARK};
 use crate::plan::node::WatermarkSpec;
 use crate::storage::log::{Entry, Record};
 use crate::storage::recovery::Recovered;
@@ -29,6 +30,9 @@ pub struct GroundState {
     pub changed: BTreeMap<ObjectId, Option<Vec<ChangeBatch>>>,
     /// The rules of tables with watermarks.
     pub table_rules: HashMap<ObjectId, WatermarkSpec>,
+    /// By table of late rows: how far each split of its source was when the log's late rows of it
+    /// came. They are not to be told again.
+    pub late_until: BTreeMap<ObjectId, BTreeMap<String, String>>,
     /// The log changed the catalog after the files.
     pub catalog_changed: bool,
     pub epoch: Epoch,
@@ -111,6 +115,15 @@ impl GroundState {
         let (Some(table), Some(object)) = (self.tables.get_mut(&id), self.catalog.get(id)) else {
             return Ok(());
         };
+        let marks = changes.rows().schema();
+        if let Some(split) = marks.metadata().get(LATE_SPLIT_MARK) {
+            let splits = self.late_until.entry(id).or_default();
+            match marks.metadata().get(LATE_TIME_MARK) {
+                Some(time) => drop(splits.insert(split.clone(), time.clone())),
+                // The source was read from its beginning again.
+                None => splits.clear(),
+            }
+        }
         let changes = with_schema(&object.schema, changes)?;
         table.replay(&changes).map_err(|error| contradiction(error, &object.name.name))?;
         if let Some(changed) = self.changed.entry(id).or_insert_with(|| Some(Vec::new())) {

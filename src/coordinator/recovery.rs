@@ -28,6 +28,7 @@ use crate::coordinator::event_loop::{
 };
 use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
+use crate::dataflow::operators::source::LATE_UNTIL;
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
@@ -85,7 +86,8 @@ pub async fn open_from(
     ground.table_rules = table_rules(&catalog);
     let tables = ground.tables.len();
 
-    let Sources { opened: sources, mut failed } = open_sources(&catalog, &recovered.manifest);
+    let Sources { opened: sources, mut failed } =
+        open_sources(&catalog, &recovered.manifest, &ground.late_until);
     let broken: BTreeSet<ObjectId> = failed.iter().map(|(object, _)| object.id).collect();
     let views = plan_views(&catalog, &recovered.manifest, stored, &broken);
     failed.extend(views.failed);
@@ -189,7 +191,12 @@ struct Sources {
     failed: Vec<(Arc<Object>, Error)>,
 }
 
-fn open_sources(catalog: &Catalog, manifest: &Manifest) -> Sources {
+/// `late_until`: by table of late rows, up to where those of each split are in it already.
+fn open_sources(
+    catalog: &Catalog,
+    manifest: &Manifest,
+    late_until: &BTreeMap<ObjectId, BTreeMap<String, String>>,
+) -> Sources {
     let mut sources = Sources { opened: Vec::new(), failed: Vec::new() };
     for object in catalog.objects() {
         let ObjectKind::Source(source) = &object.kind else { continue };
@@ -197,8 +204,13 @@ fn open_sources(catalog: &Catalog, manifest: &Manifest) -> Sources {
             .and_then(|spec| Ok((spec, open_connector(source)?)));
         match opened {
             Ok((spec, connector)) => {
-                let place = manifest.places.get(&object.id.0).cloned().map(Arc::new);
-                sources.opened.push((spec, connector, place));
+                let mut place = manifest.places.get(&object.id.0).cloned();
+                let late = catalog.late_of(object.id).and_then(|late| late_until.get(&late.id));
+                if let (Some(place), Some(late)) = (&mut place, late) {
+                    let until = late.iter().map(|(s, time)| (format!("{LATE_UNTIL}{s}"), time));
+                    place.values.extend(until.map(|(name, time)| (name, time.clone())));
+                }
+                sources.opened.push((spec, connector, place.map(Arc::new)));
             }
             Err(error) => sources.failed.push((object.clone(), error)),
         }
@@ -300,6 +312,8 @@ fn definition_context(catalog: &Catalog, object: &Object) -> PlanContext {
         context.time_zone.clone_from(&definer.time_zone);
         context.search_path.clone_from(&definer.search_path);
         context.settings = Arc::new(definer.settings.clone());
+        let counts = definer.row_counts.iter().map(|(id, rows)| (ObjectId(*id), *rows));
+        context.row_counts = Arc::new(counts.collect());
     }
     context
 }
@@ -338,7 +352,7 @@ fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Pl
 }
 
 /// The rule of a stored watermark.
-fn stored_rule(
+pub(super) fn stored_rule(
     context: &PlanContext,
     object: &Object,
     watermark: &WatermarkObject,

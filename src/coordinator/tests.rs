@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod durability;
+mod lookups;
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -12,6 +12,7 @@
 //! | `event_time.rs` | what watermarks promise of an operator's time columns |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
+//! | `recursion.rs` | how many iterations recursive queries may have |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
 //! | `operators.rs` | the operators of a plan and their numbers |
@@ -34,5 +35,6 @@ pub mod match_recognize;
 pub mod node;
 pub mod null_on_error;
 pub mod operators;
+pub mod recursion;
 pub mod view_options;
 pub mod window;

@@ -15,6 +15,8 @@ pub struct ViewOptions {
     pub emit: Emission,
     /// Changes leave at most once in each interval of this length.
     pub emit_every_us: Option<i64>,
+    /// More iterations of a recursive query are an error.
+    pub recursion_limit: Option<u64>,
     /// A row goes when it has been there for so long.
     pub retention_us: Option<i64>,
 }
@@ -99,6 +101,15 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
         },
     },
     ViewOption {
+        name: RECURSION_LIMIT,
+        doc: "So many iterations a recursive query may have at most; more are an error.",
+        values: "a number from 1 on; 10000 without the option",
+        set: |options, value| {
+            options.recursion_limit = value.parse().ok().filter(|limit| *limit > 0);
+            options.recursion_limit.is_some()
+        },
+    },
+    ViewOption {
         name: RETENTION,
         doc: "A row goes by itself when it has been there for so long.",
         values: "an interval of days and time, such as 1 day",
@@ -109,6 +120,8 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
     },
 ];
 
+/// The option that bounds the iterations of recursive queries.
+pub const RECURSION_LIMIT: &str = "recursion_limit";
 /// The option that bounds what a view or a table keeps.
 pub const RETENTION: &str = "retention";
 

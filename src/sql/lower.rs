@@ -37,6 +37,7 @@ mod join;
 mod panes;
 mod pipe;
 mod recursive;
+mod sessions;
 mod temporal;
 mod unique_key;
 mod unnest;

@@ -19,12 +19,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array, new_empty_array,
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array,
+    new_empty_array,
 };
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 
+use crate::plan::event_time::time_values;
 use crate::state::delta::TableDelta;
 use crate::types::error::{Error, Result};
 
@@ -109,6 +111,31 @@ impl Encoded {
     }
 }
 
+/// How columns become bytes: the first ones in this order, the others ascending.
+///
+/// # Errors
+/// For a column whose type has no order (SQLSTATE 0A000).
+pub fn sort_fields(
+    schema: &SchemaRef,
+    columns: &[usize],
+    order_by: &[OrderedBy],
+) -> Result<Vec<SortField>> {
+    let field = |(place, column): (usize, &usize)| {
+        let field = schema.field(*column);
+        let options = order_by.get(place).map_or_else(SortOptions::default, |by| by.options);
+        let sorted = SortField::new_with_options(field.data_type().clone(), options);
+        match RowConverter::supports_fields(std::slice::from_ref(&sorted)) {
+            true => Ok(sorted),
+            false => Err(Error::unsupported(format!(
+                "keeping column \"{}\" of type {} in order",
+                field.name(),
+                field.data_type()
+            ))),
+        }
+    };
+    columns.iter().enumerate().map(field).collect()
+}
+
 impl OrderedTable {
     /// An empty table of rows with these columns.
     ///
@@ -132,22 +159,8 @@ impl OrderedTable {
                 place.expect("every column is in the key")
             })
             .collect();
-        let sort_field = |(place, column): (usize, &usize)| {
-            let sorted = place.checked_sub(partition.len()).and_then(|i| order_by.get(i));
-            let options = sorted.map_or_else(SortOptions::default, |by| by.options);
-            SortField::new_with_options(schema.field(*column).data_type().clone(), options)
-        };
-        let fields: Vec<SortField> = byte_columns.iter().enumerate().map(sort_field).collect();
-        for (field, column) in fields.iter().zip(&byte_columns) {
-            if !RowConverter::supports_fields(std::slice::from_ref(field)) {
-                let field = schema.field(*column);
-                return Err(Error::unsupported(format!(
-                    "keeping column \"{}\" of type {} in order",
-                    field.name(),
-                    field.data_type()
-                )));
-            }
-        }
+        let mut fields = sort_fields(&schema, &partition, &[])?;
+        fields.extend(sort_fields(&schema, &byte_columns[partition.len()..], &order_by)?);
         let converter = |count: usize| -> Result<Option<RowConverter>> {
             match count {
                 0 => Ok(None),
@@ -216,6 +229,47 @@ impl OrderedTable {
         let Some(converter) = &self.peer_bytes else { return Ok(vec![]) };
         let parser = converter.parser();
         Ok(converter.convert_rows(keys.map(|key| parser.parse(key)))?)
+    }
+
+    /// The rows of all partitions whose time, one of their columns, is before `bound`; a NULL is
+    /// not.
+    ///
+    /// # Errors
+    /// When that column is no time.
+    pub fn rows_of_partitions_before(&self, place: usize, bound: i64) -> Result<Vec<RowKey>> {
+        let mut found: Vec<RowKey> = Vec::new();
+        let mut rows = self.rows.iter();
+        loop {
+            let chunk: Vec<_> = rows.by_ref().take(CHECKPOINT_ROWS).collect();
+            if chunk.is_empty() {
+                return Ok(found);
+            }
+            let columns = self.decode_peers(chunk.iter().map(|(key, copies)| copies.peers(key)))?;
+            let times = columns.get(place).and_then(time_values);
+            let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
+            let before = |row: &usize| times.is_valid(*row) && times.value(*row) < bound;
+            found.extend((0..chunk.len()).filter(before).map(|row| chunk[row].0.clone()));
+        }
+    }
+
+    /// The part of keys that their partitions share, of columns that [`Self::decode_peers`] gave.
+    ///
+    /// # Errors
+    /// When the columns are others.
+    pub fn encode_partitions(&self, columns: &[ArrayRef]) -> Result<Option<Rows>> {
+        let columns = &columns[..self.partition.len()];
+        let rows = self.partition_bytes.as_ref().map(|c| c.convert_columns(columns));
+        Ok(rows.transpose()?)
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        for (_, copies) in std::mem::take(&mut self.rows) {
+            if copies.written_as != 0 {
+                self.dead.push(copies.written_as);
+            }
+        }
+        (self.key_bytes, self.unwritten) = (0, 0);
     }
 
     /// The columns of a partition, one row of them.

@@ -233,6 +233,7 @@ impl State {
         let errors_changed = std::mem::take(&mut checkpoints.errors_changed);
         let cut = Cut {
             sequence: durable.appended,
+            log_until: durable.appended,
             epoch,
             next_id: self.next_id,
             log_start,
@@ -319,9 +320,13 @@ impl State {
         self.write_when_gathered();
     }
 
-    fn write_when_gathered(&mut self) {
-        let complete =
-            |g: &mut Box<Gathering>| g.places_missing.is_empty() && g.states_missing.is_empty();
+    pub(super) fn write_when_gathered(&mut self) {
+        // Late rows of the epoch that wait for their table must be in the log before it counts that
+        // their source has gone on.
+        let late_wait = !self.late_waiting.is_empty();
+        let complete = |g: &mut Box<Gathering>| {
+            g.places_missing.is_empty() && g.states_missing.is_empty() && !late_wait
+        };
         let Some(gathering) = self.checkpoints.gathering.take_if(complete) else { return };
         let Gathering {
             mut cut,
@@ -364,6 +369,7 @@ impl State {
         let epoch = cut.epoch;
         let stall = stalls.into_iter().max().unwrap_or_default();
         let Some(durable) = &mut self.durable else { return };
+        cut.log_until = durable.appended;
         if durable.jobs.send(Job::Cut(Box::new(cut))).is_err() {
             // The task ends with the runtime only.
             let stopping = super::stopping();

@@ -7,7 +7,8 @@
 //!    the watermark that the source had announced when the row was taken. The floor only matters
 //!    for a split that fell silent and was not waited for, or came later than the others; it is
 //!    remembered with the row's number, so that a second reading finds the same rows late.
-//! 3. A row whose event time is NULL is never late and moves nothing.
+//! 3. A row whose event time is NULL is never late and moves nothing. An infinite one moves nothing
+//!    either.
 //!
 //! `allowed_lateness` makes every watermark so much smaller: rows that are late by less stay in,
 //! and windows stay open for them.
@@ -26,7 +27,7 @@ use arrow::datatypes::{Field, Schema};
 
 use crate::connectors::SplitId;
 use crate::dataflow::operators::evaluate::evaluate;
-use crate::plan::event_time::time_values;
+use crate::plan::event_time::{time_values, watermark_values};
 use crate::plan::expr::Expr;
 use crate::plan::node::WatermarkSpec;
 use crate::types::error::{Error, Result};
@@ -62,7 +63,7 @@ impl ColumnRule {
     /// # Errors
     /// When the columns are not what the rule was made for.
     pub fn reached(&self, rows: &RecordBatch) -> Result<Option<Watermark>> {
-        let values = time_values(&evaluate(&self.expr, rows)?.values);
+        let values = watermark_values(&evaluate(&self.expr, rows)?.values);
         let values = values.ok_or_else(|| Error::internal("watermarks are timestamps"))?;
         let greatest = arrow::compute::max(&values);
         let reached = |us: i64| Watermark(EventTime(us.saturating_sub(self.allowed_lateness_us)));
@@ -170,10 +171,33 @@ impl SplitTime {
     /// From the next row on, rows before `announced` are late.
     pub fn raise_floor(&mut self, announced: Option<Watermark>) {
         let Some(Watermark(EventTime(floor))) = announced else { return };
-        let known = self.floors.last().map_or(NONE, |(_, floor)| *floor);
+        let next = self.floors.partition_point(|(row, _)| *row <= self.rows);
+        let known = if next == 0 { NONE } else { self.floors[next - 1].1 };
         if floor > self.watermark && floor > known {
-            self.floors.push((self.rows, floor));
+            self.insert_floor(next, self.rows, floor);
         }
+    }
+
+    /// Adds a floor at its place, and drops those after it that say less.
+    fn insert_floor(&mut self, place: usize, row: u64, floor: i64) {
+        let less = self.floors[place..].iter().take_while(|(_, after)| *after <= floor).count();
+        self.floors.splice(place..place + less, [(row, floor)]);
+    }
+
+    /// The floors that another reading met hold here, too.
+    pub fn meet_floors(&mut self, other: &SplitTime) {
+        for (row, floor) in &other.floors {
+            let place = self.floors.partition_point(|(from, _)| from <= row);
+            if place == 0 || self.floors[place - 1].1 < *floor {
+                self.insert_floor(place, *row, *floor);
+            }
+        }
+    }
+
+    /// This split's place, with the floors of another reading.
+    #[must_use]
+    pub fn with_floors_of(&self, other: &SplitTime) -> SplitTime {
+        SplitTime { floors: other.floors.clone(), ..*self }
     }
 
     /// The same split before its first row, with the floors that it will meet.
@@ -210,7 +234,7 @@ impl SplitTime {
         let wrong = || Error::internal("event times are timestamps");
         let times = time_values(rows.column(rule.place)).ok_or_else(wrong)?;
         // A row for which the expression fails moves nothing.
-        let values = time_values(&evaluate(&rule.expr, rows)?.values).ok_or_else(wrong)?;
+        let values = watermark_values(&evaluate(&rule.expr, rows)?.values).ok_or_else(wrong)?;
         let before = self.rows;
         self.rows += rows.num_rows() as u64;
         let next_floor = self.floors.partition_point(|(row, _)| *row <= before);
@@ -326,6 +350,22 @@ mod tests {
             Some(late) => late.values().iter().collect(),
             None => vec![false; times.len()],
         }
+    }
+
+    #[test]
+    fn floors_of_two_readings_hold_together() {
+        let floors = |split: &SplitTime| split.to_text();
+        let mut split = SplitTime::from_text("10 0 2 5 8 9").expect("a split");
+        // Less than what holds: nothing new.
+        split.raise_floor(Some(Watermark(EventTime(9))));
+        assert_eq!(floors(&split), "10 0 2 5 8 9");
+        let recorded = SplitTime::from_text("20 0 2 5 9 7 12 11 18 20").expect("a split");
+        split.meet_floors(&recorded);
+        assert_eq!(floors(&split), "10 0 2 5 8 9 12 11 18 20");
+        // One that comes now holds until a greater one does.
+        split.raise_floor(Some(Watermark(EventTime(15))));
+        assert_eq!(floors(&split), "10 0 2 5 8 9 10 15 18 20");
+        assert_eq!(floors(&split.with_floors_of(&recorded)), "10 0 2 5 9 7 12 11 18 20");
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //!    it was; then changes enter the sorted table. A row behind the end of a full window changes
 //!    nothing that shows.
 //! 2. If the input never deletes, what has left the window never comes back: it is dropped at
-//!    once, and a row behind the end of a full window is not even kept.
+//!    once, and a row behind the end of a full window is not even kept. Short windows by number of
+//!    row have an operator of their own then (`growing.rs`).
 //! 3. `on_epoch`: the windows of the partitions that changed are walked again, and -old and +new
 //!    are emitted where they differ. With the number of the row as a last column, a row whose
 //!    number changed differs.
@@ -18,7 +19,8 @@
 //! A change costs O(log n) for the table and the length of the window.
 //!
 //! Keeps: all rows, sorted; of input that never deletes only those that show, and the `offset`
-//! before them.
+//! before them. Partitions with a time that the watermark has passed (windows) are forgotten, in a
+//! walk over the table now and then (`forgetting.rs`).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -29,12 +31,33 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::aggregate::TimeKey;
+use crate::dataflow::operators::forgetting::Walks;
 use crate::plan::node::{self, RankFunction, SortColumn};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedBy, OrderedTable, RowKey};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
+use growing::GrowingTopN;
+
+mod growing;
+
+/// The operator for these rows. `closing` are the times of a partition of which the watermark says
+/// that nothing is still to come.
+///
+/// # Errors
+/// For a column whose type has no order (SQLSTATE 0A000).
+pub fn build(
+    spec: TopNSpec,
+    input: &SchemaRef,
+    closing: Vec<TimeKey>,
+) -> Result<Box<dyn Operator>> {
+    Ok(match GrowingTopN::serves(&spec) {
+        true => Box::new(GrowingTopN::new(spec, input, closing)?),
+        false => Box::new(TopN::new(spec, input)?.closing(closing)),
+    })
+}
 
 /// Rows of an output batch.
 const STEP_ROWS: usize = 8192;
@@ -87,6 +110,10 @@ pub struct TopN {
     table: OrderedTable,
     /// Partitions that changed in this epoch; empty right after `on_epoch`.
     touched: HashMap<RowKey, Touched>,
+    /// What closes partitions, any of them; without, only the end of the stream does.
+    closing: Vec<TimeKey>,
+    watermark: Option<Watermark>,
+    walks: Walks,
 }
 
 /// A partition that changes.
@@ -175,7 +202,29 @@ impl TopN {
         assert!(spec.offset == 0 || spec.rank == RankFunction::RowNumber, "ranks have no offset");
         let order_by = ordered_by(&spec.order_by);
         let table = OrderedTable::new(input.clone(), spec.partition.clone(), order_by)?;
-        Ok(TopN { spec, table, touched: HashMap::new() })
+        let (touched, closing) = (HashMap::new(), Vec::new());
+        Ok(TopN { spec, table, touched, closing, watermark: None, walks: Walks::default() })
+    }
+
+    /// The same, when the watermark says of a partition's time that nothing of it is still to come.
+    #[must_use]
+    pub fn closing(self, closing: Vec<TimeKey>) -> TopN {
+        TopN { closing, ..self }
+    }
+
+    /// Forgets the partitions that no change still to come concerns, when that is worth a walk.
+    fn forget_closed(&mut self) -> Result<()> {
+        let Some(watermark) = self.watermark else { return Ok(()) };
+        if watermark == Watermark::END {
+            self.table.clear();
+        } else if !self.closing.is_empty() && self.walks.due(self.table.len()) {
+            for TimeKey { place, bound } in &self.closing {
+                for key in self.table.rows_of_partitions_before(*place, bound.at(watermark))? {
+                    self.table.remove(&key);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What shows of a partition, the end of its window if that is full, and the first row behind.
@@ -280,6 +329,7 @@ impl Operator for TopN {
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
         assert_eq!(port, 0, "top_n has one input");
         assert!(!self.spec.append_only || batch.all_inserts(), "this input never deletes");
+        self.walks.changed(batch.num_rows());
         let encoded = self.table.encode(batch.rows())?;
         let mut grown: Vec<RowKey> = Vec::new();
         for row in 0..batch.num_rows() {
@@ -308,6 +358,8 @@ impl Operator for TopN {
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.watermark = Some(watermark);
+        self.walks.moved();
         out.emit_watermark(watermark);
         Ok(())
     }
@@ -327,7 +379,7 @@ impl Operator for TopN {
             }
         }
         out.emit(self.rows(&changes)?);
-        Ok(())
+        self.forget_closed()
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
