@@ -8,8 +8,8 @@
 //!
 //! is read as
 //!
-//! `SELECT id, "__over 1" AS m FROM __window_pattern (t WHERE c) (ORDER BY id MEASURES x AS
-//! "__over 1" ROWS ... PATTERN ...)`
+//! `SELECT id, "__over 1.1" AS m FROM __window_pattern (t WHERE c) (ORDER BY id MEASURES x AS
+//! "__over 1.1" ROWS ... PATTERN ...)`
 //!
 //! One window is taken at a time. Tokens keep their places.
 
@@ -91,7 +91,12 @@ impl Rewriter<'_> {
                 .hint("A row pattern needs rows: write FROM."));
         }
         let calls = self.calls(&found);
-        let mut lifted = Lifted { reader: self, output: Vec::new(), measures: Vec::new() };
+        let mut lifted = Lifted {
+            reader: self,
+            output: Vec::new(),
+            measures: Vec::new(),
+            window: self.position(found.open),
+        };
         lifted.copy(0, found.select + 1);
         lifted.select_list(&found, &calls, found.select + 1, from)?;
         let span = self.tokens[from].span;
@@ -106,7 +111,7 @@ impl Rewriter<'_> {
         lifted.push(Token::RParen, span);
         // The window stands behind FROM, but what it computes is asked for there, too.
         let rest = filter.map_or(behind(from), behind);
-        let mut tail = Lifted { reader: self, output: Vec::new(), measures: lifted.measures };
+        let mut tail = Lifted { output: Vec::new(), ..lifted.clone() };
         tail.rest(&found, &calls, rest, count)?;
         lifted.measures = tail.measures;
         lifted.window(&found)?;
@@ -210,11 +215,14 @@ impl Rewriter<'_> {
 }
 
 /// The rewritten tokens as they come.
+#[derive(Clone)]
 struct Lifted<'a, 't> {
     reader: &'a Rewriter<'t>,
     output: Vec<TokenWithSpan>,
-    /// The tokens of each function over the window; its column has its number, from 1.
+    /// The tokens of each function over the window.
     measures: Vec<Vec<TokenWithSpan>>,
+    /// Where the window stands in the statement, which tells its columns from others'.
+    window: usize,
 }
 
 impl Lifted<'_, '_> {
@@ -406,7 +414,16 @@ impl Lifted<'_, '_> {
                 self.measures.len()
             }
         };
-        self.push(column_name(number), span);
+        self.push(self.column_name(number), span);
+    }
+
+    /// The column of a function, numbered from 1.
+    fn column_name(&self, number: usize) -> Token {
+        Token::Word(Word {
+            value: format!("__over {}.{number}", self.window),
+            quote_style: Some('"'),
+            keyword: Keyword::NoKeyword,
+        })
     }
 
     /// The window's clauses, with what is asked for as its measures.
@@ -439,7 +456,7 @@ impl Lifted<'_, '_> {
             self.push(before, span);
             self.output.extend(measure);
             self.push(word_token("AS"), span);
-            self.push(column_name(nth + 1), span);
+            self.push(self.column_name(nth + 1), span);
         }
         self.copy(frame, found.close + 1);
         Ok(())
@@ -471,12 +488,4 @@ impl Rewriter<'_> {
         .hint("Functions take parentheses; measures are those of the window's MEASURES.")
         .position(self.position(at)))
     }
-}
-
-fn column_name(number: usize) -> Token {
-    Token::Word(Word {
-        value: format!("__over {number}"),
-        quote_style: Some('"'),
-        keyword: Keyword::NoKeyword,
-    })
 }
