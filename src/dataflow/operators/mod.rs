@@ -87,8 +87,8 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         }
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
         Node::TopN(node) => {
-            let top_n = top_n::TopN::new(node.into(), &inputs[0])?;
-            Box::new(top_n.closing(closing_keys(&node.input.input, &node.partition)))
+            let closing = closing_keys(&node.input.input, &node.partition);
+            top_n::build(node.into(), &inputs[0], closing)?
         }
         Node::Over(node) => {
             let over = over::Over::new(node.into(), &inputs[0])?;
@@ -96,8 +96,6 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
             let in_order = settling_order(node).and_then(|column| find(&bounds, column).cloned());
             Box::new(over.closing(closing_keys(&node.input.input, &node.partition), in_order))
         }
-        Node::TopN(node) => top_n::build(node.into(), &inputs[0])?,
-        Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
         Node::MatchRecognize(node) => {
             Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?)
         }

@@ -43,14 +43,18 @@ use growing::GrowingTopN;
 
 mod growing;
 
-/// The operator for these rows.
+/// The operator for these rows. `closing`: what closes partitions, any of them.
 ///
 /// # Errors
 /// For a column whose type has no order (SQLSTATE 0A000).
-pub fn build(spec: TopNSpec, input: &SchemaRef) -> Result<Box<dyn Operator>> {
+pub fn build(
+    spec: TopNSpec,
+    input: &SchemaRef,
+    closing: Vec<TimeKey>,
+) -> Result<Box<dyn Operator>> {
     Ok(match GrowingTopN::serves(&spec) {
-        true => Box::new(GrowingTopN::new(spec, input)?),
-        false => Box::new(TopN::new(spec, input)?),
+        true => Box::new(GrowingTopN::new(spec, input, closing)?),
+        false => Box::new(TopN::new(spec, input)?.closing(closing)),
     })
 }
 

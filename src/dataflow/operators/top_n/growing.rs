@@ -11,12 +11,14 @@
 //!
 //! A row costs O(1) to be passed over and O(limit) to be taken in.
 //!
-//! Keeps: the rows that show, and the `offset` before them.
+//! Keeps: the rows that show, and the `offset` before them. Partitions with a time that the
+//! watermark has passed are forgotten, in a walk over the partitions now and then
+//! (`dataflow::operators::forgetting`).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::{self, cast};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -25,6 +27,9 @@ use smallvec::SmallVec;
 
 use super::{ROWS, STEP_ROWS, TopNSpec, ordered_by};
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::aggregate::TimeKey;
+use crate::dataflow::operators::forgetting::Walks;
+use crate::plan::event_time::time_values;
 use crate::plan::node::RankFunction;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_index::GroupIndex;
@@ -32,7 +37,7 @@ use crate::state::ordered_table::sort_fields;
 use crate::state::row_ids::ShortId;
 use crate::state::row_store::RowStore;
 use crate::types::change::ChangeBatch;
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
 
 /// Longer windows are kept in a sorted table: here a row moves those behind it.
@@ -82,6 +87,10 @@ pub struct GrowingTopN {
     touched: Vec<(u32, Before)>,
     /// Rows in `partitions`, beyond one each.
     spilled: usize,
+    /// What closes partitions, any of them; without, only the end of the stream does.
+    closing: Vec<TimeKey>,
+    watermark: Option<Watermark>,
+    walks: Walks,
 }
 
 impl GrowingTopN {
@@ -95,7 +104,7 @@ impl GrowingTopN {
 
     /// # Errors
     /// For a column whose type has no order, or cannot be a key (SQLSTATE 0A000).
-    pub fn new(spec: TopNSpec, input: &SchemaRef) -> Result<GrowingTopN> {
+    pub fn new(spec: TopNSpec, input: &SchemaRef, closing: Vec<TimeKey>) -> Result<GrowingTopN> {
         assert!(GrowingTopN::serves(&spec), "the plan chooses another operator");
         let kept = (spec.offset + spec.limit.expect("it has a limit")) as usize;
         let order_by = ordered_by(&spec.order_by);
@@ -125,6 +134,9 @@ impl GrowingTopN {
             compared: HashMap::new(),
             touched: Vec::new(),
             spilled: 0,
+            closing,
+            watermark: None,
+            walks: Walks::default(),
             spec,
         })
     }
@@ -307,6 +319,51 @@ impl GrowingTopN {
         ChangeBatch::new(rows, changes.iter().map(|(_, _, weight)| *weight).collect())
     }
 
+    /// Which of these partitions the watermark has passed.
+    fn closed(&self, partitions: &[u32], watermark: Watermark) -> Result<Vec<u32>> {
+        let mut closed = Vec::new();
+        for partitions in partitions.chunks(STEP_ROWS) {
+            let keys = self.groups.gather(partitions)?;
+            let mut passed = vec![false; partitions.len()];
+            for TimeKey { place, bound } in &self.closing {
+                let times = time_values(&keys[*place]);
+                let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
+                let bound = bound.at(watermark);
+                for (row, passed) in passed.iter_mut().enumerate() {
+                    *passed |= times.is_valid(row) && times.value(row) < bound;
+                }
+            }
+            closed.extend(partitions.iter().zip(passed).filter(|(_, p)| *p).map(|(id, _)| *id));
+        }
+        Ok(closed)
+    }
+
+    /// Forgets the partitions that no row still to come is in, when that is worth a walk.
+    fn forget_closed(&mut self) -> Result<()> {
+        let Some(watermark) = self.watermark else { return Ok(()) };
+        let ended = watermark == Watermark::END && !self.spec.partition.is_empty();
+        let due = !self.closing.is_empty() && self.walks.due(self.groups.len());
+        if self.groups.is_empty() || !ended && !due {
+            return Ok(());
+        }
+        let there = |id: &u32| !self.partitions[*id as usize].rows.is_empty();
+        let there: Vec<u32> = (0..self.partitions.len() as u32).filter(there).collect();
+        let closed = if ended { there } else { self.closed(&there, watermark)? };
+        if closed.is_empty() {
+            return Ok(());
+        }
+        let mut dead: Vec<ShortId> = Vec::new();
+        for id in &closed {
+            let rows = std::mem::take(&mut self.partitions[*id as usize].rows);
+            self.spilled -= rows.len() - 1;
+            dead.extend(rows.iter().map(|place| place.id));
+        }
+        dead.sort_unstable();
+        self.rows.kill_all(&dead);
+        self.groups.remove(&closed)?;
+        self.rows.compact()
+    }
+
     /// Moves the oldest rows of a window of ids that has become much longer than they are.
     fn move_front(&mut self) -> Result<()> {
         while self.rows.front_is_due() {
@@ -336,10 +393,13 @@ impl Operator for GrowingTopN {
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
         assert_eq!(port, 0, "top_n has one input");
         assert!(batch.all_inserts(), "this input never deletes");
+        self.walks.changed(batch.num_rows());
         self.take_in(&batch, true)
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.watermark = Some(watermark);
+        self.walks.moved();
         out.emit_watermark(watermark);
         Ok(())
     }
@@ -360,7 +420,8 @@ impl Operator for GrowingTopN {
         out.emit(self.output(&changes)?);
         self.compared.clear();
         self.rows.compact()?;
-        self.move_front()
+        self.move_front()?;
+        self.forget_closed()
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
