@@ -14,6 +14,7 @@ mod fairness;
 mod functions;
 mod nexmark;
 mod oracle;
+mod postgres;
 mod tpch;
 
 use std::ops::ControlFlow;

@@ -39,6 +39,31 @@ pub enum ObjectKind {
     /// A named query, expanded where it is used.
     View(ViewObject),
     MaterializedView(ViewObject),
+    /// Writes the changes of a query out. Nobody reads it.
+    Sink(SinkObject),
+}
+
+impl ObjectKind {
+    /// What a dataflow keeps up to date for the object: of a materialized view and of a sink.
+    pub fn maintained(&self) -> Option<&ViewObject> {
+        match self {
+            ObjectKind::MaterializedView(view) => Some(view),
+            ObjectKind::Sink(sink) => Some(&sink.query),
+            ObjectKind::Source(_) | ObjectKind::Table(_) | ObjectKind::View(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct SinkObject {
+    /// What it writes out.
+    pub query: ViewObject,
+    pub connector: String,
+    /// `WITH (...)` without the connector.
+    pub options: Vec<(String, String)>,
+    /// Tells it from every other sink that there ever was, on any server: under this name targets
+    /// note what they have.
+    pub identity: String,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +130,17 @@ pub struct ViewObject {
     pub time_bounds: Vec<TimeBound>,
 }
 
+/// CREATE INDEX: columns that rows of a table or materialized view are looked up by. It stands in
+/// its relation's schema, and goes with it.
+#[derive(Clone, Debug)]
+pub struct IndexObject {
+    pub id: ObjectId,
+    pub name: String,
+    pub relation: ObjectId,
+    /// Column indices of the relation, in the order of the key.
+    pub columns: Vec<usize>,
+}
+
 /// Who made an object, as far as planning its definition once more looks at it. Kept by the
 /// catalog for what is planned again after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +153,9 @@ pub struct Definer {
     pub search_path: Vec<String>,
     /// What `current_setting()` knew, if the definition asks; names in lower case.
     pub settings: BTreeMap<String, String>,
+    /// Rows that tables and materialized views had, by id: the order of joins was chosen by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub row_counts: BTreeMap<u64, u64>,
 }
 
 impl Object {
@@ -127,7 +166,13 @@ impl Object {
             ObjectKind::Table(_) => "table",
             ObjectKind::View(_) => "view",
             ObjectKind::MaterializedView(_) => "materialized view",
+            ObjectKind::Sink(_) => "sink",
         }
+    }
+
+    /// Whether queries can name it.
+    pub fn is_relation(&self) -> bool {
+        !matches!(self.kind, ObjectKind::Sink(_))
     }
 
     /// Index and field of a column.

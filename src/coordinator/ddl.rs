@@ -28,11 +28,11 @@ use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::emission::with_emission;
 use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
-use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
+use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
 use crate::plan::recursion::limit_recursion;
 use crate::plan::view_options::{
-    EMIT, EMIT_EVERY, Emission, OnError, ViewOptions, fixed_interval_us,
+    EMIT, EMIT_EVERY, EMIT_ON_UPDATE, Emission, OnError, ViewOptions, fixed_interval_us,
 };
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
@@ -71,14 +71,10 @@ impl Connection {
             Statement::CreateDatabase(create) => self.create_database(create).await?,
             Statement::Drop(drop) => self.run_drop(context, drop).await?,
             Statement::CommentOn(comment) => self.comment_on(context, comment).await?,
-            Statement::CreateSink(_) => {
-                return Err(Error::unsupported("CREATE SINK")
-                    .hint("SUBSCRIBE hands the changes of a query to a client."));
+            Statement::CreateSink(create) => {
+                self.create_sink(running, context, parsed, create).await?;
             }
-            Statement::CreateIndex(_) => {
-                return Err(Error::unsupported("CREATE INDEX")
-                    .hint("A PRIMARY KEY makes an index of its table."));
-            }
+            Statement::CreateIndex(create) => self.create_index(running, context, create).await?,
             Statement::Alter(_) => {
                 return Err(Error::unsupported(tag)
                     .hint("Drop the object and create it again with the new definition."));
@@ -89,7 +85,7 @@ impl Connection {
     }
 
     /// Where an object of that name is to be made; `None` when it exists and may.
-    fn place(
+    pub(super) fn place(
         &self,
         context: &PlanContext,
         name: &Name,
@@ -299,6 +295,7 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
+        let context = &self.with_row_counts(running, context).await?;
         if create.or_replace
             && let Some(old) = context.catalog.lookup(&target_name(context, &create.name)?)
         {
@@ -314,7 +311,7 @@ impl Connection {
         keep_promises(&mut object, &plan);
         let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
-        let definer = Some(definer(context, parsed));
+        let definer = Some(view_definer(context, parsed, &planned));
         let create = self.database.coordinator.replace_object(object, definer, install, None);
         running.wait(create).await?;
         Ok(())
@@ -392,10 +389,10 @@ impl Connection {
 }
 
 /// Where a new object goes.
-struct Place {
-    name: ObjectName,
+pub(super) struct Place {
+    pub name: ObjectName,
     /// What has the name now, and gives way.
-    replaces: Option<ObjectId>,
+    pub replaces: Option<ObjectId>,
 }
 
 /// CREATE OR REPLACE of what others depend on would break them.
@@ -503,6 +500,7 @@ pub(super) fn noun_of(object: &Object) -> Noun {
         ObjectKind::Table(_) => Noun::Table,
         ObjectKind::View(_) => Noun::View,
         ObjectKind::MaterializedView(_) => Noun::MaterializedView,
+        ObjectKind::Sink(_) => Noun::Sink,
     }
 }
 
@@ -531,11 +529,23 @@ pub(super) fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
         time_zone: context.time_zone.clone(),
         search_path: context.search_path.clone(),
         settings: if asks { context.settings.as_ref().clone() } else { BTreeMap::new() },
+        row_counts: context.row_counts.iter().map(|(id, rows)| (id.0, *rows)).collect(),
     }
 }
 
+/// The same of a materialized view.
+pub(super) fn view_definer(
+    context: &PlanContext,
+    parsed: &Parsed,
+    planned: &PlannedQuery,
+) -> Definer {
+    let mut definer = definer(context, parsed);
+    definer.row_counts.retain(|id, _| planned.objects.contains(&ObjectId(*id)));
+    definer
+}
+
 /// A query that a definition keeps: without parameters.
-fn plan_definition(context: &PlanContext, query: &ast::Query) -> Result<PlannedQuery> {
+pub(super) fn plan_definition(context: &PlanContext, query: &ast::Query) -> Result<PlannedQuery> {
     let planned = context.plan_query(query, &[])?;
     if !planned.parameters.is_empty() {
         return Err(Error::user(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
@@ -548,7 +558,12 @@ pub(super) fn keep_promises(object: &mut Object, plan: &Plan) {
     if let ObjectKind::MaterializedView(view) = &mut object.kind {
         view.time_bounds = time_bounds(&plan.root);
         // Others stay as they are planned: what only grows today may be replaced by what does not.
-        view.append_only = plan.options.emit == Emission::OnWindowClose && plan.root.append_only();
+        let mut final_matches = false;
+        plan.root.visit(&mut |node| {
+            final_matches |= matches!(node, Node::MatchRecognize(n) if n.closes.is_some());
+        });
+        let is_final = plan.options.emit == Emission::OnWindowClose || final_matches;
+        view.append_only = is_final && plan.root.append_only();
     }
 }
 
@@ -604,9 +619,10 @@ pub(super) fn explained_view(
 }
 
 /// The EMIT clause, as the options that keep it.
-fn emission(emit: &Emit) -> Option<(String, String)> {
+pub(super) fn emission(emit: &Emit) -> Option<(String, String)> {
     match emit {
-        Emit::Unspecified | Emit::OnUpdate { every: None } => None,
+        Emit::Unspecified => None,
+        Emit::OnUpdate { every: None } => Some((EMIT.0.to_owned(), EMIT_ON_UPDATE.to_owned())),
         Emit::OnUpdate { every: Some(every) } => Some((EMIT_EVERY.to_owned(), every.clone())),
         Emit::OnWindowClose => Some((EMIT.0.to_owned(), EMIT.1.to_owned())),
     }
@@ -615,7 +631,7 @@ fn emission(emit: &Emit) -> Option<(String, String)> {
 /// The dataflow of a materialized view, kept as its options say.
 pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan> {
     let plan = planned.lower()?;
-    let ObjectKind::MaterializedView(view) = &object.kind else { return Ok(plan) };
+    let Some(view) = object.kind.maintained() else { return Ok(plan) };
     let options = ViewOptions::of_stored(&view.options)?;
     let plan = match options.on_error {
         OnError::Null => null_on_error(plan),
@@ -629,7 +645,7 @@ pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan>
 }
 
 /// A query's columns with `names` for the first of them; every name once.
-fn renamed(schema: &SchemaRef, names: &[&str], command: &str) -> Result<SchemaRef> {
+pub(super) fn renamed(schema: &SchemaRef, names: &[&str], command: &str) -> Result<SchemaRef> {
     if names.len() > schema.fields().len() {
         return Err(Error::user(
             SqlState::SYNTAX_ERROR,
@@ -689,7 +705,7 @@ fn check_replacement(context: &PlanContext, old: &Object, new: &Object) -> Resul
     // A dataflow was built from the old definition, and would go on with it.
     let user = context.catalog.drop_order(old.id).into_iter().find_map(|id| {
         let object = context.catalog.get(id)?;
-        matches!(object.kind, ObjectKind::MaterializedView(_)).then_some(object)
+        object.kind.maintained().is_some().then_some(object)
     });
     match user {
         None => Ok(()),

@@ -13,6 +13,7 @@
 //! | `swap.rs` | a materialized view gets its new definition |
 //! | `durable.rs` | the log, and who waits for it |
 //! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
+//! | `sinks.rs` | what goes to targets outside |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,8 @@ pub use self::durable::{DurableStart, LogStart};
 use self::event_time::{Diverted, PendingWatermarks};
 use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
+pub use self::sinks::SinkFact;
+use self::sinks::Sinks;
 use self::swap::Swap;
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
@@ -42,6 +45,7 @@ use crate::coordinator::errors::{ErrorLog, ErrorRecord};
 use crate::coordinator::ground::GroundState;
 use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::running::lock_timed_out;
+use crate::coordinator::sink_writer::SinkStatus;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
 use crate::coordinator::watermarks::Watermarks;
@@ -57,6 +61,7 @@ use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
 use crate::storage::manifest::SourcePlace;
 use crate::storage::savepoint::{self, Savepoint};
+use crate::storage::sinks::SinkState;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -67,6 +72,7 @@ mod definitions;
 mod durable;
 mod event_time;
 mod figures;
+mod sinks;
 mod swap;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
@@ -134,8 +140,8 @@ pub struct ReadView {
     pub contents: HashMap<ObjectId, Vec<RecordBatch>>,
 }
 
-/// The content of one object at the epoch of a [`Coordinator::pin`], made into rows when they are
-/// asked for first. Until then it is a list of segments that others hold, too.
+/// The content of one object at the epoch of a [`Coordinator::pin`]: a list of segments that others
+/// hold, too.
 pub enum Pinned {
     /// Its parts: one of a table, one from each worker of a view.
     Taken {
@@ -147,17 +153,15 @@ pub enum Pinned {
     },
     /// The workers have not computed the epoch yet.
     Waiting(oneshot::Receiver<Result<RawView>>),
-    Rows(Vec<RecordBatch>),
     Failed(Error),
 }
 
 impl Pinned {
-    /// Live rows; a row of weight n stands n times. May be dropped while it waits, and be asked
-    /// again.
+    /// Its parts. May be dropped while it waits, and be asked again.
     ///
     /// # Errors
     /// When the object cannot be read.
-    pub async fn rows(&mut self) -> Result<&[RecordBatch]> {
+    pub async fn parts(&mut self) -> Result<Vec<Snapshot>> {
         if let Pinned::Waiting(answer) = self {
             *self = match answer.await.unwrap_or_else(|_| Err(stopping())) {
                 Ok(view) => {
@@ -177,22 +181,19 @@ impl Pinned {
                 *self = Pinned::Failed(error);
             }
         }
-        if let Pinned::Taken { parts, .. } = self {
-            let mut rows = Vec::new();
-            for part in parts {
-                for batch in part.batches() {
-                    rows.push(batch?);
-                }
-            }
-            *self = Pinned::Rows(rows);
-        }
         match self {
-            Pinned::Rows(rows) => Ok(rows),
+            Pinned::Taken { parts, .. } => Ok(parts.clone()),
             Pinned::Failed(error) => Err(error.clone()),
-            Pinned::Taken { .. } | Pinned::Waiting(_) => {
-                Err(Error::internal("what is pinned has become rows above"))
-            }
+            Pinned::Waiting(_) => Err(Error::internal("what is pinned has been waited for above")),
         }
+    }
+
+    /// Live rows; a row of weight n stands n times. As [`Self::parts`].
+    ///
+    /// # Errors
+    /// When the object cannot be read.
+    pub async fn rows(&mut self) -> Result<Vec<RecordBatch>> {
+        self.parts().await?.iter().flat_map(Snapshot::batches).collect()
     }
 }
 
@@ -335,6 +336,9 @@ enum Request {
         reply: oneshot::Sender<Vec<CheckpointFact>>,
     },
     Savepoint(SavepointJob),
+    Sinks {
+        reply: oneshot::Sender<Vec<SinkFact>>,
+    },
     Apply {
         changes: Vec<Change>,
         reply: Reply<()>,
@@ -465,6 +469,11 @@ impl Coordinator {
                 let _ = reports.send(report);
             }),
         )?;
+        let staging = durable.as_ref().map(|durable| {
+            let (store, generation) = durable.checkpointer.store();
+            (store.clone(), generation)
+        });
+        let sinks = Sinks::over(tokio::runtime::Handle::try_current().ok(), staging);
         let open = |durable| Durable::start(durable, storage_events.clone());
         let durable = durable.map(open).transpose()?;
         let catalog = Arc::new(RwLock::new(Arc::new(start.ground.catalog.clone())));
@@ -473,7 +482,8 @@ impl Coordinator {
             epochs: Epochs::new(workers.count(), start.ground.epoch, config.epoch_interval_max),
             durable,
             failure: failure_sender,
-            _storage_events: storage_events,
+            storage_events,
+            sinks,
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
         let restored = state.lay_ground(start);
@@ -660,6 +670,27 @@ impl Coordinator {
         self.ask(|reply| Request::Checkpoints { reply }).await
     }
 
+    /// Where the sinks stand.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn sinks(&self) -> Result<Vec<SinkFact>> {
+        self.ask(|reply| Request::Sinks { reply }).await
+    }
+
+    /// Waits until the targets of all sinks have what is sealed now; not for those that fail.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn sinks_written(&self) -> Result<()> {
+        for mut sink in self.sinks().await? {
+            let written = |status: &SinkStatus| status.pending_batches == 0 || status.failing;
+            // One that is dropped meanwhile has nothing more to write.
+            let _ = sink.watch.wait_for(written).await;
+        }
+        Ok(())
+    }
+
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
     /// stand in `changes` dependants first.
     ///
@@ -682,6 +713,23 @@ impl Coordinator {
             contents.entry(object).or_default().extend(batches);
         }
         Ok(ReadView { epoch: raw.epoch, contents })
+    }
+
+    /// The same as parts that share their rows with others: one of a table, one from each worker of
+    /// a view.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_parts(
+        &self,
+        objects: Vec<ObjectId>,
+    ) -> Result<HashMap<ObjectId, Vec<Snapshot>>> {
+        let raw = self.ask(|reply| Request::Read { objects, reply }).await??;
+        let mut parts: HashMap<ObjectId, Vec<Snapshot>> = HashMap::new();
+        for (object, part) in raw.parts {
+            parts.entry(object).or_default().push(part);
+        }
+        Ok(parts)
     }
 
     /// The content of `objects` (tables and materialized views) at one epoch, as [`Self::read`]
@@ -828,6 +876,8 @@ pub struct StartState {
     pub views: Vec<RestoredView>,
     /// The row errors as of then, as text.
     pub errors: Option<String>,
+    /// Sinks of which a checkpoint has something.
+    pub sinks: Vec<(Arc<Object>, Plan, SinkState)>,
 }
 
 /// A view with its stored state, which is of before the log's records.
@@ -1016,7 +1066,8 @@ struct State {
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
     /// Keeps the queue open without a storage, too.
-    _storage_events: Sender<StorageEvent>,
+    storage_events: Sender<StorageEvent>,
+    sinks: Sinks,
     stop: bool,
 }
 
@@ -1076,14 +1127,15 @@ impl State {
             checkpoints: Checkpoints::default(),
             halted: None,
             failure: watch::Sender::new(None),
-            _storage_events: unbounded().0,
+            storage_events: unbounded().0,
+            sinks: Sinks::default(),
             stop: false,
         }
     }
 
     /// Sets up what was there before the server started.
     fn lay_ground(&mut self, start: StartState) -> Vec<RestoredAnswer> {
-        let StartState { ground, sources, views, errors } = start;
+        let StartState { ground, sources, views, errors, sinks } = start;
         self.next_id = ground.next_id.max(1);
         for (id, table) in ground.tables {
             if let Some(rule) = ground.table_rules.get(&id) {
@@ -1118,6 +1170,11 @@ impl State {
         }
         if let Some(durable) = &mut self.durable {
             durable.replayed(ground.changed, ground.catalog_changed);
+        }
+        for (object, plan, stored) in sinks {
+            if let Err(error) = self.start_sink(&object, &plan, Some(stored)) {
+                tracing::error!(sink = %object.name.name, %error, "cannot be started");
+            }
         }
         views.into_iter().map(|view| self.install_restored(view)).collect()
     }
@@ -1190,6 +1247,7 @@ impl State {
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
             Request::Savepoint(job) => self.savepoint_job(job),
+            Request::Sinks { reply } => self.sink_facts(reply),
             Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
@@ -1285,7 +1343,9 @@ impl State {
                     self.errors.record(object, &name, errors, self.clock.now());
                 }
             }
-            part @ (Report::Places { .. } | Report::State { .. }) => self.checkpoint_part(part),
+            part @ (Report::Places { .. } | Report::State { .. } | Report::SinkChanges { .. }) => {
+                self.checkpoint_part(part);
+            }
         }
     }
 
@@ -1627,6 +1687,7 @@ impl State {
             return;
         }
         self.errors.forget(id);
+        self.sinks.remove(id);
         self.checkpoint_without(id);
         self.tables.remove(&id);
         self.changes.remove(&id);
@@ -1707,6 +1768,15 @@ impl State {
             // It has seen them.
             Some(_) => Ok(HashMap::new()),
         };
+        let started = match &purpose {
+            Purpose::View { creation, .. }
+                if matches!(creation.object.kind, ObjectKind::Sink(_)) && !self.sinks.has(id) =>
+            {
+                self.start_sink(&creation.object, &plan, None).err()
+            }
+            _ => None,
+        };
+        let failed = failed.or(started);
         let error = match (gone, failed, &table_contents) {
             (true, _, _) => Some(dependency_gone("view")),
             (_, Some(error), _) => Some(error),
@@ -1719,8 +1789,9 @@ impl State {
                 let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
                 match purpose {
                     Purpose::View { creation, made, reply } => {
-                        if let Made::Before = made {
-                            self.add_failed(&creation.object, error.clone());
+                        match made {
+                            Made::Before => self.add_failed(&creation.object, error.clone()),
+                            Made::Now => self.sinks.remove(id),
                         }
                         drop(reply.send(Err(error)));
                     }
@@ -1745,7 +1816,11 @@ impl State {
                 self.checkpoints.views.insert(id, mark);
                 self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
-                (name, kind, DataflowResult::Materialize)
+                let result = match self.sinks.has(id) {
+                    true => DataflowResult::Sink { snapshot: self.sinks.snapshot(id) },
+                    false => DataflowResult::Materialize,
+                };
+                (name, kind, result)
             }
             Purpose::Subscription { reply } => {
                 let requests = self.requests.clone();

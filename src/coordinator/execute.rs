@@ -132,6 +132,7 @@ impl Connection {
             now,
             sql: parsed.sql.as_str().into(),
             settings: Arc::new(values),
+            row_counts: Arc::default(),
             session: Some(Arc::new(SessionDoor {
                 database: Arc::downgrade(&self.database),
                 session: self.session.clone(),
@@ -366,6 +367,7 @@ impl Connection {
             (S::VerifyMaterializedView(name), _) => self.run_verify(running, context, name).await,
             (S::Checkpoint, _) => {
                 running.wait(self.database.coordinator.checkpoint()).await?;
+                running.wait(self.database.coordinator.sinks_written()).await?;
                 Ok(done(statement.tag()))
             }
             (S::CreateSavepoint(create), _) => self.create_savepoint(running, create).await,

@@ -39,6 +39,7 @@ use crate::state::delta::RestoredState;
 use crate::storage::log::Log;
 use crate::storage::manifest::Manifest;
 use crate::storage::recovery::recover_from;
+use crate::storage::sinks::SinkState;
 use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
 use crate::types::error::{Error, Result, SqlState};
@@ -90,6 +91,7 @@ pub async fn open_from(
         open_sources(&catalog, &recovered.manifest, &ground.late_until);
     let broken: BTreeSet<ObjectId> = failed.iter().map(|(object, _)| object.id).collect();
     let views = plan_views(&catalog, &recovered.manifest, stored, &broken);
+    let begun: BTreeSet<ObjectId> = views.sinks.iter().map(|(object, ..)| object.id).collect();
     failed.extend(views.failed);
     let runtime = tokio::runtime::Handle::current();
     let (generation, number) = (recovered.generation, recovered.log_number);
@@ -106,7 +108,7 @@ pub async fn open_from(
     let (restored, mut computed) = (views.restored, views.computed);
     let plans: BTreeMap<ObjectId, (Arc<Object>, Plan)> =
         restored.iter().map(|v| (v.object.id, (v.object.clone(), v.plan.clone()))).collect();
-    let start = StartState { ground, sources, views: restored, errors };
+    let start = StartState { ground, sources, views: restored, errors, sinks: views.sinks };
     let (coordinator, answers) =
         Coordinator::start_from(config, clock.clone(), start, Some(durable))?;
     let going = async {
@@ -116,6 +118,10 @@ pub async fn open_from(
         for (id, answer) in answers {
             if let Err(error) = restored_or(answer).await {
                 let (object, plan) = plans[&id].clone();
+                if begun.contains(&id) {
+                    tell_failed(&coordinator, object, cannot_go_on().detail(error.to_string()));
+                    continue;
+                }
                 let view = &object.name.name;
                 tracing::warn!(%view, %error, "its state does not fit; it is computed again");
                 computed.push((object, plan));
@@ -225,6 +231,18 @@ struct Views {
     restored: Vec<RestoredView>,
     computed: Vec<(Arc<Object>, Plan)>,
     failed: Vec<(Arc<Object>, Error)>,
+    /// Those that a checkpoint has begun with, whatever becomes of their dataflows.
+    sinks: Vec<(Arc<Object>, Plan, SinkState)>,
+}
+
+/// Why a sink stops when its state, or that of what it reads, cannot be taken up: what its target
+/// has is known no more.
+fn cannot_go_on() -> Error {
+    Error::external(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "what the sink reads was computed again, and it cannot tell what is new",
+    )
+    .hint("Drop the sink, empty its target, and create it again.")
 }
 
 /// All objects, each behind what it reads. Ids do not tell: a view that was replaced may read one
@@ -256,7 +274,7 @@ fn plan_views(
     let mut views = Views::default();
     let mut restored = BTreeSet::new();
     for object in &in_order(catalog) {
-        let ObjectKind::MaterializedView(view) = &object.kind else { continue };
+        let Some(view) = object.kind.maintained() else { continue };
         let plan = match view_plan(catalog, object, view) {
             Ok(plan) => plan,
             Err(error) => {
@@ -279,7 +297,13 @@ fn plan_views(
             }
             Some(_) => None,
         };
+        let begun = manifest.sinks.get(&object.id.0).cloned();
+        let has_begun = begun.is_some();
+        views.sinks.extend(begun.map(|state| (object.clone(), plan.clone(), state)));
         match (reason, state) {
+            (Some(reason), _) if has_begun => {
+                views.failed.push((object.clone(), cannot_go_on().detail(reason)));
+            }
             (None, Some(operators)) => {
                 restored.insert(object.id);
                 let state = RestoredState { operators };
@@ -312,6 +336,8 @@ fn definition_context(catalog: &Catalog, object: &Object) -> PlanContext {
         context.time_zone.clone_from(&definer.time_zone);
         context.search_path.clone_from(&definer.search_path);
         context.settings = Arc::new(definer.settings.clone());
+        let counts = definer.row_counts.iter().map(|(id, rows)| (ObjectId(*id), *rows));
+        context.row_counts = Arc::new(counts.collect());
     }
     context
 }

@@ -2,6 +2,8 @@
 
 mod checkpoints;
 mod durability;
+mod lookups;
+mod sinks;
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -30,6 +30,7 @@ use crate::coordinator::execute::done;
 use crate::coordinator::query::{StatementContents, split_objects};
 use crate::coordinator::rows::{RowIndex, columns_at, has_keys, overlay};
 use crate::coordinator::running::Running;
+use crate::coordinator::stored::{Stored, of_parts};
 use crate::coordinator::transaction::{Block, base_tables};
 use crate::functions::scalar::cast::shown_value;
 use crate::sql::bind::PlanContext;
@@ -108,8 +109,8 @@ impl Connection {
             tables.insert(insert.table.id);
             let tables = tables.into_iter().collect();
             let lock = running.wait_for_lock(coordinator.lock_tables(tables)).await?;
-            let view = running.wait(coordinator.read(stored)).await?;
-            (Some(lock), view.contents)
+            let parts = running.wait(coordinator.read_parts(stored)).await?;
+            (Some(lock), of_parts(parts))
         };
         let contents = self.contents_over(running, context, &insert.rows, stored, sources).await?;
         let rows = self.rows_for(running, context, &insert.table, &insert.rows, &contents).await?;
@@ -160,9 +161,9 @@ impl Connection {
         let key = &definition.primary_key;
         let existing = block.rows_with_keys(&coordinator, running, table, key, &rows).await?;
         if let InsertConflict::Update(update) = &insert.conflict {
-            contents.stored.insert(EXCLUDED, vec![rows.clone()]);
+            contents.stored.insert(EXCLUDED, Stored::Rows(vec![rows.clone()]));
             if !update.reads_table {
-                contents.stored.insert(table.id, vec![existing.clone()]);
+                contents.stored.insert(table.id, Stored::Rows(vec![existing.clone()]));
             }
             let pairs = self.collect(running, context, &update.query, &contents).await?;
             let pairs = concat(&update.query.schema, &pairs)?;
@@ -313,8 +314,9 @@ impl Connection {
             let coordinator = &self.database.coordinator;
             block.lock_for_write(coordinator, running, table.id, &[], strict).await?;
             let contents = block.read_for_write(coordinator, running, &[table.id]).await?;
-            for batch in contents.get(&table.id).into_iter().flatten() {
-                block.add(table.id, ChangeBatch::deletes(batch.clone()));
+            let Some(content) = contents.get(&table.id) else { continue };
+            for batch in content.batches()? {
+                block.add(table.id, ChangeBatch::deletes(batch));
             }
         }
         Ok(())
@@ -399,8 +401,16 @@ impl Connection {
         };
         let query = &returning.query;
         let rows = returning.rows(&done.rows, &done.joined, done.old.as_ref())?;
-        let stored = HashMap::from([(RETURNED, vec![rows])]);
-        let contents = self.contents_over(running, context, query, stored, vec![]).await?;
+        let others: Vec<ObjectId> =
+            query.objects.iter().copied().filter(|id| *id != RETURNED).collect();
+        let (stored, sources) = split_objects(&context.catalog, &others);
+        let mut stored = if stored.is_empty() {
+            HashMap::new()
+        } else {
+            of_parts(running.wait(self.database.coordinator.read_parts(stored)).await?)
+        };
+        stored.insert(RETURNED, Stored::Rows(vec![rows]));
+        let contents = self.contents_over(running, context, query, stored, sources).await?;
         let rows = self.start_rows(running, context, query, &contents).await?;
         let tag = format!("{command} {{}}");
         Ok(Response::Rows { schema: query.schema.clone(), rows, tag })
@@ -466,6 +476,11 @@ pub(super) fn table_of<'a>(object: &'a Object, verb: &str) -> Result<&'a TableOb
             format!("cannot {verb} source \"{}\"", object.name.name),
         )
         .hint("The rows of a source come from its connector.")),
+        ObjectKind::Sink(_) => Err(Error::user(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("cannot {verb} sink \"{}\"", object.name.name),
+        )
+        .hint("Change the tables that it reads.")),
         ObjectKind::View(_) | ObjectKind::MaterializedView(_) => Err(Error::user(
             SqlState::WRONG_OBJECT_TYPE,
             format!("cannot {verb} {} \"{}\"", object.kind_noun(), object.name.name),

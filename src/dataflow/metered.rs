@@ -56,6 +56,8 @@ impl OperatorFigures {
 pub struct DataflowFigures {
     /// By number.
     pub operators: Vec<OperatorFigures>,
+    /// By number: what the operator counts beside rows.
+    pub counted: Vec<Vec<(String, u64)>>,
     /// Since it was built.
     pub age: Duration,
 }
@@ -127,8 +129,12 @@ impl DataflowMetrics {
                 watermark: counters.watermark.get(),
             }
         };
+        let counted = |(_, operator): &(Rc<Counters>, Option<Shared>)| {
+            operator.as_ref().map(|operator| operator.borrow().counted()).unwrap_or_default()
+        };
         DataflowFigures {
             operators: self.watched.borrow().iter().map(figures).collect(),
+            counted: self.watched.borrow().iter().map(counted).collect(),
             age: self.clock.elapsed().saturating_sub(self.since),
         }
     }
@@ -203,6 +209,10 @@ impl Operator for Metered {
 
     fn state_rows(&self) -> usize {
         self.operator.borrow().state_rows()
+    }
+
+    fn counted(&self) -> Vec<(String, u64)> {
+        self.operator.borrow().counted()
     }
 }
 

@@ -17,8 +17,10 @@ use arrow::datatypes::{DataType, Date32Type, Schema, TimeUnit, TimestampMicrosec
 use serde::{Deserialize, Serialize};
 
 use crate::plan::expr::Expr;
+use crate::plan::match_recognize::{MatchColumn, Read, RowValue, Variables};
 use crate::plan::node::{
-    Aggregate, AsofJoin, Join, JoinKind, Node, Over, Phase, Session, TopN, Unnest, UnnestColumn,
+    Aggregate, AsofJoin, Join, JoinKind, MatchRecognize, Node, Over, Phase, Session, TopN, Unnest,
+    UnnestColumn,
 };
 use crate::plan::window::Distance;
 use crate::types::text::datetime::US_PER_DAY;
@@ -236,8 +238,7 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         Node::AsofJoin(n) => nearest(n),
         // Left rows pass once, whatever comes on the right.
         Node::LookupJoin(n) => time_bounds(&n.left.input),
-        // A change may change matches of any earlier time.
-        Node::MatchRecognize(_) => vec![],
+        Node::MatchRecognize(n) => matched(n),
     };
     bounds.sort_by_key(|bound| bound.column);
     bounds
@@ -291,6 +292,43 @@ fn nearest(node: &AsofJoin) -> Vec<TimeBound> {
         }
     }
     bounds
+}
+
+/// Matched at once, a change may change matches of any earlier time. In event time, a match ends at
+/// or behind the watermark that the operator announces; with WITHIN, all its rows are at most so
+/// much earlier.
+fn matched(node: &MatchRecognize) -> Vec<TimeBound> {
+    let Some(bound) = &node.closes else { return vec![] };
+    let spec = &node.spec;
+    let timestamps = matches!(
+        node.input.input.schema().field(bound.column).data_type(),
+        DataType::Timestamp(TimeUnit::Microsecond, _)
+    );
+    let earlier = spec.within.filter(|_| timestamps).map(|within| {
+        let us = within.duration_us.saturating_neg();
+        bound.then(bound.column, &[Step::Shift { months: 0, us }])
+    });
+    let of = |column: &MatchColumn| match column {
+        MatchColumn::Input(column) if *column == bound.column => earlier.as_ref(),
+        MatchColumn::Input(_) => None,
+        MatchColumn::Read(read) => match &spec.reads[*read] {
+            Read::Row(row) if row.value != RowValue::Column(bound.column) || row.shift != 0 => None,
+            Read::Row(row) => {
+                let last = row.of == Variables::ALL && row.from_last && row.offset == 0;
+                if last && !row.running { Some(bound) } else { earlier.as_ref() }
+            }
+            _ => None,
+        },
+    };
+    let columns = spec.columns.iter().enumerate();
+    columns.filter_map(|(place, column)| Some(of(column)?.moved(place))).collect()
+}
+
+/// The bound of the time that rows of a pattern are sorted by: they can be matched in event time.
+pub fn closing_time(node: &MatchRecognize) -> Option<TimeBound> {
+    let first = node.spec.order_by.first()?;
+    let in_time = !first.descending && !first.nulls_first;
+    find(&time_bounds(&node.input.input), first.column).filter(|_| in_time).cloned()
 }
 
 /// The bound of a column, if it has one.

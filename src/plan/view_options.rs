@@ -24,8 +24,10 @@ pub struct ViewOptions {
 /// When rows come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Emission {
-    /// As they are, at every epoch.
+    /// The view does not say: at every epoch, matches of a row pattern when they are final.
     #[default]
+    Unsaid,
+    /// As they are, at every epoch.
     OnUpdate,
     /// Once, when the watermark has passed their time.
     OnWindowClose,
@@ -55,6 +57,8 @@ pub struct ViewOption {
 
 /// The option that EMIT ON WINDOW CLOSE is kept as, with its value.
 pub const EMIT: (&str, &str) = ("emit", "on_window_close");
+/// The value of the same option that EMIT ON UPDATE is kept as.
+pub const EMIT_ON_UPDATE: &str = "on_update";
 /// The option that EMIT ON UPDATE EVERY is kept as.
 pub const EMIT_EVERY: &str = "emit_every";
 
@@ -66,7 +70,7 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
         values: "on_update, on_window_close",
         set: |options, value| {
             options.emit = match value {
-                "on_update" => Emission::OnUpdate,
+                EMIT_ON_UPDATE => Emission::OnUpdate,
                 value if value == EMIT.1 => Emission::OnWindowClose,
                 _ => return false,
             };

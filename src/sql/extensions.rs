@@ -30,7 +30,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 
 use crate::functions::scalar::windows::ASOF_CONDITION;
 use crate::sql::exclude::MARKER;
-use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
+use crate::sql::parse::cursor::{BARRIER, OPTIONS, is_word, syntax_error, word_token};
 use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
 use crate::types::error::{Error, Result, SqlState};
@@ -66,7 +66,7 @@ const WINDOW_FUNCTIONS: [WindowFunction; 4] = [
 ];
 
 /// Words without which a statement has nothing to rewrite.
-const TRIGGERS: [&str; 15] = [
+const TRIGGERS: [&str; 16] = [
     "FILTER",
     "OVER",
     "ISNULL",
@@ -82,6 +82,7 @@ const TRIGGERS: [&str; 15] = [
     "EMIT",
     "ROW",
     "LOCAL",
+    "SINK",
 ];
 
 /// Rewrites a statement's tokens. Brackets are nested at most as deep as `check_depth` allows.
@@ -164,6 +165,8 @@ impl Rewriter<'_> {
             vec![word_token("SELECT"), Token::Mul, word_token("FROM")]
         } else if self.is_emit(at) {
             vec![BARRIER]
+        } else if self.begins_sink_options(at) {
+            vec![OPTIONS]
         } else if self.is_row_type(at) {
             vec![word_token("STRUCT")]
         } else if self.words_at(at, &["ISNULL"]) && *self.token(at + 1) != Token::LParen {
@@ -578,6 +581,20 @@ impl Rewriter<'_> {
         ]
         .iter()
         .any(|words| self.words_at(at, words))
+    }
+
+    /// The WITH of a sink's options, which would be taken for hints to the table before it.
+    fn begins_sink_options(&self, at: usize) -> bool {
+        if !self.words_at(at, &["WITH"]) || *self.token(at + 1) != Token::LParen {
+            return false;
+        }
+        let before = &self.tokens[..at];
+        let words = before.windows(2).any(|pair| {
+            is_word(&pair[1].token, "SINK")
+                && ["CREATE", "REPLACE"].iter().any(|word| is_word(&pair[0].token, word))
+        });
+        let count = |token: Token| before.iter().filter(|t| t.token == token).count();
+        words && count(Token::LParen) == count(Token::RParen)
     }
 
     /// `ROW <` that begins a type: after AS or `::`, inside a type, or behind a column's name in

@@ -161,7 +161,7 @@ fn lower_match(node: &MatchNode) -> Result<Pipe> {
     let input = lower_node(&node.input)?.into_node()?;
     let spec = compile_match(node)?;
     let input = Edge::hash(input, spec.partition.clone());
-    let lowered = Node::MatchRecognize(node::MatchRecognize { input, spec });
+    let lowered = Node::MatchRecognize(node::MatchRecognize { input, spec, closes: None });
     Ok(Pipe::new(lowered, node.schema.clone()))
 }
 
@@ -211,7 +211,7 @@ fn is_append_only(object: &Object) -> bool {
         ObjectKind::Source(_) => true,
         ObjectKind::Table(table) => table.append_only,
         ObjectKind::MaterializedView(view) => view.append_only,
-        ObjectKind::View(_) => false,
+        ObjectKind::View(_) | ObjectKind::Sink(_) => false,
     }
 }
 
@@ -227,7 +227,7 @@ fn time_bounds(object: &Object, columns: &[usize]) -> Vec<TimeBound> {
         ObjectKind::Table(table) if table.append_only => of_watermark(&table.watermark),
         ObjectKind::Table(_) => vec![],
         ObjectKind::MaterializedView(view) => view.time_bounds.clone(),
-        ObjectKind::View(_) => vec![],
+        ObjectKind::View(_) | ObjectKind::Sink(_) => vec![],
     };
     let scanned = columns.iter().enumerate();
     scanned.filter_map(|(place, column)| Some(find(&own, *column)?.moved(place))).collect()

@@ -16,8 +16,10 @@
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `join_order.rs` | in which order the inner joins of a dataflow are made |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `offset.rs` | OFFSET without LIMIT, in a batch |
+//! | `lookup.rs` | conditions that say which keys they want, and the index that has them |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
@@ -55,8 +57,10 @@ pub mod errors;
 mod exclude;
 pub mod expressions;
 pub mod functions;
+mod join_order;
 pub mod lateral;
 mod limited;
+pub mod lookup;
 pub mod lower;
 pub mod match_recognize;
 pub mod offset;

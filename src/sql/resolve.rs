@@ -26,6 +26,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
+use crate::catalog::pg_catalog::primary_key_name;
+use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{self, SystemRelation};
 use crate::functions::scalar::session::constant_function;
 use crate::functions::scalar::unknown::unknown_function;
@@ -161,9 +163,42 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Columns that rows of a relation are looked up by.
+#[derive(Debug)]
+pub struct NamedIndex {
+    pub name: String,
+    pub columns: Vec<usize>,
+    pub column_names: Vec<String>,
+}
+
+impl NamedIndex {
+    fn new(name: String, object: &Object, columns: &[usize]) -> Arc<NamedIndex> {
+        let column_names =
+            columns.iter().map(|column| object.schema.field(*column).name().clone()).collect();
+        Arc::new(NamedIndex { name, columns: columns.to_vec(), column_names })
+    }
+
+    /// That of the primary key first.
+    fn all(catalog: Option<&Catalog>, object: &Object) -> Vec<Arc<NamedIndex>> {
+        let mut all = Vec::new();
+        if let ObjectKind::Table(table) = &object.kind
+            && !table.primary_key.is_empty()
+        {
+            all.push(NamedIndex::new(primary_key_name(object), object, &table.primary_key));
+        }
+        for index in catalog.iter().flat_map(|catalog| catalog.indexes_of(object.id)) {
+            all.push(NamedIndex::new(index.name.clone(), object, &index.columns));
+        }
+        all
+    }
+}
+
 /// A relation of the catalog in a logical plan. Views are gone from a plan once it is built.
 pub struct CatalogSource {
     pub object: Arc<Object>,
+    pub indexes: Vec<Arc<NamedIndex>>,
+    /// Rows that it had, if that is known.
+    pub rows: Option<u64>,
     constraints: Constraints,
     /// A view's query.
     plan: Option<LogicalPlan>,
@@ -172,15 +207,20 @@ pub struct CatalogSource {
 }
 
 impl CatalogSource {
+    fn with_rows(self, rows: Option<u64>) -> CatalogSource {
+        CatalogSource { rows, ..self }
+    }
+
     /// A source for a plan that is made by hand, of a table's rows.
     pub fn of_rows(object: Arc<Object>) -> CatalogSource {
-        CatalogSource::new(object, None, Arc::default())
+        CatalogSource::new(object, None, Arc::default(), None)
     }
 
     fn new(
         object: Arc<Object>,
         plan: Option<LogicalPlan>,
         named: Arc<Mutex<BTreeSet<ObjectId>>>,
+        catalog: Option<&Catalog>,
     ) -> CatalogSource {
         let constraints = match &object.kind {
             ObjectKind::Table(table) if !table.primary_key.is_empty() => {
@@ -189,7 +229,8 @@ impl CatalogSource {
             _ => vec![],
         };
         let constraints = Constraints::new_unverified(constraints);
-        CatalogSource { object, constraints, plan, named }
+        let indexes = NamedIndex::all(catalog, &object);
+        CatalogSource { object, indexes, rows: None, constraints, plan, named }
     }
 }
 
@@ -248,13 +289,21 @@ impl<'a> Resolver<'a> {
     fn source_of(&self, parts: &[String]) -> Result<Arc<dyn TableSource>> {
         let extra = self.extra.iter().find(|o| [o.name.name.clone()] == *parts);
         if let Some(object) = extra {
-            return Ok(Arc::new(CatalogSource::new(object.clone(), None, Arc::default())));
+            let source = CatalogSource::new(object.clone(), None, Arc::default(), None);
+            return Ok(Arc::new(source));
         }
         if let Some(relation) = resolve_system(self.context, parts) {
             return Ok(Arc::new(SystemSource { relation }));
         }
         let object = resolve(self.context, parts)?;
         let plan = match &object.kind {
+            ObjectKind::Sink(_) => {
+                return Err(Error::user(
+                    SqlState::WRONG_OBJECT_TYPE,
+                    format!("cannot read sink \"{}\"", object.name.name),
+                )
+                .hint("Read what it reads, or its target."));
+            }
             ObjectKind::View(view) => {
                 if self.depth >= VIEW_DEPTH_MAX {
                     return Err(Error::user(
@@ -272,7 +321,10 @@ impl<'a> Resolver<'a> {
             }
             _ => None,
         };
-        Ok(Arc::new(CatalogSource::new(object, plan, self.named.clone())))
+        let catalog = Some(self.context.catalog.as_ref());
+        let rows = self.context.row_counts.get(&object.id).copied();
+        let source = CatalogSource::new(object, plan, self.named.clone(), catalog);
+        Ok(Arc::new(source.with_rows(rows)))
     }
 }
 

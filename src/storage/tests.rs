@@ -101,6 +101,7 @@ fn cut(sequence: u64, log_start: u64, tables: Vec<(u64, TableCut)>) -> Cut {
         views: Default::default(),
         places: Default::default(),
         errors: None,
+        sinks: Default::default(),
     }
 }
 

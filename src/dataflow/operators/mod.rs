@@ -24,6 +24,7 @@
 //! | `retain.rs` | rows that go when they have been there for long |
 //! | `timed_rows.rs` | rows that wait for a time |
 //! | `materialize.rs` | keeps the rows of a view |
+//! | `sink.rs` | collects what a sink has to write out |
 //! | `subscribe.rs` | hands changes to one subscriber |
 //! | `forgetting.rs` | when it is worth to look for rows that time has passed |
 //! | `evaluate.rs` | expressions over batches in which some rows may fail |
@@ -54,6 +55,7 @@ pub mod over;
 pub mod recursive;
 pub mod retain;
 pub mod session;
+pub mod sink;
 pub mod source;
 pub mod source_time;
 pub mod subscribe;
@@ -96,9 +98,14 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
             let in_order = settling_order(node).and_then(|column| find(&bounds, column).cloned());
             Box::new(over.closing(closing_keys(&node.input.input, &node.partition), in_order))
         }
-        Node::MatchRecognize(node) => {
-            Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?)
-        }
+        Node::MatchRecognize(node) => match &node.closes {
+            None => Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?),
+            Some(bound) => Box::new(match_recognize::by_watermark::ByWatermark::new(
+                node,
+                bound.clone(),
+                &inputs[0],
+            )?),
+        },
         Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
         Node::AsofJoin(node) => {
             Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)

@@ -43,7 +43,8 @@ use growing::GrowingTopN;
 
 mod growing;
 
-/// The operator for these rows. `closing`: what closes partitions, any of them.
+/// The operator for these rows. `closing` are the times of a partition of which the watermark says
+/// that nothing is still to come.
 ///
 /// # Errors
 /// For a column whose type has no order (SQLSTATE 0A000).

@@ -12,13 +12,16 @@
 //! A row costs O(1) to be passed over and O(limit) to be taken in.
 //!
 //! Keeps: the rows that show, and the `offset` before them. Partitions with a time that the
-//! watermark has passed are forgotten, in a walk over the partitions now and then
-//! (`dataflow::operators::forgetting`).
+//! watermark has passed (windows) are forgotten, in a walk over them now and then
+//! (`forgetting.rs`).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array,
+    UInt64Array,
+};
 use arrow::compute::{self, cast};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -139,6 +142,48 @@ impl GrowingTopN {
             walks: Walks::default(),
             spec,
         })
+    }
+
+    /// Forgets the partitions that no change still to come concerns, when that is worth a walk.
+    fn forget_closed(&mut self) -> Result<()> {
+        let Some(watermark) = self.watermark else { return Ok(()) };
+        let end = watermark == Watermark::END;
+        let worth = !self.closing.is_empty() && self.walks.due(self.partitions.len());
+        if !end && !worth {
+            return Ok(());
+        }
+        let live: Vec<u32> = (0..self.partitions.len() as u32)
+            .filter(|group| !self.partitions[*group as usize].rows.is_empty())
+            .collect();
+        let mut closed = BooleanBufferBuilder::new(live.len());
+        closed.append_n(live.len(), end);
+        if !end {
+            let keys = self.groups.gather(&live)?;
+            for TimeKey { place, bound } in &self.closing {
+                let times = keys.get(*place).and_then(time_values);
+                let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
+                let bound = bound.at(watermark);
+                for group in 0..live.len() {
+                    if times.is_valid(group) && times.value(group) < bound {
+                        closed.set_bit(group, true);
+                    }
+                }
+            }
+        }
+        let closed: Vec<u32> =
+            closed.finish().set_indices().map(|position| live[position]).collect();
+        let mut dead: Vec<ShortId> = Vec::new();
+        for group in &closed {
+            let rows = std::mem::take(&mut self.partitions[*group as usize].rows);
+            self.spilled -= rows.len() - 1;
+            dead.extend(rows.iter().map(|row| row.id));
+        }
+        dead.sort_unstable();
+        self.rows.kill_all(&dead);
+        if !self.spec.partition.is_empty() {
+            self.groups.remove(&closed)?;
+        }
+        Ok(())
     }
 
     /// The prefix of each row's order.
@@ -319,51 +364,6 @@ impl GrowingTopN {
         ChangeBatch::new(rows, changes.iter().map(|(_, _, weight)| *weight).collect())
     }
 
-    /// Which of these partitions the watermark has passed.
-    fn closed(&self, partitions: &[u32], watermark: Watermark) -> Result<Vec<u32>> {
-        let mut closed = Vec::new();
-        for partitions in partitions.chunks(STEP_ROWS) {
-            let keys = self.groups.gather(partitions)?;
-            let mut passed = vec![false; partitions.len()];
-            for TimeKey { place, bound } in &self.closing {
-                let times = time_values(&keys[*place]);
-                let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
-                let bound = bound.at(watermark);
-                for (row, passed) in passed.iter_mut().enumerate() {
-                    *passed |= times.is_valid(row) && times.value(row) < bound;
-                }
-            }
-            closed.extend(partitions.iter().zip(passed).filter(|(_, p)| *p).map(|(id, _)| *id));
-        }
-        Ok(closed)
-    }
-
-    /// Forgets the partitions that no row still to come is in, when that is worth a walk.
-    fn forget_closed(&mut self) -> Result<()> {
-        let Some(watermark) = self.watermark else { return Ok(()) };
-        let ended = watermark == Watermark::END && !self.spec.partition.is_empty();
-        let due = !self.closing.is_empty() && self.walks.due(self.groups.len());
-        if self.groups.is_empty() || !ended && !due {
-            return Ok(());
-        }
-        let there = |id: &u32| !self.partitions[*id as usize].rows.is_empty();
-        let there: Vec<u32> = (0..self.partitions.len() as u32).filter(there).collect();
-        let closed = if ended { there } else { self.closed(&there, watermark)? };
-        if closed.is_empty() {
-            return Ok(());
-        }
-        let mut dead: Vec<ShortId> = Vec::new();
-        for id in &closed {
-            let rows = std::mem::take(&mut self.partitions[*id as usize].rows);
-            self.spilled -= rows.len() - 1;
-            dead.extend(rows.iter().map(|place| place.id));
-        }
-        dead.sort_unstable();
-        self.rows.kill_all(&dead);
-        self.groups.remove(&closed)?;
-        self.rows.compact()
-    }
-
     /// Moves the oldest rows of a window of ids that has become much longer than they are.
     fn move_front(&mut self) -> Result<()> {
         while self.rows.front_is_due() {
@@ -419,9 +419,9 @@ impl Operator for GrowingTopN {
         }
         out.emit(self.output(&changes)?);
         self.compared.clear();
+        self.forget_closed()?;
         self.rows.compact()?;
-        self.move_front()?;
-        self.forget_closed()
+        self.move_front()
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
