@@ -1146,6 +1146,8 @@ impl State {
         for (id, table) in ground.tables {
             if let Some(rule) = ground.table_rules.get(&id) {
                 self.start_table_time(id, rule.clone(), &table);
+                let came = ground.changed.get(&id).and_then(Option::as_ref);
+                self.resume_table_time(id, ground.table_times.get(&id), came);
             }
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
