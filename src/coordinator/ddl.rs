@@ -28,10 +28,11 @@ use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::emission::with_emission;
 use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
-use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
+use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
+use crate::plan::recursion::limit_recursion;
 use crate::plan::view_options::{
-    EMIT, EMIT_EVERY, Emission, OnError, ViewOptions, fixed_interval_us,
+    EMIT, EMIT_EVERY, EMIT_ON_UPDATE, Emission, OnError, ViewOptions, fixed_interval_us,
 };
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
@@ -558,7 +559,12 @@ pub(super) fn keep_promises(object: &mut Object, plan: &Plan) {
     if let ObjectKind::MaterializedView(view) = &mut object.kind {
         view.time_bounds = time_bounds(&plan.root);
         // Others stay as they are planned: what only grows today may be replaced by what does not.
-        view.append_only = plan.options.emit == Emission::OnWindowClose && plan.root.append_only();
+        let mut final_matches = false;
+        plan.root.visit(&mut |node| {
+            final_matches |= matches!(node, Node::MatchRecognize(n) if n.closes.is_some());
+        });
+        let is_final = plan.options.emit == Emission::OnWindowClose || final_matches;
+        view.append_only = is_final && plan.root.append_only();
     }
 }
 
@@ -616,7 +622,8 @@ pub(super) fn explained_view(
 /// The EMIT clause, as the options that keep it.
 fn emission(emit: &Emit) -> Option<(String, String)> {
     match emit {
-        Emit::Unspecified | Emit::OnUpdate { every: None } => None,
+        Emit::Unspecified => None,
+        Emit::OnUpdate { every: None } => Some((EMIT.0.to_owned(), EMIT_ON_UPDATE.to_owned())),
         Emit::OnUpdate { every: Some(every) } => Some((EMIT_EVERY.to_owned(), every.clone())),
         Emit::OnWindowClose => Some((EMIT.0.to_owned(), EMIT.1.to_owned())),
     }
@@ -630,6 +637,10 @@ pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan>
     let plan = match options.on_error {
         OnError::Null => null_on_error(plan),
         OnError::Quarantine | OnError::Fail => plan,
+    };
+    let plan = match options.recursion_limit {
+        Some(limit) => limit_recursion(plan, limit),
+        None => plan,
     };
     with_emission(Plan { options, ..plan })
 }

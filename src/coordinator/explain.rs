@@ -16,13 +16,14 @@ use crate::coordinator::ddl::{self, noun_of, wrong_kind};
 use crate::coordinator::event_loop::RunningFigures;
 use crate::coordinator::running::Running;
 use crate::dataflow::metered::{DataflowFigures, OperatorFigures};
+use crate::plan::dot::dot;
 use crate::plan::explain::{Explained, Note};
 use crate::plan::growth::{Endless, growing};
 use crate::plan::node::Plan;
 use crate::plan::operators::operators;
 use crate::plan::share::{Shareable, share};
 use crate::sql::bind::PlanContext;
-use crate::sql::statement::{CreateMaterializedView, Explain, Name, Noun};
+use crate::sql::statement::{CreateMaterializedView, Explain, ExplainFormat, Name, Noun};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -42,8 +43,10 @@ impl Connection {
         let figures = running.wait(self.database.coordinator.figures(vec![object.id])).await?;
         let found = figures.dataflows.into_iter().find(|f| f.object == object.id);
         match (found, explain.analyze) {
-            (Some(found), true) => Ok(analyzed(&context.catalog, &found, explain)),
-            (Some(found), false) => Ok(explained(&context.catalog, &found.plan, explain.verbose)),
+            (Some(found), true) if explain.format == ExplainFormat::Text => {
+                Ok(analyzed(&context.catalog, &found, explain))
+            }
+            (Some(found), _) => Ok(explained(&context.catalog, &found.plan, explain)),
             (None, true) => Err(Error::user(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("materialized view \"{}\" is not running", object.name.name),
@@ -57,7 +60,7 @@ impl Connection {
                 };
                 let query = crate::sql::parse::parse_query(&view.query_sql)?;
                 let plan = ddl::view_plan(&context.plan_query(&query, &[])?, &object)?;
-                Ok(explained(&context.catalog, &plan, explain.verbose))
+                Ok(explained(&context.catalog, &plan, explain))
             }
         }
     }
@@ -90,7 +93,7 @@ impl Connection {
         running: &Running,
         context: &PlanContext,
         create: &CreateMaterializedView,
-        verbose: bool,
+        explain: &Explain,
     ) -> Result<String> {
         let context = self.with_row_counts(running, context).await?;
         let (object, planned) = ddl::explained_view(&context, create)?;
@@ -103,7 +106,7 @@ impl Connection {
             near.then_some(Shareable { object: view.id, name, plan })
         });
         share(&mut plan, &views.collect::<Vec<_>>());
-        Ok(explained(&context.catalog, &plan, verbose))
+        Ok(explained(&context.catalog, &plan, explain))
     }
 }
 
@@ -114,7 +117,11 @@ pub(super) fn analyze_of_definition() -> Error {
 }
 
 /// A dataflow as text.
-pub(super) fn explained(catalog: &Catalog, plan: &Plan, verbose: bool) -> String {
+pub(super) fn explained(catalog: &Catalog, plan: &Plan, explain: &Explain) -> String {
+    if explain.format == ExplainFormat::Dot {
+        return dot(plan);
+    }
+    let verbose = explain.verbose;
     let text = Explained { plan, verbose, notes: None }.to_string();
     with_growth(catalog, plan, text)
 }
@@ -132,9 +139,11 @@ fn analyzed(catalog: &Catalog, running: &RunningFigures, explain: &Explain) -> S
             let below = running.workers.iter().enumerate().map(|(index, worker)| {
                 format!("worker {index}: {}", figures_text(&of(worker), age(worker)))
             });
+            let mut below: Vec<String> = if explain.workers { below.collect() } else { vec![] };
+            below.extend(counted_text(&running.workers, number));
             Note {
                 behind: format!(" | {}", figures_text(&all, running.workers.iter().map(age).sum())),
-                below: if explain.workers { below.collect() } else { Vec::new() },
+                below,
             }
         })
         .collect();
@@ -161,6 +170,19 @@ fn endless(catalog: &Catalog, object: ObjectId) -> Option<Endless> {
     debug_assert!(noun_of(object) == Noun::Source);
     let watermark = watermark.as_ref().map(|watermark| watermark.column.clone());
     Some(Endless { name: object.name.name.clone(), watermark })
+}
+
+/// What an operator counts beside rows, of all workers together.
+fn counted_text(workers: &[DataflowFigures], number: usize) -> Option<String> {
+    let mut sums: Vec<(String, u64)> = Vec::new();
+    for (name, count) in workers.iter().filter_map(|w| w.counted.get(number)).flatten() {
+        match sums.iter_mut().find(|(other, _)| other == name) {
+            Some((_, sum)) => *sum += count,
+            None => sums.push((name.clone(), *count)),
+        }
+    }
+    let texts: Vec<String> = sums.iter().map(|(name, sum)| format!("{name} {sum}")).collect();
+    (!texts.is_empty()).then(|| texts.join(" | "))
 }
 
 fn figures_text(figures: &OperatorFigures, age: Duration) -> String {

@@ -266,7 +266,17 @@ impl Connection {
     ) -> Result<Response> {
         if explain.format == ExplainFormat::Json {
             return Err(Error::unsupported("EXPLAIN (FORMAT JSON)")
-                .hint("EXPLAIN prints the plan as text."));
+                .hint("EXPLAIN prints the plan as text, or as a graph with FORMAT DOT."));
+        }
+        let of_query = |statement: &Statement| {
+            !matches!(statement, Statement::CreateMaterializedView(_) | Statement::Subscribe(_))
+        };
+        if explain.format == ExplainFormat::Dot
+            && let ExplainTarget::Statement(inner) = &explain.target
+            && of_query(&inner.statement)
+        {
+            return Err(Error::unsupported("EXPLAIN (FORMAT DOT) of what is no dataflow")
+                .hint("It draws materialized views: EXPLAIN (FORMAT DOT) MATERIALIZED VIEW v."));
         }
         let text = match &explain.target {
             ExplainTarget::MaterializedView(name) => {
@@ -279,10 +289,10 @@ impl Connection {
                         if explain.analyze {
                             return Err(analyze_of_definition());
                         }
-                        self.explain_create_view(running, &context, create, explain.verbose).await?
+                        self.explain_create_view(running, &context, create, explain).await?
                     }
                     (Statement::Subscribe(_), StatementPlan::Query(query)) => {
-                        explained(&context.catalog, &query.lower()?, explain.verbose)
+                        explained(&context.catalog, &query.lower()?, explain)
                     }
                     (_, StatementPlan::Query(query)) => {
                         let query = query.bind_parameters(values)?;

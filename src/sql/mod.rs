@@ -38,6 +38,8 @@
 //! | `optimize.rs` | the optimizer rules that we use, in order, with reasons |
 //! | `lower.rs` | a logical plan as a `plan::Node` |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
+//! | `series.rs` | a long constant `generate_series()` in a maintained query |
+//! | `returning.rs` | RETURNING as a query over the changed rows |
 //! | `statement.rs` | the statements, one variant each |
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
@@ -67,8 +69,10 @@ pub mod optimize;
 pub mod parse;
 pub mod query;
 pub mod resolve;
+pub mod returning;
 pub mod rewrite;
 pub mod schema;
+mod series;
 mod subquery;
 pub mod system_functions;
 mod system_time;

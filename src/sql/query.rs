@@ -35,6 +35,7 @@ use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
 use crate::sql::resolve::{CatalogSource, SystemSource, external};
 use crate::sql::schema::check_storable;
+use crate::sql::series::{SeriesSource, unnest_long_series};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -135,6 +136,7 @@ impl PlannedQuery {
             plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
         }
         check_storable(&self.schema)?;
+        let plan = unnest_long_series(plan).map_err(Error::from)?;
         let plan = optimize_dataflow(plan).map_err(Error::from)?;
         lower(&plan, &self.schema)
     }
@@ -312,6 +314,9 @@ fn with_contents(
                 contents
                     .system(source.relation.schema_name, source.relation.name)
                     .map(Content::Batches)
+            } else if let Some(series) = scan.source.downcast_ref::<SeriesSource>() {
+                scan.source = series.table.clone();
+                return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
             } else {
                 // A table function brings its own rows.
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));

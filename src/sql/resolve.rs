@@ -34,6 +34,7 @@ use crate::functions::scalar::unknown::unknown_function;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
 use crate::sql::match_recognize::plan::MatchRecognizePlanner;
+use crate::sql::series::SeriesSource;
 use crate::sql::system_functions;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -374,9 +375,15 @@ impl ContextProvider for Resolver<'_> {
             .into_iter()
             .map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e)))
             .collect::<datafusion::common::Result<Vec<_>>>()?;
+        let constants = args.clone();
         let args = TableFunctionArgs::new(&args, &*SESSION);
-        let provider = function.create_table_provider_with_args(args)?;
-        Ok(provider_as_source(provider))
+        let provider = provider_as_source(function.create_table_provider_with_args(args)?);
+        if name.eq_ignore_ascii_case("generate_series")
+            && let Some(series) = SeriesSource::of(provider.clone(), &constants)
+        {
+            return Ok(Arc::new(series));
+        }
+        Ok(provider)
     }
 
     fn create_cte_work_table(

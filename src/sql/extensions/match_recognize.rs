@@ -71,8 +71,12 @@ impl Rewriter<'_> {
             return Some(next);
         }
         next += usize::from(self.words_at(next, &["AS"]));
-        let named = matches!(self.token(next), Token::Word(_));
-        (named && self.words_at(next + 1, &["MATCH_RECOGNIZE"])).then_some(next + 1)
+        if !matches!(self.token(next), Token::Word(_)) {
+            return None;
+        }
+        // Names of columns may follow the alias.
+        next = self.close_of(next + 1).map_or(next + 1, |close| close + 1);
+        self.words_at(next, &["MATCH_RECOGNIZE"]).then_some(next)
     }
 
     /// An expression, with `RUNNING f(x)` as `__running(f(x))`, and FINAL alike.
