@@ -87,6 +87,8 @@ pub struct OperatorFact {
     /// Since the view was built.
     pub age_us: u64,
     pub lag_epochs: u64,
+    /// Of its output.
+    pub watermark_us: Option<i64>,
 }
 
 /// What a table or view holds, from the data plane.
@@ -468,6 +470,7 @@ fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
         ("busy_us", (fact.busy_us as i64).into()),
         ("age_us", (fact.age_us as i64).into()),
         ("lag_epochs", (fact.lag_epochs as i64).into()),
+        ("watermark", fact.watermark_us.map_or(Cell::Null, Cell::Time)),
     ])
 }
 

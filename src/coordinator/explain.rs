@@ -2,12 +2,15 @@
 //! running view, what they have done and hold.
 //!
 //! `busy` is the operator's share of the time since the view was built, of all workers together;
-//! `lag` is how many closed epochs it has not finished. With WORKERS there is one line more for
+//! `lag` is how many closed epochs it has not finished, `watermark` what it has announced to who
+//! reads it. With WORKERS there is one line more for
 //! each worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::BytesMut;
 
 use crate::catalog::object::{Object, ObjectKind};
 use crate::catalog::snapshot::Catalog;
@@ -21,10 +24,13 @@ use crate::plan::explain::{Explained, Note};
 use crate::plan::growth::{Endless, growing};
 use crate::plan::node::Plan;
 use crate::plan::operators::operators;
+use crate::plan::share::{Shareable, share};
 use crate::sql::bind::PlanContext;
 use crate::sql::statement::{CreateMaterializedView, Explain, ExplainFormat, Name, Noun};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
+use crate::types::text::datetime::write_timestamp;
+use crate::types::time::{EventTime, Watermark};
 
 impl Connection {
     /// EXPLAIN [ANALYZE] MATERIALIZED VIEW.
@@ -87,14 +93,25 @@ impl Connection {
     }
 
     /// EXPLAIN CREATE MATERIALIZED VIEW.
-    pub(super) fn explain_create_view(
+    pub(super) async fn explain_create_view(
         &self,
+        running: &Running,
         context: &PlanContext,
         create: &CreateMaterializedView,
         explain: &Explain,
     ) -> Result<String> {
-        let (object, planned) = ddl::explained_view(context, create)?;
-        Ok(explained(&context.catalog, &ddl::view_plan(&planned, &object)?, explain))
+        let context = self.with_row_counts(running, context).await?;
+        let (object, planned) = ddl::explained_view(&context, create)?;
+        let mut plan = ddl::view_plan(&planned, &object)?;
+        let figures = running.wait(self.database.coordinator.figures(vec![])).await?;
+        let views = figures.dataflows.iter().filter_map(|dataflow| {
+            let view = context.catalog.get(dataflow.object)?;
+            let near = view.name.database == context.database;
+            let (name, plan) = (view.name.name.as_str(), dataflow.plan.as_ref());
+            near.then_some(Shareable { object: view.id, name, plan })
+        });
+        share(&mut plan, &views.collect::<Vec<_>>());
+        Ok(explained(&context.catalog, &plan, explain))
     }
 }
 
@@ -122,8 +139,8 @@ fn analyzed(catalog: &Catalog, running: &RunningFigures, explain: &Explain) -> S
             let of = |worker: &DataflowFigures| {
                 worker.operators.get(number).copied().unwrap_or_default()
             };
-            let all =
-                running.workers.iter().map(of).fold(OperatorFigures::default(), |a, b| a.and(b));
+            let all = running.workers.iter().map(of).reduce(OperatorFigures::and);
+            let all = all.unwrap_or_default();
             let below = running.workers.iter().enumerate().map(|(index, worker)| {
                 format!("worker {index}: {}", figures_text(&of(worker), age(worker)))
             });
@@ -176,8 +193,17 @@ fn counted_text(workers: &[DataflowFigures], number: usize) -> Option<String> {
 fn figures_text(figures: &OperatorFigures, age: Duration) -> String {
     let share =
         if age.is_zero() { 0.0 } else { figures.busy.as_secs_f64() / age.as_secs_f64() * 100.0 };
+    let watermark = match figures.watermark {
+        None => String::new(),
+        Some(Watermark::END) => " | watermark infinity".to_owned(),
+        Some(Watermark(EventTime(us))) => {
+            let mut text = BytesMut::new();
+            write_timestamp(us, &mut text);
+            format!(" | watermark {}", String::from_utf8_lossy(&text))
+        }
+    };
     format!(
-        "rows {} in, {} out | state {} rows, {} | busy {share:.1} % | lag {}",
+        "rows {} in, {} out | state {} rows, {} | busy {share:.1} % | lag {}{watermark}",
         figures.rows_in,
         figures.rows_out,
         figures.state_rows,
@@ -219,10 +245,14 @@ mod tests {
             state_bytes: 96,
             busy: Duration::from_millis(25),
             lag_epochs: 0,
+            watermark: None,
         };
         assert_eq!(
             figures_text(&figures, Duration::from_secs(1)),
             "rows 7 in, 3 out | state 2 rows, 96 B | busy 2.5 % | lag 0"
         );
+        let figures = OperatorFigures { watermark: Some(Watermark(EventTime(0))), ..figures };
+        let text = figures_text(&figures, Duration::from_secs(1));
+        assert!(text.ends_with("| lag 0 | watermark 1970-01-01 00:00:00"), "{text}");
     }
 }

@@ -192,6 +192,7 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
                 busy_us: figure.busy.as_micros() as u64,
                 age_us: figures.age.as_micros() as u64,
                 lag_epochs: figure.lag_epochs,
+                watermark_us: figure.watermark.map(|watermark| watermark.0.0),
             });
         }
     }

@@ -381,21 +381,40 @@ fn in_all(inputs: &[Vec<TimeBound>], column: usize) -> Option<TimeBound> {
     Some(bound)
 }
 
-/// A change on either side meets rows of any age on the other one, so only columns that the join
-/// makes equal stay bounded, by whichever bound is looser.
+/// A change on either side meets rows of any age on the other one, but for what the condition asks:
+/// columns that the keys make equal stay bounded, by whichever bound is looser, and so do times that
+/// it asks to be at least a time of the other side, less some length.
 fn joined(join: &Join) -> Vec<TimeBound> {
-    let (left, right) = (time_bounds(&join.left.input), time_bounds(&join.right.input));
+    let sides = [time_bounds(&join.left.input), time_bounds(&join.right.input)];
     let width = join.left.input.schema().fields().len();
     let mut bounds: Vec<TimeBound> = Vec::new();
-    for (l, r) in &join.keys {
-        let (Some(on_left), Some(on_right)) = (find(&left, *l), find(&right, *r)) else { continue };
-        let both = on_left.clone().or(on_right);
-        if find(&bounds, *l).is_none() {
-            bounds.push(both.moved(*l));
+    let has_right = !matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
+    let mut add = |side: usize, column: usize, bound: TimeBound| {
+        let column = if side == 0 { column } else { width + column };
+        if (side == 0 || has_right) && find(&bounds, column).is_none() {
+            bounds.push(bound.moved(column));
         }
-        let has_right = !matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
-        if has_right && find(&bounds, width + r).is_none() {
-            bounds.push(both.moved(width + r));
+    };
+    for (l, r) in &join.keys {
+        let (Some(on_left), Some(on_right)) = (find(&sides[0], *l), find(&sides[1], *r)) else {
+            continue;
+        };
+        let both = on_left.clone().or(on_right);
+        add(0, *l, both.clone());
+        add(1, *r, both);
+    }
+    let schemas = [join.left.input.schema(), join.right.input.schema()];
+    for (side, expiries) in expiries_within(join, &sides).into_iter().enumerate() {
+        for Expiry { value, bound } in expiries {
+            let Some((column, steps)) = value.time_steps(&schemas[side]) else { continue };
+            let later_us = steps.iter().try_fold(0_i64, |sum, step| match step {
+                Step::Shift { months: 0, us } => sum.checked_add(*us),
+                _ => None,
+            });
+            if let (Some(own), Some(us)) = (find(&sides[side], column), later_us) {
+                let met = bound.then(column, &[Step::Shift { months: 0, us: -us }]);
+                add(side, column, own.clone().or(&met));
+            }
         }
     }
     bounds
@@ -446,9 +465,17 @@ pub fn rows_age(join: &Join) -> [bool; 2] {
 /// What tells of the left side's rows that they are too old, and of the right side's: where the
 /// condition asks for `a.expires >= b.ts`, a row of `a` that expires before the watermark of `b`.
 pub fn expiries(join: &Join) -> [Vec<Expiry>; 2] {
+    if join.residual.is_none() {
+        return [vec![], vec![]];
+    }
+    let bounds = [time_bounds(&join.left.input), time_bounds(&join.right.input)];
+    expiries_within(join, &bounds)
+}
+
+/// The same, of what the inputs are known to promise.
+fn expiries_within(join: &Join, bounds: &[Vec<TimeBound>; 2]) -> [Vec<Expiry>; 2] {
     let Some(residual) = &join.residual else { return [vec![], vec![]] };
     let schemas = [join.left.input.schema(), join.right.input.schema()];
-    let bounds = [time_bounds(&join.left.input), time_bounds(&join.right.input)];
     let width = schemas[0].fields().len();
     let both = schemas.iter().flat_map(|schema| schema.fields().iter().cloned());
     let both = Schema::new(both.collect::<Vec<_>>());

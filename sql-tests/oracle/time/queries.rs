@@ -220,10 +220,19 @@ fn joins(query: Make<'_>) -> Vec<Query> {
     vec![
         query(
             "ab",
-            "",
+            "ts < {w} - INTERVAL '20 seconds'",
             OPEN_ROWS,
             "SELECT x.id AS i, y.id AS j, x.ts, y.v FROM {a} x JOIN {b} y ON x.k = y.k AND \
              x.ts BETWEEN y.ts - INTERVAL '20 seconds' AND y.ts + INTERVAL '10 seconds'",
+        ),
+        // Rows of windows over pairs that are close in time.
+        query(
+            "ab",
+            "window_end <= {w} - INTERVAL '20 seconds'",
+            OPEN_ROWS,
+            "SELECT window_start, window_end, count(*) AS n FROM TUMBLE((SELECT x.ts, y.id FROM {a} x \
+             LEFT JOIN {b} y ON x.k = y.k AND x.ts BETWEEN y.ts - INTERVAL '20 seconds' AND \
+             y.ts + INTERVAL '10 seconds'), ts, INTERVAL '1 minute') GROUP BY window_start, window_end",
         ),
         query(
             "ab",

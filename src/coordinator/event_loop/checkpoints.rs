@@ -312,6 +312,7 @@ impl State {
         self.checkpoints.views_changed = false;
         let cut = Cut {
             sequence: 0,
+            log_until: 0,
             epoch: self.epochs.closed(),
             next_id: self.next_id,
             log_start: 0,
@@ -409,7 +410,12 @@ impl State {
             sinks,
         } = *gathering;
         for (object, Watermark(EventTime(us))) in announced {
-            if let Some(place) = places.get_mut(&object) {
+            // A table's rows may go that have moved its watermark.
+            let place = match self.table_rules.contains_key(&object) {
+                true => Some(places.entry(object).or_default()),
+                false => places.get_mut(&object),
+            };
+            if let Some(place) = place {
                 place.values.insert(ANNOUNCED.to_owned(), us.to_string());
             }
         }

@@ -170,6 +170,27 @@ impl State {
         self.table_rules.insert(id, rule);
     }
 
+    /// What moved the watermark of a table before the start, and may not be among its rows any more:
+    /// what a checkpoint says, and changes in the log since.
+    pub(super) fn resume_table_time(
+        &mut self,
+        id: ObjectId,
+        known: Option<&Watermark>,
+        changes: Option<&Vec<ChangeBatch>>,
+    ) {
+        if let Some(known) = known {
+            self.watermarks.advance(id, *known);
+        }
+        let Some(rule) = self.table_rules.get(&id) else { return };
+        for change in changes.into_iter().flatten() {
+            let columns: Vec<usize> = (0..change.rows().num_columns()).collect();
+            let reached = ColumnRule::new(rule, &columns).and_then(|r| r.reached(change.rows()));
+            if let Ok(Some(watermark)) = reached {
+                self.watermarks.advance(id, watermark);
+            }
+        }
+    }
+
     /// Takes late rows out of what is inserted: they go into the tables of late rows, in the same
     /// write. All rows of a write are measured against the watermark before it.
     pub(super) fn divert_late(&self, writes: Vec<TableWrite>) -> Diverted {

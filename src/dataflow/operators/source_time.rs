@@ -31,6 +31,7 @@ use crate::plan::event_time::{time_values, watermark_values};
 use crate::plan::expr::Expr;
 use crate::plan::node::WatermarkSpec;
 use crate::types::error::{Error, Result};
+use crate::types::text::datetime::INFINITY_US;
 use crate::types::time::{EventTime, Watermark};
 
 /// Stands for "no watermark yet": nothing is before it.
@@ -65,9 +66,9 @@ impl ColumnRule {
     pub fn reached(&self, rows: &RecordBatch) -> Result<Option<Watermark>> {
         let values = watermark_values(&evaluate(&self.expr, rows)?.values);
         let values = values.ok_or_else(|| Error::internal("watermarks are timestamps"))?;
-        let greatest = arrow::compute::max(&values);
-        let reached = |us: i64| Watermark(EventTime(us.saturating_sub(self.allowed_lateness_us)));
-        Ok(greatest.map(reached))
+        let reached =
+            values.iter().flatten().map(|us| moved_to(us, self.allowed_lateness_us)).max();
+        Ok(reached.filter(|us| *us != NONE).map(|us| Watermark(EventTime(us))))
     }
 
     /// Rows that are not behind the watermark, and those that are, with their event time and the
@@ -95,6 +96,12 @@ impl ColumnRule {
     pub fn times(&self, rows: &RecordBatch) -> ArrayRef {
         rows.column(self.place).clone()
     }
+}
+
+/// What a value of the watermark expression moves the watermark to. Infinity is no time that has
+/// been reached: it moves nothing.
+fn moved_to(us: i64, lateness_us: i64) -> i64 {
+    if us == INFINITY_US { NONE } else { us.saturating_sub(lateness_us) }
 }
 
 /// Rows of a table's write.
@@ -259,13 +266,13 @@ impl SplitTime {
         if times.null_count() == 0 && values.null_count() == 0 {
             for (time, value) in times.values().iter().zip(values.values()) {
                 late |= *time < watermark.max(floor);
-                watermark = watermark.max(value.saturating_sub(lateness_us));
+                watermark = watermark.max(moved_to(*value, lateness_us));
             }
         } else {
             for row in 0..times.len() {
                 late |= times.is_valid(row) && times.value(row) < watermark.max(floor);
                 if values.is_valid(row) {
-                    watermark = watermark.max(values.value(row).saturating_sub(lateness_us));
+                    watermark = watermark.max(moved_to(values.value(row), lateness_us));
                 }
             }
         }
@@ -294,7 +301,7 @@ impl SplitTime {
             late.push(times.is_valid(row) && times.value(row) < limit);
             against.push(limit);
             if values.is_valid(row) {
-                self.watermark = self.watermark.max(values.value(row).saturating_sub(lateness_us));
+                self.watermark = self.watermark.max(moved_to(values.value(row), lateness_us));
             }
         }
         let any = late.contains(&true);
@@ -383,6 +390,17 @@ mod tests {
             assert_eq!(split, whole);
         }
         assert_eq!(whole.watermark(), Some(Watermark(EventTime(9))));
+    }
+
+    #[test]
+    fn infinity_moves_nothing() {
+        let mut split = SplitTime::default();
+        let infinity = i64::MAX.to_string();
+        assert_eq!(judge(&mut split, 0, &["5", &infinity, "6", "4"]), [false, false, false, true]);
+        assert_eq!(split.watermark(), Some(Watermark(EventTime(6))));
+        let rows = batch(&schema("ts timestamp"), &format!("+ 7\n+ {infinity}\n"));
+        let reached = rule(2).reached(rows.rows()).expect("reached");
+        assert_eq!(reached, Some(Watermark(EventTime(5))));
     }
 
     #[test]

@@ -107,12 +107,18 @@ fn sums(whole: &Aggregate, found: &OverSessions<'_>) -> Option<Aggregate> {
         }
     }
     let (projection, fields): (Vec<Expr>, Vec<FieldRef>) = columns.into_iter().unzip();
-    let rows = Node::Map(Map {
-        input: Edge::local(session.input.input.as_ref().clone()),
-        filter: None,
-        projection: Some(projection),
-        schema: Arc::new(Schema::new(fields)),
-    });
+    let schema = Arc::new(Schema::new(fields));
+    let own = session.input.input.as_ref().clone();
+    let in_place = |(place, expr): (usize, &Expr)| expr.as_column() == Some(place);
+    let rows = match schema == source && projection.iter().enumerate().all(in_place) {
+        true => own,
+        false => Node::Map(Map {
+            input: Edge::local(own),
+            filter: None,
+            projection: Some(projection),
+            schema,
+        }),
+    };
     let keys: Vec<usize> = (0..session.partition.len()).collect();
     let mut fields: Vec<FieldRef> =
         session.partition.iter().map(|column| source.fields()[*column].clone()).collect();

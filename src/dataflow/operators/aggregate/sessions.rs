@@ -418,9 +418,8 @@ mod tests {
     use crate::types::id::ObjectId;
     use crate::types::time::EventDuration;
 
-    const INPUT: &str = "k bigint, ts timestamp, v bigint";
-    const OUTPUT: &str =
-        "k bigint, s timestamp, e timestamp, n bigint, sv numeric(38,0), hi bigint";
+    const INPUT: &str = "k bigint, ts timestamp, v integer";
+    const OUTPUT: &str = "k bigint, s timestamp, e timestamp, n bigint, sv bigint, hi integer";
 
     fn call(
         function: AggregateFunction,
@@ -447,6 +446,7 @@ mod tests {
             schema: schema(INPUT),
             append_only: true,
             time_bounds: vec![TimeBound::of_watermark(1)],
+            shared: false,
         };
         let output = schema(OUTPUT);
         let type_of = |column: usize| output.field(column).data_type().clone();
