@@ -118,7 +118,7 @@ type SELECT count(*) FROM generate_series(1, 1000000000000) AS g(n) WHERE n % 7 
 see n % 7 = 8;
 wait 3
 key 3
-see canceling statement due to user request
+see cancelled
 see =>
 type SELECT 'still here' AS a;
 see a | still here
@@ -130,9 +130,11 @@ type \q";
 
 #[test]
 fn a_signal_ends_a_live_result_and_leaves_the_terminal_as_it_was() {
-    for (typed, shown) in
-        [("SELECT 1; \\watch 1", "Every 1 s: SELECT 1"), ("\\demo", "(14 rows)"), ("", "=> ")]
-    {
+    for (typed, shown) in [
+        ("SELECT 1; \\watch 1", "Every 1 s: SELECT 1"),
+        ("\\demo", "press any key to leave"),
+        ("", "=> "),
+    ] {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let steps = format!("see =>\ntype {typed}\nsee {shown}\nstop");
         let Some(screen) = play(folder.path(), &steps) else { return };

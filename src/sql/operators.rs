@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type};
 use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
+use crate::functions::scalar::marked::marked;
 use crate::sql::aggregates;
 use crate::sql::exclude::exclude;
 use crate::sql::functions::FUNCTIONS;
@@ -37,6 +38,9 @@ impl ExprPlanner for PostgresOperators {
         raw: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let RawBinaryExpr { op, left, right } = raw;
+        let (left, right) = (with_mark(left, schema), with_mark(right, schema));
+        let raw = RawBinaryExpr { op, left, right };
         let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
         else {
             // A parameter without a type, or a name that does not exist: others will say.
@@ -184,6 +188,15 @@ fn field_of(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
             None => Some(field),
         },
         _ => Some(field),
+    }
+}
+
+/// A CASE in the field that it should have.
+fn with_mark(expr: Expr, schema: &DFSchema) -> Expr {
+    let Expr::Case(case) = &expr else { return expr };
+    match marked_result(case, schema) {
+        Some(sql_type) => marked(sql_type).call(vec![expr]),
+        None => expr,
     }
 }
 

@@ -5,7 +5,7 @@
 //!    aggregate where it cannot see that. So `(SELECT x FROM ...)` becomes
 //!    `single_row((SELECT struct(count(*), any_value(x)) FROM ...))`, which fails where Postgres
 //!    does.
-//! 2. IN and EXISTS in the select list are no conditions: they count what they find. `x IN (SELECT
+//! 2. IN, EXISTS, ANY and ALL in the select list are no conditions: they count what they find. `x IN (SELECT
 //!    y ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL,
 //!    and for a `y` that is NULL. So do those in a condition whose NULL is not simply false: under
 //!    NOT or in a CASE, and correlated NOT IN, for which a join knows the NULLs of all rows only.
@@ -15,12 +15,12 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::r#struct;
-use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
-    not, when,
+    AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+    binary_expr, lit, not, when,
 };
 
 use crate::functions::scalar::single_row::single_row;
@@ -48,6 +48,9 @@ pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
                 Expr::InSubquery(InSubquery { expr, subquery, negated }) if selects => {
                     let found = found_in(*expr, &subquery, &input)?;
                     Ok(Transformed::yes(if negated { not(found) } else { found }))
+                }
+                Expr::SetComparison(comparison) if selects => {
+                    Ok(Transformed::yes(compared(comparison, &input)?))
                 }
                 other => Ok(Transformed::no(other)),
             })?;
@@ -101,14 +104,8 @@ fn count_unknown(expr: Expr, top: bool, positive: bool, input: &DFSchema) -> Res
 /// Whether a subquery has `value`: true, false or NULL.
 fn found_in(value: Expr, subquery: &Subquery, input: &DFSchema) -> Result<Expr> {
     let column = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0)));
-    let outer = value.clone().transform_up(|e| match e {
-        Expr::Column(column) => {
-            let field = input.field_from_column(&column)?.clone();
-            Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column)))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    let equal = count_of(subquery, Some(column.clone().eq(outer.data)))?;
+    let equal = column.clone().eq(from_inside(value.clone(), input)?);
+    let equal = count_of(subquery, Some(equal))?;
     let rows = count_of(subquery, None)?;
     let nulls = count_of(subquery, Some(column.is_null()))?;
     let unknown = Expr::Literal(ScalarValue::Boolean(None), None);
@@ -116,6 +113,35 @@ fn found_in(value: Expr, subquery: &Subquery, input: &DFSchema) -> Result<Expr> 
         .when(value.is_null().and(rows.gt(lit(0_i64))), unknown.clone())
         .when(nulls.gt(lit(0_i64)), unknown)
         .otherwise(lit(false))
+}
+
+/// `value op ANY (subquery)` and `ALL`: true, false or NULL.
+fn compared(comparison: SetComparison, input: &DFSchema) -> Result<Expr> {
+    let SetComparison { expr, subquery, op, quantifier } = comparison;
+    let column = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0)));
+    let holds = binary_expr(from_inside(*expr, input)?, op, column);
+    // One row decides: one that holds for ANY, one that does not for ALL.
+    let (decides, decided) = match quantifier {
+        SetQuantifier::Any => (holds.clone(), true),
+        SetQuantifier::All => (not(holds.clone()), false),
+    };
+    let deciding = count_of(&subquery, Some(decides))?;
+    let unknown = count_of(&subquery, Some(holds.is_null()))?;
+    when(deciding.gt(lit(0_i64)), lit(decided))
+        .when(unknown.gt(lit(0_i64)), Expr::Literal(ScalarValue::Boolean(None), None))
+        .otherwise(lit(!decided))
+}
+
+/// An expression over these columns as a subquery beside it sees it.
+fn from_inside(expr: Expr, input: &DFSchema) -> Result<Expr> {
+    let outer = expr.transform_up(|e| match e {
+        Expr::Column(column) => {
+            let field = input.field_from_column(&column)?.clone();
+            Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(outer.data)
 }
 
 /// How many rows a subquery has that meet a condition.

@@ -58,10 +58,12 @@ impl ScalarUDFImpl for Passing {
             && types.iter().all(|t| untyped(t) || t == typed)
         {
             // DataFusion wants what Arrow can cast; the literal is cast before anything runs.
-            return Ok(match can_cast_types(&DataType::Utf8, typed) {
-                true => vec![typed.clone(); types.len()],
-                false => types.to_vec(),
+            let castable = can_cast_types(&DataType::Utf8, typed);
+            let known = types.iter().map(|t| match t {
+                DataType::Utf8 if !castable => t.clone(),
+                _ => typed.clone(),
             });
+            return Ok(known.collect());
         }
         let fields: Vec<FieldRef> =
             types.iter().map(|t| Arc::new(Field::new("", t.clone(), true))).collect();
