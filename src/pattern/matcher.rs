@@ -520,8 +520,8 @@ impl Matcher {
         if let Some(rows) = context.kernel.spec.frame.and_then(|frame| frame.rows_following) {
             self.leave_frames(context.kernel, row.saturating_sub(rows));
         }
-        if row >= self.earliest_start && !(context.kernel.one_at_a_time && !self.starts.is_empty())
-        {
+        let in_turn = !context.kernel.one_at_a_time || self.starts.is_empty();
+        if row >= self.earliest_start && in_turn {
             self.seed(context, scratch, row, index, time_us)?;
         }
         self.next_row = row + 1;
