@@ -3,6 +3,7 @@
 mod checkpoints;
 mod durability;
 mod lookups;
+mod row_patterns;
 mod sinks;
 
 use std::fmt::Write;

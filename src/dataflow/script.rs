@@ -336,6 +336,13 @@ impl<'a> Driven<'a> {
     pub fn state_rows(&self) -> usize {
         self.operator.state_rows()
     }
+
+    /// What the operator counts under a name.
+    pub fn counted(&self, name: &str) -> u64 {
+        let counted = self.operator.counted();
+        let found = counted.iter().find(|(other, _)| other == name);
+        found.unwrap_or_else(|| panic!("{name} is not among {counted:?}")).1
+    }
 }
 
 /// Runs `script` on a fresh operator; gives what it prints.

@@ -250,6 +250,8 @@ pub struct Scratch {
 pub struct Counts {
     /// How often a row was tried for each variable.
     pub tries: Vec<u64>,
+    /// How often its condition held.
+    pub held: Vec<u64>,
     /// Partial matches that were given up because another one stands for them.
     pub pruned: u64,
     /// Partial matches whose time was over.
@@ -518,8 +520,8 @@ impl Matcher {
         if let Some(rows) = context.kernel.spec.frame.and_then(|frame| frame.rows_following) {
             self.leave_frames(context.kernel, row.saturating_sub(rows));
         }
-        if row >= self.earliest_start && !(context.kernel.one_at_a_time && !self.starts.is_empty())
-        {
+        let in_turn = !context.kernel.one_at_a_time || self.starts.is_empty();
+        if row >= self.earliest_start && in_turn {
             self.seed(context, scratch, row, index, time_us)?;
         }
         self.next_row = row + 1;
@@ -629,11 +631,13 @@ impl Matcher {
                 asked[variable].push(place);
             }
             scratch.satisfied[place] = near && !far;
+            scratch.counts.held[variable] += u64::from(near && !far);
         }
         for (variable, places) in asked.iter().enumerate().filter(|(_, p)| !p.is_empty()) {
             let holds = self.far_holds(context, variable, places, row, index, found)?;
             for (place, holds) in places.iter().zip(holds) {
                 scratch.satisfied[*place] = holds;
+                scratch.counts.held[variable] += u64::from(holds);
             }
         }
         Ok(())
@@ -1125,6 +1129,7 @@ impl Scratch {
             self.open_iterations = vec![false; kernel.program.iterations];
         }
         self.counts.tries.resize(kernel.spec.variables.len(), 0);
+        self.counts.held.resize(kernel.spec.variables.len(), 0);
     }
 
     /// Partial matches that are parked from now on are compared with each other only.
@@ -1286,7 +1291,9 @@ impl Walk<'_, '_> {
                 }
                 Instruction::End if self.at_end => stack.push(Visit::Place(place + 1)),
                 Instruction::Row { variable, .. } => {
-                    if !self.is_hopeless(variable, thread) {
+                    if self.is_hopeless(variable, thread) {
+                        scratch.counts.tries[variable] += 1;
+                    } else {
                         let parked = Thread { place: place as u32, ..thread };
                         scratch.park(self.kernel, parked, registers, into);
                     }

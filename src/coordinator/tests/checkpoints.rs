@@ -37,6 +37,10 @@ const VIEWS: &[(&str, &str)] = &[
         "SELECT id, v, kind FROM (SELECT id, v, kind, row_number() OVER (PARTITION BY kind ORDER BY v DESC, id) AS r FROM items) x WHERE r <= 2",
     ),
     ("running", "SELECT id, sum(v) OVER (PARTITION BY kind ORDER BY id) AS s FROM items"),
+    (
+        "rises",
+        "SELECT * FROM items MATCH_RECOGNIZE (PARTITION BY kind ORDER BY id MEASURES FIRST(id) AS f, count(*) AS n PATTERN (a up+) DEFINE up AS v > PREV(v))",
+    ),
     ("distinct_kinds", "SELECT DISTINCT kind, v % 3 AS m FROM items"),
     ("together", "SELECT kind FROM items UNION ALL SELECT kind FROM kinds"),
     (

@@ -471,8 +471,11 @@ fn counted(kernel: &Kernel, counts: &Counts, alive: Option<usize>) -> Vec<(Strin
     counted.extend(alive.map(|alive| ("partial matches".to_owned(), alive as u64)));
     counted.push(("pruned".to_owned(), counts.pruned));
     counted.push(("timed out".to_owned(), counts.timed_out));
-    let tries = kernel.spec.variables.iter().zip(&counts.tries);
-    counted.extend(tries.map(|(variable, tries)| (format!("tries of {variable}"), *tries)));
+    let counts = counts.tries.iter().zip(&counts.held);
+    for (variable, (tries, held)) in kernel.spec.variables.iter().zip(counts) {
+        counted.push((format!("{variable} tried"), *tries));
+        counted.push((format!("{variable} held"), *held));
+    }
     counted
 }
 

@@ -127,3 +127,54 @@ fn matches_follow_every_change() {
         }
     }
 }
+
+/// What a change costs does not grow with the partition: at its end, nor in its middle.
+#[test]
+fn a_change_is_matched_to_where_all_is_as_it_was() {
+    let node = operator_of(
+        "SELECT * FROM t MATCH_RECOGNIZE (PARTITION BY p ORDER BY k
+         MEASURES LAST(down.v) AS bottom PATTERN (a down+ up+)
+         DEFINE down AS v < PREV(v), up AS v > PREV(v))",
+    );
+    let input = node.input.input.schema();
+    let row = |k: i64, v: i64| {
+        let values = input.fields().iter().map(|field| {
+            let name = field.name().rsplit('.').next().unwrap_or_default();
+            match name {
+                "p" => 1,
+                "k" => k,
+                _ => v,
+            }
+            .to_string()
+        });
+        values.collect::<Vec<_>>().join(" ")
+    };
+    let tries_of_a_change = |rows: i64| {
+        let mut driven = Driven::new(|| -> Box<dyn Operator> {
+            Box::new(MatchRecognize::new(&node, &input).expect("a small pattern"))
+        });
+        let all: String = (0..rows).map(|k| format!("+ {}\n", row(k, (k * 7) % 10))).collect();
+        driven.batch(0, batch(&input, &all)).expect("takes rows");
+        driven.epoch(Epoch(1)).expect("an epoch");
+        let tried = |driven: &Driven<'_>| driven.counted("down tried") + driven.counted("up tried");
+        let mut spent = Vec::new();
+        let middle = rows / 2;
+        let changes = [
+            format!("- {}\n+ {}", row(middle, (middle * 7) % 10), row(middle, 99)),
+            format!("- {}", row(middle + 100, ((middle + 100) * 7) % 10)),
+            format!("+ {}", row(rows, 3)),
+        ];
+        for (epoch, change) in (2..).zip(&changes) {
+            let before = tried(&driven);
+            driven.batch(0, batch(&input, change)).expect("takes rows");
+            driven.epoch(Epoch(epoch)).expect("an epoch");
+            spent.push(tried(&driven) - before);
+        }
+        spent
+    };
+    let (short, long) = (tries_of_a_change(1_000), tries_of_a_change(10_000));
+    for (short, long) in short.iter().zip(&long) {
+        assert!(*long <= 2 * short + 200, "{short} tries in 1,000 rows, {long} in 10,000");
+    }
+    assert!(long.iter().all(|tries| *tries < 1_000), "{long:?}");
+}

@@ -1,7 +1,8 @@
 //! The rows of a MATCH_RECOGNIZE in event time: those that wait for the watermark, and those that
 //! partitions still need. They are in one table; who needs a row has its id.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, take_record_batch};
@@ -30,8 +31,8 @@ pub struct Waiting {
     pub store: RowStore,
     /// The time column.
     column: usize,
-    /// Rows of the store that no partition has yet, with their times.
-    waiting: Vec<(i64, ShortId)>,
+    /// Rows of the store that no partition has yet, by their times, the earliest first.
+    waiting: BinaryHeap<Reverse<(i64, ShortId)>>,
     /// Rows that may still go before the watermark passes them; `None` for input that never
     /// deletes.
     unsettled: Option<TimedRows>,
@@ -83,7 +84,7 @@ impl Waiting {
         Ok(Waiting {
             store: RowStore::new(input.clone()),
             column,
-            waiting: Vec::new(),
+            waiting: BinaryHeap::new(),
             unsettled,
             order: RowConverter::new(fields)?,
             order_columns: columns.into_iter().map(|(column, _)| column).collect(),
@@ -110,7 +111,7 @@ impl Waiting {
         let first = self.store.append(&ChangeBatch::inserts(rows))?;
         self.waiting.extend(times.iter().enumerate().map(|(row, time)| {
             // Short ids are the low half.
-            (time.unwrap_or(NEVER), (first + row as u64) as ShortId)
+            Reverse((time.unwrap_or(NEVER), (first + row as u64) as ShortId))
         }));
         Ok(())
     }
@@ -126,13 +127,12 @@ impl Waiting {
             }
         }
         let mut due = Vec::new();
-        self.waiting.retain(|(time, id)| {
-            let is_due = *time < bound || bound == i64::MAX;
-            if is_due {
-                due.push(*id);
-            }
-            !is_due
-        });
+        while let Some(Reverse((time, id))) = self.waiting.peek()
+            && (*time < bound || bound == i64::MAX)
+        {
+            due.push(*id);
+            self.waiting.pop();
+        }
         Ok(due)
     }
 
@@ -165,9 +165,9 @@ impl Waiting {
                 .enumerate()
                 .map(|(row, id)| (*id, (first + row as u64) as ShortId))
                 .collect();
-            for (_, id) in &mut self.waiting {
-                *id = moved.get(id).copied().unwrap_or(*id);
-            }
+            let waiting = std::mem::take(&mut self.waiting).into_iter();
+            let id_now = |id: ShortId| moved.get(&id).copied().unwrap_or(id);
+            self.waiting = waiting.map(|Reverse((time, id))| Reverse((time, id_now(id)))).collect();
             partitions.move_rows(rows.rows(), &moved)?;
             self.store.kill_all(&ids);
             self.store.compact()?;
