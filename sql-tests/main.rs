@@ -15,6 +15,7 @@ mod functions;
 mod nexmark;
 mod oracle;
 mod postgres;
+mod terminal;
 mod tpch;
 
 use std::ops::ControlFlow;

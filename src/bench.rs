@@ -12,6 +12,7 @@
 
 mod files;
 mod latency;
+mod patterns;
 mod startup;
 pub mod tpch;
 
@@ -29,6 +30,7 @@ use crate::slt::PrivateServer;
 use crate::types::error::{Error, Result, SqlState};
 
 pub use latency::{LatencyOptions, latency};
+pub use patterns::{PatternOptions, patterns};
 pub use startup::{StartupOptions, startup};
 pub use tpch::{TpchOptions, tpch};
 

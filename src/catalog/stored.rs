@@ -533,6 +533,7 @@ mod tests {
             search_path: vec!["public".into()],
             settings: BTreeMap::from([("a".into(), "b".into())]),
             row_counts: BTreeMap::from([(7, 1000)]),
+            shares: vec![3],
         };
         let create = |o| Change::CreateObject(Arc::new(o));
         vec![

@@ -530,6 +530,7 @@ pub(super) fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
         search_path: context.search_path.clone(),
         settings: if asks { context.settings.as_ref().clone() } else { BTreeMap::new() },
         row_counts: context.row_counts.iter().map(|(id, rows)| (id.0, *rows)).collect(),
+        shares: Vec::new(),
     }
 }
 

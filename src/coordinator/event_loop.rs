@@ -10,6 +10,7 @@
 //! | `definitions.rs` | changes of the catalog, one after the other |
 //! | `figures.rs` | what operators have done and hold |
 //! | `event_time.rs` | watermarks and late rows |
+//! | `sharing.rs` | views that read what others keep although they do not name them |
 //! | `swap.rs` | a materialized view gets its new definition |
 //! | `durable.rs` | the log, and who waits for it |
 //! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
@@ -72,6 +73,7 @@ mod definitions;
 mod durable;
 mod event_time;
 mod figures;
+mod sharing;
 mod sinks;
 mod swap;
 
@@ -899,6 +901,10 @@ struct Running {
     failed: Option<Error>,
     /// What its dataflow computes; `None` for what has none.
     plan: Option<Arc<Plan>>,
+    /// Those of `reads` that it does not name: it shares what they keep.
+    shares: Vec<ObjectId>,
+    /// It is in no catalog any more, and goes on for those who share it.
+    nameless: bool,
 }
 
 enum RunningKind {
@@ -1337,7 +1343,7 @@ impl State {
             Report::Failed { object, error } => self.failed(object, error),
             Report::RowErrors { object, epoch, errors } => {
                 // What has gone leaves no record.
-                if self.running.contains_key(&object) {
+                if self.running.get(&object).is_some_and(|running| !running.nameless) {
                     let name = self.object_name(object);
                     self.checkpoints.row_errors(object, &name, epoch, &errors);
                     self.errors.record(object, &name, errors, self.clock.now());
@@ -1649,7 +1655,9 @@ impl State {
     }
 
     fn add_running(&mut self, id: ObjectId, reads: Vec<ObjectId>, kind: RunningKind) {
-        self.running.insert(id, Running { reads, kind, failed: None, plan: None });
+        let running =
+            Running { reads, kind, failed: None, plan: None, shares: vec![], nameless: false };
+        self.running.insert(id, running);
     }
 
     /// An object of the catalog that cannot be built: reading it gives the error.
@@ -1661,7 +1669,8 @@ impl State {
             _ => RunningKind::View { last_affected: self.epochs.closed(), snapshot: None },
         };
         let reads = object.depends_on.clone();
-        let running = Running { reads, kind, failed: Some(error), plan: None };
+        let failed = Some(error);
+        let running = Running { reads, kind, failed, plan: None, shares: vec![], nameless: false };
         self.running.insert(object.id, running);
     }
 
@@ -1683,9 +1692,10 @@ impl State {
             }
             self.drop_running(subscription);
         }
-        if self.running.remove(&id).is_none() {
+        if self.goes_on(id) {
             return;
         }
+        let Some(gone) = self.running.remove(&id) else { return };
         self.errors.forget(id);
         self.sinks.remove(id);
         self.checkpoint_without(id);
@@ -1716,6 +1726,7 @@ impl State {
                 self.resumed.remove(source);
             }
         }
+        self.release(&gone.shares);
     }
 
     /// Whether something waits until nothing is under way.
@@ -1757,11 +1768,18 @@ impl State {
     }
 
     fn install(&mut self, new: NewDataflow) {
-        let NewDataflow { id, plan, purpose, restore } = new;
+        let NewDataflow { id, mut plan, mut purpose, restore } = new;
+        let named = self.has_columns(&plan.root);
+        let mut shares = match &mut purpose {
+            Purpose::View { creation, made: Made::Now, .. } => self.share(&mut plan, creation),
+            _ => Vec::new(),
+        };
         let reads = plan.root.scanned_objects();
+        if let Purpose::View { made: Made::Before, .. } = &purpose {
+            shares = self.shared_before(id, &reads);
+        }
         self.reads_newer |= reads.iter().any(|read| *read > id);
-        let gone = reads.iter().any(|read| !self.running.contains_key(read))
-            || !self.has_columns(&plan.root);
+        let gone = reads.iter().any(|read| !self.running.contains_key(read)) || !named;
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
         let table_contents = match &restore {
             None => self.table_shares(&reads),
@@ -1849,7 +1867,14 @@ impl State {
             }
         }
         let plan = Arc::new(plan);
-        let running = Running { reads, kind, failed: None, plan: Some(plan.clone()) };
+        let running = Running {
+            reads,
+            kind,
+            failed: None,
+            plan: Some(plan.clone()),
+            shares,
+            nameless: false,
+        };
         self.running.insert(id, running);
         let time = self.logical_time();
         let spec =
@@ -1864,6 +1889,8 @@ impl State {
         let mut has = true;
         root.visit(&mut |node| {
             if let Node::Scan(scan) = node
+                // What is shared has columns of other names, and cannot change.
+                && !scan.shared
                 && let Some(object) = catalog.get(scan.object)
             {
                 let same = |column: &usize, planned: &Field| {

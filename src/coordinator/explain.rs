@@ -24,6 +24,7 @@ use crate::plan::explain::{Explained, Note};
 use crate::plan::growth::{Endless, growing};
 use crate::plan::node::Plan;
 use crate::plan::operators::operators;
+use crate::plan::share::{Shareable, share};
 use crate::sql::bind::PlanContext;
 use crate::sql::statement::{CreateMaterializedView, Explain, ExplainFormat, Name, Noun};
 use crate::types::error::{Error, Result, SqlState};
@@ -92,14 +93,25 @@ impl Connection {
     }
 
     /// EXPLAIN CREATE MATERIALIZED VIEW.
-    pub(super) fn explain_create_view(
+    pub(super) async fn explain_create_view(
         &self,
+        running: &Running,
         context: &PlanContext,
         create: &CreateMaterializedView,
         explain: &Explain,
     ) -> Result<String> {
-        let (object, planned) = ddl::explained_view(context, create)?;
-        Ok(explained(&context.catalog, &ddl::view_plan(&planned, &object)?, explain))
+        let context = self.with_row_counts(running, context).await?;
+        let (object, planned) = ddl::explained_view(&context, create)?;
+        let mut plan = ddl::view_plan(&planned, &object)?;
+        let figures = running.wait(self.database.coordinator.figures(vec![])).await?;
+        let views = figures.dataflows.iter().filter_map(|dataflow| {
+            let view = context.catalog.get(dataflow.object)?;
+            let near = view.name.database == context.database;
+            let (name, plan) = (view.name.name.as_str(), dataflow.plan.as_ref());
+            near.then_some(Shareable { object: view.id, name, plan })
+        });
+        share(&mut plan, &views.collect::<Vec<_>>());
+        Ok(explained(&context.catalog, &plan, explain))
     }
 }
 

@@ -7,9 +7,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use datafusion::sql::sqlparser::ast;
-
 use crate::catalog::object::{IndexObject, Object, ObjectKind, ObjectName};
 use crate::catalog::pg_catalog::primary_key_name;
 use crate::catalog::snapshot::Change;
@@ -21,6 +18,7 @@ use crate::sql::statement::{CreateIndex, DropObjects, IndexKey, Name, Noun};
 use crate::state::segment_index::SegmentIndex;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
+use arrow::array::RecordBatch;
 
 impl Connection {
     pub(super) async fn create_index(
@@ -115,14 +113,13 @@ impl Connection {
 
 /// The column of a key. Its order says nothing to a lookup.
 fn key_column(object: &Object, key: &IndexKey) -> Result<usize> {
-    let ast::Expr::Identifier(name) = &key.expression.ast else {
+    let Some(name) = key.expression.as_name() else {
         return Err(Error::unsupported("an index over an expression")
             .hint("Index a column, or a materialized view that has the expression as a column.")
             .position(key.expression.position));
     };
-    let (column, _) = object
-        .column(&name.value)
-        .ok_or_else(|| no_column(&name.value).position(key.expression.position))?;
+    let (column, _) =
+        object.column(&name).ok_or_else(|| no_column(&name).position(key.expression.position))?;
     Ok(column)
 }
 

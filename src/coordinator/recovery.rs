@@ -32,6 +32,7 @@ use crate::dataflow::operators::source::LATE_UNTIL;
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
+use crate::plan::share::{Shareable, share};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
 use crate::sql::query::PlannedQuery;
@@ -252,7 +253,10 @@ fn in_order(catalog: &Catalog) -> Vec<Arc<Object>> {
         if done.iter().any(|other| other.id == object.id) {
             return;
         }
-        for below in object.depends_on.iter().filter_map(|id| catalog.get(*id)) {
+        let shares = catalog.definer(object.id).into_iter().flat_map(|d| &d.shares);
+        let shares = shares.map(|id| ObjectId(*id));
+        let below = object.depends_on.iter().copied().chain(shares);
+        for below in below.filter_map(|id| catalog.get(id)) {
             add(catalog, below, done);
         }
         done.push(object.clone());
@@ -273,15 +277,26 @@ fn plan_views(
 ) -> Views {
     let mut views = Views::default();
     let mut restored = BTreeSet::new();
+    let mut plans: BTreeMap<ObjectId, (String, Plan)> = BTreeMap::new();
     for object in &in_order(catalog) {
         let Some(view) = object.kind.maintained() else { continue };
-        let plan = match view_plan(catalog, object, view) {
+        let mut plan = match view_plan(catalog, object, view) {
             Ok(plan) => plan,
             Err(error) => {
                 views.failed.push((object.clone(), error));
                 continue;
             }
         };
+        let shares = catalog.definer(object.id).map(|d| d.shares.as_slice()).unwrap_or_default();
+        let shares: Vec<Shareable<'_>> = shares
+            .iter()
+            .filter_map(|id| {
+                let (name, plan) = plans.get(&ObjectId(*id))?;
+                Some(Shareable { object: ObjectId(*id), name, plan })
+            })
+            .collect();
+        share(&mut plan, &shares);
+        plans.insert(object.id, (object.name.name.clone(), plan.clone()));
         let below = plan.root.scanned_objects();
         let is_view = |id: &ObjectId| {
             catalog.get(*id).is_some_and(|o| matches!(o.kind, ObjectKind::MaterializedView(_)))

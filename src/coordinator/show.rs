@@ -298,14 +298,13 @@ impl Connection {
                         if explain.analyze {
                             return Err(analyze_of_definition());
                         }
-                        let context = self.with_row_counts(running, &context).await?;
-                        self.explain_create_view(&context, create, explain)?
+                        self.explain_create_view(running, &context, create, explain).await?
                     }
                     (Statement::CreateSink(create), _) => {
                         if explain.analyze {
                             return Err(analyze_of_definition());
                         }
-                        self.explain_create_sink(&context, create, explain.verbose)?
+                        self.explain_create_sink(&context, create, explain)?
                     }
                     (Statement::Subscribe(_), StatementPlan::Query(query)) => {
                         explained(&context.catalog, &query.lower()?, explain)

@@ -97,6 +97,15 @@ impl Hub {
         self.readers.push(Rc::downgrade(inbox));
     }
 
+    /// Takes out the readers that know the object by this id.
+    pub fn readers_as(&mut self, id: ObjectId) -> Vec<Rc<RefCell<Inbox>>> {
+        let readers: Vec<_> = self.readers.iter().filter_map(Weak::upgrade).collect();
+        let (those, others): (Vec<_>, Vec<_>) =
+            readers.into_iter().partition(|inbox| inbox.borrow().object == id);
+        self.readers = others.iter().map(Rc::downgrade).collect();
+        those
+    }
+
     /// What was announced last; a new reader is told of it after the content that it begins with.
     pub fn watermark(&self) -> Option<Watermark> {
         self.watermark

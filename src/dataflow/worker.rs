@@ -103,6 +103,8 @@ pub struct SwapDataflows {
     pub columns: Vec<Option<usize>>,
     /// The open epoch, in which readers get the difference.
     pub epoch: Epoch,
+    /// Readers that stay with the old dataflow, which has the id `by` from then on.
+    pub stay: Vec<ObjectId>,
 }
 
 /// A dataflow to build.
@@ -584,7 +586,13 @@ impl Plane {
     /// Lets two views change places, and gives those who read the first what the second has more
     /// and less.
     fn swap(&mut self, swap: &SwapDataflows) -> Result<()> {
-        let SwapDataflows { view, by, columns, epoch } = swap;
+        let SwapDataflows { view, by, columns, epoch, stay } = swap;
+        for reader in stay {
+            let Some(Entry::Dataflow(reader)) = self.entries.get(reader) else { continue };
+            for inbox in reader.scans.iter().filter(|inbox| inbox.borrow().object == *view) {
+                inbox.borrow_mut().object = *by;
+            }
+        }
         let (Some(Entry::Dataflow(old)), Some(Entry::Dataflow(new))) =
             (self.entries.remove(view), self.entries.remove(by))
         else {
@@ -594,13 +602,10 @@ impl Plane {
             // Every closed epoch is computed, so it has what is asked for.
             before.borrow_mut().serve(|_| true);
             let (before, now) = (before.borrow_mut().snapshot(), now.borrow_mut().snapshot());
-            new.hub.borrow_mut().take_over(
-                &mut old.hub.borrow_mut(),
-                *epoch,
-                columns,
-                &before,
-                &now,
-            )?;
+            let mut old = old.hub.borrow_mut();
+            let staying = old.readers_as(*by);
+            new.hub.borrow_mut().take_over(&mut old, *epoch, columns, &before, &now)?;
+            staying.iter().for_each(|inbox| old.subscribe(inbox));
         }
         old.id.set(*by);
         new.id.set(*view);

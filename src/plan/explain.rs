@@ -351,7 +351,8 @@ fn all_names(schema: &SchemaRef) -> String {
 }
 
 fn write_scan(f: &mut fmt::Formatter<'_>, scan: &Scan) -> fmt::Result {
-    write!(f, "Scan {} {}", scan.name, all_names(&scan.schema))
+    let shared = if scan.shared { ", shared" } else { "" };
+    write!(f, "Scan {}{shared} {}", scan.name, all_names(&scan.schema))
 }
 
 fn write_constant(f: &mut fmt::Formatter<'_>, constant: &Constant) -> fmt::Result {
@@ -507,7 +508,8 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
     let (spec, input) = (&n.spec, n.input.input.schema());
     let by = partition_and_order(&input, &spec.partition, &spec.order_by);
     let pattern = PatternText { pattern: &spec.pattern, variables: &spec.variables };
-    write!(f, "MatchRecognize{by}: pattern {pattern}")?;
+    let each = if spec.frame.is_some() { " for each row" } else { "" };
+    write!(f, "MatchRecognize{each}{by}: pattern {pattern}")?;
     if let Some(within) = spec.within {
         write!(f, " within {}", seconds(EventDuration(within.duration_us)))?;
     }
@@ -516,7 +518,7 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
 
 /// The steps that the matcher goes through, if they are not too many to be read.
 fn write_automaton(f: &mut fmt::Formatter<'_>, spec: &MatchSpec, indent: &str) -> fmt::Result {
-    let Ok(program) = Program::new(&spec.pattern) else { return Ok(()) };
+    let Ok(program) = Program::of(spec) else { return Ok(()) };
     let count = program.instructions.len();
     if count > AUTOMATON_STEPS_MAX {
         return writeln!(f, "{indent}Automaton of {count} steps");

@@ -55,7 +55,8 @@ mod tests {
         let name = "t".to_owned();
         let object = ObjectId(object);
         let time_bounds = vec![];
-        let scan = Scan { object, name, columns, schema, append_only: true, time_bounds };
+        let scan =
+            Scan { object, name, columns, schema, append_only: true, time_bounds, shared: false };
         Plan { root: Node::Scan(scan), unique_key: None, options: ViewOptions::default() }
     }
 

@@ -212,6 +212,7 @@ mod tests {
             schema: schema(),
             append_only: true,
             time_bounds: vec![],
+            shared: false,
         })
     }
 

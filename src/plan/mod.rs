@@ -15,6 +15,7 @@
 //! | `recursion.rs` | how many iterations recursive queries may have |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
+//! | `share.rs` | sub-plans that a running view keeps already |
 //! | `operators.rs` | the operators of a plan and their numbers |
 //! | `growth.rs` | what keeps growing for as long as rows come |
 //! | `explain.rs` | a plan as text, golden-tested |
@@ -36,5 +37,6 @@ pub mod node;
 pub mod null_on_error;
 pub mod operators;
 pub mod recursion;
+pub mod share;
 pub mod view_options;
 pub mod window;

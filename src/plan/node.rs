@@ -94,6 +94,8 @@ pub struct Scan {
     pub append_only: bool,
     /// What the object's watermark promises of the scan's columns.
     pub time_bounds: Vec<TimeBound>,
+    /// The query does not name the object: it keeps what the query would (`plan::share`).
+    pub shared: bool,
 }
 
 /// Rows that are there from the first epoch on (VALUES, SELECT without FROM). Worker 0 emits them.

@@ -18,6 +18,7 @@
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `OVER (PARTITION BY k ... EXCLUDE TIES)` | `OVER (PARTITION BY "frame exclusion"('TIES'), k ...)` |
 //! | `t MATCH_RECOGNIZE (...)` | a query of `t` with the clauses in a string (`match_recognize.rs`) |
+//! | `m OVER (... PATTERN (...))` | a column of such a query (`window_pattern.rs`) |
 //! | `a ASOF JOIN b ON c` | `a JOIN b ON asof_condition() AND c` |
 //! | `a ASOF JOIN b MATCH_CONDITION (m) ON c` | `a JOIN b ON asof_condition() AND (m) AND c` |
 //! | `EMIT ...` | a token at which a query ends |
@@ -37,6 +38,7 @@ use crate::types::error::{Error, Result, SqlState};
 
 mod match_recognize;
 mod pattern;
+mod window_pattern;
 
 /// A window table function and its arguments, in the order of the short form.
 struct WindowFunction {
@@ -96,11 +98,21 @@ pub(super) fn rewrite(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<
     if !triggered {
         return Ok(tokens);
     }
+    let mut tokens = tokens;
+    let has = |tokens: &[TokenWithSpan], word: &str| tokens.iter().any(|t| is_word(&t.token, word));
+    let in_window = has(&tokens, "PATTERN") && has(&tokens, "OVER");
+    while in_window {
+        let reader = Rewriter { text, tokens: &tokens, output: vec![], has_patterns: false };
+        match reader.lift_window_pattern()? {
+            Some(lifted) => tokens = lifted,
+            None => break,
+        }
+    }
     let mut rewriter = Rewriter {
         text,
         tokens: &tokens,
         output: Vec::with_capacity(tokens.len()),
-        has_patterns: tokens.iter().any(|t| is_word(&t.token, "MATCH_RECOGNIZE")),
+        has_patterns: in_window || has(&tokens, "MATCH_RECOGNIZE"),
     };
     rewriter.range(0, tokens.len())?;
     Ok(rewriter.output)

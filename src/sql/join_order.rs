@@ -278,8 +278,32 @@ impl Graph {
             Some(rows / self.inputs[other].estimate.rows * input.rows() * more(used))
         });
         let by_key = by_own_key.into_iter().chain(by_other_key).min_by(f64::total_cmp);
-        let values = input.estimate.rows.max(rows).sqrt();
+        let values = own.iter().filter_map(|column| self.values_of(column)).reduce(f64::max);
+        let values = values.unwrap_or_else(|| input.estimate.rows.max(rows).sqrt()).max(1.0);
         Some(by_key.unwrap_or(rows * input.rows() / values * more(1)))
+    }
+
+    /// How many values a column has where all equalities hold: at most as many as one that is
+    /// equal to it and a key of its input.
+    fn values_of(&self, column: &Column) -> Option<f64> {
+        let mut equal = vec![column];
+        let mut looked_at = 0;
+        while let Some(column) = equal.get(looked_at).copied() {
+            looked_at += 1;
+            for Equality { columns, .. } in &self.equalities {
+                let [Some(left), Some(right)] = columns else { continue };
+                for (one, other) in [(left, right), (right, left)] {
+                    if one == column && !equal.contains(&other) {
+                        equal.push(other);
+                    }
+                }
+            }
+        }
+        let keyed = self.inputs.iter().filter(|input| {
+            let is_key = |key: &Vec<Column>| key.len() == 1 && equal.contains(&&key[0]);
+            input.estimate.keys.iter().any(is_key)
+        });
+        keyed.map(|input| input.estimate.rows).reduce(f64::min)
     }
 }
 
@@ -373,11 +397,12 @@ fn of_scan(scan: &TableScan) -> Estimate {
         ObjectKind::Source(_) => Estimate { rows: SOURCE_ROWS, keys: vec![] },
         ObjectKind::Table(table) => {
             let column = |column: &usize| {
-                let name = source.object.schema.field(*column).name().clone();
-                Column::new(Some(scan.table_name.clone()), name)
+                let name = source.object.schema.field(*column).name();
+                let mut fields = scan.projected_schema.iter();
+                fields.find(|(_, field)| field.name() == name).map(Column::from)
             };
-            let key = table.primary_key.iter().map(column).collect();
-            Estimate { rows: known.unwrap_or(TABLE_ROWS), keys: vec![key] }
+            let key: Option<Vec<Column>> = table.primary_key.iter().map(column).collect();
+            Estimate { rows: known.unwrap_or(TABLE_ROWS), keys: key.into_iter().collect() }
         }
         _ => Estimate { rows: known.unwrap_or(TABLE_ROWS), keys: vec![] },
     }

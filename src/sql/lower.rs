@@ -194,6 +194,7 @@ fn lower_scan(scan: &TableScan) -> Result<Pipe> {
         schema,
         append_only: is_append_only(object),
         time_bounds: time_bounds(object, &columns),
+        shared: false,
     });
     let mut pipe = Pipe::new(node, scan.projected_schema.clone());
     for filter in &scan.filters {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use datafusion::sql::sqlparser::ast;
 
 use crate::sql::parse::Parsed;
-use crate::sql::parse::name::quote_ident;
+use crate::sql::parse::name::{normalize, quote_ident};
 use crate::types::sql_type::{Modifier, SqlType};
 
 /// One statement.
@@ -122,6 +122,16 @@ pub struct Expression {
     pub sql: String,
     /// Where it begins.
     pub position: usize,
+}
+
+impl Expression {
+    /// The name that it is, if it is nothing else, folded as names are.
+    pub fn as_name(&self) -> Option<String> {
+        match &self.ast {
+            ast::Expr::Identifier(name) => Some(normalize(name)),
+            _ => None,
+        }
+    }
 }
 
 /// A query with its text.

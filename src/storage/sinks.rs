@@ -15,9 +15,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use object_store::PutPayload;
+use parquet::basic::Compression;
 use serde::{Deserialize, Serialize};
 
-use crate::storage::checksum::crc32;
+use crate::storage::checksum::crc32_of;
 use crate::storage::manifest::FileRef;
 use crate::storage::paths;
 use crate::storage::rows::{split_weights, with_weights};
@@ -123,7 +125,8 @@ pub(super) async fn write(
             encoded.map_err(|error| Error::internal(format!("a file was not encoded: {error}")))?;
         if let Some((format, content, rows)) = encoded? {
             let name = paths::sink_file(sink, generation, number, format.extension());
-            let file = FileRef { bytes: content.len() as u64, crc32: crc32(&content), name, rows };
+            let (bytes, crc32) = (content.content_length() as u64, crc32_of(&content));
+            let file = FileRef { name, bytes, crc32, rows, deleted: 0 };
             put_own(store, &file.name, content).await?;
             state.open.push(file.clone());
             new = Some(file);
@@ -136,13 +139,13 @@ pub(super) async fn write(
     Ok((state, new))
 }
 
-fn encode(cut: &SinkCut) -> Result<Option<(Format, bytes::Bytes, u64)>> {
+fn encode(cut: &SinkCut) -> Result<Option<(Format, PutPayload, u64)>> {
     let changes = added_up(&cut.schema, &cut.changes)?;
     let Some(first) = changes.first() else { return Ok(None) };
     let schema = with_weights(&first.slice(0, 0))?.schema();
     let format = Format::of(&schema);
     let rows = Box::new(changes.iter().map(with_weights));
-    let (content, rows) = encode_rows(format, &schema, rows)?;
+    let (content, rows) = encode_rows(format, Compression::LZ4_RAW, &schema, rows)?;
     Ok(Some((format, content, rows)))
 }
 

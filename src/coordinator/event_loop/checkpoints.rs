@@ -312,6 +312,7 @@ impl State {
         self.checkpoints.views_changed = false;
         let cut = Cut {
             sequence: 0,
+            log_until: 0,
             epoch: self.epochs.closed(),
             next_id: self.next_id,
             log_start: 0,

@@ -6,7 +6,8 @@
 //!    definition, and the two dataflows change places on every worker. Those who read the view's
 //!    changes get what the new content has more and less than the old one, in the open epoch,
 //!    which is closed at once.
-//! 3. The old dataflow is dropped under the id of the new one.
+//! 3. The old dataflow is dropped under the id of the new one; if others share what it keeps, it
+//!    goes on for these.
 //!
 //! Nothing of the old dataflow's state is used again. Whoever wants to: at 1. both plans are at
 //! hand, and their equal nodes (`plan::operators`) keep equal state.
@@ -48,6 +49,10 @@ impl State {
         }
         let moved = moved_columns(&old.schema, &creation.object.schema);
         for (id, running) in self.readers_of(view) {
+            // Who only shares what it keeps stays with that.
+            if running.shares.contains(&view) {
+                continue;
+            }
             let subscription = matches!(running.kind, RunningKind::Subscription { .. });
             if !subscription && !running.plan.as_ref().is_some_and(|p| fits(p, view, &moved)) {
                 let user = catalog.get(id).map_or("a view", |object| object.name.name.as_str());
@@ -77,8 +82,10 @@ impl State {
             _ => unreachable!("the step that replaces a view was checked, and no other came since"),
         };
         // Subscriptions may use what has gone.
+        let stay = self.sharers(view);
         let readers: BTreeMap<ObjectId, bool> = self
             .readers_of(view)
+            .filter(|(id, _)| !stay.contains(id))
             .map(|(id, r)| (id, r.plan.as_ref().is_some_and(|plan| fits(plan, view, &moved))))
             .collect();
         for (id, fits) in readers {
@@ -91,6 +98,15 @@ impl State {
                 }
                 _ => {}
             }
+        }
+        for id in &stay {
+            let Some(reader) = self.running.get_mut(id) else { continue };
+            let there = reader.reads.iter_mut().chain(&mut reader.shares);
+            there.filter(|object| **object == view).for_each(|object| *object = by);
+            if let Some(plan) = &mut reader.plan {
+                move_scans(&mut Arc::make_mut(plan).root, view, by);
+            }
+            self.reads_newer = true;
         }
         let new = self.running.remove(&by);
         let old = self.running.remove(&view);
@@ -110,7 +126,7 @@ impl State {
         self.checkpoints.views_changed = true;
         let columns = moved;
         let epoch = self.epochs.open();
-        let swap = SwapDataflows { view, by, columns, epoch };
+        let swap = SwapDataflows { view, by, columns, epoch, stay };
         self.workers.send(Command::Swap(Arc::new(swap)));
         self.drop_running(by);
         self.swapped = Some(view);
@@ -145,6 +161,18 @@ fn fits(plan: &Plan, view: ObjectId, moved: &[Option<usize>]) -> bool {
         }
     });
     fits
+}
+
+/// Lets scans of `view` read another object, with the same columns.
+fn move_scans(node: &mut Node, view: ObjectId, to: ObjectId) {
+    if let Node::Scan(scan) = node
+        && scan.object == view
+    {
+        scan.object = to;
+    }
+    for edge in node.inputs_mut() {
+        move_scans(&mut edge.input, view, to);
+    }
 }
 
 /// Lets the plan's scans of `view` name the new columns.

@@ -69,6 +69,7 @@ fn scan(object: ObjectId) -> Node {
         schema: schema(),
         append_only: false,
         time_bounds: vec![],
+        shared: false,
     })
 }
 

@@ -67,6 +67,7 @@ mod tests {
             schema: input.clone(),
             append_only: false,
             time_bounds: vec![],
+            shared: false,
         });
         let node = node::Copies { input: Edge::local(scan), count: 1 };
         check(

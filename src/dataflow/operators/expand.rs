@@ -64,6 +64,7 @@ mod tests {
             schema: input.clone(),
             append_only: false,
             time_bounds: vec![],
+            shared: false,
         });
         let node = node::Expand {
             input: Edge::local(scan),

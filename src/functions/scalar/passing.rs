@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -56,7 +57,11 @@ impl ScalarUDFImpl for Passing {
             && let Some(typed) = types.iter().find(|t| !untyped(t))
             && types.iter().all(|t| untyped(t) || t == typed)
         {
-            return Ok(vec![typed.clone(); types.len()]);
+            // DataFusion wants what Arrow can cast; the literal is cast before anything runs.
+            return Ok(match can_cast_types(&DataType::Utf8, typed) {
+                true => vec![typed.clone(); types.len()],
+                false => types.to_vec(),
+            });
         }
         let fields: Vec<FieldRef> =
             types.iter().map(|t| Arc::new(Field::new("", t.clone(), true))).collect();

@@ -446,6 +446,7 @@ mod tests {
             schema: schema(INPUT),
             append_only: true,
             time_bounds: vec![TimeBound::of_watermark(1)],
+            shared: false,
         };
         let output = schema(OUTPUT);
         let type_of = |column: usize| output.field(column).data_type().clone();

@@ -125,6 +125,7 @@ impl TwoPhases {
             schema: input.clone(),
             append_only: spec.append_only,
             time_bounds: vec![],
+            shared: false,
         };
         let whole = node::Aggregate {
             input: node::Edge::hash(node::Node::Scan(scan), spec.keys.clone()),
