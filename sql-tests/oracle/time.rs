@@ -48,7 +48,7 @@ use self::feed::{Feed, Kind, STREAMS, at_text};
 use self::queries::{Query, generated, listed};
 
 /// Epochs tried by a plain `cargo test`.
-const EPOCHS: u64 = 300;
+const EPOCHS: u64 = 240;
 /// Steps of one case.
 const STEPS: u64 = 12;
 /// Listed and random queries of one case.

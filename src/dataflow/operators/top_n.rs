@@ -110,7 +110,8 @@ pub struct TopN {
     table: OrderedTable,
     /// Partitions that changed in this epoch; empty right after `on_epoch`.
     touched: HashMap<RowKey, Touched>,
-    /// What closes partitions, any of them; without, only the end of the stream does.
+    /// What closes partitions, any of them; without, nothing does: a view below that is replaced
+    /// changes even after the end of its stream.
     closing: Vec<TimeKey>,
     watermark: Option<Watermark>,
     walks: Walks,
@@ -215,9 +216,12 @@ impl TopN {
     /// Forgets the partitions that no change still to come concerns, when that is worth a walk.
     fn forget_closed(&mut self) -> Result<()> {
         let Some(watermark) = self.watermark else { return Ok(()) };
+        if self.closing.is_empty() {
+            return Ok(());
+        }
         if watermark == Watermark::END {
             self.table.clear();
-        } else if !self.closing.is_empty() && self.walks.due(self.table.len()) {
+        } else if self.walks.due(self.table.len()) {
             for TimeKey { place, bound } in &self.closing {
                 for key in self.table.rows_of_partitions_before(*place, bound.at(watermark))? {
                     self.table.remove(&key);

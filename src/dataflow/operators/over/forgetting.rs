@@ -6,7 +6,7 @@
 //!    before it, some may still change their values: those that look ahead to it. What lies before
 //!    these and before the watermark, and none of them or of later rows looks at, is forgotten.
 //!    Calls that look to the beginning of the partition keep all.
-//! 3. When the input has ended, everything is.
+//! 3. When the input has ended, everything is, in these two cases.
 //!
 //! All in a walk over the table now and then (`dataflow::operators::forgetting`).
 
@@ -153,13 +153,17 @@ impl Over {
     /// Forgets what no row still to come looks at, when that is worth a walk.
     pub(super) fn forget_settled(&mut self) -> Result<()> {
         let Some(watermark) = self.forgetting.watermark else { return Ok(()) };
+        // Without times in its plan it relies on no watermark, and not on the last one either: a view
+        // below that is replaced changes after its end.
+        if self.forgetting.partition.is_empty() && self.forgetting.in_order.is_none() {
+            return Ok(());
+        }
         if watermark == Watermark::END {
             self.table.clear();
             self.blocks.clear();
             return Ok(());
         }
-        let closes = !self.forgetting.partition.is_empty() || self.forgetting.in_order.is_some();
-        if !closes || !self.forgetting.walks.due(self.table.len()) {
+        if !self.forgetting.walks.due(self.table.len()) {
             return Ok(());
         }
         for TimeKey { place, bound } in &self.forgetting.partition {
