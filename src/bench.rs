@@ -10,10 +10,12 @@
 //! such a result to a sink that drops it, their views keep one row, the greatest value of each
 //! output column, so that every value is computed and read, but not kept.
 
+mod files;
 mod latency;
 mod startup;
 pub mod tpch;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -41,6 +43,8 @@ pub struct NexmarkOptions {
     pub json: bool,
     /// State is written to files, every `checkpoint_interval` of `config`.
     pub durable: bool,
+    /// The events come from Parquet files in this directory, which are written first if need be.
+    pub files: Option<PathBuf>,
     pub config: ServerConfig,
 }
 
@@ -136,6 +140,9 @@ pub async fn nexmark(options: NexmarkOptions) -> Result<()> {
     if !options.json {
         print(&heading(&options));
     }
+    if let Some(directory) = &options.files {
+        files::write(directory, options.events)?;
+    }
     for query in queries {
         let measured = measure(query, &options).await.map_err(|e| e.context(query.name))?;
         print(&match options.json {
@@ -162,7 +169,11 @@ async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Meas
     };
     let client = connect(&server.client_config()).await?;
     for source in query.sources {
-        run(&client, &source_sql(source, options.events)).await?;
+        let sql = match &options.files {
+            Some(directory) => files::source_sql(source, directory),
+            None => source_sql(source, options.events),
+        };
+        run(&client, &sql).await?;
     }
     for statement in query.setup {
         run(&client, statement).await?;

@@ -85,6 +85,9 @@ enum Benchmark {
         /// Keep the state in files, checkpointed so often; without it nothing is durable
         #[arg(long, env = "MILLSTREAM_CHECKPOINT_INTERVAL", value_name = "DURATION")]
         checkpoint_interval: Option<String>,
+        /// Read the events from Parquet files in this directory; they are written first
+        #[arg(long, value_name = "DIRECTORY")]
+        files: Option<PathBuf>,
         /// A line of JSON for each query
         #[arg(long)]
         json: bool,
@@ -401,14 +404,15 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Ok::<_, Error>(config)
     };
     match benchmark {
-        Benchmark::Nexmark { queries, events, workers, checkpoint_interval, json } => {
+        Benchmark::Nexmark { queries, events, workers, checkpoint_interval, files, json } => {
             let mut config = config(workers)?;
             // Without the flag nothing is durable, and nothing pays for it.
             let durable = checkpoint_interval.is_some();
             if let Some(interval) = checkpoint_interval {
                 config.set("checkpoint_interval", &interval)?;
             }
-            bench::nexmark(NexmarkOptions { queries, events, json, durable, config }).await?;
+            let options = NexmarkOptions { queries, events, json, durable, files, config };
+            bench::nexmark(options).await?;
         }
         Benchmark::Latency { events_per_second: events_per_s, seconds, workers, json } => {
             let config = config(workers)?;

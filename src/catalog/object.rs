@@ -130,6 +130,17 @@ pub struct ViewObject {
     pub time_bounds: Vec<TimeBound>,
 }
 
+/// CREATE INDEX: columns that rows of a table or materialized view are looked up by. It stands in
+/// its relation's schema, and goes with it.
+#[derive(Clone, Debug)]
+pub struct IndexObject {
+    pub id: ObjectId,
+    pub name: String,
+    pub relation: ObjectId,
+    /// Column indices of the relation, in the order of the key.
+    pub columns: Vec<usize>,
+}
+
 /// Who made an object, as far as planning its definition once more looks at it. Kept by the
 /// catalog for what is planned again after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +153,9 @@ pub struct Definer {
     pub search_path: Vec<String>,
     /// What `current_setting()` knew, if the definition asks; names in lower case.
     pub settings: BTreeMap<String, String>,
+    /// Rows that tables and materialized views had, by id: the order of joins was chosen by them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub row_counts: BTreeMap<u64, u64>,
 }
 
 impl Object {

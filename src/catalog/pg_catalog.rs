@@ -7,12 +7,14 @@ use std::sync::OnceLock;
 
 use arrow::datatypes::Field;
 
-use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::object::{IndexObject, Object, ObjectKind};
+use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
     Cell, Row, SYSTEM_SCHEMAS, SystemFacts, option_texts, relations,
 };
 use crate::types::id::ObjectId;
 use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType, field_oid};
+use crate::types::text::quote::quote_ident;
 
 /// The first object id of what users make.
 const FIRST_USER_OID: i64 = 16_384;
@@ -46,7 +48,7 @@ pub fn object_of_constraint_oid(oid: i64) -> Option<ObjectId> {
     object_of_oid(oid.checked_sub(2)?)
 }
 
-fn index_oid(id: ObjectId) -> i64 {
+pub fn index_oid(id: ObjectId) -> i64 {
     relation_oid(id) + 1
 }
 
@@ -149,7 +151,7 @@ pub(super) fn rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
     match name {
         "pg_am" => access_methods(),
         "pg_attrdef" => own_objects(facts).flat_map(default_rows).collect(),
-        "pg_attribute" => own_objects(facts).flat_map(attribute_rows).collect(),
+        "pg_attribute" => own_objects(facts).flat_map(|o| attribute_rows(facts, o)).collect(),
         "pg_authid" | "pg_roles" => vec![role_row(facts)],
         "pg_class" => own_objects(facts).flat_map(|o| class_rows(facts, o)).collect(),
         "pg_collation" => collation_rows(),
@@ -159,8 +161,8 @@ pub(super) fn rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
         "pg_foreign_data_wrapper" => wrapper_rows(facts),
         "pg_foreign_server" => server_rows(facts),
         "pg_foreign_table" => own_objects(facts).filter_map(foreign_table_row).collect(),
-        "pg_index" => own_objects(facts).filter_map(index_row).collect(),
-        "pg_indexes" => own_objects(facts).filter_map(index_view_row).collect(),
+        "pg_index" => own_objects(facts).flat_map(|o| index_rows(facts, o)).collect(),
+        "pg_indexes" => own_objects(facts).flat_map(|o| index_view_rows(facts, o)).collect(),
         "pg_language" => vec![language_row()],
         "pg_matviews" => own_objects(facts).filter_map(|o| matview_row(facts, o)).collect(),
         "pg_namespace" => schemas(facts).map(|s| namespace_row(facts, &s)).collect(),
@@ -313,21 +315,25 @@ fn class_rows(facts: &SystemFacts, object: &Object) -> Vec<Row> {
     );
     let stored = matches!(object.kind, ObjectKind::Table(_) | ObjectKind::MaterializedView(_));
     row.push(("relam", if stored { TABLE_ACCESS_METHOD_OID } else { 0 }.into()));
-    row.push(("relhasindex", (!key.is_empty()).into()));
+    let indexes: Vec<_> = facts.catalog.indexes_of(object.id).collect();
+    row.push(("relhasindex", (!key.is_empty() || !indexes.is_empty()).into()));
     row.push((
         "relhasrules",
         matches!(object.kind, ObjectKind::View(_) | ObjectKind::MaterializedView(_)).into(),
     ));
-    if key.is_empty() {
-        return vec![row];
+    let of_key =
+        (!key.is_empty()).then(|| (index_oid(object.id), primary_key_name(object), key.len()));
+    let others = indexes.iter().map(|i| (relation_oid(i.id), i.name.clone(), i.columns.len()));
+    let mut rows = vec![row];
+    for (oid, name, columns) in of_key.into_iter().chain(others) {
+        let mut index = class_row(oid, name, schema, "i", columns);
+        index.push(("relam", INDEX_ACCESS_METHOD_OID.into()));
+        rows.push(index);
     }
-    let mut index =
-        class_row(index_oid(object.id), primary_key_name(object), schema, "i", key.len());
-    index.push(("relam", INDEX_ACCESS_METHOD_OID.into()));
-    vec![row, index]
+    rows
 }
 
-fn attribute_rows(object: &Object) -> Vec<Row> {
+fn attribute_rows(facts: &SystemFacts, object: &Object) -> Vec<Row> {
     let oid = relation_oid(object.id);
     let mut rows: Vec<Row> = object
         .schema
@@ -348,6 +354,12 @@ fn attribute_rows(object: &Object) -> Vec<Row> {
     for (place, column) in primary_key(object).iter().enumerate() {
         let field = object.schema.field(*column);
         rows.push(attribute_row(index_oid(object.id), place, field, false, ""));
+    }
+    for index in facts.catalog.indexes_of(object.id) {
+        for (place, column) in index.columns.iter().enumerate() {
+            let field = object.schema.field(*column);
+            rows.push(attribute_row(relation_oid(index.id), place, field, false, ""));
+        }
     }
     rows
 }
@@ -443,18 +455,24 @@ fn constraint_row(facts: &SystemFacts, object: &Object) -> Option<Row> {
     ])
 }
 
-fn index_row(object: &Object) -> Option<Row> {
+fn index_rows(facts: &SystemFacts, object: &Object) -> Vec<Row> {
     let key = key_numbers(object);
-    if key.is_empty() {
-        return None;
-    }
-    Some(vec![
-        ("indexrelid", index_oid(object.id).into()),
+    let of_key = (!key.is_empty()).then(|| index_row(object, index_oid(object.id), key, true));
+    let others = facts.catalog.indexes_of(object.id).map(|index| {
+        let columns = index.columns.iter().map(|column| *column as i64 + 1).collect();
+        index_row(object, relation_oid(index.id), columns, false)
+    });
+    of_key.into_iter().chain(others).collect()
+}
+
+fn index_row(object: &Object, oid: i64, key: Vec<i64>, primary: bool) -> Row {
+    vec![
+        ("indexrelid", oid.into()),
         ("indrelid", relation_oid(object.id).into()),
         ("indnatts", (key.len() as i64).into()),
         ("indnkeyatts", (key.len() as i64).into()),
-        ("indisunique", true.into()),
-        ("indisprimary", true.into()),
+        ("indisunique", primary.into()),
+        ("indisprimary", primary.into()),
         ("indimmediate", true.into()),
         ("indisvalid", true.into()),
         ("indisready", true.into()),
@@ -463,7 +481,23 @@ fn index_row(object: &Object) -> Option<Row> {
         ("indclass", Cell::Ints(vec![0; key.len()])),
         ("indoption", Cell::Ints(vec![0; key.len()])),
         ("indkey", Cell::Ints(key)),
-    ])
+    ]
+}
+
+/// The statement that makes an index.
+pub fn definition_of_index(object: &Object, index: &IndexObject) -> String {
+    let columns: Vec<String> = index
+        .columns
+        .iter()
+        .map(|column| quote_ident(object.schema.field(*column).name()))
+        .collect();
+    format!(
+        "CREATE INDEX {} ON {}.{} USING hash ({})",
+        quote_ident(&index.name),
+        quote_ident(&object.name.schema),
+        quote_ident(&object.name.name),
+        columns.join(", ")
+    )
 }
 
 /// The statement that would make a primary key's index.
@@ -483,13 +517,24 @@ pub fn index_definition(object: &Object) -> Option<String> {
     ))
 }
 
-fn index_view_row(object: &Object) -> Option<Row> {
-    Some(vec![
-        ("schemaname", object.name.schema.clone().into()),
-        ("tablename", object.name.name.clone().into()),
-        ("indexname", primary_key_name(object).into()),
-        ("indexdef", index_definition(object)?.into()),
-    ])
+/// Name and definition of each index of an object, that of its primary key first.
+pub fn indexes(catalog: &Catalog, object: &Object) -> Vec<(String, String)> {
+    let of_key = index_definition(object).map(|sql| (primary_key_name(object), sql));
+    let others = catalog.indexes_of(object.id);
+    let others = others.map(|index| (index.name.clone(), definition_of_index(object, index)));
+    of_key.into_iter().chain(others).collect()
+}
+
+fn index_view_rows(facts: &SystemFacts, object: &Object) -> Vec<Row> {
+    let row = |(name, sql): (String, String)| {
+        vec![
+            ("schemaname", object.name.schema.clone().into()),
+            ("tablename", object.name.name.clone().into()),
+            ("indexname", name.into()),
+            ("indexdef", sql.into()),
+        ]
+    };
+    indexes(facts.catalog, object).into_iter().map(row).collect()
 }
 
 fn description_rows(facts: &SystemFacts, object: &Object) -> Vec<Row> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
+use crate::catalog::object::{Definer, IndexObject, Object, ObjectKind, ObjectName};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -26,6 +26,8 @@ pub struct Catalog {
     pub(super) comments: BTreeMap<(ObjectId, Option<usize>), String>,
     /// Of objects that are planned again after a restart; they go with the object.
     pub(super) definers: BTreeMap<ObjectId, Arc<Definer>>,
+    /// They go with their relation.
+    pub(super) indexes: BTreeMap<ObjectId, Arc<IndexObject>>,
 }
 
 /// One step from a version to the next.
@@ -51,6 +53,9 @@ pub enum Change {
         column: Option<usize>,
         text: Option<String>,
     },
+    /// An index without an id gets the next one.
+    CreateIndex(Arc<IndexObject>),
+    DropIndex(ObjectId),
     /// Who made an object.
     Define {
         object: ObjectId,
@@ -71,6 +76,7 @@ impl Default for Catalog {
             by_name: BTreeMap::new(),
             comments: BTreeMap::new(),
             definers: BTreeMap::new(),
+            indexes: BTreeMap::new(),
         }
     }
 }
@@ -112,6 +118,26 @@ impl Catalog {
         self.comments
             .range((id, None)..=(id, Some(usize::MAX)))
             .map(|((_, column), text)| (*column, text.as_str()))
+    }
+
+    /// The indexes of a relation that CREATE INDEX made.
+    pub fn indexes_of(&self, relation: ObjectId) -> impl Iterator<Item = &Arc<IndexObject>> {
+        self.indexes.values().filter(move |index| index.relation == relation)
+    }
+
+    pub fn index(&self, id: ObjectId) -> Option<&Arc<IndexObject>> {
+        self.indexes.get(&id)
+    }
+
+    /// The index of that name, in the schema of its relation.
+    pub fn lookup_index(&self, name: &ObjectName) -> Option<&Arc<IndexObject>> {
+        self.indexes.values().find(|index| {
+            let relation = self.objects.get(&index.relation);
+            index.name == name.name
+                && relation.is_some_and(|relation| {
+                    relation.name.schema == name.schema && relation.name.database == name.database
+                })
+        })
     }
 
     /// Who made an object, where that counts.
@@ -252,7 +278,7 @@ impl Catalog {
                 if !schemas.contains(&name.schema) {
                     return Err(no_schema(&name.schema));
                 }
-                if self.by_name.contains_key(name) {
+                if self.by_name.contains_key(name) || self.lookup_index(name).is_some() {
                     return Err(Error::user(
                         SqlState::DUPLICATE_TABLE,
                         format!("relation \"{}\" already exists", name.name),
@@ -273,6 +299,7 @@ impl Catalog {
                 self.by_name.remove(&object.name);
                 self.comments.retain(|(object, _), _| object != id);
                 self.definers.remove(id);
+                self.indexes.retain(|_, index| index.relation != *id);
                 if let Some(dependant) = self.dependants(*id).next() {
                     return Err(Error::internal(format!(
                         "{} is dropped before its dependant {}",
@@ -290,6 +317,7 @@ impl Catalog {
                 }
                 if let Some(old) = self.objects.insert(object.id, object.clone()) {
                     self.move_comments(&old, object);
+                    self.move_indexes(&old, object);
                 }
             }
             Change::Comment { object, column, text } => {
@@ -300,6 +328,31 @@ impl Catalog {
                     Some(text) => self.comments.insert((*object, *column), text.clone()),
                     None => self.comments.remove(&(*object, *column)),
                 };
+            }
+            Change::CreateIndex(index) => {
+                let Some(relation) = self.objects.get(&index.relation) else {
+                    return Err(Error::user(
+                        SqlState::UNDEFINED_TABLE,
+                        "the relation has been dropped meanwhile",
+                    ));
+                };
+                let name = ObjectName { name: index.name.clone(), ..relation.name.clone() };
+                if self.by_name.contains_key(&name) || self.lookup_index(&name).is_some() {
+                    return Err(Error::user(
+                        SqlState::DUPLICATE_TABLE,
+                        format!("relation \"{}\" already exists", index.name),
+                    ));
+                }
+                self.next_id = self.next_id.max(index.id.0 + 1);
+                self.indexes.insert(index.id, index.clone());
+            }
+            Change::DropIndex(id) => {
+                if self.indexes.remove(id).is_none() {
+                    return Err(Error::user(
+                        SqlState::UNDEFINED_OBJECT,
+                        "the index has been dropped meanwhile",
+                    ));
+                }
             }
             Change::Define { object, definer } => {
                 if !self.objects.contains_key(object) {
@@ -313,6 +366,22 @@ impl Catalog {
 }
 
 impl Catalog {
+    /// Indexes follow their columns, by name; one that has lost a column goes.
+    fn move_indexes(&mut self, old: &Object, new: &Object) {
+        self.indexes.retain(|_, index| {
+            if index.relation != new.id {
+                return true;
+            }
+            let place = |column: &usize| {
+                let name = old.schema.fields().get(*column)?.name();
+                Some(new.column(name)?.0)
+            };
+            let Some(columns) = index.columns.iter().map(place).collect() else { return false };
+            *index = Arc::new(IndexObject { columns, ..index.as_ref().clone() });
+            true
+        });
+    }
+
     /// Comments follow their columns, by name, into a new definition.
     fn move_comments(&mut self, old: &Object, new: &Object) {
         let of_columns: Vec<(usize, String)> = self

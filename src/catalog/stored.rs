@@ -15,8 +15,8 @@ use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::object::{
-    Definer, Object, ObjectKind, ObjectName, SinkObject, SourceObject, TableConflict, TableObject,
-    ViewObject, WatermarkObject,
+    Definer, IndexObject, Object, ObjectKind, ObjectName, SinkObject, SourceObject, TableConflict,
+    TableObject, ViewObject, WatermarkObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::plan::event_time::TimeBound;
@@ -35,6 +35,16 @@ enum StoredChange {
     ReplaceView(StoredObject),
     Comment { object: u64, column: Option<usize>, text: Option<String> },
     Define { object: u64, definer: Definer },
+    CreateIndex(StoredIndex),
+    DropIndex(u64),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredIndex {
+    id: u64,
+    name: String,
+    relation: u64,
+    columns: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -45,6 +55,8 @@ struct StoredCatalog {
     objects: Vec<StoredObject>,
     comments: Vec<(u64, Option<usize>, String)>,
     definers: BTreeMap<u64, Definer>,
+    #[serde(default)]
+    indexes: Vec<StoredIndex>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,6 +150,8 @@ pub fn change_to_text(change: &Change) -> Result<String> {
         }
         Change::CreateObject(object) => StoredChange::CreateObject(store_object(object)?),
         Change::DropObject(id) => StoredChange::DropObject(id.0),
+        Change::CreateIndex(index) => StoredChange::CreateIndex(store_index(index)),
+        Change::DropIndex(id) => StoredChange::DropIndex(id.0),
         Change::ReplaceView(object) => StoredChange::ReplaceView(store_object(object)?),
         Change::Comment { object, column, text } => {
             StoredChange::Comment { object: object.0, column: *column, text: text.clone() }
@@ -163,6 +177,8 @@ pub fn change_from_text(text: &str) -> Result<Change> {
         StoredChange::DropSchema { database, schema } => Change::DropSchema { database, schema },
         StoredChange::CreateObject(object) => Change::CreateObject(Arc::new(load_object(object)?)),
         StoredChange::DropObject(id) => Change::DropObject(ObjectId(id)),
+        StoredChange::CreateIndex(index) => Change::CreateIndex(Arc::new(load_index(index))),
+        StoredChange::DropIndex(id) => Change::DropIndex(ObjectId(id)),
         StoredChange::ReplaceView(object) => Change::ReplaceView(Arc::new(load_object(object)?)),
         StoredChange::Comment { object, column, text } => {
             Change::Comment { object: ObjectId(object), column, text }
@@ -183,6 +199,7 @@ pub fn catalog_to_text(catalog: &Catalog) -> Result<String> {
         objects: catalog.objects().map(|o| store_object(o)).collect::<Result<_>>()?,
         comments: comments.map(|((id, column), text)| (id.0, *column, text.clone())).collect(),
         definers: catalog.definers.iter().map(|(id, d)| (id.0, d.as_ref().clone())).collect(),
+        indexes: catalog.indexes.values().map(|index| store_index(index)).collect(),
     };
     Ok(serde_json::to_string_pretty(&stored).expect("plain data has a JSON form"))
 }
@@ -206,6 +223,10 @@ pub fn catalog_from_text(text: &str) -> Result<Catalog> {
     }
     for (id, column, text) in stored.comments {
         catalog.comments.insert((ObjectId(id), column), text);
+    }
+    for index in stored.indexes {
+        let index = Arc::new(load_index(index));
+        catalog.indexes.insert(index.id, index);
     }
     for (id, definer) in stored.definers {
         catalog.definers.insert(ObjectId(id), Arc::new(definer));
@@ -363,6 +384,24 @@ fn load_object(stored: StoredObject) -> Result<Object> {
     })
 }
 
+fn store_index(index: &IndexObject) -> StoredIndex {
+    StoredIndex {
+        id: index.id.0,
+        name: index.name.clone(),
+        relation: index.relation.0,
+        columns: index.columns.clone(),
+    }
+}
+
+fn load_index(stored: StoredIndex) -> IndexObject {
+    IndexObject {
+        id: ObjectId(stored.id),
+        name: stored.name,
+        relation: ObjectId(stored.relation),
+        columns: stored.columns,
+    }
+}
+
 fn store_watermark(watermark: &WatermarkObject) -> StoredWatermark {
     StoredWatermark {
         column: watermark.column.clone(),
@@ -444,6 +483,11 @@ mod tests {
         })
     }
 
+    fn index(id: u64) -> IndexObject {
+        let name = format!("index{id}");
+        IndexObject { id: ObjectId(id), name, relation: ObjectId(5), columns: vec![1, 0] }
+    }
+
     /// One change of each kind.
     fn changes() -> Vec<Change> {
         let table = ObjectKind::Table(TableObject {
@@ -488,6 +532,7 @@ mod tests {
             time_zone: "Europe/Berlin".into(),
             search_path: vec!["public".into()],
             settings: BTreeMap::from([("a".into(), "b".into())]),
+            row_counts: BTreeMap::from([(7, 1000)]),
         };
         let create = |o| Change::CreateObject(Arc::new(o));
         vec![
@@ -506,6 +551,9 @@ mod tests {
             Change::Comment { object: ObjectId(6), column: None, text: None },
             Change::Define { object: ObjectId(9), definer: Arc::new(definer) },
             Change::DropObject(ObjectId(8)),
+            Change::CreateIndex(Arc::new(index(11))),
+            Change::CreateIndex(Arc::new(index(12))),
+            Change::DropIndex(ObjectId(11)),
             Change::DropSchema { database: "d".into(), schema: "t".into() },
             Change::DropDatabase("gone".into()),
         ]
@@ -525,7 +573,7 @@ mod tests {
         let text = catalog_to_text(&direct).expect("written");
         let restored = catalog_from_text(&text).expect("read");
         assert_eq!(format!("{restored:?}"), format!("{direct:?}"));
-        assert_eq!(restored.next_id(), ObjectId(11));
+        assert_eq!(restored.next_id(), ObjectId(13));
     }
 
     #[test]

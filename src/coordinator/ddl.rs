@@ -28,10 +28,11 @@ use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::emission::with_emission;
 use crate::plan::event_time::time_bounds;
 use crate::plan::expr::Expr;
-use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
+use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
+use crate::plan::recursion::limit_recursion;
 use crate::plan::view_options::{
-    EMIT, EMIT_EVERY, Emission, OnError, ViewOptions, fixed_interval_us,
+    EMIT, EMIT_EVERY, EMIT_ON_UPDATE, Emission, OnError, ViewOptions, fixed_interval_us,
 };
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
@@ -73,10 +74,7 @@ impl Connection {
             Statement::CreateSink(create) => {
                 self.create_sink(running, context, parsed, create).await?;
             }
-            Statement::CreateIndex(_) => {
-                return Err(Error::unsupported("CREATE INDEX")
-                    .hint("A PRIMARY KEY makes an index of its table."));
-            }
+            Statement::CreateIndex(create) => self.create_index(running, context, create).await?,
             Statement::Alter(_) => {
                 return Err(Error::unsupported(tag)
                     .hint("Drop the object and create it again with the new definition."));
@@ -297,6 +295,7 @@ impl Connection {
         parsed: &Parsed,
         create: &CreateMaterializedView,
     ) -> Result<()> {
+        let context = &self.with_row_counts(running, context).await?;
         if create.or_replace
             && let Some(old) = context.catalog.lookup(&target_name(context, &create.name)?)
         {
@@ -312,7 +311,7 @@ impl Connection {
         keep_promises(&mut object, &plan);
         let install = Install::Dataflow(plan);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
-        let definer = Some(definer(context, parsed));
+        let definer = Some(view_definer(context, parsed, &planned));
         let create = self.database.coordinator.replace_object(object, definer, install, None);
         running.wait(create).await?;
         Ok(())
@@ -530,7 +529,19 @@ pub(super) fn definer(context: &PlanContext, parsed: &Parsed) -> Definer {
         time_zone: context.time_zone.clone(),
         search_path: context.search_path.clone(),
         settings: if asks { context.settings.as_ref().clone() } else { BTreeMap::new() },
+        row_counts: context.row_counts.iter().map(|(id, rows)| (id.0, *rows)).collect(),
     }
+}
+
+/// The same of a materialized view.
+pub(super) fn view_definer(
+    context: &PlanContext,
+    parsed: &Parsed,
+    planned: &PlannedQuery,
+) -> Definer {
+    let mut definer = definer(context, parsed);
+    definer.row_counts.retain(|id, _| planned.objects.contains(&ObjectId(*id)));
+    definer
 }
 
 /// A query that a definition keeps: without parameters.
@@ -547,7 +558,12 @@ pub(super) fn keep_promises(object: &mut Object, plan: &Plan) {
     if let ObjectKind::MaterializedView(view) = &mut object.kind {
         view.time_bounds = time_bounds(&plan.root);
         // Others stay as they are planned: what only grows today may be replaced by what does not.
-        view.append_only = plan.options.emit == Emission::OnWindowClose && plan.root.append_only();
+        let mut final_matches = false;
+        plan.root.visit(&mut |node| {
+            final_matches |= matches!(node, Node::MatchRecognize(n) if n.closes.is_some());
+        });
+        let is_final = plan.options.emit == Emission::OnWindowClose || final_matches;
+        view.append_only = is_final && plan.root.append_only();
     }
 }
 
@@ -605,7 +621,8 @@ pub(super) fn explained_view(
 /// The EMIT clause, as the options that keep it.
 pub(super) fn emission(emit: &Emit) -> Option<(String, String)> {
     match emit {
-        Emit::Unspecified | Emit::OnUpdate { every: None } => None,
+        Emit::Unspecified => None,
+        Emit::OnUpdate { every: None } => Some((EMIT.0.to_owned(), EMIT_ON_UPDATE.to_owned())),
         Emit::OnUpdate { every: Some(every) } => Some((EMIT_EVERY.to_owned(), every.clone())),
         Emit::OnWindowClose => Some((EMIT.0.to_owned(), EMIT.1.to_owned())),
     }
@@ -619,6 +636,10 @@ pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan>
     let plan = match options.on_error {
         OnError::Null => null_on_error(plan),
         OnError::Quarantine | OnError::Fail => plan,
+    };
+    let plan = match options.recursion_limit {
+        Some(limit) => limit_recursion(plan, limit),
+        None => plan,
     };
     with_emission(Plan { options, ..plan })
 }

@@ -25,14 +25,7 @@ impl Connection {
                 self.drop_relations(context, drop).await
             }
             Noun::Savepoint => self.drop_savepoints(drop).await,
-            Noun::Index => {
-                // There are none, so none of that name.
-                for name in &drop.names {
-                    let message = format!("{} \"{}\" does not exist", drop.kind, name.name);
-                    self.missing(drop.if_exists, SqlState::UNDEFINED_OBJECT, message)?;
-                }
-                Ok(())
-            }
+            Noun::Index => self.drop_indexes(context, drop).await,
         }
     }
 

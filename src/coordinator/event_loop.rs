@@ -139,8 +139,8 @@ pub struct ReadView {
     pub contents: HashMap<ObjectId, Vec<RecordBatch>>,
 }
 
-/// The content of one object at the epoch of a [`Coordinator::pin`], made into rows when they are
-/// asked for first. Until then it is a list of segments that others hold, too.
+/// The content of one object at the epoch of a [`Coordinator::pin`]: a list of segments that others
+/// hold, too.
 pub enum Pinned {
     /// Its parts: one of a table, one from each worker of a view.
     Taken {
@@ -152,17 +152,15 @@ pub enum Pinned {
     },
     /// The workers have not computed the epoch yet.
     Waiting(oneshot::Receiver<Result<RawView>>),
-    Rows(Vec<RecordBatch>),
     Failed(Error),
 }
 
 impl Pinned {
-    /// Live rows; a row of weight n stands n times. May be dropped while it waits, and be asked
-    /// again.
+    /// Its parts. May be dropped while it waits, and be asked again.
     ///
     /// # Errors
     /// When the object cannot be read.
-    pub async fn rows(&mut self) -> Result<&[RecordBatch]> {
+    pub async fn parts(&mut self) -> Result<Vec<Snapshot>> {
         if let Pinned::Waiting(answer) = self {
             *self = match answer.await.unwrap_or_else(|_| Err(stopping())) {
                 Ok(view) => {
@@ -182,22 +180,19 @@ impl Pinned {
                 *self = Pinned::Failed(error);
             }
         }
-        if let Pinned::Taken { parts, .. } = self {
-            let mut rows = Vec::new();
-            for part in parts {
-                for batch in part.batches() {
-                    rows.push(batch?);
-                }
-            }
-            *self = Pinned::Rows(rows);
-        }
         match self {
-            Pinned::Rows(rows) => Ok(rows),
+            Pinned::Taken { parts, .. } => Ok(parts.clone()),
             Pinned::Failed(error) => Err(error.clone()),
-            Pinned::Taken { .. } | Pinned::Waiting(_) => {
-                Err(Error::internal("what is pinned has become rows above"))
-            }
+            Pinned::Waiting(_) => Err(Error::internal("what is pinned has been waited for above")),
         }
+    }
+
+    /// Live rows; a row of weight n stands n times. As [`Self::parts`].
+    ///
+    /// # Errors
+    /// When the object cannot be read.
+    pub async fn rows(&mut self) -> Result<Vec<RecordBatch>> {
+        self.parts().await?.iter().flat_map(Snapshot::batches).collect()
     }
 }
 
@@ -717,6 +712,23 @@ impl Coordinator {
             contents.entry(object).or_default().extend(batches);
         }
         Ok(ReadView { epoch: raw.epoch, contents })
+    }
+
+    /// The same as parts that share their rows with others: one of a table, one from each worker of
+    /// a view.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_parts(
+        &self,
+        objects: Vec<ObjectId>,
+    ) -> Result<HashMap<ObjectId, Vec<Snapshot>>> {
+        let raw = self.ask(|reply| Request::Read { objects, reply }).await??;
+        let mut parts: HashMap<ObjectId, Vec<Snapshot>> = HashMap::new();
+        for (object, part) in raw.parts {
+            parts.entry(object).or_default().push(part);
+        }
+        Ok(parts)
     }
 
     /// The content of `objects` (tables and materialized views) at one epoch, as [`Self::read`]

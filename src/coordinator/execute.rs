@@ -33,6 +33,7 @@ use crate::sql::bind::PlanContext;
 use crate::sql::dml::{PlannedDelete, PlannedInsert, PlannedUpdate};
 use crate::sql::parse::Parsed;
 use crate::sql::query::PlannedQuery;
+use crate::sql::returning::PlannedReturning;
 use crate::sql::statement::{self, CopyData, Discard, ExplainTarget, TransactionModes};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
@@ -131,6 +132,7 @@ impl Connection {
             now,
             sql: parsed.sql.as_str().into(),
             settings: Arc::new(values),
+            row_counts: Arc::default(),
             session: Some(Arc::new(SessionDoor {
                 database: Arc::downgrade(&self.database),
                 session: self.session.clone(),
@@ -180,7 +182,7 @@ impl Connection {
         plan: &StatementPlan,
     ) -> Result<Option<SchemaRef>> {
         use statement::Statement as S;
-        let returning = |query: &Option<PlannedQuery>| query.as_ref().map(|q| q.schema.clone());
+        let returning = |r: &Option<PlannedReturning>| r.as_ref().map(|r| r.query.schema.clone());
         Ok(match (statement, plan) {
             (S::Query(_), StatementPlan::Query(query)) => Some(query.schema.clone()),
             (S::Subscribe(_), StatementPlan::Query(query)) => {

@@ -5,6 +5,8 @@
 //! `lag` is how many closed epochs it has not finished. With WORKERS there is one line more for
 //! each worker.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::object::{Object, ObjectKind};
@@ -14,12 +16,13 @@ use crate::coordinator::ddl::{self, noun_of, wrong_kind};
 use crate::coordinator::event_loop::RunningFigures;
 use crate::coordinator::running::Running;
 use crate::dataflow::metered::{DataflowFigures, OperatorFigures};
+use crate::plan::dot::dot;
 use crate::plan::explain::{Explained, Note};
 use crate::plan::growth::{Endless, growing};
 use crate::plan::node::Plan;
 use crate::plan::operators::operators;
 use crate::sql::bind::PlanContext;
-use crate::sql::statement::{CreateMaterializedView, Explain, Name, Noun};
+use crate::sql::statement::{CreateMaterializedView, Explain, ExplainFormat, Name, Noun};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -39,8 +42,10 @@ impl Connection {
         let figures = running.wait(self.database.coordinator.figures(vec![object.id])).await?;
         let found = figures.dataflows.into_iter().find(|f| f.object == object.id);
         match (found, explain.analyze) {
-            (Some(found), true) => Ok(analyzed(&context.catalog, &found, explain)),
-            (Some(found), false) => Ok(explained(&context.catalog, &found.plan, explain.verbose)),
+            (Some(found), true) if explain.format == ExplainFormat::Text => {
+                Ok(analyzed(&context.catalog, &found, explain))
+            }
+            (Some(found), _) => Ok(explained(&context.catalog, &found.plan, explain)),
             (None, true) => Err(Error::user(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("materialized view \"{}\" is not running", object.name.name),
@@ -54,9 +59,31 @@ impl Connection {
                 };
                 let query = crate::sql::parse::parse_query(&view.query_sql)?;
                 let plan = ddl::view_plan(&context.plan_query(&query, &[])?, &object)?;
-                Ok(explained(&context.catalog, &plan, explain.verbose))
+                Ok(explained(&context.catalog, &plan, explain))
             }
         }
+    }
+
+    /// The context with the rows that tables and materialized views have now.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub(super) async fn with_row_counts(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+    ) -> Result<PlanContext> {
+        let figures = running.wait(self.database.coordinator.figures(vec![])).await?;
+        let mut counts: BTreeMap<ObjectId, u64> =
+            figures.tables.iter().map(|(id, rows, _)| (*id, *rows as u64)).collect();
+        for dataflow in &figures.dataflows {
+            let result = operators(&dataflow.plan).len();
+            let rows = dataflow.workers.iter().filter_map(|worker| worker.operators.get(result));
+            counts.insert(dataflow.object, rows.map(|figures| figures.state_rows).sum());
+        }
+        // Of others nothing is read.
+        counts.retain(|id, rows| *rows > 0 && context.catalog.get(*id).is_some());
+        Ok(PlanContext { row_counts: Arc::new(counts), ..context.clone() })
     }
 
     /// EXPLAIN CREATE MATERIALIZED VIEW.
@@ -64,10 +91,10 @@ impl Connection {
         &self,
         context: &PlanContext,
         create: &CreateMaterializedView,
-        verbose: bool,
+        explain: &Explain,
     ) -> Result<String> {
         let (object, planned) = ddl::explained_view(context, create)?;
-        Ok(explained(&context.catalog, &ddl::view_plan(&planned, &object)?, verbose))
+        Ok(explained(&context.catalog, &ddl::view_plan(&planned, &object)?, explain))
     }
 }
 
@@ -78,7 +105,11 @@ pub(super) fn analyze_of_definition() -> Error {
 }
 
 /// A dataflow as text.
-pub(super) fn explained(catalog: &Catalog, plan: &Plan, verbose: bool) -> String {
+pub(super) fn explained(catalog: &Catalog, plan: &Plan, explain: &Explain) -> String {
+    if explain.format == ExplainFormat::Dot {
+        return dot(plan);
+    }
+    let verbose = explain.verbose;
     let text = Explained { plan, verbose, notes: None }.to_string();
     with_growth(catalog, plan, text)
 }
@@ -96,9 +127,11 @@ fn analyzed(catalog: &Catalog, running: &RunningFigures, explain: &Explain) -> S
             let below = running.workers.iter().enumerate().map(|(index, worker)| {
                 format!("worker {index}: {}", figures_text(&of(worker), age(worker)))
             });
+            let mut below: Vec<String> = if explain.workers { below.collect() } else { vec![] };
+            below.extend(counted_text(&running.workers, number));
             Note {
                 behind: format!(" | {}", figures_text(&all, running.workers.iter().map(age).sum())),
-                below: if explain.workers { below.collect() } else { Vec::new() },
+                below,
             }
         })
         .collect();
@@ -125,6 +158,19 @@ fn endless(catalog: &Catalog, object: ObjectId) -> Option<Endless> {
     debug_assert!(noun_of(object) == Noun::Source);
     let watermark = watermark.as_ref().map(|watermark| watermark.column.clone());
     Some(Endless { name: object.name.name.clone(), watermark })
+}
+
+/// What an operator counts beside rows, of all workers together.
+fn counted_text(workers: &[DataflowFigures], number: usize) -> Option<String> {
+    let mut sums: Vec<(String, u64)> = Vec::new();
+    for (name, count) in workers.iter().filter_map(|w| w.counted.get(number)).flatten() {
+        match sums.iter_mut().find(|(other, _)| other == name) {
+            Some((_, sum)) => *sum += count,
+            None => sums.push((name.clone(), *count)),
+        }
+    }
+    let texts: Vec<String> = sums.iter().map(|(name, sum)| format!("{name} {sum}")).collect();
+    (!texts.is_empty()).then(|| texts.join(" | "))
 }
 
 fn figures_text(figures: &OperatorFigures, age: Duration) -> String {

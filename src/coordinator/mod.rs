@@ -8,11 +8,13 @@
 //! | `transaction.rs` | blocks: one epoch to read, one epoch to write |
 //! | `running.rs` | cancel and timeout of a statement |
 //! | `query.rs`, `source_scan.rs` | SELECT: hold an epoch, run batch DataFusion over it; SUBSCRIBE |
+//! | `stored.rs` | what a statement sees of tables and views; lookups in it |
 //! | `batch.rs` | the threads that queries compute on |
 //! | `write.rs`, `copy.rs` | INSERT, UPDATE, DELETE, TRUNCATE; COPY FROM STDIN |
 //! | `rows.rs` | whole tables as batches: changes on top of them, rows by key |
 //! | `ddl.rs`, `drop.rs` | CREATE and DROP as steps over the catalog and the data plane |
 //! | `show.rs` | SHOW, DESCRIBE, EXPLAIN |
+//! | `index.rs` | CREATE INDEX and DROP INDEX |
 //! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
 //! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
@@ -42,6 +44,7 @@ pub mod event_loop;
 mod execute;
 mod explain;
 pub mod ground;
+mod index;
 pub mod locks;
 mod query;
 pub mod recovery;
@@ -54,6 +57,7 @@ mod show;
 mod sink_writer;
 mod sinks;
 mod source_scan;
+mod stored;
 pub mod subscription;
 mod system_relations;
 pub mod table;

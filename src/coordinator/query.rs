@@ -21,10 +21,11 @@ use crate::catalog::snapshot::Catalog;
 use crate::coordinator::command::{Connection, Response, RowStream, Value};
 use crate::coordinator::running::Running;
 use crate::coordinator::source_scan::SourceTable;
+use crate::coordinator::stored;
 use crate::coordinator::subscription::SubscriptionStep;
 use crate::coordinator::system_relations::SystemContents;
-use crate::coordinator::transaction;
 use crate::sql::bind::PlanContext;
+use crate::sql::lookup::Lookup;
 use crate::sql::query::{Content, Contents, PlannedQuery};
 use crate::sql::statement::{Subscribe, SubscribeTarget};
 use crate::types::change::ChangeBatch;
@@ -41,20 +42,24 @@ const SUBSCRIBE_COLUMNS: [(&str, DataType); 3] = [
 
 /// What one statement reads: snapshots of stored objects, readers of sources, system relations.
 pub(super) struct StatementContents {
-    pub stored: transaction::Contents,
+    pub stored: stored::Contents,
     pub sources: HashMap<ObjectId, Arc<SourceTable>>,
     pub system: SystemContents,
 }
 
 impl Contents for StatementContents {
     fn object(&self, id: ObjectId) -> Result<Content> {
-        if let Some(batches) = self.stored.get(&id) {
-            return Ok(Content::Batches(batches.clone()));
+        if let Some(stored) = self.stored.get(&id) {
+            return stored.batches().map(Content::Batches);
         }
         match self.sources.get(&id) {
             Some(source) => Ok(Content::Provider(source.clone())),
             None => Err(Error::internal(format!("{id} was not prepared for reading"))),
         }
+    }
+
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Vec<RecordBatch>>> {
+        self.stored.get(&lookup.object).map_or(Ok(None), |stored| stored.lookup(lookup))
     }
 
     fn system(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>> {
@@ -99,12 +104,12 @@ impl Connection {
         let (stored, sources) = split_objects(&context.catalog, &planned.objects);
         let coordinator = &self.database.coordinator;
         let stored = match &mut self.transaction {
-            _ if stored.is_empty() => transaction::Contents::new(),
+            _ if stored.is_empty() => stored::Contents::new(),
             Some(block) => block.read(coordinator, running, &stored).await?,
             None => {
-                let read = running.wait(coordinator.read(stored.clone())).await?;
+                let parts = running.wait(coordinator.read_parts(stored.clone())).await?;
                 check_columns(&context.catalog, &coordinator.catalog(), &stored)?;
-                read.contents
+                stored::of_parts(parts)
             }
         };
         self.contents_over(running, context, planned, stored, sources).await
@@ -116,7 +121,7 @@ impl Connection {
         running: &Running,
         context: &PlanContext,
         planned: &PlannedQuery,
-        stored: transaction::Contents,
+        stored: stored::Contents,
         sources: Vec<Arc<Object>>,
     ) -> Result<StatementContents> {
         let mut readers = HashMap::new();

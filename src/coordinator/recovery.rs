@@ -324,6 +324,8 @@ fn definition_context(catalog: &Catalog, object: &Object) -> PlanContext {
         context.time_zone.clone_from(&definer.time_zone);
         context.search_path.clone_from(&definer.search_path);
         context.settings = Arc::new(definer.settings.clone());
+        let counts = definer.row_counts.iter().map(|(id, rows)| (ObjectId(*id), *rows));
+        context.row_counts = Arc::new(counts.collect());
     }
     context
 }

@@ -14,7 +14,7 @@ use crate::catalog::object::{Object, ObjectKind};
 use crate::catalog::snapshot::Change;
 use crate::coordinator::command::Connection;
 use crate::coordinator::ddl::{
-    definer, keep_promises, materialized_view_object, noun_of, reads, reads_itself, view_plan,
+    keep_promises, materialized_view_object, noun_of, reads, reads_itself, view_definer, view_plan,
     wrong_kind,
 };
 use crate::coordinator::drop::shown;
@@ -48,7 +48,7 @@ impl Connection {
         let plan = view_plan(&planned, &object)?;
         keep_promises(&mut object, &plan);
         check_dependants(context, old, &object)?;
-        let definer = Some(definer(context, parsed));
+        let definer = Some(view_definer(context, parsed, &planned));
         let replace = self.database.coordinator.replace_view(object, definer, plan, old.id);
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         running.wait(replace).await?;

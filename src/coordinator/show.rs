@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::catalog::object::{Object, ObjectKind};
-use crate::catalog::pg_catalog::{index_definition, primary_key_name};
+use crate::catalog::pg_catalog::indexes;
 use crate::catalog::snapshot::no_schema;
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::coordinator::command::{Connection, Response, Value};
@@ -189,13 +189,11 @@ impl Connection {
             ShowList::Indexes => self
                 .relations_within(context, within)?
                 .iter()
-                .filter_map(|o| {
-                    let definition = index_definition(o)?;
-                    Some(vec![
-                        Some(primary_key_name(o)),
-                        Some(o.name.name.clone()),
-                        Some(definition),
-                    ])
+                .flat_map(|o| {
+                    let row = |(name, definition)| {
+                        vec![Some(name), Some(o.name.name.clone()), Some(definition)]
+                    };
+                    indexes(&context.catalog, o).into_iter().map(row).collect::<Vec<_>>()
                 })
                 .collect(),
             // They are asked for: `list_watermarks`.
@@ -277,7 +275,17 @@ impl Connection {
     ) -> Result<Response> {
         if explain.format == ExplainFormat::Json {
             return Err(Error::unsupported("EXPLAIN (FORMAT JSON)")
-                .hint("EXPLAIN prints the plan as text."));
+                .hint("EXPLAIN prints the plan as text, or as a graph with FORMAT DOT."));
+        }
+        let of_query = |statement: &Statement| {
+            !matches!(statement, Statement::CreateMaterializedView(_) | Statement::Subscribe(_))
+        };
+        if explain.format == ExplainFormat::Dot
+            && let ExplainTarget::Statement(inner) = &explain.target
+            && of_query(&inner.statement)
+        {
+            return Err(Error::unsupported("EXPLAIN (FORMAT DOT) of what is no dataflow")
+                .hint("It draws materialized views: EXPLAIN (FORMAT DOT) MATERIALIZED VIEW v."));
         }
         let text = match &explain.target {
             ExplainTarget::MaterializedView(name) => {
@@ -290,16 +298,17 @@ impl Connection {
                         if explain.analyze {
                             return Err(analyze_of_definition());
                         }
-                        self.explain_create_view(&context, create, explain.verbose)?
+                        let context = self.with_row_counts(running, &context).await?;
+                        self.explain_create_view(&context, create, explain)?
                     }
                     (Statement::CreateSink(create), _) => {
                         if explain.analyze {
                             return Err(analyze_of_definition());
                         }
-                        self.explain_create_sink(&context, create, explain.verbose)?
+                        self.explain_create_sink(&context, create, explain)?
                     }
                     (Statement::Subscribe(_), StatementPlan::Query(query)) => {
-                        explained(&context.catalog, &query.lower()?, explain.verbose)
+                        explained(&context.catalog, &query.lower()?, explain)
                     }
                     (_, StatementPlan::Query(query)) => {
                         let query = query.bind_parameters(values)?;
@@ -309,10 +318,20 @@ impl Connection {
                         write_text("Insert on", &insert.table, &insert.rows)
                     }
                     (_, StatementPlan::Update(update)) => {
-                        write_text("Update on", &update.table, &update.rows)
+                        let rows = update.rows.bind_parameters(values)?;
+                        with_lookups(
+                            &context,
+                            &rows,
+                            write_text("Update on", &update.table, &rows),
+                        )?
                     }
                     (_, StatementPlan::Delete(delete)) => {
-                        write_text("Delete on", &delete.table, &delete.rows)
+                        let rows = delete.rows.bind_parameters(values)?;
+                        with_lookups(
+                            &context,
+                            &rows,
+                            write_text("Delete on", &delete.table, &rows),
+                        )?
                     }
                     (statement, StatementPlan::None) => {
                         return Err(Error::user(
@@ -341,6 +360,7 @@ impl Connection {
         if explain.verbose {
             text = query.logical.display_indent_schema().to_string();
         }
+        text = with_lookups(context, query, text)?;
         if explain.analyze {
             let started = self.database.elapsed();
             let rows = self.run_query(running, context, query).await?;
@@ -366,6 +386,15 @@ fn functions() -> Vec<Vec<Option<String>>> {
     all.sort();
     all.dedup();
     all.into_iter().map(|(name, kind)| vec![Some(name.clone()), Some(kind.to_owned())]).collect()
+}
+
+/// Adds a line for each relation of which only some keys are looked at.
+fn with_lookups(context: &PlanContext, query: &PlannedQuery, mut text: String) -> Result<String> {
+    for line in query.lookups(context.now)? {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    Ok(text)
 }
 
 fn write_text(what: &str, table: &Object, rows: &PlannedQuery) -> String {

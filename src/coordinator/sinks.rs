@@ -25,7 +25,9 @@ use crate::plan::node::Plan;
 use crate::plan::view_options::{VIEW_OPTIONS, ViewOptions};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{Parsed, parse_query};
-use crate::sql::statement::{CreateSink, Noun, SinkInput as Input, option_pairs};
+use crate::sql::statement::{
+    CreateSink, Explain, ExplainFormat, Noun, SinkInput as Input, option_pairs,
+};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::text::quote::quote_ident;
@@ -152,7 +154,7 @@ impl Connection {
         &self,
         context: &PlanContext,
         create: &CreateSink,
-        verbose: bool,
+        explain: &Explain,
     ) -> Result<String> {
         let Defined { object, plan, options, .. } = self.define_sink(context, create)?;
         let input = input_of(&object, &plan)?;
@@ -167,7 +169,8 @@ impl Connection {
         });
         let connector = options.connector.connector.name;
         let head = format!("Sink: {connector}, {changes}{key}, {rhythm}\n");
-        Ok(head + &explained(&context.catalog, &plan, verbose))
+        let text = explained(&context.catalog, &plan, explain);
+        Ok(if explain.format == ExplainFormat::Text { head + &text } else { text })
     }
 
     /// Where all sinks stand.

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod durability;
+mod lookups;
 mod sinks;
 
 use std::fmt::Write;

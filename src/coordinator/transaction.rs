@@ -31,12 +31,10 @@ use crate::coordinator::event_loop::{Coordinator, Pinned, TableWrite, WriteChang
 use crate::coordinator::rows::{has_keys, overlay, same_content};
 use crate::coordinator::running::Running;
 use crate::coordinator::settings::Settings;
+use crate::coordinator::stored::{Contents, Stored, of_parts};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-
-/// Content of objects as one statement sees it.
-pub(super) type Contents = HashMap<ObjectId, Vec<RecordBatch>>;
 
 /// An open transaction block.
 pub(super) struct Block {
@@ -154,8 +152,8 @@ impl Block {
         for id in &unlocked {
             let pinned = self.view.as_mut().and_then(|view| view.get_mut(id));
             let pinned = pinned.ok_or_else(|| not_in_view(&catalog, *id))?;
-            let rows = running.wait(async { Ok(pinned.rows().await?.to_vec()) }).await?;
-            contents.insert(*id, rows);
+            let parts = running.wait(pinned.parts()).await?;
+            contents.insert(*id, Stored::of_parts(parts));
         }
         self.seen.extend(base_tables(&catalog, &unlocked));
         Ok(contents)
@@ -188,7 +186,7 @@ impl Block {
             objects.iter().copied().filter(|id| !self.locked.contains_key(id)).collect();
         let mut contents = self.locked_contents(running, &catalog, objects).await?;
         if !views.is_empty() {
-            contents.extend(running.wait(coordinator.read(views)).await?.contents);
+            contents.extend(of_parts(running.wait(coordinator.read_parts(views)).await?));
         }
         Ok(contents)
     }
@@ -224,11 +222,10 @@ impl Block {
             let (Some(locked), Some(object)) = (self.locked.get_mut(id), catalog.get(*id)) else {
                 continue;
             };
-            let pending = self.pending.get(id).map_or(&[][..], Vec::as_slice);
-            let rows = running
-                .wait(async { overlay(locked.content.rows().await?, &object.schema, pending) })
-                .await?;
-            contents.insert(*id, rows);
+            let pending = self.pending.get(id).filter(|changes| !changes.is_empty());
+            let pending = pending.map(|changes| (object.schema.clone(), changes.clone()));
+            let parts = running.wait(locked.content.parts()).await?;
+            contents.insert(*id, Stored::Parts { parts, pending });
         }
         Ok(contents)
     }
@@ -441,7 +438,7 @@ async fn check_unchanged(
     now: &mut Pinned,
 ) -> Result<()> {
     let Some(object) = catalog.get(id) else { return Ok(()) };
-    if same_content(before.rows().await?, now.rows().await?, &object.schema)? {
+    if same_content(&before.rows().await?, &now.rows().await?, &object.schema)? {
         return Ok(());
     }
     Err(Error::user(

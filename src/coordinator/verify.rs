@@ -23,6 +23,7 @@ use crate::coordinator::ddl::wrong_kind;
 use crate::coordinator::query::split_objects;
 use crate::coordinator::recovery::planned_view;
 use crate::coordinator::running::Running;
+use crate::coordinator::stored::of_rows;
 use crate::functions::scalar::cast::shown_value;
 use crate::plan::null_on_error::nullable;
 use crate::sql::bind::PlanContext;
@@ -79,7 +80,7 @@ impl Connection {
         let mut read = running.wait(coordinator.read(stored)).await?;
         let kept = read.contents.remove(&object.id).unwrap_or_default();
         let contents =
-            self.contents_over(running, context, &planned, read.contents, sources).await?;
+            self.contents_over(running, context, &planned, of_rows(read.contents), sources).await?;
         let computed = self.collect(running, context, &planned, &contents).await.map_err(|e| {
             match e.kind() {
                 ErrorKind::User => {

@@ -15,9 +15,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::StreamExt;
 
 use crate::catalog::object::{Object, ObjectKind, TableConflict, TableObject};
@@ -30,6 +30,7 @@ use crate::coordinator::execute::done;
 use crate::coordinator::query::{StatementContents, split_objects};
 use crate::coordinator::rows::{RowIndex, columns_at, has_keys, overlay};
 use crate::coordinator::running::Running;
+use crate::coordinator::stored::{Stored, of_parts};
 use crate::coordinator::transaction::{Block, base_tables};
 use crate::functions::scalar::cast::shown_value;
 use crate::sql::bind::PlanContext;
@@ -37,6 +38,7 @@ use crate::sql::dml::{
     EXCLUDED, InsertConflict, PlannedDelete, PlannedInsert, PlannedUpdate, check_rows,
 };
 use crate::sql::query::PlannedQuery;
+use crate::sql::returning::{PlannedReturning, RETURNED};
 use crate::sql::statement::Truncate;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -45,8 +47,19 @@ use crate::types::id::ObjectId;
 /// What a write statement did.
 struct Done {
     count: u64,
-    /// The rows for RETURNING.
+    /// The rows that were written or deleted.
     rows: RecordBatch,
+    /// For RETURNING: the columns that FROM or USING joined to each row.
+    joined: Vec<ArrayRef>,
+    /// For RETURNING: the rows as they were; NULL where there was none.
+    old: Option<RecordBatch>,
+}
+
+impl Done {
+    /// Rows that were not there before, or are not there any more.
+    fn plain(count: u64, rows: RecordBatch) -> Done {
+        Done { count, rows, joined: vec![], old: None }
+    }
 }
 
 impl Connection {
@@ -71,7 +84,7 @@ impl Connection {
             let result = self.insert_in(&mut block, alone, running, context, &insert).await;
             self.give_back(block, alone, running, result).await?
         };
-        self.answer(running, context, "INSERT 0", done, &table, insert.returning.as_ref()).await
+        self.answer(running, context, "INSERT 0", done, insert.returning.as_ref()).await
     }
 
     /// An INSERT outside of a block without DO UPDATE: the coordinator decides about keys.
@@ -96,8 +109,8 @@ impl Connection {
             tables.insert(insert.table.id);
             let tables = tables.into_iter().collect();
             let lock = running.wait_for_lock(coordinator.lock_tables(tables)).await?;
-            let view = running.wait(coordinator.read(stored)).await?;
-            (Some(lock), view.contents)
+            let parts = running.wait(coordinator.read_parts(stored)).await?;
+            (Some(lock), of_parts(parts))
         };
         let contents = self.contents_over(running, context, &insert.rows, stored, sources).await?;
         let rows = self.rows_for(running, context, &insert.table, &insert.rows, &contents).await?;
@@ -121,7 +134,7 @@ impl Connection {
         else {
             return Err(Error::internal("a write of one table has no outcome"));
         };
-        Ok(Done { count, rows })
+        Ok(Done::plain(count, rows))
     }
 
     /// An INSERT in a block, or with DO UPDATE.
@@ -148,9 +161,9 @@ impl Connection {
         let key = &definition.primary_key;
         let existing = block.rows_with_keys(&coordinator, running, table, key, &rows).await?;
         if let InsertConflict::Update(update) = &insert.conflict {
-            contents.stored.insert(EXCLUDED, vec![rows.clone()]);
+            contents.stored.insert(EXCLUDED, Stored::Rows(vec![rows.clone()]));
             if !update.reads_table {
-                contents.stored.insert(table.id, vec![existing.clone()]);
+                contents.stored.insert(table.id, Stored::Rows(vec![existing.clone()]));
             }
             let pairs = self.collect(running, context, &update.query, &contents).await?;
             let pairs = concat(&update.query.schema, &pairs)?;
@@ -161,14 +174,16 @@ impl Connection {
                 check_moved_keys(block, &coordinator, running, table, key, &old, &new).await?;
             }
             let all_new = compute::concat_batches(&table.schema, [&fresh, &new])?;
+            let old_rows = after_nulls(&old, fresh.num_rows())?;
             block.add(table.id, ChangeBatch::deletes(old));
             block.add(table.id, ChangeBatch::inserts(all_new.clone()));
-            return Ok(Done { count: all_new.num_rows() as u64, rows: all_new });
+            let count = all_new.num_rows() as u64;
+            return Ok(Done { count, rows: all_new, joined: vec![], old: Some(old_rows) });
         }
         let conflict = conflict_of(&insert.conflict, definition);
         let resolved = resolve_insert(table, key, &existing, rows, conflict)?;
         block.add(table.id, resolved.changes);
-        Ok(Done { count: resolved.count, rows: resolved.inserted })
+        Ok(Done::plain(resolved.count, resolved.inserted))
     }
 
     pub(super) async fn run_update(
@@ -185,7 +200,7 @@ impl Connection {
         let (mut block, alone) = self.take_block();
         let result = self.update_in(&mut block, alone, running, context, &update).await;
         let done = self.give_back(block, alone, running, result).await?;
-        self.answer(running, context, "UPDATE", done, &table, update.returning.as_ref()).await
+        self.answer(running, context, "UPDATE", done, update.returning.as_ref()).await
     }
 
     async fn update_in(
@@ -208,9 +223,10 @@ impl Connection {
             let key = &definition.primary_key;
             check_moved_keys(block, &coordinator, running, table, key, &old, &new).await?;
         }
-        block.add(table.id, ChangeBatch::deletes(old));
+        block.add(table.id, ChangeBatch::deletes(old.clone()));
         block.add(table.id, ChangeBatch::inserts(new.clone()));
-        Ok(Done { count: new.num_rows() as u64, rows: new })
+        let joined = pairs.columns()[2 * table.schema.fields().len()..].to_vec();
+        Ok(Done { count: new.num_rows() as u64, rows: new, joined, old: Some(old) })
     }
 
     pub(super) async fn run_delete(
@@ -226,7 +242,7 @@ impl Connection {
         let (mut block, alone) = self.take_block();
         let result = self.delete_in(&mut block, running, context, &delete).await;
         let done = self.give_back(block, alone, running, result).await?;
-        self.answer(running, context, "DELETE", done, &table, delete.returning.as_ref()).await
+        self.answer(running, context, "DELETE", done, delete.returning.as_ref()).await
     }
 
     async fn delete_in(
@@ -241,9 +257,12 @@ impl Connection {
             .write_contents(block, running, context, table.id, &delete.rows.objects, &delete.rows)
             .await?;
         let rows = self.collect(running, context, &delete.rows, &contents).await?;
-        let rows = with_schema(&table.schema, &concat(&delete.rows.schema, &rows)?)?;
+        let rows = concat(&delete.rows.schema, &rows)?;
+        let width = table.schema.fields().len();
+        let joined = rows.columns()[width..].to_vec();
+        let rows = with_schema(&table.schema, &rows.project(&(0..width).collect::<Vec<_>>())?)?;
         block.add(table.id, ChangeBatch::deletes(rows.clone()));
-        Ok(Done { count: rows.num_rows() as u64, rows })
+        Ok(Done { count: rows.num_rows() as u64, rows, joined, old: None })
     }
 
     pub(super) async fn run_truncate(
@@ -295,8 +314,9 @@ impl Connection {
             let coordinator = &self.database.coordinator;
             block.lock_for_write(coordinator, running, table.id, &[], strict).await?;
             let contents = block.read_for_write(coordinator, running, &[table.id]).await?;
-            for batch in contents.get(&table.id).into_iter().flatten() {
-                block.add(table.id, ChangeBatch::deletes(batch.clone()));
+            let Some(content) = contents.get(&table.id) else { continue };
+            for batch in content.batches()? {
+                block.add(table.id, ChangeBatch::deletes(batch));
             }
         }
         Ok(())
@@ -373,21 +393,22 @@ impl Connection {
         context: &PlanContext,
         command: &str,
         done: Done,
-        table: &Object,
-        returning: Option<&PlannedQuery>,
+        returning: Option<&PlannedReturning>,
     ) -> Result<Response> {
-        let Some(query) = returning else {
+        let Some(returning) = returning else {
             return Ok(Response::Done { tag: format!("{command} {}", done.count) });
         };
+        let query = &returning.query;
+        let rows = returning.rows(&done.rows, &done.joined, done.old.as_ref())?;
         let others: Vec<ObjectId> =
-            query.objects.iter().copied().filter(|id| *id != table.id).collect();
+            query.objects.iter().copied().filter(|id| *id != RETURNED).collect();
         let (stored, sources) = split_objects(&context.catalog, &others);
         let mut stored = if stored.is_empty() {
             HashMap::new()
         } else {
-            running.wait(self.database.coordinator.read(stored)).await?.contents
+            of_parts(running.wait(self.database.coordinator.read_parts(stored)).await?)
         };
-        stored.insert(table.id, vec![done.rows]);
+        stored.insert(RETURNED, Stored::Rows(vec![rows]));
         let contents = self.contents_over(running, context, query, stored, sources).await?;
         let rows = self.start_rows(running, context, query, &contents).await?;
         let tag = format!("{command} {{}}");
@@ -501,6 +522,18 @@ fn split_pairs(table: &Object, pairs: &RecordBatch) -> Result<(RecordBatch, Reco
     let new: Vec<usize> = (width..2 * width).collect();
     let old = with_schema(&table.schema, &pairs.project(&old)?)?;
     Ok((old, check_rows(table, pairs.project(&new)?)?))
+}
+
+/// `rows` behind so many rows of NULLs, in nullable columns.
+fn after_nulls(rows: &RecordBatch, nulls: usize) -> Result<RecordBatch> {
+    let fields = rows.schema_ref().fields().iter();
+    let fields: Vec<Field> = fields.map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    let columns = rows.columns().iter().map(|column| {
+        let before = new_null_array(column.data_type(), nulls);
+        compute::concat(&[before.as_ref(), column.as_ref()])
+    });
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// The rows whose key none of `existing` has.

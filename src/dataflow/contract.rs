@@ -191,6 +191,10 @@ impl Operator for Checked {
     fn state_rows(&self) -> usize {
         self.operator.state_rows()
     }
+
+    fn counted(&self) -> Vec<(String, u64)> {
+        self.operator.counted()
+    }
 }
 
 #[cfg(test)]

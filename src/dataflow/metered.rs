@@ -52,6 +52,8 @@ impl OperatorFigures {
 pub struct DataflowFigures {
     /// By number.
     pub operators: Vec<OperatorFigures>,
+    /// By number: what the operator counts beside rows.
+    pub counted: Vec<Vec<(String, u64)>>,
     /// Since it was built.
     pub age: Duration,
 }
@@ -120,8 +122,12 @@ impl DataflowMetrics {
                 lag_epochs: closed.0.saturating_sub(counters.finished.get().0),
             }
         };
+        let counted = |(_, operator): &(Rc<Counters>, Option<Shared>)| {
+            operator.as_ref().map(|operator| operator.borrow().counted()).unwrap_or_default()
+        };
         DataflowFigures {
             operators: self.watched.borrow().iter().map(figures).collect(),
+            counted: self.watched.borrow().iter().map(counted).collect(),
             age: self.clock.elapsed().saturating_sub(self.since),
         }
     }
@@ -195,6 +201,10 @@ impl Operator for Metered {
 
     fn state_rows(&self) -> usize {
         self.operator.borrow().state_rows()
+    }
+
+    fn counted(&self) -> Vec<(String, u64)> {
+        self.operator.borrow().counted()
     }
 }
 

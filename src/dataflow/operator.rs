@@ -51,6 +51,11 @@ pub trait Operator {
     fn state_rows(&self) -> usize {
         0
     }
+
+    /// What it counts beside rows, each with its name, for those who look.
+    fn counted(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 }
 
 /// An operator without state: what it emits for a batch depends on nothing else.

@@ -332,6 +332,10 @@ impl<'a> Driven<'a> {
     pub fn memory_bytes(&self) -> usize {
         self.operator.memory_bytes()
     }
+
+    pub fn state_rows(&self) -> usize {
+        self.operator.state_rows()
+    }
 }
 
 /// Runs `script` on a fresh operator; gives what it prints.

@@ -3,6 +3,8 @@
 //! One pass over the bytes, no allocation. Fractions are rounded to microseconds. What has a zone
 //! becomes UTC, also where the column has none: one instant has one place in event time.
 
+use crate::types::text::datetime::{INFINITY_DAYS, INFINITY_US, infinity_of};
+
 /// Why a text is not a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bad {
@@ -172,6 +174,9 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
 
 /// A timestamp in microseconds since 1970-01-01 00:00:00 UTC. Without a zone it is taken as UTC.
 pub fn parse_timestamp_us(text: &[u8]) -> Result<i64, Bad> {
+    if let Some(negative) = infinity_of(text) {
+        return Ok(if negative { i64::MIN } else { INFINITY_US });
+    }
     let mut cursor = Cursor::new(text);
     let days = cursor.date()?;
     let mut micros = days.checked_mul(DAY_US).ok_or(Bad::Range)?;
@@ -202,6 +207,9 @@ pub fn has_zone(text: &[u8]) -> bool {
 
 /// A date in days since 1970-01-01. Of a timestamp it is the date as written.
 pub fn parse_date_days(text: &[u8]) -> Result<i32, Bad> {
+    if let Some(negative) = infinity_of(text) {
+        return Ok(if negative { i32::MIN } else { INFINITY_DAYS });
+    }
     let mut cursor = Cursor::new(text);
     let days = cursor.date()?;
     if !cursor.at_end() {

@@ -20,7 +20,8 @@ use super::encode::{EPOCH_DAYS, EPOCH_US, Format};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 use crate::types::text::datetime::{
-    DateContext, parse_date, parse_time, parse_timestamp, parse_timestamptz,
+    DateContext, is_infinite_days, is_infinite_us, parse_date, parse_time, parse_timestamp,
+    parse_timestamptz,
 };
 use crate::types::text::interval::{Interval, IntervalStyle, parse_interval};
 use crate::types::text::json::{check_json, write_jsonb};
@@ -297,14 +298,20 @@ impl ColumnBuilder {
             Values::Bytea(values, _) => append_bytes(values, bytes)?,
             Values::Date(values) => {
                 let days = i32::from_be_bytes(fixed(bytes)?);
-                check_finite("date", days == i32::MIN || days == i32::MAX)?;
-                values.append_value(days.checked_add(EPOCH_DAYS).ok_or_else(|| beyond("date"))?);
+                values.append_value(if is_infinite_days(days) {
+                    days
+                } else {
+                    days.checked_add(EPOCH_DAYS).ok_or_else(|| beyond("date"))?
+                });
             }
             Values::Time(values) => values.append_value(i64::from_be_bytes(fixed(bytes)?)),
             Values::Timestamp(values) | Values::Timestamptz(values) => {
                 let us = i64::from_be_bytes(fixed(bytes)?);
-                check_finite("timestamp", us == i64::MIN || us == i64::MAX)?;
-                values.append_value(us.checked_add(EPOCH_US).ok_or_else(|| beyond("timestamp"))?);
+                values.append_value(if is_infinite_us(us) {
+                    us
+                } else {
+                    us.checked_add(EPOCH_US).ok_or_else(|| beyond("timestamp"))?
+                });
             }
             Values::Interval(values) => {
                 let mut reader = Reader { rest: bytes };
@@ -506,14 +513,6 @@ fn to_arrow_interval(interval: Interval) -> Result<IntervalMonthDayNano> {
 
 fn beyond(type_name: &str) -> Error {
     Error::user(SqlState::DATETIME_FIELD_OVERFLOW, format!("{type_name} out of range"))
-}
-
-fn check_finite(type_name: &str, infinite: bool) -> Result<()> {
-    if infinite {
-        return Err(Error::unsupported(format!("an infinite {type_name}"))
-            .hint("Use NULL for a time that is not known."));
-    }
-    Ok(())
 }
 
 fn too_many_dimensions(sql_type: &SqlType) -> Error {

@@ -29,7 +29,8 @@ use pgwire::messages::data::{FieldDescription, RowDescription};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType, field_oid};
 use crate::types::text::datetime::{
-    US_PER_DAY, write_date, write_time, write_timestamp, write_timestamptz,
+    US_PER_DAY, is_infinite_days, is_infinite_us, write_date, write_time, write_timestamp,
+    write_timestamptz,
 };
 use crate::types::text::interval::{Interval, IntervalStyle, write_interval};
 use crate::types::text::number::{
@@ -464,10 +465,15 @@ impl Column {
             Values::LargeBytea(array) => out.put_slice(array.value(row)),
             Values::ByteaView(array) => out.put_slice(array.value(row)),
             Values::FixedBytea(array) | Values::Uuid(array) => out.put_slice(array.value(row)),
-            Values::Date(values) => out.put_i32(values[row].saturating_sub(EPOCH_DAYS)),
+            Values::Date(values) => {
+                let days = values[row];
+                let finite = !is_infinite_days(days);
+                out.put_i32(if finite { days.saturating_sub(EPOCH_DAYS) } else { days });
+            }
             Values::Time(values) => out.put_i64(values[row]),
             Values::Timestamp(values) | Values::Timestamptz(values) => {
-                out.put_i64(values[row].saturating_sub(EPOCH_US));
+                let us = values[row];
+                out.put_i64(if is_infinite_us(us) { us } else { us.saturating_sub(EPOCH_US) });
             }
             Values::Interval(values) => {
                 let Interval { months, days, us } = values[row];

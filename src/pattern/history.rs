@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray, UInt32Array, new_null_array};
-use arrow::compute::take;
+use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array, new_null_array};
+use arrow::compute::{interleave, take};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Accumulator;
 
@@ -169,13 +169,12 @@ impl States {
     /// The state behind one with a row more.
     fn child(
         &mut self,
-        rows: &Rows<'_>,
-        partition: &PartitionRows,
+        memory: &Memory<'_, '_>,
         aggregate: usize,
         parent: u32,
         (row, variable): (u64, usize),
-        spec: &MatchSpec,
     ) -> Result<u32> {
+        let Memory { spec, rows, partition, .. } = *memory;
         if self.children_row != row {
             self.children.clear();
             self.children_row = row;
@@ -187,7 +186,7 @@ impl States {
             None => spec.aggregates[aggregate].accumulator()?,
             Some(place) => match self.states[place as usize].accumulator.take() {
                 Some(accumulator) => accumulator,
-                None => self.rebuild(rows, partition, aggregate, parent, spec)?,
+                None => self.rebuild(memory, aggregate, parent)?,
             },
         };
         let index = index_of(partition, row)?;
@@ -205,24 +204,33 @@ impl States {
     /// The accumulator of a state whose own has moved on.
     fn rebuild(
         &self,
-        rows: &Rows<'_>,
-        partition: &PartitionRows,
+        memory: &Memory<'_, '_>,
         aggregate: usize,
         state: u32,
-        spec: &MatchSpec,
     ) -> Result<Box<dyn Accumulator>> {
-        let (mut indices, mut labels) = (Vec::new(), Vec::new());
+        let (mut taken, mut labels) = (Vec::new(), Vec::new());
         let mut place = state;
         while let Some(index) = place.checked_sub(1) {
             let state = &self.states[index as usize];
-            indices.push(index_of(partition, state.row)?);
+            taken.push(state.row);
             labels.push(state.variable);
             place = state.parent;
         }
-        indices.reverse();
+        taken.reverse();
         labels.reverse();
-        let mut accumulator = spec.aggregates[aggregate].accumulator()?;
-        let arguments = rows.arguments(aggregate, &indices, &labels, |_| 0)?.filtered()?;
+        let mut accumulator = memory.spec.aggregates[aggregate].accumulator()?;
+        let indices: Option<Vec<u32>> = taken
+            .iter()
+            .map(|row| memory.partition.index(*row).map(|index| index as u32))
+            .collect();
+        let arguments = match indices {
+            Some(indices) => memory.rows.arguments(aggregate, &indices, &labels, |_| 0)?,
+            None => {
+                let old = memory.rows.old_rows(memory.number, &taken)?;
+                memory.rows.arguments_of(aggregate, old.columns().to_vec(), &labels, |_| 0)?
+            }
+        };
+        let arguments = arguments.filtered()?;
         accumulator.update_batch(&arguments)?;
         Ok(accumulator)
     }
@@ -289,6 +297,10 @@ pub struct Memory<'a, 'r> {
     pub layout: &'a Registers,
     pub rows: &'a Rows<'r>,
     pub partition: &'a PartitionRows,
+    /// Which of the partitions it is.
+    pub number: usize,
+    /// What MATCH_NUMBER() is for who is tried.
+    pub match_number: i64,
 }
 
 impl Memory<'_, '_> {
@@ -320,14 +332,7 @@ impl Memory<'_, '_> {
                 Kind::Aggregate(aggregate) => {
                     let parent = registers[0] as u32;
                     let row = (candidate.row, candidate.variable);
-                    let child = states.child(
-                        self.rows,
-                        self.partition,
-                        aggregate,
-                        parent,
-                        row,
-                        self.spec,
-                    )?;
+                    let child = states.child(self, aggregate, parent, row)?;
                     registers[0] = u64::from(child);
                 }
             }
@@ -357,7 +362,11 @@ impl Memory<'_, '_> {
                         .collect::<Result<Vec<_>>>()?;
                     ScalarValue::iter_to_array(values)?
                 }
-                Read::MatchNumber | Read::TimedOut => new_null_array(data_type, candidates.len()),
+                Read::MatchNumber => {
+                    let number = std::iter::repeat_n(self.match_number, candidates.len());
+                    Arc::new(Int64Array::from_iter_values(number))
+                }
+                Read::TimedOut => new_null_array(data_type, candidates.len()),
             };
             columns.push(match column.data_type() == data_type {
                 true => column,
@@ -380,7 +389,7 @@ impl Memory<'_, '_> {
         let mut state = candidate.registers[group.at] as u32;
         if of.contains(candidate.variable) {
             let row = (candidate.row, candidate.variable);
-            state = states.child(self.rows, self.partition, aggregate, state, row, self.spec)?;
+            state = states.child(self, aggregate, state, row)?;
         }
         states.value(aggregate, state, self.spec)
     }
@@ -392,14 +401,7 @@ impl Memory<'_, '_> {
             found.push(self.find_row(read, *candidate)?);
         }
         match read.value {
-            RowValue::Column(column) => {
-                let shifted = found.iter().map(|found| {
-                    let index = self.partition.index(found.as_ref()?.0)?;
-                    self.partition.shifted(index, read.shift).map(|index| index as u32)
-                });
-                let indices = UInt32Array::from(shifted.collect::<Vec<_>>());
-                Ok(take(self.rows.batch.column(column), &indices, None)?)
-            }
+            RowValue::Column(column) => self.column_values(column, &found, read.shift),
             RowValue::Classifier => {
                 let names = found.iter().map(|found| {
                     let (_, variable) = found.as_ref()?;
@@ -408,6 +410,46 @@ impl Memory<'_, '_> {
                 Ok(Arc::new(StringArray::from_iter(names)))
             }
         }
+    }
+
+    /// A column's values at rows at some distance from those that were found.
+    fn column_values(
+        &self,
+        column: usize,
+        found: &[Option<(u64, usize)>],
+        shift: i64,
+    ) -> Result<ArrayRef> {
+        let partition = self.partition;
+        // The rows that are not in the batch, each once.
+        let mut old: Vec<u64> = Vec::new();
+        let mut shifted: Vec<Option<u64>> = Vec::with_capacity(found.len());
+        for found in found {
+            let row = found.and_then(|(row, _)| row.checked_add_signed(shift));
+            let row = row.filter(|row| (partition.shown_from..partition.end_row()).contains(row));
+            old.extend(row.filter(|row| *row < partition.first_row));
+            shifted.push(row);
+        }
+        if old.is_empty() {
+            let indices = shifted.iter().map(|row| Some(partition.index((*row)?)? as u32));
+            let indices = UInt32Array::from_iter(indices);
+            return Ok(take(self.rows.batch.column(column), &indices, None)?);
+        }
+        old.sort_unstable();
+        old.dedup();
+        let fetched = self.rows.old_rows(self.number, &old)?;
+        let own = self.rows.batch.column(column);
+        let nothing = new_null_array(own.data_type(), 1);
+        let places: Vec<(usize, usize)> = shifted
+            .iter()
+            .map(|row| match row {
+                None => (2, 0),
+                Some(row) => match partition.index(*row) {
+                    Some(index) => (0, index),
+                    None => (1, old.partition_point(|other| other < row)),
+                },
+            })
+            .collect();
+        Ok(interleave(&[own, fetched.column(column), &nothing], &places)?)
     }
 
     /// The row that a read means before it is shifted, with the row's variable.

@@ -6,8 +6,8 @@
 //!    beginning the preferred first. A row is offered to each of them once (`step`).
 //! 2. Of two at one place of the automaton with equal registers the later one goes: it could only
 //!    lead to what the other leads to. Where the next match begins behind the last one
-//!    (SKIP PAST LAST ROW), this holds across beginnings too, and the list is never longer than
-//!    the automaton; see `across_starts`.
+//!    (SKIP PAST LAST ROW), this holds across beginnings too, unless a match that is complete may
+//!    yet be taken and skip the earlier one only; see `across_starts`.
 //! 3. When one of them completes, those of its beginning behind it go; those before it may still
 //!    complete and are preferred. A beginning is decided when it has no partial match left.
 //! 4. Beginnings are decided in order (`settle`): a match skips some of those behind it.
@@ -20,7 +20,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::pattern::history::{Candidate, Memory, Registers, States};
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::match_recognize::program::{Instruction, Program};
-use crate::plan::match_recognize::{Contiguity, MatchSpec, RowsPerMatch, Skip, Variables};
+use crate::plan::match_recognize::{Contiguity, MatchSpec, Read, RowsPerMatch, Skip, Variables};
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
 
 /// Partial matches of one partition; more are refused.
@@ -41,6 +41,13 @@ pub struct Kernel {
     /// Partial matches of different beginnings may stand for each other.
     across_starts: bool,
     rows_ahead: u64,
+    /// Conditions ask for the number of the match: a match is looked for when all before it are
+    /// decided, and rows are gone over again.
+    pub one_at_a_time: bool,
+    /// How many rows before a match's first row anyone looks at.
+    pub rows_before: u64,
+    /// A partial match may be told of when its time is over.
+    pub tells_of_partial: bool,
 }
 
 impl Kernel {
@@ -55,8 +62,20 @@ impl Kernel {
             && !spec.timeout_rows
             && !registers.reads_start
             && spec.contiguity == Contiguity::Strict;
-        let rows_ahead = spec.rows_ahead();
-        Ok(Kernel { spec, program, registers, across_starts, rows_ahead })
+        let one_at_a_time = spec.any_far_read(|read| *read == Read::MatchNumber);
+        let absent = |step: &Instruction| matches!(step, Instruction::Absent { .. });
+        let tells_of_partial = spec.timeout_rows || program.instructions.iter().any(absent);
+        Ok(Kernel {
+            // What waits for the row behind it ends before that row, where another may begin.
+            across_starts: across_starts && !one_at_a_time && !tells_of_partial,
+            rows_ahead: spec.rows_ahead(),
+            one_at_a_time,
+            rows_before: spec.rows_before(),
+            tells_of_partial,
+            spec,
+            program,
+            registers,
+        })
     }
 }
 
@@ -64,7 +83,7 @@ impl Kernel {
 #[derive(Debug, Default)]
 pub struct Found {
     pub matches: Vec<FoundMatch>,
-    /// Rows of all matches, places in the batch.
+    /// Rows of all matches, as places (`PartitionRows::place`).
     pub rows: Vec<u32>,
     /// What they are mapped to; [`HIDDEN`] is set for those within an exclusion.
     pub labels: Vec<u16>,
@@ -88,7 +107,7 @@ pub struct FoundMatch {
     pub partition: usize,
     /// 1 for the partition's first match; 0 for what is no match.
     pub number: i64,
-    /// Where the row stands that it begins at.
+    /// The place of the row that it begins at.
     pub first: u32,
     /// Where its rows begin among [`Found::rows`], and end.
     pub from: usize,
@@ -108,7 +127,7 @@ pub enum MatchKind {
 #[derive(Debug)]
 pub struct Failure {
     pub partition: usize,
-    /// The row, a place in the batch.
+    /// The row's place.
     pub row: u32,
     /// The variable whose condition failed; `None`: where the next match begins.
     pub variable: Option<usize>,
@@ -122,6 +141,10 @@ struct Start {
     time_us: Option<i64>,
     /// The last step of the most preferred match so far.
     best: Option<u32>,
+    /// The time of that step's row.
+    best_time_us: Option<i64>,
+    /// The number of the first beginning behind that match.
+    best_end: u64,
     /// A partial match completed in this step: those behind it go.
     cut: bool,
     /// What the most preferred partial match had taken when its time was over.
@@ -200,8 +223,11 @@ pub struct Scratch {
     visited: Vec<u64>,
     /// Places visited in this walk while iterations without a row were open, with which.
     visited_open: HashSet<(usize, u64)>,
-    /// For each place, in which list a partial match stands there (without registers).
-    parked: Vec<u64>,
+    /// For each place, in which list a partial match stands there (without registers), and the
+    /// last one's beginning.
+    parked: Vec<(u64, u64)>,
+    /// Beginnings with a match that may yet be taken, each with the first beginning behind it.
+    complete: Vec<(u64, u64)>,
     /// The first partial match of a list for a hash of place and registers.
     parked_registers: std::collections::HashMap<u64, Vec<u32>>,
     clock: u64,
@@ -213,6 +239,18 @@ pub struct Scratch {
     registers: Vec<u64>,
     /// Of each partial match, whether the current row satisfies its variable.
     satisfied: Vec<bool>,
+    pub counts: Counts,
+}
+
+/// What has been done so far, for those who look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How often a row was tried for each variable.
+    pub tries: Vec<u64>,
+    /// Partial matches that were given up because another one stands for them.
+    pub pruned: u64,
+    /// Partial matches whose time was over.
+    pub timed_out: u64,
 }
 
 enum Visit {
@@ -229,12 +267,14 @@ struct Context<'a, 'r> {
 }
 
 impl Context<'_, '_> {
-    fn memory(&self) -> Memory<'_, '_> {
+    fn memory(&self, match_number: i64) -> Memory<'_, '_> {
         Memory {
             spec: &self.kernel.spec,
             layout: &self.kernel.registers,
             rows: self.rows,
             partition: self.partition,
+            number: self.number,
+            match_number,
         }
     }
 
@@ -242,6 +282,11 @@ impl Context<'_, '_> {
         self.partition
             .index(row)
             .ok_or_else(|| Error::internal("the matcher asked for a row that is gone"))
+    }
+
+    /// The place of the row that stands there in the batch.
+    fn place(&self, index: usize) -> u32 {
+        self.partition.place(self.partition.number_of(index))
     }
 
     /// Where the row stands, if all that its conditions look at is there.
@@ -261,7 +306,12 @@ impl Matcher {
     /// The first row that it may ask for again.
     pub fn rows_needed_from(&self, kernel: &Kernel) -> u64 {
         let first = self.starts.front().map_or(self.next_row, |start| start.row);
-        first.saturating_sub(kernel.spec.rows_back())
+        first.saturating_sub(kernel.rows_before)
+    }
+
+    /// Nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.starts.is_empty()
     }
 
     /// Matches found so far.
@@ -316,16 +366,22 @@ impl Matcher {
         self.marks_are_old = true;
         let ahead = if partition.complete { 0 } else { kernel.rows_ahead };
         let until = until.min(partition.end_row().saturating_sub(ahead));
-        while self.next_row < until {
-            self.step(&context, scratch, found)?;
-            self.settle(&context, found)?;
-        }
-        if partition.complete && self.next_row == partition.end_row() {
+        loop {
+            while self.next_row < until {
+                self.step(&context, scratch, found)?;
+                self.settle(&context, found)?;
+            }
+            if !partition.complete || self.next_row != partition.end_row() {
+                return Ok(());
+            }
             self.finish(&context, scratch);
             self.settle(&context, found)?;
             assert!(self.starts.is_empty(), "a partition's end decides everything");
+            // One at a time, rows may have to be gone over again.
+            if self.next_row >= until {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// No row to come has a time before `time_us`: what cannot be within its time any more ends.
@@ -335,14 +391,25 @@ impl Matcher {
     pub fn advance_time(
         &mut self,
         kernel: &Kernel,
+        scratch: &mut Scratch,
         rows: &Rows<'_>,
         number: usize,
         time_us: i64,
         found: &mut Found,
     ) -> Result<()> {
         let context = Context { kernel, rows, partition: &rows.partitions[number], number };
-        self.expire(kernel, time_us);
+        self.expire(kernel, scratch, time_us);
         self.settle(&context, found)
+    }
+
+    /// No match to come that is not decided has a last row of an earlier time than this; `None`:
+    /// nothing that there is now counts, rows to come do.
+    pub fn last_row_bound_us(&self, kernel: &Kernel) -> Option<i64> {
+        if kernel.tells_of_partial || kernel.one_at_a_time {
+            return self.starts.front().and_then(|start| start.time_us);
+        }
+        let waiting = self.starts.iter().filter(|start| start.best.is_some());
+        waiting.filter_map(|start| start.best_time_us).min()
     }
 
     /// When the first of the beginnings will be over; `None`: never, or there is none.
@@ -353,7 +420,7 @@ impl Matcher {
     }
 
     /// Ends the beginnings whose time is over at `now_us`.
-    fn expire(&mut self, kernel: &Kernel, now_us: i64) {
+    fn expire(&mut self, kernel: &Kernel, scratch: &mut Scratch, now_us: i64) {
         let Some(within) = kernel.spec.within else { return };
         let mut expired = 0;
         for start in &self.starts {
@@ -374,6 +441,7 @@ impl Matcher {
             let start = &mut self.starts[(thread.start - self.first_start) as usize];
             end_of_time(start, *thread, kernel);
         }
+        scratch.counts.timed_out += gone as u64;
         self.threads.drop_first(gone, kernel.registers.width);
     }
 
@@ -388,9 +456,10 @@ impl Matcher {
         let index = context.index(row)?;
         let time_us = context.rows.time_us(index);
         if let Some(time_us) = time_us {
-            self.expire(context.kernel, time_us);
+            self.expire(context.kernel, scratch, time_us);
         }
-        if row >= self.earliest_start {
+        if row >= self.earliest_start && !(context.kernel.one_at_a_time && !self.starts.is_empty())
+        {
             self.seed(context, scratch, row, index, time_us)?;
         }
         self.next_row = row + 1;
@@ -431,8 +500,11 @@ impl Matcher {
         let before = self.threads.threads.len();
         if !kernel.across_starts {
             scratch.begin_list();
-        } else if std::mem::take(&mut self.marks_are_old) {
-            scratch.adopt(kernel, &self.threads);
+        } else {
+            self.note_complete(scratch);
+            if std::mem::take(&mut self.marks_are_old) {
+                scratch.adopt(kernel, &self.threads);
+            }
         }
         scratch.registers.clear();
         scratch.registers.resize(kernel.registers.width, 0);
@@ -450,11 +522,21 @@ impl Matcher {
                 row,
                 time_us,
                 best: accepted.then_some(NO_PATH),
+                best_time_us: None,
+                best_end: start + 1,
                 cut: false,
                 timed_out: None,
             });
         }
         Ok(())
+    }
+
+    /// Notes which beginnings have a match that may yet be taken.
+    fn note_complete(&self, scratch: &mut Scratch) {
+        scratch.complete.clear();
+        let numbered = self.starts.iter().zip(self.first_start..);
+        let complete = numbered.filter(|(start, _)| start.best.is_some());
+        scratch.complete.extend(complete.map(|(start, number)| (number, start.best_end)));
     }
 
     /// Finds out which partial matches the row satisfies.
@@ -477,6 +559,7 @@ impl Matcher {
             else {
                 continue;
             };
+            scratch.counts.tries[variable] += 1;
             let near = near_holds(context, variable, index, found);
             let far = spec.conditions[variable].as_ref().is_some_and(|c| c.far.is_some());
             if near && far {
@@ -521,7 +604,7 @@ impl Matcher {
                 }
             })
             .collect();
-        let memory = context.memory();
+        let memory = context.memory(self.matches + 1);
         match memory.holds(&mut self.states, far, &candidates) {
             Ok(holds) => return Ok(holds),
             Err(error) if error.kind() == ErrorKind::External => return Err(error),
@@ -534,7 +617,7 @@ impl Matcher {
                 Err(error) if error.kind() == ErrorKind::External => return Err(error),
                 Err(error) => {
                     holds.push(false);
-                    fail(context, index, Some(variable), error, found);
+                    fail(context, context.place(index), Some(variable), error, found);
                 }
             }
         }
@@ -556,6 +639,9 @@ impl Matcher {
         let mut next = std::mem::take(&mut scratch.next);
         next.clear();
         scratch.begin_list();
+        if kernel.across_starts {
+            self.note_complete(scratch);
+        }
         let walk = Walk {
             kernel,
             rows: context.rows,
@@ -596,13 +682,22 @@ impl Matcher {
                         taken.clear();
                         let candidate =
                             Candidate { start: self.starts[start].row, row, variable, registers };
-                        context.memory().take_row(&mut self.states, candidate, &mut taken)?;
+                        context.memory(self.matches + 1).take_row(
+                            &mut self.states,
+                            candidate,
+                            &mut taken,
+                        )?;
                         let moved = Thread { place: thread.place + 1, path, start: thread.start };
                         accepted = walk.from(scratch, moved, &taken, &mut next);
                         scratch.registers = taken;
                         if accepted {
                             self.starts[start].best = Some(path);
+                            self.starts[start].best_time_us = context.rows.time_us(index);
                             self.starts[start].cut = true;
+                            // All beginnings so far are at this row or before it.
+                            let end = self.first_start + self.starts.len() as u64;
+                            self.starts[start].best_end = end;
+                            scratch.complete(thread.start, end);
                         }
                     }
                     if stays && !accepted {
@@ -655,11 +750,13 @@ impl Matcher {
             let far = spec.conditions[variable].as_ref().and_then(|c| c.far.as_ref());
             let Some(far) = far else { return Ok(true) };
             let candidate = Candidate { start, row, variable, registers };
-            match context.memory().holds(&mut self.states, far, &[candidate]) {
+            match context.memory(self.matches + 1).holds(&mut self.states, far, &[candidate]) {
                 Ok(holds) if holds.contains(&true) => return Ok(true),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::External => return Err(error),
-                Err(error) => fail(context, index, Some(variable), error, found),
+                Err(error) => {
+                    fail(context, context.place(index), Some(variable), error, found);
+                }
             }
         }
         Ok(false)
@@ -714,6 +811,10 @@ impl Matcher {
             let (row, best, timed_out) = (front.row, front.best, front.timed_out);
             self.starts.pop_front();
             self.first_start += 1;
+            if kernel.one_at_a_time {
+                // The next beginning is looked for among rows that were passed already.
+                self.next_row = row + 1;
+            }
             match best {
                 Some(path) => {
                     self.matches += 1;
@@ -758,7 +859,7 @@ impl Matcher {
         let mut place = path;
         while place != NO_PATH {
             let step = self.steps[place as usize];
-            found.rows.push(context.index(step.row)? as u32);
+            found.rows.push(context.partition.place(step.row));
             found.labels.push(step.label);
             place = step.parent;
         }
@@ -777,7 +878,7 @@ impl Matcher {
             kind,
             partition: context.number,
             number: if kind == MatchKind::Match { self.matches } else { 0 },
-            first: context.index(first)? as u32,
+            first: context.partition.place(first),
             from,
             to,
         });
@@ -791,10 +892,7 @@ impl Matcher {
         if from == to {
             return Ok(first + 1);
         }
-        let row_at = |place: usize| {
-            let index = found.rows[place] as usize - context.partition.start;
-            context.partition.first_row + index as u64
-        };
+        let row_at = |place: usize| context.partition.row_at(found.rows[place]);
         let (set, place) = match context.kernel.spec.skip {
             Skip::PastLastRow => return Ok(row_at(to - 1) + 1),
             Skip::ToNextRow => return Ok(first + 1),
@@ -828,7 +926,7 @@ impl Matcher {
             )
             .hint("Skip to a variable that every match has."),
         };
-        fail(context, found.rows[from] as usize, None, error, found);
+        fail(context, found.rows[from], None, error, found);
         Ok(first + 1)
     }
 
@@ -926,7 +1024,7 @@ fn near_holds(context: &Context<'_, '_>, variable: usize, index: usize, found: &
     match context.rows.holds(variable, index) {
         Ok(holds) => holds,
         Err(error) => {
-            fail(context, index, Some(variable), error, found);
+            fail(context, context.place(index), Some(variable), error, found);
             false
         }
     }
@@ -935,12 +1033,11 @@ fn near_holds(context: &Context<'_, '_>, variable: usize, index: usize, found: &
 /// Records a failure, once for each row and variable.
 fn fail(
     context: &Context<'_, '_>,
-    index: usize,
+    row: u32,
     variable: Option<usize>,
     error: Error,
     found: &mut Found,
 ) {
-    let row = index as u32;
     let known = found
         .failures
         .iter()
@@ -957,9 +1054,10 @@ impl Scratch {
         let places = kernel.program.instructions.len();
         if self.visited.len() != places {
             self.visited = vec![0; places];
-            self.parked = vec![0; places];
+            self.parked = vec![(0, 0); places];
             self.open_iterations = vec![false; kernel.program.iterations];
         }
+        self.counts.tries.resize(kernel.spec.variables.len(), 0);
     }
 
     /// Partial matches that are parked from now on are compared with each other only.
@@ -969,12 +1067,20 @@ impl Scratch {
         self.parked_registers.clear();
     }
 
+    /// A beginning has a match that may yet be taken, up to before another beginning.
+    fn complete(&mut self, start: u64, end: u64) {
+        match self.complete.iter_mut().find(|(other, _)| *other == start) {
+            Some(known) => known.1 = end,
+            None => self.complete.push((start, end)),
+        }
+    }
+
     /// Partial matches that are parked from now on are compared with these, too.
     fn adopt(&mut self, kernel: &Kernel, threads: &Threads) {
         self.begin_list();
         for (index, thread) in threads.threads.iter().enumerate() {
             match kernel.registers.width {
-                0 => self.parked[thread.place as usize] = self.list,
+                0 => self.parked[thread.place as usize] = (self.list, thread.start),
                 width => {
                     let hash = hash_of(thread.place, threads.registers(index, width));
                     self.parked_registers.entry(hash).or_default().push(index as u32);
@@ -988,20 +1094,25 @@ impl Scratch {
         let width = kernel.registers.width;
         if width == 0 {
             let parked = &mut self.parked[thread.place as usize];
+            let (list, start) = *parked;
             // A relaxed match may stand at one place with other rows behind it, but what it did
             // before is not what decides what it does next.
-            if std::mem::replace(parked, self.list) == self.list {
+            if list == self.list && stands_for(&self.complete, start, thread.start) {
+                self.counts.pruned += 1;
                 return;
             }
+            *parked = (self.list, thread.start);
         } else {
             let hash = hash_of(thread.place, registers);
             let alike = self.parked_registers.entry(hash).or_default();
             let same = |other: &&u32| {
                 let other = **other as usize;
-                into.threads.get(other).is_some_and(|t| t.place == thread.place)
-                    && into.registers(other, width) == registers
+                into.threads.get(other).is_some_and(|t| {
+                    t.place == thread.place && stands_for(&self.complete, t.start, thread.start)
+                }) && into.registers(other, width) == registers
             };
             if alike.iter().any(|other| same(&other)) {
+                self.counts.pruned += 1;
                 return;
             }
             alike.push(into.threads.len() as u32);
@@ -1009,6 +1120,13 @@ impl Scratch {
         into.threads.push(thread);
         into.registers.extend_from_slice(registers);
     }
+}
+
+/// Whether a partial match of an earlier beginning lives as long as one of a later beginning: not
+/// if a match before both, which is complete and may yet be taken, skips the earlier one only.
+fn stands_for(complete: &[(u64, u64)], earlier: u64, later: u64) -> bool {
+    earlier == later
+        || !complete.iter().any(|(start, end)| *start < earlier && earlier < *end && *end <= later)
 }
 
 fn hash_of(place: u32, registers: &[u64]) -> u64 {

@@ -14,6 +14,7 @@ use arrow::array::{
 use arrow::compute::{cast, concat, filter, prep_null_mask_filter, take};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 
+use crate::plan::event_time::is_time;
 use crate::plan::match_recognize::{MatchSpec, Predicate, Read, RowValue};
 use crate::types::error::{Error, ErrorKind, Result};
 
@@ -27,9 +28,33 @@ pub struct PartitionRows {
     pub first_row: u64,
     /// No row comes behind the last one.
     pub complete: bool,
+    /// What is found is told by places of rows: the row of this number ...
+    pub shown_from: u64,
+    /// ... has this place. Rows from it on are there, in the batch or to be fetched.
+    pub shown_at: usize,
 }
 
 impl PartitionRows {
+    /// A partition all of whose rows that anyone asks for are in the batch.
+    pub fn new(start: usize, end: usize, first_row: u64, complete: bool) -> PartitionRows {
+        PartitionRows { start, end, first_row, complete, shown_from: first_row, shown_at: start }
+    }
+
+    /// The place by which a row is told of.
+    pub fn place(&self, row: u64) -> u32 {
+        (self.shown_at as u64 + (row - self.shown_from)) as u32
+    }
+
+    /// The number of the row with this place.
+    pub fn row_at(&self, place: u32) -> u64 {
+        self.shown_from + (u64::from(place) - self.shown_at as u64)
+    }
+
+    /// The number of the row that stands there in the batch.
+    pub fn number_of(&self, index: usize) -> u64 {
+        self.first_row + (index - self.start) as u64
+    }
+
     /// Behind the number of the last row.
     pub fn end_row(&self) -> u64 {
         self.first_row + (self.end - self.start) as u64
@@ -62,14 +87,19 @@ pub struct Arguments {
     pub filter: Option<BooleanArray>,
 }
 
+/// Gives rows of a partition that are not in the batch, by their numbers.
+pub type OldRows<'a> = Box<dyn Fn(usize, &[u64]) -> Result<RecordBatch> + 'a>;
+
 /// Rows to be matched.
 pub struct Rows<'a> {
     spec: &'a MatchSpec,
+    /// `None`: all rows are in the batch.
+    old: Option<OldRows<'a>>,
     pub batch: RecordBatch,
     pub partitions: Vec<PartitionRows>,
     /// One for each variable; `None`: every row.
     near: Vec<Option<Near>>,
-    /// Of the column that WITHIN looks at.
+    /// Of the column that WITHIN looks at, or else of the first that is sorted by, if it is a time.
     times_us: Option<Int64Array>,
     /// Of all rows, for each aggregate; the inner `None`: they cannot be computed for all.
     arguments: Vec<OnceCell<Option<Arguments>>>,
@@ -83,17 +113,10 @@ impl<'a> Rows<'a> {
         batch: RecordBatch,
         partitions: Vec<PartitionRows>,
     ) -> Result<Rows<'a>> {
-        let mut rows = Rows {
-            spec,
-            times_us: None,
-            near: Vec::with_capacity(spec.conditions.len()),
-            arguments: spec.aggregates.iter().map(|_| OnceCell::new()).collect(),
-            batch,
-            partitions,
-        };
-        if let Some(within) = spec.within {
+        let mut rows = Rows::shown(spec, batch, partitions);
+        if let Some(column) = time_column(spec, &rows.batch) {
             let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
-            let column = rows.batch.column(within.column);
+            let column = rows.batch.column(column);
             let column = match column.data_type() {
                 DataType::Timestamp(TimeUnit::Microsecond, _) => column.clone(),
                 _ => cast(column, &micros)?,
@@ -106,6 +129,41 @@ impl<'a> Rows<'a> {
             rows.near.push(near);
         }
         Ok(rows)
+    }
+
+    /// Rows of matches that have been found, to be shown: nothing of conditions.
+    pub fn shown(
+        spec: &'a MatchSpec,
+        batch: RecordBatch,
+        partitions: Vec<PartitionRows>,
+    ) -> Rows<'a> {
+        Rows {
+            spec,
+            old: None,
+            times_us: None,
+            near: Vec::with_capacity(spec.conditions.len()),
+            arguments: spec.aggregates.iter().map(|_| OnceCell::new()).collect(),
+            batch,
+            partitions,
+        }
+    }
+
+    /// The same with rows that are not in the batch.
+    #[must_use]
+    pub fn with_old(mut self, old: OldRows<'a>) -> Rows<'a> {
+        self.old = Some(old);
+        self
+    }
+
+    /// Rows of a partition that are not in the batch.
+    ///
+    /// # Errors
+    /// When nobody has them: our mistake.
+    pub fn old_rows(&self, partition: usize, rows: &[u64]) -> Result<RecordBatch> {
+        match &self.old {
+            Some(old) => old(partition, rows),
+            None => Err(Error::internal("a row of a partial match was forgotten")),
+        }
     }
 
     /// The rows at some distance from each row.
@@ -216,15 +274,29 @@ impl<'a> Rows<'a> {
                 });
             }
         }
-        let mut columns = self
+        let columns = self
             .batch
             .columns()
             .iter()
             .map(|column| Ok(take(column, &taken, None)?))
             .collect::<Result<Vec<_>>>()?;
+        self.arguments_of(aggregate, columns, labels, number)
+    }
+
+    /// The arguments of rows with these columns.
+    ///
+    /// # Errors
+    /// When one of them cannot be computed.
+    pub fn arguments_of(
+        &self,
+        aggregate: usize,
+        mut columns: Vec<ArrayRef>,
+        labels: &[usize],
+        number: impl Fn(usize) -> i64,
+    ) -> Result<Arguments> {
         let names = labels.iter().map(|label| self.spec.variables[*label].as_str());
         columns.push(Arc::new(StringArray::from_iter_values(names)));
-        let numbers = Int64Array::from_iter_values((0..indices.len()).map(number));
+        let numbers = Int64Array::from_iter_values((0..labels.len()).map(number));
         columns.push(Arc::new(numbers));
         let schema = self.spec.aggregates_schema.clone();
         self.evaluate_arguments(aggregate, &RecordBatch::try_new(schema, columns)?)
@@ -261,6 +333,15 @@ impl Arguments {
         let Some(condition) = &self.filter else { return Ok(self.values) };
         self.values.iter().map(|values| Ok(filter(values, condition)?)).collect()
     }
+}
+
+/// The column of the rows' times.
+fn time_column(spec: &MatchSpec, batch: &RecordBatch) -> Option<usize> {
+    let first = || {
+        let column = spec.order_by.first()?.column;
+        is_time(batch.column(column).data_type()).then_some(column)
+    };
+    spec.within.map(|within| within.column).or_else(first)
 }
 
 /// The columns that a predicate reads.

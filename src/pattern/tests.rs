@@ -47,6 +47,8 @@ struct Row {
 struct Far {
     read: RowRead,
     or_equal: bool,
+    /// The number of the match is read instead.
+    numbered: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +108,7 @@ fn draw_case(draw: &mut Draw) -> Case {
                 running: true,
             },
             or_equal: draw.chance(50),
+            numbered: draw.chance(15),
         })
     };
     let skip = match draw.below(4) {
@@ -141,6 +144,8 @@ type Then<'a> = &'a mut dyn FnMut(usize, &Taken) -> bool;
 
 struct Reference<'a> {
     case: &'a Case,
+    /// Of the match that is looked for.
+    number: i64,
     tries: Cell<usize>,
 }
 
@@ -150,7 +155,10 @@ impl Reference<'_> {
         if self.case.near[variable] && !row.fits[variable] {
             return false;
         }
-        let Some(Far { read, or_equal }) = &self.case.far[variable] else { return true };
+        let Some(Far { read, or_equal, numbered }) = &self.case.far[variable] else { return true };
+        if *numbered {
+            return row.value > self.number || (*or_equal && row.value == self.number);
+        }
         let mut own: Vec<usize> =
             taken.iter().filter(|(_, v, _)| read.of.contains(*v)).map(|(row, _, _)| *row).collect();
         if read.of.contains(variable) {
@@ -281,7 +289,7 @@ fn expected(case: &Case) -> Option<(Vec<Shown>, usize)> {
     let (mut at, mut number, mut until) = (0, 0, 0);
     while at < case.rows.len() {
         let mut found = None;
-        let reference = Reference { case, tries: Cell::new(0) };
+        let reference = Reference { case, number: number + 1, tries: Cell::new(0) };
         let _ = reference.go(&case.pattern, at, &vec![], false, &mut |_, taken| {
             found = Some(taken.clone());
             true
@@ -357,7 +365,10 @@ fn spec_of(case: &Case) -> MatchSpec {
             }
         });
         let far = case.far[variable].as_ref().map(|far| {
-            reads.push(Read::Row(far.read.clone()));
+            reads.push(match far.numbered {
+                true => Read::MatchNumber,
+                false => Read::Row(far.read.clone()),
+            });
             fields.push(Field::new(format!("far {variable}"), DataType::Int64, true));
             let operator = if far.or_equal { Operator::GtEq } else { Operator::Gt };
             let own = Arc::new(Column::new("own", 0));
@@ -439,7 +450,7 @@ fn matched(kernel: &Kernel, rows: &[Row], pieces: &[usize]) -> (Vec<Shown>, usiz
     let mut found = Found::default();
     for (nth, end) in pieces.iter().enumerate() {
         let complete = nth + 1 == pieces.len();
-        let place = PartitionRows { start: 0, end: *end, first_row: 0, complete };
+        let place = PartitionRows::new(0, *end, 0, complete);
         let batch = batch_of(&rows[..*end]);
         let rows = Rows::new(&kernel.spec, batch, vec![place]).expect("conditions are computed");
         matcher
@@ -448,6 +459,39 @@ fn matched(kernel: &Kernel, rows: &[Row], pieces: &[usize]) -> (Vec<Shown>, usiz
     }
     let failures = found.failures.len();
     (shown(&found), failures)
+}
+
+/// The matches, with the rows handed over as a stream does it: what comes, and the rows before that
+/// conditions at fixed distances look at; others are fetched. Rows that are not needed are gone.
+fn streamed(kernel: &Kernel, rows: &[Row], pieces: &[usize]) -> (Vec<Shown>, usize) {
+    let (mut matcher, mut scratch) = (Matcher::default(), Scratch::default());
+    let mut found = Found::default();
+    let mut kept = 0;
+    for (nth, end) in pieces.iter().enumerate() {
+        let complete = nth + 1 == pieces.len();
+        let from = match kernel.one_at_a_time {
+            true => kept,
+            false => matcher.next_row().saturating_sub(kernel.spec.rows_back()).max(kept),
+        };
+        let mut place = PartitionRows::new(0, *end - from as usize, from, complete);
+        (place.shown_from, place.shown_at) = (kept, kept as usize);
+        let batch = batch_of(&rows[from as usize..*end]);
+        let old = move |_: usize, numbers: &[u64]| {
+            assert!(numbers.iter().all(|row| *row >= kept), "{numbers:?} of {kept}");
+            Ok(batch_of(&numbers.iter().map(|row| rows[*row as usize]).collect::<Vec<_>>()))
+        };
+        let rows = Rows::new(&kernel.spec, batch, vec![place]).expect("conditions are computed");
+        let rows = rows.with_old(Box::new(old));
+        matcher
+            .advance(kernel, &mut scratch, &rows, 0, u64::MAX, &mut found)
+            .expect("few partial matches");
+        kept = matcher.rows_needed_from(kernel).min(*end as u64);
+    }
+    // Who goes over rows again finds the same failures again.
+    let mut failures: Vec<_> = found.failures.iter().map(|f| (f.row, f.variable)).collect();
+    failures.sort_unstable();
+    failures.dedup();
+    (shown(&found), failures.len())
 }
 
 /// Compares as many random cases as asked for, whole and in pieces.
@@ -464,6 +508,9 @@ fn compare(seed: u64, cases: usize) {
             (0..draw.below(4)).map(|_| draw.below(length as u64 + 1) as usize).collect();
         pieces.sort_unstable();
         pieces.push(length);
+        let (got, got_failures) = streamed(&kernel, &case.rows, &pieces);
+        assert_eq!(got, wanted, "seed {before}, streamed in {pieces:?}, {case:#?}");
+        assert_eq!(got_failures, failures, "seed {before}, {case:#?}");
         for pieces in [vec![length], pieces] {
             let (got, got_failures) = matched(&kernel, &case.rows, &pieces);
             assert_eq!(got, wanted, "seed {before}, pieces {pieces:?}, {case:#?}");

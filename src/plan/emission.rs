@@ -4,8 +4,11 @@
 //! (`event_time.rs`). Where the result is an aggregation by such a column, with or without filters
 //! and projections above it, the aggregation itself emits final rows; otherwise rows are held back
 //! above the query.
+//!
+//! Row patterns over rows with a watermark are matched when it has passed them, and their matches
+//! never change. A view that says EMIT ON UPDATE has them at once, provisional ones too.
 
-use crate::plan::event_time::{TimeBound, bounded_key, time_bounds};
+use crate::plan::event_time::{TimeBound, bounded_key, closing_time, time_bounds};
 use crate::plan::node::{Clock, Edge, Exchange, Node, Phase, Plan, Retain, Throttle, WindowClose};
 use crate::plan::view_options::Emission;
 use crate::types::error::{Error, Result};
@@ -16,6 +19,9 @@ use crate::types::error::{Error, Result};
 /// SQLSTATE 0A000 for EMIT ON WINDOW CLOSE of a result without a time that closes.
 pub fn with_emission(plan: Plan) -> Result<Plan> {
     let Plan { mut root, unique_key, options } = plan;
+    if options.emit != Emission::OnUpdate && options.emit_every_us.is_none() {
+        match_in_event_time(&mut root);
+    }
     if options.emit == Emission::OnWindowClose {
         root = on_window_close(root)?;
     }
@@ -28,6 +34,15 @@ pub fn with_emission(plan: Plan) -> Result<Plan> {
         root = Node::Throttle(Throttle { input, clock: Clock::edge(), every_us });
     }
     Ok(Plan { root, unique_key, options })
+}
+
+/// Lets row patterns over rows with a watermark wait for it, unless the view asks for more.
+fn match_in_event_time(node: &mut Node) {
+    // Below first: what is matched there has bounds then.
+    node.inputs_mut().into_iter().for_each(|edge| match_in_event_time(&mut edge.input));
+    if let Node::MatchRecognize(matched) = node {
+        matched.closes = closing_time(matched);
+    }
 }
 
 fn on_window_close(mut root: Node) -> Result<Node> {

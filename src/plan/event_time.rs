@@ -12,13 +12,14 @@
 //! comes or goes: nothing behind the bound is taken back either. NULL has no time, so a row whose
 //! time is NULL is never behind a bound, until the stream ends.
 
-use arrow::array::{ArrayRef, AsArray, Date32Array, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, Date32Array, Int64Array, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Date32Type, Schema, TimeUnit, TimestampMicrosecondType};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::expr::Expr;
+use crate::plan::match_recognize::{MatchColumn, Read, RowValue, Variables};
 use crate::plan::node::{
-    AsofJoin, Join, JoinKind, Node, Over, Session, TopN, Unnest, UnnestColumn,
+    AsofJoin, Join, JoinKind, MatchRecognize, Node, Over, Session, TopN, Unnest, UnnestColumn,
 };
 use crate::plan::window::Distance;
 use crate::types::text::datetime::US_PER_DAY;
@@ -108,7 +109,7 @@ impl TimeBound {
 
 /// The values of a time column as integers in its own unit, with its NULLs; `None` for a column of
 /// another type.
-pub fn time_values(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
+pub fn time_values(column: &ArrayRef) -> Option<Int64Array> {
     match column.data_type() {
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             Some(column.as_primitive::<TimestampMicrosecondType>().reinterpret_cast())
@@ -120,6 +121,21 @@ pub fn time_values(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
         }
         _ => None,
     }
+}
+
+/// The values of a watermark's expression. An infinite time says nothing about others: it is NULL
+/// here, so that one such row does not make all others late.
+pub fn watermark_values(column: &ArrayRef) -> Option<Int64Array> {
+    let values = time_values(column)?;
+    let ends = match column.data_type() {
+        DataType::Date32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        _ => (i64::MIN, i64::MAX),
+    };
+    let infinite = |value: i64| value == ends.0 || value == ends.1;
+    if !values.values().iter().any(|value| infinite(*value)) {
+        return Some(values);
+    }
+    Some(values.unary_opt(|value| (!infinite(value)).then_some(value)))
 }
 
 /// Whether a column of this type can have a bound.
@@ -180,8 +196,7 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
         Node::AsofJoin(n) => nearest(n),
         // Left rows pass once, whatever comes on the right.
         Node::LookupJoin(n) => time_bounds(&n.left.input),
-        // A change may change matches of any earlier time.
-        Node::MatchRecognize(_) => vec![],
+        Node::MatchRecognize(n) => matched(n),
     };
     bounds.sort_by_key(|bound| bound.column);
     bounds
@@ -221,6 +236,43 @@ fn nearest(node: &AsofJoin) -> Vec<TimeBound> {
         }
     }
     bounds
+}
+
+/// Matched at once, a change may change matches of any earlier time. In event time, a match ends at
+/// or behind the watermark that the operator announces; with WITHIN, all its rows are at most so
+/// much earlier.
+fn matched(node: &MatchRecognize) -> Vec<TimeBound> {
+    let Some(bound) = &node.closes else { return vec![] };
+    let spec = &node.spec;
+    let timestamps = matches!(
+        node.input.input.schema().field(bound.column).data_type(),
+        DataType::Timestamp(TimeUnit::Microsecond, _)
+    );
+    let earlier = spec.within.filter(|_| timestamps).map(|within| {
+        let us = within.duration_us.saturating_neg();
+        bound.then(bound.column, &[Step::Shift { months: 0, us }])
+    });
+    let of = |column: &MatchColumn| match column {
+        MatchColumn::Input(column) if *column == bound.column => earlier.as_ref(),
+        MatchColumn::Input(_) => None,
+        MatchColumn::Read(read) => match &spec.reads[*read] {
+            Read::Row(row) if row.value != RowValue::Column(bound.column) || row.shift != 0 => None,
+            Read::Row(row) => {
+                let last = row.of == Variables::ALL && row.from_last && row.offset == 0;
+                if last && !row.running { Some(bound) } else { earlier.as_ref() }
+            }
+            _ => None,
+        },
+    };
+    let columns = spec.columns.iter().enumerate();
+    columns.filter_map(|(place, column)| Some(of(column)?.moved(place))).collect()
+}
+
+/// The bound of the time that rows of a pattern are sorted by: they can be matched in event time.
+pub fn closing_time(node: &MatchRecognize) -> Option<TimeBound> {
+    let first = node.spec.order_by.first()?;
+    let in_time = !first.descending && !first.nulls_first;
+    find(&time_bounds(&node.input.input), first.column).filter(|_| in_time).cloned()
 }
 
 /// The bound of a column, if it has one.

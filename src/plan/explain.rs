@@ -231,6 +231,10 @@ fn kept(node: &Node) -> Option<String> {
         Node::Session(n) if find(&time_bounds(&n.input.input), n.time).is_some() => {
             Some("rows, in order, until the watermark passes their session's end".to_owned())
         }
+        Node::MatchRecognize(n) if n.closes.is_some() => Some(match n.spec.within {
+            Some(_) => "rows of partial matches until the watermark ends them".to_owned(),
+            None => "rows of partial matches".to_owned(),
+        }),
         Node::TopN(_) | Node::Over(_) | Node::Session(_) | Node::MatchRecognize(_) => {
             Some("all rows, in order".to_owned())
         }
@@ -296,6 +300,7 @@ fn why(node: &Node) -> Option<&'static str> {
         Node::Throttle(_) => "they leave together when the interval is over",
         Node::TemporalFilter(_) => "time alone lets them in or takes them out",
         Node::Retain(_) => "each goes when it has been there long enough",
+        Node::MatchRecognize(n) if n.closes.is_some() => "a later row may go on with them",
         Node::MatchRecognize(_) => "a row that comes or goes may change any match behind it",
         Node::AsofJoin(_) => "a later row of either input may be the nearest of any of them",
     })

@@ -7,7 +7,7 @@
 
 use crate::plan::event_time::{bounded_key, find as find_bound, rows_age, time_bounds};
 use crate::plan::explain::describe;
-use crate::plan::node::{Aggregate, Join, JoinKind, Node, Phase, Plan, TopN};
+use crate::plan::node::{Aggregate, Join, JoinKind, MatchRecognize, Node, Phase, Plan, TopN};
 use crate::types::id::ObjectId;
 
 /// An object whose rows never stop coming.
@@ -89,6 +89,27 @@ fn find<'plan>(
         Node::TopN(TopN { limit: Some(_), input, .. }) if input.input.append_only() => {
             ("the first rows of every partition", "of the rows that are ordered")
         }
+        // Partial matches end, and nothing else of a partition is kept.
+        Node::MatchRecognize(n) if n.closes.is_some() && forgets(n) => return all,
+        Node::MatchRecognize(n) if n.closes.is_some() => {
+            let keeps = match n.spec.within {
+                None => "partial matches that nothing ends",
+                Some(_) => "something of every partition",
+            };
+            if !all.is_empty() {
+                let place = describe(node);
+                lines.push(format!("Grows without bound: {place} keeps {keeps}{}", of(&all)));
+                lines.push(match n.spec.within {
+                    None => "Hint: PATTERN (...) WITHIN INTERVAL '...' would end them by the \
+                             watermark."
+                        .to_owned(),
+                    Some(_) => "Hint: without MATCH_NUMBER(), ^, and PREV in front of the match, \
+                                nothing is kept of a partition in which nothing is under way."
+                        .to_owned(),
+                });
+            }
+            return all;
+        }
         Node::TopN(_) | Node::Over(_) | Node::MatchRecognize(_) => {
             ("every row", "of the rows that are ordered")
         }
@@ -111,6 +132,15 @@ fn find<'plan>(
         // As many rows as partitions at the most, which may be endless.
         _ => all,
     }
+}
+
+/// Whether a pattern that is matched in event time keeps nothing of partitions that have fallen
+/// silent.
+fn forgets(node: &MatchRecognize) -> bool {
+    node.spec.within.is_some()
+        && !node.spec.uses_match_number()
+        && !node.spec.pattern.has_start()
+        && node.spec.rows_before() == 0
 }
 
 /// Each object once.

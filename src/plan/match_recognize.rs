@@ -19,6 +19,7 @@ use crate::plan::node::SortColumn;
 use crate::types::error::{Error, Result};
 
 pub mod program;
+mod reach;
 
 /// Variables are bits of a word.
 pub const VARIABLES_MAX: usize = 64;

@@ -5,11 +5,14 @@
 //! | `node.rs` | `Plan`, `Node`, `Edge`: a dataflow as a tree, the same nouns as `dataflow/operators/` |
 //! | `expr.rs` | `Expr`: a compiled scalar expression; DataFusion's expressions stop here |
 //! | `emission.rs` | when the rows of a view come out, and how long they stay |
+//! | `dot.rs` | a plan as a graph for Graphviz |
 //! | `match_recognize.rs` | `MatchSpec`: a row pattern, what its conditions read, what it gives |
 //! | `match_recognize/program.rs` | a row pattern as an automaton |
+//! | `match_recognize/reach.rs` | how far before a match anyone looks |
 //! | `event_time.rs` | what watermarks promise of an operator's time columns |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
+//! | `recursion.rs` | how many iterations recursive queries may have |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
 //! | `operators.rs` | the operators of a plan and their numbers |
@@ -20,6 +23,7 @@
 //! Invariants: a node knows its output schema; which rows go to which worker is a property of an
 //! edge, never a node; a plan never names a connector object, only its options.
 
+pub mod dot;
 pub mod emission;
 mod errors;
 pub mod event_time;
@@ -31,5 +35,6 @@ pub mod match_recognize;
 pub mod node;
 pub mod null_on_error;
 pub mod operators;
+pub mod recursion;
 pub mod view_options;
 pub mod window;

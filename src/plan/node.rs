@@ -551,6 +551,9 @@ pub struct LookupJoin {
 pub struct MatchRecognize {
     pub input: Edge,
     pub spec: MatchSpec,
+    /// What a watermark promises of the time that rows are sorted by: rows are matched when it has
+    /// passed them, and the output only grows. `None`: at once, and matches are corrected.
+    pub closes: Option<TimeBound>,
 }
 
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.
@@ -589,6 +592,8 @@ pub struct Recursive {
     pub distinct: bool,
     /// The name of the recursive reference.
     pub name: String,
+    /// More iterations are an error.
+    pub iterations_max: u64,
     pub schema: SchemaRef,
 }
 
@@ -803,7 +808,8 @@ impl Node {
             }
             Node::Unnest(n) => n.input.input.append_only(),
             // A new row pushes another one out, or changes what its neighbours see.
-            Node::TopN(_) | Node::Over(_) | Node::MatchRecognize(_) => false,
+            Node::TopN(_) | Node::Over(_) => false,
+            Node::MatchRecognize(n) => n.closes.is_some(),
             // A new row moves the end of its session, or is a nearer match.
             Node::Session(_) | Node::AsofJoin(_) => false,
             Node::LookupJoin(n) => n.left.input.append_only(),

@@ -15,6 +15,8 @@ pub struct ViewOptions {
     pub emit: Emission,
     /// Changes leave at most once in each interval of this length.
     pub emit_every_us: Option<i64>,
+    /// More iterations of a recursive query are an error.
+    pub recursion_limit: Option<u64>,
     /// A row goes when it has been there for so long.
     pub retention_us: Option<i64>,
 }
@@ -22,8 +24,10 @@ pub struct ViewOptions {
 /// When rows come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Emission {
-    /// As they are, at every epoch.
+    /// The view does not say: at every epoch, matches of a row pattern when they are final.
     #[default]
+    Unsaid,
+    /// As they are, at every epoch.
     OnUpdate,
     /// Once, when the watermark has passed their time.
     OnWindowClose,
@@ -53,6 +57,8 @@ pub struct ViewOption {
 
 /// The option that EMIT ON WINDOW CLOSE is kept as, with its value.
 pub const EMIT: (&str, &str) = ("emit", "on_window_close");
+/// The value of the same option that EMIT ON UPDATE is kept as.
+pub const EMIT_ON_UPDATE: &str = "on_update";
 /// The option that EMIT ON UPDATE EVERY is kept as.
 pub const EMIT_EVERY: &str = "emit_every";
 
@@ -64,7 +70,7 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
         values: "on_update, on_window_close",
         set: |options, value| {
             options.emit = match value {
-                "on_update" => Emission::OnUpdate,
+                EMIT_ON_UPDATE => Emission::OnUpdate,
                 value if value == EMIT.1 => Emission::OnWindowClose,
                 _ => return false,
             };
@@ -95,6 +101,15 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
         },
     },
     ViewOption {
+        name: RECURSION_LIMIT,
+        doc: "So many iterations a recursive query may have at most; more are an error.",
+        values: "a number from 1 on; 10000 without the option",
+        set: |options, value| {
+            options.recursion_limit = value.parse().ok().filter(|limit| *limit > 0);
+            options.recursion_limit.is_some()
+        },
+    },
+    ViewOption {
         name: RETENTION,
         doc: "A row goes by itself when it has been there for so long.",
         values: "an interval of days and time, such as 1 day",
@@ -105,6 +120,8 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
     },
 ];
 
+/// The option that bounds the iterations of recursive queries.
+pub const RECURSION_LIMIT: &str = "recursion_limit";
 /// The option that bounds what a view or a table keeps.
 pub const RETENTION: &str = "retention";
 

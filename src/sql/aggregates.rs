@@ -31,6 +31,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use crate::functions::aggregate::build::build;
 use crate::functions::aggregate::layout::{Argument, Call, Layout};
 use crate::functions::aggregate::{ChangedRows, Evaluate, Rows, Slots, types};
+use crate::functions::scalar::marked::scalar_of;
 use crate::sql::resolve::external;
 use crate::state::group_table::GroupTable;
 use crate::types::error::Error;
@@ -493,7 +494,7 @@ impl Accumulator for OneGroup {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let values = self.groups.values(1).map_err(external)?;
-        ScalarValue::try_from_array(&values, 0)
+        scalar_of(&values, 0)
     }
 
     fn size(&self) -> usize {

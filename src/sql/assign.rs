@@ -21,6 +21,7 @@ use crate::sql::expressions::{compile, reject_relational};
 use crate::sql::parse::parse_expression;
 use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{Resolver, external};
+use crate::sql::returning::add_joined;
 use crate::sql::rewrite::{rewrite_expr, rewrite_query};
 use crate::sql::schema::repeated_name;
 use crate::types::error::{Error, Result};
@@ -56,29 +57,37 @@ impl AssignedRow {
 
 impl PlanContext {
     /// Plans a query and puts its columns into rows of tables; `rows` says which, from the
-    /// query's own columns. `extra` are relations beside the catalog's.
+    /// query's own columns. `extra` are relations beside the catalog's. What FROM has behind its
+    /// first `joined` columns comes behind the rows.
     pub(super) fn plan_assigned(
         &self,
         query: &ast::Query,
         parameter_types: &[Option<SqlType>],
         extra: &[Arc<Object>],
+        joined: Option<usize>,
         rows: impl FnOnce(&[FieldRef]) -> Result<Vec<AssignedRow>>,
     ) -> Result<PlannedQuery> {
         let rewritten = rewrite_query(query, parameter_types)?;
         let planned = self
             .plan_with_parameters(&rewritten.tree, rewritten.parameters, extra)
             .and_then(|mut planned| {
+                let own = planned.plan.schema().fields().len();
                 let rows = rows(planned.plan.schema().fields()).map_err(external)?;
-                planned.plan = self.project_rows(planned.plan, &rows)?;
+                if let Some(joined) = joined {
+                    planned.plan = add_joined(planned.plan, joined)?;
+                }
+                planned.plan = self.project_rows(planned.plan, &rows, own)?;
                 self.finish(planned)
             });
         planned.map_err(|error| locate(error, &self.sql, query))
     }
 
+    /// The rows, and what `plan` has behind its first `own` columns.
     fn project_rows(
         &self,
         plan: LogicalPlan,
         rows: &[AssignedRow],
+        own: usize,
     ) -> Result<LogicalPlan, DataFusionError> {
         let schema = plan.schema().clone();
         let inputs: Vec<LogicalExpr> =
@@ -100,6 +109,7 @@ impl PlanContext {
                 projection.push(value.alias(name));
             }
         }
+        projection.extend(inputs.into_iter().skip(own));
         LogicalPlanBuilder::from(plan).project(projection)?.build()
     }
 

@@ -61,6 +61,9 @@ pub struct PlanContext {
     pub sql: Arc<str>,
     /// What `current_setting()` knows, names in lower case.
     pub settings: Arc<BTreeMap<String, String>>,
+    /// Rows that tables and materialized views have, as far as the order of joins is to be chosen
+    /// by it.
+    pub row_counts: Arc<BTreeMap<ObjectId, u64>>,
     /// What functions ask of the connection; `None` outside of one.
     pub session: Option<Arc<dyn Session>>,
 }
@@ -77,6 +80,7 @@ impl PlanContext {
             now: DateTime::UNIX_EPOCH,
             sql: "".into(),
             settings: Arc::default(),
+            row_counts: Arc::default(),
             session: None,
         }
     }

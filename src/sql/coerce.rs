@@ -43,7 +43,7 @@ use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::limited::number_limited_subqueries;
 use crate::sql::operators::{
-    comparable, is_char, is_plain_text, is_quoted_literal, no_operator, widen_to_float,
+    comparable, is_char, is_plain_text, is_quoted_literal, marked_result, no_operator, widen,
     without_blanks,
 };
 use crate::sql::resolve::external;
@@ -201,7 +201,7 @@ fn before_analysis(
             check_comparable("=", &expr, &list, schema)?;
             let mut all: Vec<&mut Expr> = vec![expr.as_mut()];
             all.extend(&mut list);
-            widen_to_float(&mut all, schema);
+            widen(&mut all, schema);
             Transformed::yes(Expr::InList(InList { expr, list, negated }))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
@@ -212,7 +212,7 @@ fn before_analysis(
             check_comparable(">=", &expr, [&low], schema)?;
             check_comparable("<=", &expr, [&high], schema)?;
             let (mut expr, mut low, mut high) = (expr, Box::new(low), Box::new(high));
-            widen_to_float(&mut [expr.as_mut(), low.as_mut(), high.as_mut()], schema);
+            widen(&mut [expr.as_mut(), low.as_mut(), high.as_mut()], schema);
             Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
         }
         Expr::Case(mut case) => {
@@ -230,7 +230,12 @@ fn before_analysis(
             }
             let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
             unify("CASE", results.chain(case.else_expr.as_deref_mut()).collect(), schema)?;
-            Transformed::yes(Expr::Case(case))
+            let sql_type = marked_result(&case, schema);
+            let case = Expr::Case(case);
+            Transformed::yes(match sql_type {
+                Some(sql_type) => marked(sql_type).call(vec![case]),
+                None => case,
+            })
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args })
             if UNIFYING.contains(&func.name()) =>
@@ -382,7 +387,7 @@ fn unify(construct: &str, exprs: Vec<&mut Expr>, schema: &DFSchema) -> Result<()
     };
     let Some(first) = exprs.iter().find_map(|expr| typed(expr)) else { return Ok(()) };
     let mut exprs = exprs;
-    widen_to_float(&mut exprs, schema);
+    widen(&mut exprs, schema);
     for expr in exprs {
         match typed(expr) {
             Some(field) => check_unifiable(construct, &first, &field)?,
@@ -500,7 +505,7 @@ fn after_analysis(
 }
 
 /// Functions of DataFusion that forget which type of ours an argument has.
-const UNMARKING: [&str; 5] = ["greatest", "least", "nullif", "make_array", "array_element"];
+const UNMARKING: [&str; 2] = ["make_array", "array_element"];
 
 /// The type that such a function passes on, where only a field's mark tells it.
 fn passed_on(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<SqlType>> {

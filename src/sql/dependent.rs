@@ -13,12 +13,14 @@
 //! 3. The node's input is joined with the result by these columns, NULLs being equal. A scalar
 //!    subquery's value is a column of that join; LATERAL is the join itself.
 //!
-//! What DataFusion knows is left to it: it needs no second reading of the outer input.
+//! What DataFusion knows is left to it: it needs no second reading of the outer input. Of LATERAL
+//! it knows little; where all that looks outside is an equality, the subquery without these
+//! conditions is joined by them (`limited::free`).
 
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, JoinType, NullEquality, Result, internal_err};
+use datafusion::common::{Column, JoinType, NullEquality, Result, TableReference, internal_err};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -28,14 +30,15 @@ use datafusion::logical_expr::{
     LogicalPlan, LogicalPlanBuilder, SkipType, SortExpr, Subquery, Union, cast, lit,
 };
 
-use crate::sql::limited::{equality, looks_outside};
+use crate::sql::limited::{Names, equality, free, looks_outside};
 
 /// Correlated subqueries that DataFusion does not know how to join become joins here.
 pub fn join_dependent_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut count = 0;
+    let mut names = Names { prefix: "lateral key", count: 0 };
     let joined = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => scalar(node, &mut count),
-        LogicalPlan::Join(join) => lateral(join, &mut count),
+        LogicalPlan::Join(join) => lateral(join, &mut count, &mut names),
         other => Ok(Transformed::no(other)),
     })?;
     Ok(joined.data)
@@ -92,7 +95,11 @@ fn scalar(node: LogicalPlan, count: &mut usize) -> Result<Transformed<LogicalPla
 }
 
 /// A join whose right side looks at its left side.
-fn lateral(dependent: Join, count: &mut usize) -> Result<Transformed<LogicalPlan>> {
+fn lateral(
+    dependent: Join,
+    count: &mut usize,
+    names: &mut Names,
+) -> Result<Transformed<LogicalPlan>> {
     let inner = matches!(dependent.join_type, JoinType::Inner | JoinType::Left);
     let (subquery, alias) = match &*dependent.right {
         LogicalPlan::Subquery(subquery) => (subquery, None),
@@ -103,8 +110,14 @@ fn lateral(dependent: Join, count: &mut usize) -> Result<Transformed<LogicalPlan
         _ => return Ok(Transformed::no(LogicalPlan::Join(dependent))),
     };
     // What only computes from the row at hand needs no second reading of it (`sql::lateral`).
-    if !inner || !reads_rows(&subquery.subquery)? || !is_hard(&subquery.subquery, false)? {
+    if !inner || !reads_rows(&subquery.subquery)? {
         return Ok(Transformed::no(LogicalPlan::Join(dependent)));
+    }
+    if !is_hard(&subquery.subquery, false)? {
+        return Ok(match by_equalities(&dependent, subquery, alias, names)? {
+            Some(plan) => Transformed::yes(plan),
+            None => Transformed::no(LogicalPlan::Join(dependent)),
+        });
     }
     let Some(plan) = over_outside(subquery, &dependent.left, count)? else {
         return Ok(Transformed::no(LogicalPlan::Join(dependent)));
@@ -121,6 +134,71 @@ fn lateral(dependent: Join, count: &mut usize) -> Result<Transformed<LogicalPlan
     let left = dependent.left.as_ref().clone();
     let joined = join(left, right.build()?, dependent.join_type, (plan.columns, keys), filter)?;
     Ok(Transformed::yes(LogicalPlanBuilder::from(joined).project(own)?.build()?))
+}
+
+/// A lateral join whose subquery looks outside in equalities only, as a join by them.
+fn by_equalities(
+    dependent: &Join,
+    subquery: &Subquery,
+    alias: Option<TableReference>,
+    names: &mut Names,
+) -> Result<Option<LogicalPlan>> {
+    let Some(freed) = free(&subquery.subquery, names)? else { return Ok(None) };
+    if freed.keys.is_empty() {
+        return Ok(None);
+    }
+    let mut right = LogicalPlanBuilder::from(freed.plan);
+    if let Some(alias) = &alias {
+        right = right.alias(alias.clone())?;
+    }
+    let mut on = vec![];
+    for (key, outside) in freed.keys {
+        let mut further = false;
+        let outside = outside.transform_up(|e| match e {
+            Expr::OuterReferenceColumn(field, column) => {
+                if dependent.left.schema().has_column(&column) {
+                    return Ok(Transformed::yes(Expr::Column(column)));
+                }
+                further = true;
+                Ok(Transformed::no(Expr::OuterReferenceColumn(field, column)))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        // It looks at a query further outside.
+        if further {
+            return Ok(None);
+        }
+        let key = match &alias {
+            Some(alias) => Column::new(Some(alias.clone()), key.name),
+            None => key,
+        };
+        on.push((outside.data, Expr::Column(key)));
+    }
+    let own: Vec<Expr> = dependent.schema.columns().into_iter().map(Expr::Column).collect();
+    let conditions = dependent.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
+    let filter = conditions.chain(dependent.filter.clone()).reduce(Expr::and);
+    let joined = LogicalPlan::Join(Join::try_new(
+        dependent.left.clone(),
+        Arc::new(right.build()?),
+        on,
+        filter,
+        dependent.join_type,
+        JoinConstraint::On,
+        NullEquality::NullEqualsNothing,
+        false,
+    )?);
+    LogicalPlanBuilder::from(joined).project(own)?.build().map(Some)
+}
+
+/// Whether a plan is an aggregate over all rows, perhaps with columns computed from it.
+fn is_global_aggregate(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {
+            is_global_aggregate(plan.inputs()[0])
+        }
+        _ => false,
+    }
 }
 
 /// Whether a plan reads rows of its own.
@@ -166,6 +244,8 @@ fn is_hard(plan: &LogicalPlan, below: bool) -> Result<bool> {
             let conditions = split_conjunction(&filter.predicate);
             let mut outer = conditions.iter().filter(|condition| condition.contains_outer());
             outer.any(|condition| below && equality(condition).is_none())
+                // HAVING: a row that is not there for one value outside is there for others.
+                || is_global_aggregate(&filter.input)
                 || is_hard(&filter.input, below)?
         }
         _ if here => true,

@@ -5,7 +5,7 @@
 //! 2. A projection over it assigns values to columns as Postgres does: casts without asking where
 //!    the types allow, defaults for columns that are not named, generated columns computed from
 //!    the new row.
-//! 3. RETURNING is a SELECT over the rows that went in (or out).
+//! 3. RETURNING is a SELECT over the rows that went in or out (`returning`).
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     OnInsert, Query, SelectItem, SetExpr, TableFactor, TableObject as AstTable, TableWithJoins,
 };
 
-use crate::catalog::object::{Object, ObjectKind, TableObject};
+use crate::catalog::object::{Object, ObjectKind, TableConflict, TableObject};
 use crate::plan::expr::Expr as CompiledExpr;
 use crate::sql::assign::{AssignedRow, ColumnValue};
 use crate::sql::bind::PlanContext;
@@ -24,6 +24,9 @@ use crate::sql::dml::build::{column, conjunction, equal, query_of, table_factor}
 use crate::sql::errors::position_of;
 use crate::sql::parse::name::normalize;
 use crate::sql::query::PlannedQuery;
+use crate::sql::returning::{
+    Changes, PlannedReturning, ROW_NUMBER, Version, mentions_old, numbered_rows,
+};
 use crate::sql::rewrite::names::name_parts;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -66,28 +69,26 @@ pub struct PlannedInsert {
     /// Whole rows of the table: defaults filled in, generated columns computed, types assigned.
     pub rows: PlannedQuery,
     pub conflict: InsertConflict,
-    /// Reads the table's object id as the rows that went in.
-    pub returning: Option<PlannedQuery>,
+    pub returning: Option<PlannedReturning>,
 }
 
 /// Rows to change.
 #[derive(Clone)]
 pub struct PlannedUpdate {
     pub table: Arc<Object>,
-    /// The old row's columns, then the new row's; one row per row to change.
+    /// The old row's columns, the new row's, then those joined to it when RETURNING is there; one
+    /// row per row to change.
     pub rows: PlannedQuery,
-    /// Reads the table's object id as the new rows.
-    pub returning: Option<PlannedQuery>,
+    pub returning: Option<PlannedReturning>,
 }
 
 /// Rows to delete.
 #[derive(Clone)]
 pub struct PlannedDelete {
     pub table: Arc<Object>,
-    /// The rows' columns.
+    /// The rows' columns, then those joined to them when RETURNING is there.
     pub rows: PlannedQuery,
-    /// Reads the table's object id as the deleted rows.
-    pub returning: Option<PlannedQuery>,
+    pub returning: Option<PlannedReturning>,
 }
 
 /// Makes whole rows from the columns that COPY names.
@@ -166,8 +167,11 @@ impl PlannedDelete {
     }
 }
 
-fn bind(query: Option<PlannedQuery>, values: &[ArrayRef]) -> Result<Option<PlannedQuery>> {
-    query.map(|query| query.bind_parameters(values)).transpose()
+fn bind(
+    returning: Option<PlannedReturning>,
+    values: &[ArrayRef],
+) -> Result<Option<PlannedReturning>> {
+    returning.map(|returning| returning.bind_parameters(values)).transpose()
 }
 
 impl PlanContext {
@@ -187,7 +191,7 @@ impl PlanContext {
         let columns = target.insert_columns(&insert.columns)?;
         let named = !insert.columns.is_empty();
         let source = self.insert_source(&target, &columns, named, insert)?;
-        let rows = self.plan_assigned(&source.query, parameter_types, &[], |input| {
+        let rows = self.plan_assigned(&source.query, parameter_types, &[], None, |input| {
             if input.len() > columns.len() {
                 return Err(Error::user(
                     SqlState::SYNTAX_ERROR,
@@ -214,17 +218,36 @@ impl PlanContext {
         let alias = insert.table_alias.as_ref().map(|a| a.alias.clone());
         let conflict = match &insert.on {
             None => InsertConflict::Default,
-            Some(on) => self.plan_conflict(&target, on, alias.clone(), &rows.parameters)?,
+            Some(on) => {
+                let keeps_old = insert.returning.as_ref().is_some_and(mentions_old);
+                self.plan_conflict(&target, on, alias.clone(), keeps_old, &rows.parameters)?
+            }
+        };
+        let old = match &conflict {
+            InsertConflict::Update(_) => Version::Old,
+            InsertConflict::Nothing => Version::Missing,
+            InsertConflict::Default if target.table.on_conflict != TableConflict::Update => {
+                Version::Missing
+            }
+            InsertConflict::Default | InsertConflict::Replace => Version::Unknown,
+        };
+        let changes = Changes {
+            object: &target.object,
+            from: vec![table_factor(name.clone(), alias)],
+            joined: &[],
+            old,
+            new: Version::Changed,
         };
         let returning =
-            self.plan_returning(name, alias, insert.returning.as_deref(), &rows.parameters)?;
+            self.plan_returning(insert.returning.as_deref(), changes, &rows.parameters)?;
         let mut planned = PlannedInsert { table: target.object, rows, conflict, returning };
         let PlannedInsert { rows, conflict, returning, .. } = &mut planned;
         let conflict = match conflict {
             InsertConflict::Update(update) => Some(&mut update.query),
             _ => None,
         };
-        share_parameters([Some(rows), conflict, returning.as_mut()]);
+        let returning = returning.as_mut().map(|returning| &mut returning.query);
+        share_parameters([Some(rows), conflict, returning]);
         Ok(planned)
     }
 
@@ -287,12 +310,13 @@ impl PlanContext {
         Ok(())
     }
 
-    /// ON CONFLICT.
+    /// ON CONFLICT; with `keeps_old`, RETURNING reads the rows that are updated.
     fn plan_conflict(
         &self,
         target: &Target,
         on: &OnInsert,
         alias: Option<Ident>,
+        keeps_old: bool,
         parameters: &[SqlType],
     ) -> Result<InsertConflict> {
         let OnInsert::OnConflict(on) = on else {
@@ -339,7 +363,7 @@ impl PlanContext {
         let assignments = target.assignments(&update.assignments)?;
         let reads_table = assignments.iter().any(|(_, value)| build::has_subquery(value))
             || update.selection.as_ref().is_some_and(build::has_subquery);
-        if update.selection.is_none() && target.replaces_all(&assignments) {
+        if !keeps_old && update.selection.is_none() && target.replaces_all(&assignments) {
             return Ok(InsertConflict::Replace);
         }
         let table = alias.unwrap_or_else(|| build::quoted(&target.object.name.name));
@@ -371,8 +395,8 @@ impl PlanContext {
             assignments,
             from,
             conjunction(condition),
+            Changing { joined: false, extra: &[excluded] },
             &declared,
-            &[excluded],
         )?;
         Ok(InsertConflict::Update(Box::new(ConflictUpdate { query, reads_table })))
     }
@@ -390,7 +414,6 @@ impl PlanContext {
         let target = Target::resolve(self, &name, "update")?;
         let assignments = target.assignments(&update.assignments)?;
         let table = alias.clone().unwrap_or_else(|| build::quoted(&target.object.name.name));
-        let mut from = vec![target.from(Some(table.clone()))];
         let others = match &update.from {
             Some(
                 ast::UpdateTableFromKind::AfterSet(tables)
@@ -398,25 +421,33 @@ impl PlanContext {
             ) => tables.clone(),
             None => vec![],
         };
-        if !others.is_empty() && target.table.primary_key.is_empty() {
-            return Err(Error::unsupported("UPDATE ... FROM of a table without a primary key")
-                .hint("Use a subquery in SET, or give the table a primary key."));
-        }
-        from.extend(others);
+        let joined = !others.is_empty() && update.returning.is_some();
+        let mut from = vec![target.in_from(&table, !others.is_empty())];
+        from.extend(others.iter().cloned());
         let rows = self.plan_changes(
             &target,
             &table,
             assignments,
             from,
             update.selection.clone(),
+            Changing { joined, extra: &[] },
             parameter_types,
-            &[],
         )?;
-        let returning = self
-            .plan_returning(&name, alias, update.returning.as_deref(), &rows.parameters)
-            .map_err(|error| only_own_rows(error, update.from.is_some()))?;
+        let width = target.object.schema.fields().len();
+        let mut from = vec![table_factor(name, alias)];
+        from.extend(others);
+        let changes = Changes {
+            object: &target.object,
+            from,
+            joined: &rows.schema.fields()[2 * width..],
+            old: Version::Old,
+            new: Version::Changed,
+        };
+        let returning =
+            self.plan_returning(update.returning.as_deref(), changes, &rows.parameters)?;
         let mut planned = PlannedUpdate { table: target.object, rows, returning };
-        share_parameters([Some(&mut planned.rows), planned.returning.as_mut(), None]);
+        let returning = planned.returning.as_mut().map(|returning| &mut returning.query);
+        share_parameters([Some(&mut planned.rows), returning, None]);
         Ok(planned)
     }
 
@@ -429,8 +460,8 @@ impl PlanContext {
         assignments: Vec<(usize, Expr)>,
         from: Vec<TableWithJoins>,
         condition: Option<Expr>,
+        changing: Changing,
         parameter_types: &[Option<SqlType>],
-        extra: &[Arc<Object>],
     ) -> Result<PlannedQuery> {
         let width = target.object.schema.fields().len();
         let mut items: Vec<Expr> =
@@ -445,15 +476,12 @@ impl PlanContext {
         let kept = (0..width).filter(|c| !given.iter().any(|(g, _)| g == c)).collect::<Vec<_>>();
         given.extend(kept.into_iter().map(|c| (c, ColumnValue::Input(c))));
         // Another table's rows may meet a row more than once; it changes once.
-        let distinct_on: Vec<Expr> = if from.len() > 1 {
-            let key = target.table.primary_key.iter();
-            key.map(|c| column(table, target.object.schema.field(*c).name())).collect()
-        } else {
-            vec![]
-        };
+        let identity = if from.len() > 1 { target.identity(table) } else { vec![] };
+        let own = target.width_in_from(from.len() > 1);
         let mut query = query_of(items, from, condition);
-        build::distinct_on(&mut query, distinct_on);
-        self.plan_assigned(&query, parameter_types, extra, |_| {
+        build::distinct_on(&mut query, identity);
+        let joined = changing.joined.then_some(own);
+        self.plan_assigned(&query, parameter_types, changing.extra, joined, |_| {
             let old = (0..width).map(|c| (c, ColumnValue::Input(c))).collect();
             Ok(vec![
                 AssignedRow::as_is(target.object.clone(), old),
@@ -479,48 +507,52 @@ impl PlanContext {
         let (name, alias) = named_table(from)?;
         let target = Target::resolve(self, &name, "delete from")?;
         let table = alias.clone().unwrap_or_else(|| build::quoted(&target.object.name.name));
-        let condition = match &delete.using {
-            None => delete.selection.clone(),
-            // A row goes when it has a partner, however many.
-            Some(using) => Some(Expr::Exists {
-                subquery: Box::new(query_of(
-                    vec![build::one()],
-                    using.clone(),
-                    delete.selection.clone(),
-                )),
-                negated: false,
-            }),
-        };
         let items = target.object.schema.fields().iter().map(|f| column(&table, f.name()));
-        let query = query_of(items.collect(), vec![target.from(Some(table.clone()))], condition);
-        let rows = self.plan_query(&query, parameter_types)?;
-        let returning = self
-            .plan_returning(&name, alias, delete.returning.as_deref(), &rows.parameters)
-            .map_err(|error| only_own_rows(error, delete.using.is_some()))?;
+        let items: Vec<Expr> = items.collect();
+        let using = delete.using.clone().unwrap_or_default();
+        let rows = if using.is_empty() || delete.returning.is_none() {
+            let condition = match &delete.using {
+                None => delete.selection.clone(),
+                // A row goes when it has a partner, however many.
+                Some(using) => Some(Expr::Exists {
+                    subquery: Box::new(query_of(
+                        vec![build::one()],
+                        using.clone(),
+                        delete.selection.clone(),
+                    )),
+                    negated: false,
+                }),
+            };
+            let from = vec![target.from(Some(table.clone()))];
+            self.plan_query(&query_of(items, from, condition), parameter_types)?
+        } else {
+            // RETURNING sees one partner of each row.
+            let mut from = vec![target.in_from(&table, true)];
+            from.extend(using.iter().cloned());
+            let mut query = query_of(items, from, delete.selection.clone());
+            build::distinct_on(&mut query, target.identity(&table));
+            let joined = Some(target.width_in_from(true));
+            self.plan_assigned(&query, parameter_types, &[], joined, |input| {
+                let old = (0..input.len()).map(|c| (c, ColumnValue::Input(c))).collect();
+                Ok(vec![AssignedRow::as_is(target.object.clone(), old)])
+            })?
+        };
+        let width = target.object.schema.fields().len();
+        let mut from = vec![table_factor(name, alias)];
+        from.extend(using);
+        let changes = Changes {
+            object: &target.object,
+            from,
+            joined: &rows.schema.fields()[width..],
+            old: Version::Changed,
+            new: Version::Missing,
+        };
+        let returning =
+            self.plan_returning(delete.returning.as_deref(), changes, &rows.parameters)?;
         let mut planned = PlannedDelete { table: target.object, rows, returning };
-        share_parameters([Some(&mut planned.rows), planned.returning.as_mut(), None]);
+        let returning = planned.returning.as_mut().map(|returning| &mut returning.query);
+        share_parameters([Some(&mut planned.rows), returning, None]);
         Ok(planned)
-    }
-
-    /// RETURNING as a query over the table's changed rows.
-    fn plan_returning(
-        &self,
-        name: &ObjectName,
-        alias: Option<Ident>,
-        items: Option<&[SelectItem]>,
-        parameters: &[SqlType],
-    ) -> Result<Option<PlannedQuery>> {
-        let Some(items) = items else { return Ok(None) };
-        if items.iter().any(build::has_subquery) {
-            return Err(Error::unsupported("a subquery in RETURNING")
-                .hint("Read what it gives with a SELECT in the same transaction."));
-        }
-        let mut query = query_of(vec![], vec![table_factor(name.clone(), alias)], None);
-        if let SetExpr::Select(select) = query.body.as_mut() {
-            select.projection = items.to_vec();
-        }
-        let declared: Vec<_> = parameters.iter().cloned().map(Some).collect();
-        self.plan_query(&query, &declared).map(Some)
     }
 
     /// Whole rows of `table` from the columns that COPY names (all insertable ones, in order, when
@@ -561,6 +593,14 @@ struct Source {
     is_values: bool,
 }
 
+/// What the query of an UPDATE has beside its clauses.
+struct Changing<'a> {
+    /// RETURNING reads what is joined to the rows.
+    joined: bool,
+    /// Relations beside the catalog's.
+    extra: &'a [Arc<Object>],
+}
+
 /// The table that a statement changes.
 struct Target<'a> {
     context: &'a PlanContext,
@@ -589,6 +629,30 @@ impl<'a> Target<'a> {
         let name = &self.object.name;
         let parts = [&name.database, &name.schema, &name.name];
         table_factor(ObjectName::from(parts.map(|p| build::quoted(p)).to_vec()), alias)
+    }
+
+    /// The table in a FROM clause, as `alias`; beside other tables each of its rows can be told
+    /// from the others.
+    fn in_from(&self, alias: &Ident, joined: bool) -> TableWithJoins {
+        if joined && self.table.primary_key.is_empty() {
+            return numbered_rows(self.from(None), alias.clone());
+        }
+        self.from(Some(alias.clone()))
+    }
+
+    /// How many columns [`Target::in_from`] has.
+    fn width_in_from(&self, joined: bool) -> usize {
+        let numbered = joined && self.table.primary_key.is_empty();
+        self.object.schema.fields().len() + usize::from(numbered)
+    }
+
+    /// What tells the rows of [`Target::in_from`] apart beside other tables.
+    fn identity(&self, alias: &Ident) -> Vec<Expr> {
+        let key = &self.table.primary_key;
+        if key.is_empty() {
+            return vec![column(alias, ROW_NUMBER)];
+        }
+        key.iter().map(|c| column(alias, self.object.schema.field(*c).name())).collect()
     }
 
     fn column(&self, ident: &Ident) -> Result<usize> {
@@ -742,20 +806,6 @@ fn share_parameters(queries: [Option<&mut PlannedQuery>; 3]) {
     for query in queries.into_iter().flatten() {
         query.parameters.clone_from(longest.as_ref().expect("one query at least"));
     }
-}
-
-/// RETURNING knows the changed rows, and not those that FROM or USING has joined to them.
-fn only_own_rows(error: Error, joined: bool) -> Error {
-    if joined && error.sqlstate() == SqlState::UNDEFINED_TABLE {
-        let position = error.body().position;
-        let unsupported = Error::unsupported("RETURNING of columns of another table")
-            .hint("Only the changed table's columns can be returned.");
-        return match position {
-            Some(position) => unsupported.position(position),
-            None => unsupported,
-        };
-    }
-    error
 }
 
 /// SQLSTATE 42701.

@@ -22,6 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::sql::sqlparser::ast;
 
+use crate::functions::scalar::passing::{PASSING, passing};
 use crate::functions::{scalar, window};
 use crate::sql::aggregates;
 use crate::sql::exclude;
@@ -65,6 +66,11 @@ pub static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     };
     for function in SessionStateDefaults::default_scalar_functions() {
         insert(&mut functions.scalar, function.name(), function.aliases(), &function);
+    }
+    for name in PASSING {
+        if let Some(function) = functions.scalar.get_mut(name) {
+            *function = passing(function.clone());
+        }
     }
     for function in scalar::all().into_iter().chain([exclude::marker()]) {
         insert(&mut functions.scalar, function.name(), function.aliases(), &function);

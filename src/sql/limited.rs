@@ -26,15 +26,28 @@ use datafusion::logical_expr::{
 const PLACE: &str = "place in the subquery";
 
 /// A plan without its conditions that look outside.
-struct Freed {
-    plan: LogicalPlan,
+pub struct Freed {
+    pub plan: LogicalPlan,
     /// Columns of the plan, and what they equal outside.
-    keys: Vec<(Column, Expr)>,
+    pub keys: Vec<(Column, Expr)>,
+}
+
+/// Names of columns that a plan gets; what is made for one purpose has names of its own.
+pub struct Names {
+    pub prefix: &'static str,
+    pub count: usize,
+}
+
+impl Names {
+    fn next(&mut self) -> String {
+        self.count += 1;
+        format!("{} {}", self.prefix, self.count)
+    }
 }
 
 /// LIMITs over conditions that look outside become conditions on a number.
 pub fn number_limited_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let mut names = 0;
+    let mut names = Names { prefix: "correlation", count: 0 };
     let numbered = plan.transform_up_with_subqueries(|node| {
         if let LogicalPlan::Limit(limit) = &node
             && looks_outside(&limit.input)?
@@ -57,7 +70,7 @@ pub fn looks_outside(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-fn number(limit: &Limit, names: &mut usize) -> Result<Option<LogicalPlan>> {
+fn number(limit: &Limit, names: &mut Names) -> Result<Option<LogicalPlan>> {
     let (SkipType::Literal(skip), FetchType::Literal(fetch)) =
         (limit.get_skip_type()?, limit.get_fetch_type()?)
     else {
@@ -129,7 +142,7 @@ fn sorts(plan: &LogicalPlan) -> bool {
 
 /// Takes the conditions that look outside out of a plan; `None` when one of them is no equality, or
 /// stands where it cannot be taken out.
-fn free(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Freed>> {
+pub fn free(plan: &LogicalPlan, names: &mut Names) -> Result<Option<Freed>> {
     if !looks_outside(plan)? {
         return Ok(Some(Freed { plan: plan.clone(), keys: vec![] }));
     }
@@ -144,8 +157,7 @@ fn free(plan: &LogicalPlan, names: &mut usize) -> Result<Option<Freed>> {
                     continue;
                 }
                 let Some((inside, outside)) = equality(condition) else { return Ok(None) };
-                *names += 1;
-                let name = format!("correlation {names}");
+                let name = names.next();
                 columns.push(inside.clone().alias(name.clone()));
                 freed.keys.push((Column::from_name(name), outside.clone()));
             }

@@ -160,7 +160,7 @@ fn lower_match(node: &MatchNode) -> Result<Pipe> {
     let input = lower_node(&node.input)?.into_node()?;
     let spec = compile_match(node)?;
     let input = Edge::hash(input, spec.partition.clone());
-    let lowered = Node::MatchRecognize(node::MatchRecognize { input, spec });
+    let lowered = Node::MatchRecognize(node::MatchRecognize { input, spec, closes: None });
     Ok(Pipe::new(lowered, node.schema.clone()))
 }
 

@@ -16,8 +16,10 @@
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `join_order.rs` | in which order the inner joins of a dataflow are made |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `offset.rs` | OFFSET without LIMIT, in a batch |
+//! | `lookup.rs` | conditions that say which keys they want, and the index that has them |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `match_recognize/` | row patterns: names, plans, batch execution |
 //! | `errors.rs` | where in the statement an error is |
@@ -36,6 +38,8 @@
 //! | `optimize.rs` | the optimizer rules that we use, in order, with reasons |
 //! | `lower.rs` | a logical plan as a `plan::Node` |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
+//! | `series.rs` | a long constant `generate_series()` in a maintained query |
+//! | `returning.rs` | RETURNING as a query over the changed rows |
 //! | `statement.rs` | the statements, one variant each |
 //! | `parse.rs`, `parse/` | text to statements: tokens, our grammar around sqlparser's, errors |
 //! | `extensions.rs` | streaming extensions of queries, turned into forms sqlparser has |
@@ -53,8 +57,10 @@ pub mod errors;
 mod exclude;
 pub mod expressions;
 pub mod functions;
+mod join_order;
 pub mod lateral;
 mod limited;
+pub mod lookup;
 pub mod lower;
 pub mod match_recognize;
 pub mod offset;
@@ -63,8 +69,10 @@ pub mod optimize;
 pub mod parse;
 pub mod query;
 pub mod resolve;
+pub mod returning;
 pub mod rewrite;
 pub mod schema;
+mod series;
 mod subquery;
 pub mod system_functions;
 mod system_time;

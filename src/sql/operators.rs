@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::WindowFunctionDefinition;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
@@ -55,7 +55,7 @@ impl ExprPlanner for PostgresOperators {
             return Ok(PlannerResult::Planned(planned));
         }
         let raw = type_quoted_literal(raw, &left, &right);
-        let raw = float_beside_numeric(raw, schema);
+        let raw = widened(raw, schema);
         let (Some(left), Some(right)) = (field_of(&raw.left, schema), field_of(&raw.right, schema))
         else {
             return Ok(PlannerResult::Original(raw));
@@ -65,10 +65,13 @@ impl ExprPlanner for PostgresOperators {
                 SqlType::of_field(field).as_ref().is_some_and(wanted)
             };
             let numeric = |field: &Field| is(field, |t| matches!(t, SqlType::Numeric(_, _)));
-            let zoned = |field: &Field| is(field, |t| *t == SqlType::Timestamptz);
+            let time = |field: &Field| {
+                is(field, |t| matches!(t, SqlType::Timestamp | SqlType::Timestamptz))
+            };
             let interval = |field: &Field| is(field, |t| *t == SqlType::Interval);
-            // A day later is by the clocks of the session's zone.
-            let moved = zoned(&left) && interval(&right) || interval(&left) && zoned(&right);
+            let (raw, left, right) = date_as_timestamp(raw, left, right);
+            // A day later is by the clocks of the session's zone; what is infinite stays so.
+            let moved = time(&left) && interval(&right) || interval(&left) && time(&right);
             if (numeric(&left) || numeric(&right) || moved)
                 && let Some(planned) = plan_family(&raw, &left, &right)
             {
@@ -174,7 +177,24 @@ fn plan_call(name: &str, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
 
 /// The field that an expression gives; `None` while it cannot be known.
 fn field_of(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
-    expr.to_field(schema).ok().map(|(_, field)| field)
+    let field = expr.to_field(schema).ok().map(|(_, field)| field)?;
+    match expr {
+        Expr::Case(case) => match marked_result(case, schema) {
+            Some(sql_type) => Some(Arc::new(sql_type.to_field(field.name(), true))),
+            None => Some(field),
+        },
+        _ => Some(field),
+    }
+}
+
+/// The type of a CASE when only a field's mark tells it: DataFusion's drops it.
+pub fn marked_result(case: &Case, schema: &DFSchema) -> Option<SqlType> {
+    let results = case.when_then_expr.iter().map(|(_, then)| then);
+    let mut types = results
+        .chain(&case.else_expr)
+        .filter_map(|expr| field_of(expr, schema))
+        .filter_map(|field| SqlType::of_field(&field));
+    types.find(|t| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb))
 }
 
 fn arithmetic_op(op: &BinaryOperator) -> Option<ArithmeticOp> {
@@ -271,18 +291,51 @@ fn cast_to_other(literal: Expr, other: &FieldRef, op: Option<ArithmeticOp>) -> E
     Expr::Cast(Cast::new_from_field(Box::new(literal), field))
 }
 
-/// A float and a numeric meet as double precision: not every float is a numeric.
-fn float_beside_numeric(raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
+/// A float and a numeric meet as double precision: not every float is a numeric. A date meets a
+/// timestamp as one.
+fn widened(raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
     if arithmetic_op(&raw.op).is_none() && !is_comparison(&raw.op) {
         return raw;
     }
     let RawBinaryExpr { op, mut left, mut right } = raw;
-    widen_to_float(&mut [&mut left, &mut right], schema);
+    widen(&mut [&mut left, &mut right], schema);
     RawBinaryExpr { op, left, right }
 }
 
-/// Casts the numerics among `exprs` to double precision if a float is among them.
-pub fn widen_to_float(exprs: &mut [&mut Expr], schema: &DFSchema) {
+/// Casts numerics to double precision beside a float, and dates to timestamps beside one: of these
+/// pairs DataFusion makes types that have fewer values.
+pub fn widen(exprs: &mut [&mut Expr], schema: &DFSchema) {
+    widen_to_float(exprs, schema);
+    widen_to_timestamp(exprs, schema);
+}
+
+/// DataFusion compares dates and timestamps in nanoseconds, which end in the year 2262.
+fn widen_to_timestamp(exprs: &mut [&mut Expr], schema: &DFSchema) {
+    let types: Vec<Option<SqlType>> = exprs
+        .iter()
+        .map(|expr| field_of(expr, schema).and_then(|field| SqlType::of_field(&field)))
+        .collect();
+    let has = |wanted: SqlType| types.iter().flatten().any(|t| *t == wanted);
+    if !has(SqlType::Date) {
+        return;
+    }
+    let target = if has(SqlType::Timestamptz) {
+        SqlType::Timestamptz
+    } else if has(SqlType::Timestamp) {
+        SqlType::Timestamp
+    } else {
+        return;
+    };
+    let field = Arc::new(target.to_field("", true));
+    for (expr, sql_type) in exprs.iter_mut().zip(&types) {
+        if *sql_type == Some(SqlType::Date) {
+            let date = std::mem::replace(&mut **expr, Expr::Literal(ScalarValue::Null, None));
+            **expr = Expr::Cast(Cast::new_from_field(Box::new(date), field.clone()));
+        }
+    }
+}
+
+fn widen_to_float(exprs: &mut [&mut Expr], schema: &DFSchema) {
     let type_of = |expr: &Expr| field_of(expr, schema).map(|field| field.data_type().clone());
     if !exprs.iter().any(|expr| type_of(expr).is_some_and(|t| t.is_floating())) {
         return;
@@ -293,6 +346,28 @@ pub fn widen_to_float(exprs: &mut [&mut Expr], schema: &DFSchema) {
             **expr = Expr::Cast(Cast::new(Box::new(taken), DataType::Float64));
         }
     }
+}
+
+/// A date that an interval is added to is a timestamp: the interval's time shows in the sum.
+fn date_as_timestamp(
+    mut raw: RawBinaryExpr,
+    mut left: FieldRef,
+    mut right: FieldRef,
+) -> (RawBinaryExpr, FieldRef, FieldRef) {
+    let timestamp = |field: &Field| Arc::new(SqlType::Timestamp.to_field("", field.is_nullable()));
+    use BinaryOperator::{Minus, Plus};
+    match (&raw.op, left.data_type(), right.data_type()) {
+        (Plus | Minus, DataType::Date32, DataType::Interval(_)) => {
+            left = timestamp(&left);
+            raw.left = to_timestamp(raw.left);
+        }
+        (Plus, DataType::Interval(_), DataType::Date32) => {
+            right = timestamp(&right);
+            raw.right = to_timestamp(raw.right);
+        }
+        _ => {}
+    }
+    (raw, left, right)
 }
 
 fn to_timestamp(date: Expr) -> Expr {
@@ -309,13 +384,6 @@ fn plan_arithmetic(
 ) -> Result<PlannerResult<RawBinaryExpr>> {
     use ArithmeticOp::{Add, Divide, Multiply, Subtract};
     use DataType::{Date32, Int16, Int32, Interval, Time64, Timestamp};
-    let mut raw = raw;
-    // The time of an interval shows in the sum: DataFusion's is a date.
-    match (op, left, right) {
-        (Add | Subtract, Date32, Interval(_)) => raw.left = to_timestamp(raw.left),
-        (Add, Interval(_), Date32) => raw.right = to_timestamp(raw.right),
-        _ => {}
-    }
     let is_number = |t: &DataType| t.is_numeric();
     let (time_op, swapped) = match (op, left, right) {
         (Subtract, Date32, Date32) => (TimeOp::DateDifference, false),

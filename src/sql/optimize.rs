@@ -41,6 +41,7 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 use crate::sql::asof::plan_as_windows;
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
+use crate::sql::join_order::order_joins;
 use crate::sql::lateral::unnest_lateral;
 use crate::sql::offset::number_offsets;
 
@@ -105,7 +106,7 @@ fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 /// Optimises a plan for a dataflow that maintains its result.
 pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let plan = prepare(plan)?;
+    let plan = order_joins(prepare(plan)?)?;
     static RULES: LazyLock<Optimizer> = LazyLock::new(|| Optimizer::with_rules(dataflow_rules()));
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
         let mut options = OPTIONS.clone();
@@ -167,7 +168,7 @@ fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
-        // FROM a, b WHERE a.x = b.x is a join by key.
+        // FROM a, b WHERE a.x = b.x is a join by key. It keeps the order that was chosen.
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(PropagateEmptyRelation::new()),
         // Rows with NULL keys are not kept.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::metadata::ScalarAndMetadata;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
@@ -30,10 +30,12 @@ use crate::functions::scalar::session::NOW;
 use crate::plan::node::Plan;
 use crate::sql::coerce::now_value;
 use crate::sql::functions::SESSION;
+use crate::sql::lookup::{Lookup, lookup_of};
 use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
 use crate::sql::resolve::{CatalogSource, SystemSource, external};
 use crate::sql::schema::check_storable;
+use crate::sql::series::{SeriesSource, unnest_long_series};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -67,6 +69,12 @@ pub enum Content {
 pub trait Contents: Send + Sync {
     /// The rows of a source, table or materialized view, with all its columns.
     fn object(&self, id: ObjectId) -> Result<Content>;
+
+    /// The rows that a lookup wants, and perhaps others; `None`: all have to be looked at.
+    fn lookup(&self, lookup: &Lookup) -> Result<Option<Vec<RecordBatch>>> {
+        let _ = lookup;
+        Ok(None)
+    }
 
     /// The rows of a relation of `pg_catalog`, `information_schema` or `millstream`.
     fn system(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>>;
@@ -128,6 +136,7 @@ impl PlannedQuery {
             plan = plan.replace_params_with_values(&values).map_err(Error::from)?;
         }
         check_storable(&self.schema)?;
+        let plan = unnest_long_series(plan).map_err(Error::from)?;
         let plan = optimize_dataflow(plan).map_err(Error::from)?;
         lower(&plan, &self.schema)
     }
@@ -160,6 +169,21 @@ impl PlannedQuery {
         let few = rows.is_some_and(|rows| rows <= ROWS_SINGLE_THREAD_MAX);
         let brief = few && is_linear(physical.as_ref());
         Ok(BatchRun { physical: give_way(physical)?, schema: self.schema.clone(), brief })
+    }
+
+    /// The lookups that a run would make, as EXPLAIN says them.
+    ///
+    /// # Errors
+    /// When a parameter has no value.
+    pub fn lookups(&self, now: DateTime<Utc>) -> Result<Vec<String>> {
+        let plan = self.with_values(self.optimized()?.clone(), now)?;
+        let mut found = Vec::new();
+        plan.apply_with_subqueries(|node| {
+            found.extend(lookup_of(node).map_err(external)?.map(|lookup| lookup.describe()));
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .map_err(Error::from)?;
+        Ok(found)
     }
 
     fn optimized(&self) -> Result<&LogicalPlan> {
@@ -262,6 +286,25 @@ fn with_contents(
     contents: &dyn Contents,
 ) -> Result<(LogicalPlan, Option<usize>)> {
     let mut rows = Some(0);
+    let looked_up = plan.transform_down_with_subqueries(|node| {
+        let Some(lookup) = lookup_of(&node).map_err(external)? else {
+            return Ok(Transformed::no(node));
+        };
+        let Some(batches) = contents.lookup(&lookup).map_err(external)? else {
+            return Ok(Transformed::no(node));
+        };
+        let LogicalPlan::Filter(mut filter) = node else { return Ok(Transformed::no(node)) };
+        if let LogicalPlan::TableScan(scan) = filter.input.as_ref() {
+            let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            rows = rows.map(|rows: usize| rows + count);
+            let schema = scan.source.schema();
+            let mut scan = scan.clone();
+            scan.source = provider_as_source(Arc::new(Snapshot { schema, batches }));
+            filter.input = Arc::new(LogicalPlan::TableScan(scan));
+        }
+        Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+    });
+    let plan = looked_up.map_err(Error::from)?.data;
     let plan = plan
         .transform_up_with_subqueries(|node| {
             let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
@@ -271,6 +314,9 @@ fn with_contents(
                 contents
                     .system(source.relation.schema_name, source.relation.name)
                     .map(Content::Batches)
+            } else if let Some(series) = scan.source.downcast_ref::<SeriesSource>() {
+                scan.source = series.table.clone();
+                return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
             } else {
                 // A table function brings its own rows.
                 return Ok(Transformed::no(LogicalPlan::TableScan(scan)));

@@ -26,12 +26,15 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
+use crate::catalog::pg_catalog::primary_key_name;
+use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{self, SystemRelation};
 use crate::functions::scalar::session::constant_function;
 use crate::functions::scalar::unknown::unknown_function;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
 use crate::sql::match_recognize::plan::MatchRecognizePlanner;
+use crate::sql::series::SeriesSource;
 use crate::sql::system_functions;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -160,9 +163,42 @@ fn edit_distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Columns that rows of a relation are looked up by.
+#[derive(Debug)]
+pub struct NamedIndex {
+    pub name: String,
+    pub columns: Vec<usize>,
+    pub column_names: Vec<String>,
+}
+
+impl NamedIndex {
+    fn new(name: String, object: &Object, columns: &[usize]) -> Arc<NamedIndex> {
+        let column_names =
+            columns.iter().map(|column| object.schema.field(*column).name().clone()).collect();
+        Arc::new(NamedIndex { name, columns: columns.to_vec(), column_names })
+    }
+
+    /// That of the primary key first.
+    fn all(catalog: Option<&Catalog>, object: &Object) -> Vec<Arc<NamedIndex>> {
+        let mut all = Vec::new();
+        if let ObjectKind::Table(table) = &object.kind
+            && !table.primary_key.is_empty()
+        {
+            all.push(NamedIndex::new(primary_key_name(object), object, &table.primary_key));
+        }
+        for index in catalog.iter().flat_map(|catalog| catalog.indexes_of(object.id)) {
+            all.push(NamedIndex::new(index.name.clone(), object, &index.columns));
+        }
+        all
+    }
+}
+
 /// A relation of the catalog in a logical plan. Views are gone from a plan once it is built.
 pub struct CatalogSource {
     pub object: Arc<Object>,
+    pub indexes: Vec<Arc<NamedIndex>>,
+    /// Rows that it had, if that is known.
+    pub rows: Option<u64>,
     constraints: Constraints,
     /// A view's query.
     plan: Option<LogicalPlan>,
@@ -171,15 +207,20 @@ pub struct CatalogSource {
 }
 
 impl CatalogSource {
+    fn with_rows(self, rows: Option<u64>) -> CatalogSource {
+        CatalogSource { rows, ..self }
+    }
+
     /// A source for a plan that is made by hand, of a table's rows.
     pub fn of_rows(object: Arc<Object>) -> CatalogSource {
-        CatalogSource::new(object, None, Arc::default())
+        CatalogSource::new(object, None, Arc::default(), None)
     }
 
     fn new(
         object: Arc<Object>,
         plan: Option<LogicalPlan>,
         named: Arc<Mutex<BTreeSet<ObjectId>>>,
+        catalog: Option<&Catalog>,
     ) -> CatalogSource {
         let constraints = match &object.kind {
             ObjectKind::Table(table) if !table.primary_key.is_empty() => {
@@ -188,7 +229,8 @@ impl CatalogSource {
             _ => vec![],
         };
         let constraints = Constraints::new_unverified(constraints);
-        CatalogSource { object, constraints, plan, named }
+        let indexes = NamedIndex::all(catalog, &object);
+        CatalogSource { object, indexes, rows: None, constraints, plan, named }
     }
 }
 
@@ -247,7 +289,8 @@ impl<'a> Resolver<'a> {
     fn source_of(&self, parts: &[String]) -> Result<Arc<dyn TableSource>> {
         let extra = self.extra.iter().find(|o| [o.name.name.clone()] == *parts);
         if let Some(object) = extra {
-            return Ok(Arc::new(CatalogSource::new(object.clone(), None, Arc::default())));
+            let source = CatalogSource::new(object.clone(), None, Arc::default(), None);
+            return Ok(Arc::new(source));
         }
         if let Some(relation) = resolve_system(self.context, parts) {
             return Ok(Arc::new(SystemSource { relation }));
@@ -278,7 +321,10 @@ impl<'a> Resolver<'a> {
             }
             _ => None,
         };
-        Ok(Arc::new(CatalogSource::new(object, plan, self.named.clone())))
+        let catalog = Some(self.context.catalog.as_ref());
+        let rows = self.context.row_counts.get(&object.id).copied();
+        let source = CatalogSource::new(object, plan, self.named.clone(), catalog);
+        Ok(Arc::new(source.with_rows(rows)))
     }
 }
 
@@ -336,9 +382,15 @@ impl ContextProvider for Resolver<'_> {
             .into_iter()
             .map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e)))
             .collect::<datafusion::common::Result<Vec<_>>>()?;
+        let constants = args.clone();
         let args = TableFunctionArgs::new(&args, &*SESSION);
-        let provider = function.create_table_provider_with_args(args)?;
-        Ok(provider_as_source(provider))
+        let provider = provider_as_source(function.create_table_provider_with_args(args)?);
+        if name.eq_ignore_ascii_case("generate_series")
+            && let Some(series) = SeriesSource::of(provider.clone(), &constants)
+        {
+            return Ok(Arc::new(series));
+        }
+        Ok(provider)
     }
 
     fn create_cte_work_table(

@@ -30,8 +30,8 @@ use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::names::name_columns;
 use crate::sql::rewrite::tables::{
-    name_function_column, number_elements, select_function, spread_series, unnest_function,
-    unnest_series,
+    name_function_column, number_elements, select_function, spread_series, unnest_constants,
+    unnest_function, unnest_series,
 };
 use crate::sql::system_time::rewrite_system_time;
 use crate::sql::types::sql_type_of;
@@ -110,6 +110,7 @@ impl VisitorMut for Rewriter {
         unnest_function(factor);
         unnest_series(factor);
         number_elements(factor);
+        unnest_constants(factor);
         select_function(factor);
         flow(expand_window_function(factor))
     }
@@ -584,6 +585,15 @@ fn drop_constant_order(function: &mut ast::Function) {
     });
 }
 
+/// Whether an expression is a number under casts and parentheses.
+fn number_in(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => number_in(expr),
+        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
+        _ => false,
+    }
+}
+
 /// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
 fn plain_frame(window: &mut WindowSpec) {
     let Some(frame) = &mut window.window_frame else { return };
@@ -593,6 +603,13 @@ fn plain_frame(window: &mut WindowSpec) {
         else {
             continue;
         };
+        // The type of a number is decided by what is sorted by.
+        while let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = &mut **offset
+            && number_in(inner)
+        {
+            let inner = std::mem::replace(&mut **inner, null());
+            **offset = inner;
+        }
         if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = &mut **offset
             && matches!(
                 **text,
@@ -705,6 +722,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         }
         "arg_max" | "max_by" => return Ok(value_at(function, false)),
         "arg_min" | "min_by" => return Ok(value_at(function, true)),
+        "lag" | "lead" => return Ok(computed_default(function)),
         "every" => {
             function.name = ObjectName::from(vec![Ident::new("bool_and")]);
             return Ok(None);
@@ -770,6 +788,47 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         }
         _ => return Ok(None),
     }))
+}
+
+/// `lag(x, n, y)` and `lead(x, n, y)` where `y` is no constant: `y` where there is no row so far
+/// away, which `lead(true, n)` tells; with IGNORE NULLS where there is no value.
+fn computed_default(function: &Function) -> Option<Expr> {
+    let arguments = list_arguments(function);
+    let [value, offset, default] = arguments.as_slice() else { return None };
+    let mut constant = default;
+    while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = constant {
+        constant = expr;
+    }
+    if matches!(constant, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_)) {
+        return None;
+    }
+    let at = |value: Expr| {
+        let mut there = function.clone();
+        if let FunctionArguments::List(list) = &mut there.args {
+            let arguments = [value, offset.clone()].into_iter();
+            list.args = arguments.map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
+        }
+        Expr::Function(there)
+    };
+    let said = |treatment: &ast::NullTreatment| *treatment == ast::NullTreatment::IgnoreNulls;
+    let ignores = function.null_treatment.as_ref().is_some_and(said)
+        || matches!(&function.args, FunctionArguments::List(list) if list.clauses.iter().any(
+            |clause| matches!(clause, ast::FunctionArgumentClause::IgnoreOrRespectNulls(t) if said(t))
+        ));
+    if ignores {
+        return Some(call("coalesce", vec![at(value.clone()), default.clone()]));
+    }
+    let yes = Expr::Value(ValueWithSpan { value: Value::Boolean(true), span: Span::empty() });
+    Some(Expr::Case {
+        case_token: ast::helpers::attached_token::AttachedToken::empty(),
+        end_token: ast::helpers::attached_token::AttachedToken::empty(),
+        operand: None,
+        conditions: vec![ast::CaseWhen {
+            condition: Expr::IsNull(Box::new(at(yes))),
+            result: default.clone(),
+        }],
+        else_result: Some(Box::new(at(value.clone()))),
+    })
 }
 
 /// The expression of an argument without a name.

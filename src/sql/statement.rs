@@ -484,6 +484,8 @@ pub enum ExplainFormat {
     #[default]
     Text,
     Json,
+    /// A graph for Graphviz.
+    Dot,
 }
 
 #[derive(Clone, Debug)]

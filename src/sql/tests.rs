@@ -29,6 +29,7 @@ use crate::types::text::zone::Zone;
 
 mod batch;
 mod dml;
+mod join_order;
 mod lowering;
 
 /// A catalog with rows.

@@ -10,6 +10,7 @@
 //! | `row_store.rs` | the rows of a table: segments, deletions, merging, checkpoint deltas |
 //! | `row_index.rs` | hash of key columns to one row id |
 //! | `segment.rs` | immutable rows of a range of ids |
+//! | `segment_index.rs` | where the rows of a segment with some key stand, for lookups |
 //! | `row_ids.rs` | row ids, and what is kept per row id |
 //! | `row_equal.rs` | compares two values, type known once per column |
 //! | `group_table.rs` | groups with a row of words each (aggregates) |
@@ -29,4 +30,5 @@ pub mod row_ids;
 pub mod row_index;
 pub mod row_store;
 pub mod segment;
+pub mod segment_index;
 pub mod snapshot;

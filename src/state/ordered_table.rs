@@ -109,6 +109,31 @@ impl Encoded {
     }
 }
 
+/// How columns become bytes: the first ones in this order, the others ascending.
+///
+/// # Errors
+/// For a column whose type has no order (SQLSTATE 0A000).
+pub fn sort_fields(
+    schema: &SchemaRef,
+    columns: &[usize],
+    order_by: &[OrderedBy],
+) -> Result<Vec<SortField>> {
+    let field = |(place, column): (usize, &usize)| {
+        let field = schema.field(*column);
+        let options = order_by.get(place).map_or_else(SortOptions::default, |by| by.options);
+        let sorted = SortField::new_with_options(field.data_type().clone(), options);
+        match RowConverter::supports_fields(std::slice::from_ref(&sorted)) {
+            true => Ok(sorted),
+            false => Err(Error::unsupported(format!(
+                "keeping column \"{}\" of type {} in order",
+                field.name(),
+                field.data_type()
+            ))),
+        }
+    };
+    columns.iter().enumerate().map(field).collect()
+}
+
 impl OrderedTable {
     /// An empty table of rows with these columns.
     ///
@@ -132,22 +157,8 @@ impl OrderedTable {
                 place.expect("every column is in the key")
             })
             .collect();
-        let sort_field = |(place, column): (usize, &usize)| {
-            let sorted = place.checked_sub(partition.len()).and_then(|i| order_by.get(i));
-            let options = sorted.map_or_else(SortOptions::default, |by| by.options);
-            SortField::new_with_options(schema.field(*column).data_type().clone(), options)
-        };
-        let fields: Vec<SortField> = byte_columns.iter().enumerate().map(sort_field).collect();
-        for (field, column) in fields.iter().zip(&byte_columns) {
-            if !RowConverter::supports_fields(std::slice::from_ref(field)) {
-                let field = schema.field(*column);
-                return Err(Error::unsupported(format!(
-                    "keeping column \"{}\" of type {} in order",
-                    field.name(),
-                    field.data_type()
-                )));
-            }
-        }
+        let mut fields = sort_fields(&schema, &partition, &[])?;
+        fields.extend(sort_fields(&schema, &byte_columns[partition.len()..], &order_by)?);
         let converter = |count: usize| -> Result<Option<RowConverter>> {
             match count {
                 0 => Ok(None),

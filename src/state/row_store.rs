@@ -534,9 +534,10 @@ impl RowStore {
         ChangeBatch::new(rows, weights.values().to_vec())
     }
 
-    /// Bytes of the rows and deletion bits.
+    /// Bytes of the rows, deletion bits and indexes.
     pub fn memory_bytes(&self) -> usize {
         self.segment_bytes
+            + self.slots.iter().map(|slot| slot.segment.index_bytes()).sum::<usize>()
             + self.slots.capacity() * (size_of::<Slot>() + size_of::<u64>())
             + self.dead.memory_bytes()
             + self.died.capacity() * size_of::<u64>()

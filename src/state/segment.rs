@@ -10,12 +10,15 @@
 //!
 //! Which rows are dead is not the segment's business (`row_ids::DeadBits`).
 
+use std::sync::{Arc, Mutex, MutexGuard};
+
 use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute;
 use arrow::datatypes::DataType;
 
 use crate::state::row_ids::DeadBits;
+use crate::state::segment_index::SegmentIndex;
 use crate::types::error::Result;
 
 /// A slice is copied into its segment when it pins more than this beyond twice its own bytes.
@@ -52,6 +55,16 @@ impl RankBitmap {
         (self.ranks[word] + below.count_ones()) as usize
     }
 
+    /// The offset of the id at a position.
+    fn offset(&self, position: usize) -> u64 {
+        let word = self.ranks.partition_point(|rank| *rank as usize <= position) - 1;
+        let mut rest = self.words[word];
+        for _ in self.ranks[word] as usize..position {
+            rest &= rest - 1;
+        }
+        word as u64 * 64 + u64::from(rest.trailing_zeros())
+    }
+
     fn holds(&self, offset: u64) -> bool {
         self.words[(offset / 64) as usize] >> (offset % 64) & 1 == 1
     }
@@ -79,6 +92,8 @@ pub struct Segment {
     /// `None`: every id of the range is held.
     kept: Option<RankBitmap>,
     memory_bytes: usize,
+    /// By columns; made when rows are looked up by them first. `None`: someone is making it.
+    indexes: Mutex<Vec<(Vec<usize>, Option<Arc<SegmentIndex>>)>>,
 }
 
 impl Segment {
@@ -126,7 +141,8 @@ impl Segment {
             + size_of::<Segment>()
             // An array, its data type and the Arcs of its buffers.
             + rows.num_columns() * 160;
-        Segment { start, end, rows, weights, kept, memory_bytes }
+        let indexes = Mutex::default();
+        Segment { start, end, rows, weights, kept, memory_bytes, indexes }
     }
 
     /// The first id of the range.
@@ -199,8 +215,65 @@ impl Segment {
         }
     }
 
+    /// The id of the row at a position.
+    pub fn id_at(&self, position: usize) -> u64 {
+        match &self.kept {
+            None => self.start + position as u64,
+            Some(kept) => self.start + kept.offset(position),
+        }
+    }
+
+    /// Where the rows stand by these columns; made if nobody has made it yet.
+    ///
+    /// # Errors
+    /// For a column whose type cannot be hashed.
+    pub fn index(&self, columns: &[usize]) -> Result<Arc<SegmentIndex>> {
+        if let Some(index) = self.ready_index(columns) {
+            return Ok(index);
+        }
+        // Not under the lock: lookups by other columns go on meanwhile.
+        let made = SegmentIndex::new(&self.rows, columns).map(Arc::new);
+        let mut indexes = self.lock_indexes();
+        indexes.retain(|(of, _)| of != columns);
+        let made = made?;
+        indexes.push((columns.to_vec(), Some(made.clone())));
+        Ok(made)
+    }
+
+    /// The same, if it is there.
+    pub fn ready_index(&self, columns: &[usize]) -> Option<Arc<SegmentIndex>> {
+        let indexes = self.lock_indexes();
+        indexes.iter().find(|(of, _)| of == columns).and_then(|(_, index)| index.clone())
+    }
+
+    /// Whether an index is not there, and nobody makes it; then the caller has to.
+    pub fn claim_index(&self, columns: &[usize]) -> bool {
+        let mut indexes = self.lock_indexes();
+        let free = indexes.iter().all(|(of, _)| of != columns);
+        if free {
+            indexes.push((columns.to_vec(), None));
+        }
+        free
+    }
+
+    /// Lets an index go that nobody wants any more.
+    pub fn forget_index(&self, columns: &[usize]) {
+        self.lock_indexes().retain(|(of, _)| of != columns);
+    }
+
+    fn lock_indexes(&self) -> MutexGuard<'_, Vec<(Vec<usize>, Option<Arc<SegmentIndex>>)>> {
+        self.indexes.lock().expect("nobody panics while holding it")
+    }
+
+    /// Bytes of the rows: they never change.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    /// Bytes of the indexes that have been made so far.
+    pub fn index_bytes(&self) -> usize {
+        let indexes = self.lock_indexes();
+        indexes.iter().filter_map(|(_, index)| index.as_ref()).map(|i| i.memory_bytes()).sum()
     }
 }
 
@@ -276,6 +349,7 @@ mod tests {
             let position = segment.position(*id);
             let values = segment.rows().column(0).as_primitive::<Int64Type>();
             assert_eq!(values.value(position), *id as i64);
+            assert_eq!(segment.id_at(position), *id);
         }
         assert_eq!(segment.ids(), ids);
         assert_eq!((segment.start(), segment.end()), (1001, 3000));

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
@@ -16,9 +16,22 @@ use arrow::datatypes::SchemaRef;
 use crate::state::row_ids::DeadBits;
 use crate::state::segment::Segment;
 use crate::types::error::Result;
+use crate::types::key::{HashUse, hash_rows};
 
 /// Rows of a batch that a snapshot gives.
 pub const SLICE_ROWS: usize = 8192;
+
+/// A segment of no more rows gets its index from the lookup that wants it; who wants that of a
+/// larger one looks at all of its rows until someone has made it beside.
+const INDEX_NOW_ROWS_MAX: usize = 64 * 1024;
+
+/// What a lookup gives.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub batches: Vec<RecordBatch>,
+    /// Segments whose rows are there as a whole, because they have no index by these columns.
+    pub unindexed: Vec<Arc<Segment>>,
+}
 
 /// Immutable content of a table. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -62,6 +75,88 @@ impl Snapshot {
     pub fn batches_of(&self, columns: Vec<usize>) -> SnapshotBatches {
         let columns = Some(columns);
         SnapshotBatches { snapshot: self.clone(), columns, segment: 0, cursor: None }
+    }
+}
+
+impl Snapshot {
+    /// The live rows whose columns `columns` have the values of one of `keys` (one array per
+    /// column, one key a row); rows of other keys may be among them.
+    ///
+    /// # Errors
+    /// For a column whose type cannot be hashed.
+    pub fn lookup(&self, columns: &[usize], keys: &[ArrayRef]) -> Result<Found> {
+        let count = keys.first().map_or(0, |keys| keys.len());
+        let mut hashes = hash_rows(keys, count, HashUse::Table)?;
+        // Keys of one hash find the same rows, which must not come twice.
+        hashes.sort_unstable();
+        hashes.dedup();
+        let mut found = Found::default();
+        let mut positions = Vec::new();
+        for (number, segment) in self.segments.iter().enumerate() {
+            let index = match segment.ready_index(columns) {
+                Some(index) => index,
+                None if segment.num_rows() <= INDEX_NOW_ROWS_MAX => segment.index(columns)?,
+                None => {
+                    self.add_whole(number, &mut found)?;
+                    continue;
+                }
+            };
+            positions.clear();
+            hashes.iter().for_each(|hash| index.find(*hash, &mut positions));
+            if !positions.is_empty() {
+                self.add_live(segment, &mut positions, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// All live rows of a segment, which wants an index.
+    fn add_whole(&self, number: usize, found: &mut Found) -> Result<()> {
+        let segments = self.segments[number..=number].into();
+        let alone = Snapshot { segments, ..self.clone() };
+        for batch in alone.batches() {
+            found.batches.push(batch?);
+        }
+        found.unindexed.push(self.segments[number].clone());
+        Ok(())
+    }
+
+    /// The live rows among those at `positions`.
+    fn add_live(
+        &self,
+        segment: &Segment,
+        positions: &mut Vec<u32>,
+        found: &mut Found,
+    ) -> Result<()> {
+        // Two hashes may share their upper half and chain.
+        positions.sort_unstable();
+        positions.dedup();
+        let mut rows = Vec::with_capacity(positions.len());
+        for position in positions {
+            let id = segment.id_at(*position as usize);
+            if self.dead.word(id / 64 * 64) >> (id % 64) & 1 == 1 {
+                continue;
+            }
+            let copies = segment.weights().map_or(1, |weights| weights[*position as usize]);
+            rows.resize(rows.len() + usize::try_from(copies).unwrap_or(0), *position);
+        }
+        if !rows.is_empty() {
+            found.batches.push(take_rows(segment.rows(), &UInt32Array::from(rows))?);
+        }
+        Ok(())
+    }
+
+    /// Makes the indexes that a lookup by these columns wants.
+    ///
+    /// # Errors
+    /// For a column whose type cannot be hashed.
+    pub fn build_index(&self, columns: &[usize]) -> Result<()> {
+        self.segments.iter().try_for_each(|segment| segment.index(columns).map(drop))
+    }
+
+    /// Lets the indexes by these columns go.
+    pub fn forget_index(&self, columns: &[usize]) {
+        self.segments.iter().for_each(|segment| segment.forget_index(columns));
     }
 }
 

@@ -294,8 +294,8 @@ impl Checkpointer {
     ) -> Result<FileRef> {
         let content = Bytes::from(seal(kind, version, json));
         let (bytes, crc32) = (content.len() as u64, crc32(&content));
-        put_own(&self.store, &name, content).await?;
-        Ok(FileRef { name, bytes, crc32, rows: 0 })
+        put_own(&self.store, &name, content.into()).await?;
+        Ok(FileRef { name, bytes, crc32, rows: 0, deleted: 0 })
     }
 
     /// Writes what has changed of a view; its state then, and the file that is new.
@@ -325,29 +325,34 @@ impl Checkpointer {
             workers: *workers,
             files: files.to_vec(),
         };
-        let rows = state_files::changed_rows(changes);
+        let (rows, deleted) = state_files::changed_rows(changes);
         if rows == 0 && !first {
             return Ok((Some(state), None));
         }
-        let base = !first && state_files::decide(files, rows);
-        let earlier = if base { state_files::read(&self.store, files).await? } else { Vec::new() };
+        // The files from here on become one with the changes.
+        let kept = state_files::merge_from(files, rows, deleted);
+        let earlier = state_files::read(&self.store, &files[kept..]).await?;
         let changes = changes.clone();
-        let encoded = tokio::task::spawn_blocking(move || match base {
-            false => state_files::encode(&changes),
-            true => {
+        let encoded = tokio::task::spawn_blocking(move || match earlier.is_empty() {
+            true => state_files::encode(&changes),
+            false => {
                 let all = earlier.into_iter().chain(changes.iter().cloned()).collect();
-                state_files::encode(&state_files::fold(all)?)
+                let whole = kept == 0;
+                state_files::encode(&state_files::fold(all, whole)?)
             }
         });
-        let (content, rows) = encoded
+        let encoded = encoded
             .await
             .map_err(|error| Error::internal(format!("a file was not encoded: {error}")))??;
-        let name = paths::state_file(view, self.generation, number);
-        let file = FileRef { bytes: content.len() as u64, crc32: crc32(&content), name, rows };
-        put_own(&self.store, &file.name, content).await?;
-        if base {
-            state.files.clear();
-        }
+        let file = FileRef {
+            name: paths::state_file(view, self.generation, number),
+            bytes: encoded.content.content_length() as u64,
+            crc32: encoded.crc32,
+            rows: encoded.rows,
+            deleted: encoded.deleted,
+        };
+        put_own(&self.store, &file.name, encoded.content).await?;
+        state.files.truncate(kept);
         state.files.push(file.clone());
         Ok((Some(state), Some(file)))
     }

@@ -3,12 +3,21 @@
 //! A text object is one line `millstream KIND VERSION LENGTH CRC`, then LENGTH bytes of JSON. The
 //! line makes a torn or changed object visible, and the rest stays readable for people.
 
+use object_store::PutPayload;
+
 use crate::types::error::{Error, Result, SqlState};
 
 /// The checksum of some bytes.
 pub fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
+    crc.sum()
+}
+
+/// The checksum of some parts, one after the other.
+pub fn crc32_of(parts: &PutPayload) -> u32 {
+    let mut crc = flate2::Crc::new();
+    parts.iter().for_each(|part| crc.update(part));
     crc.sum()
 }
 
@@ -64,6 +73,8 @@ mod tests {
     fn the_checksum_is_the_one_of_the_standard() {
         // The check value of CRC-32/ISO-HDLC.
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        let parts = ["123", "", "456789"].map(bytes::Bytes::from);
+        assert_eq!(crc32_of(&parts.into_iter().collect()), 0xcbf4_3926);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl SourcePlace {
 }
 
 /// A file that a manifest names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRef {
     pub name: String,
     pub bytes: u64,
@@ -99,6 +99,10 @@ pub struct FileRef {
     pub crc32: u32,
     /// 0 for files that do not hold rows.
     pub rows: u64,
+    /// How many of the rows say that a row of an earlier file has gone; known for files of state
+    /// only. Those written before this was told count as none.
+    #[serde(default)]
+    pub deleted: u64,
 }
 
 impl Manifest {
@@ -219,7 +223,13 @@ mod tests {
     use super::*;
 
     fn manifest(number: u64, log_start: u64, files: &[&str]) -> Manifest {
-        let file = |name: &&str| FileRef { name: (*name).to_owned(), bytes: 1, crc32: 2, rows: 3 };
+        let file = |name: &&str| FileRef {
+            name: (*name).to_owned(),
+            bytes: 1,
+            crc32: 2,
+            rows: 3,
+            deleted: 0,
+        };
         Manifest {
             number,
             log_start,

@@ -4,11 +4,12 @@
 //!    came, with their ids in a last column `millstream_row_id`, and the ids of rows of earlier
 //!    files that went. Ids are unique within a table of a worker and never used again, so the
 //!    live rows are those of all files but for those whose ids went.
-//! 2. Rows are a Parquet file of their own within the file, or an Arrow IPC file where Parquet
-//!    cannot hold them; ids that went are 64-bit integers. A directory at the end says where.
-//! 3. When the deltas of a view have half as many rows as its base, or are many, all of them are
-//!    read and folded into a new base ([`decide`]): rows are so written about three times in their
-//!    life. That costs the stream nothing, because no operator takes part in it.
+//! 2. Rows are a Parquet file of their own within the file (LZ4, which costs the stream little),
+//!    or an Arrow IPC file where Parquet cannot hold them; ids that went are 64-bit integers. A directory at the end says where.
+//! 3. What a checkpoint writes is as much as has changed. From time to time it reads earlier files
+//!    and makes one of them and the changes ([`merge_from`]): all files when most of their rows
+//!    have gone, else the newest, when there are many of about one size, so that a row is written
+//!    once more each time that the state has grown by that many. No operator takes part in it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,10 +21,12 @@ use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::PutPayload;
 use object_store::path::Path;
+use parquet::basic::Compression;
 use serde::{Deserialize, Serialize};
 
-use crate::storage::checksum::{crc32, damaged};
+use crate::storage::checksum::{crc32, crc32_of, damaged};
 use crate::storage::manifest::{FileRef, ViewState};
 use crate::storage::store::Store;
 use crate::storage::table_files::{Format, decode_rows, encode_rows};
@@ -33,9 +36,10 @@ use crate::types::error::{Error, Result};
 const MAGIC: &[u8; 8] = b"MSSTATE1";
 /// The column of ids, behind the rows' own columns.
 const ROW_ID_COLUMN: &str = "millstream_row_id";
-/// Deltas of a view, at most.
-const DELTAS_MAX: usize = 16;
-/// Deltas of so few rows are folded for their number only.
+/// So many files of one size, by orders of this magnitude, become one.
+const FAN_IN: u64 = 16;
+/// Files of fewer rows are of one size, and rows that have gone are not worth writing the others
+/// anew.
 const SMALL_ROWS: u64 = 8192;
 /// Files of a view that are read at the same time.
 const READS_MAX: usize = 4;
@@ -82,27 +86,59 @@ struct Section {
     deleted: u64,
 }
 
-/// Whether a view's files and changes of so many rows should become a new base.
-pub fn decide(files: &[FileRef], changed_rows: u64) -> bool {
-    let [base, deltas @ ..] = files else { return true };
-    let delta_rows = deltas.iter().map(|file| file.rows).sum::<u64>() + changed_rows;
-    deltas.len() >= DELTAS_MAX || delta_rows > (base.rows / 2).max(SMALL_ROWS)
+/// The first of a view's files that should become one with changes of so many rows, those that
+/// have gone included; the number of files when the changes should be a file of their own.
+pub fn merge_from(files: &[FileRef], changed_rows: u64, deleted_rows: u64) -> usize {
+    let sum = |count: fn(&FileRef) -> u64| files.iter().map(count).sum::<u64>();
+    let deleted = sum(|file| file.deleted) + deleted_rows;
+    let appended = sum(|file| file.rows) + changed_rows - deleted;
+    // A row that has gone is there with its id, and again in the list of those that went.
+    if deleted > SMALL_ROWS && deleted > appended.saturating_sub(deleted) {
+        return 0;
+    }
+    let (mut from, mut rows) = (files.len(), changed_rows);
+    loop {
+        let alike = files[..from].iter().rev().take_while(|file| tier(file.rows) <= tier(rows));
+        let alike = alike.count();
+        if alike as u64 + 1 < FAN_IN {
+            return from;
+        }
+        // Which may be one too many of the next size.
+        from -= alike;
+        rows += files[from..from + alike].iter().map(|file| file.rows).sum::<u64>();
+    }
 }
 
-/// Rows of changes, that came and that went.
-pub fn changed_rows(changes: &[StateChange]) -> u64 {
-    changes.iter().map(StateChange::rows).sum()
+/// The order of magnitude of a file.
+fn tier(rows: u64) -> u32 {
+    (rows / SMALL_ROWS).checked_ilog(FAN_IN).map_or(0, |order| order + 1)
 }
 
-/// A file's content and the rows in it.
+/// Rows of changes, that came and that went, and of these the latter.
+pub fn changed_rows(changes: &[StateChange]) -> (u64, u64) {
+    let deleted = changes.iter().map(|change| change.deleted.len() as u64).sum();
+    (changes.iter().map(StateChange::rows).sum(), deleted)
+}
+
+/// A file that is to be written.
+#[derive(Debug)]
+pub struct Encoded {
+    /// In the parts in which it was made: state is large, and copied no more than need be.
+    pub content: PutPayload,
+    pub crc32: u32,
+    pub rows: u64,
+    pub deleted: u64,
+}
+
+/// The file that says these changes.
 ///
 /// # Errors
 /// When rows cannot be encoded.
-pub fn encode(changes: &[StateChange]) -> Result<(Bytes, u64)> {
-    let mut content = MAGIC.to_vec();
+pub fn encode(changes: &[StateChange]) -> Result<Encoded> {
+    let mut parts = vec![Bytes::from_static(MAGIC)];
+    let mut offset = MAGIC.len() as u64;
     let mut directory = Vec::with_capacity(changes.len());
     for change in changes {
-        let offset = content.len() as u64;
         let mut section = Section {
             operator: change.operator,
             operator_name: change.operator_name.clone(),
@@ -118,22 +154,25 @@ pub fn encode(changes: &[StateChange]) -> Result<(Bytes, u64)> {
             let schema = with_ids(&change.appended[0].0, first)?.schema();
             let format = Format::of(&schema);
             let batches = change.appended.iter().map(|(ids, rows)| with_ids(ids, rows));
-            let (rows, count) = encode_rows(format, &schema, Box::new(batches))?;
+            let compression = Compression::LZ4_RAW;
+            let (rows, count) = encode_rows(format, compression, &schema, Box::new(batches))?;
             format.extension().clone_into(&mut section.format);
             section.rows = count;
-            section.bytes = rows.len() as u64;
-            content.extend_from_slice(&rows);
+            section.bytes = rows.content_length() as u64;
+            parts.extend(rows);
         }
-        for id in &change.deleted {
-            content.extend_from_slice(&id.to_le_bytes());
-        }
+        let deleted: Vec<u8> = change.deleted.iter().flat_map(|id| id.to_le_bytes()).collect();
+        offset += section.bytes + deleted.len() as u64;
+        parts.push(Bytes::from(deleted));
         directory.push(section);
     }
-    let directory = serde_json::to_vec(&directory).expect("plain data has a JSON form");
-    content.extend_from_slice(&directory);
-    content.extend_from_slice(&(directory.len() as u64).to_le_bytes());
-    content.extend_from_slice(MAGIC);
-    Ok((Bytes::from(content), changed_rows(changes)))
+    let mut foot = serde_json::to_vec(&directory).expect("plain data has a JSON form");
+    foot.extend_from_slice(&(foot.len() as u64).to_le_bytes());
+    foot.extend_from_slice(MAGIC);
+    parts.push(Bytes::from(foot));
+    let (rows, deleted) = changed_rows(changes);
+    let content: PutPayload = parts.into_iter().collect();
+    Ok(Encoded { crc32: crc32_of(&content), content, rows, deleted })
 }
 
 fn with_ids(ids: &UInt64Array, rows: &RecordBatch) -> Result<RecordBatch> {
@@ -207,11 +246,12 @@ fn split_ids(batch: &RecordBatch) -> Option<(UInt64Array, RecordBatch)> {
 
 type Ids = HashSet<u64, FixedState>;
 
-/// All changes in order as those of one base: what came and has not gone.
+/// All changes in order as those of one file: what came and has not gone. `whole` when they are
+/// all that a view has, a base; otherwise rows of earlier files may go in them.
 ///
 /// # Errors
 /// SQLSTATE XX001 when a row goes that never came.
-pub fn fold(changes: Vec<StateChange>) -> Result<Vec<StateChange>> {
+pub fn fold(changes: Vec<StateChange>, whole: bool) -> Result<Vec<StateChange>> {
     let mut tables: BTreeMap<(usize, String, usize), (StateChange, Ids)> = BTreeMap::new();
     for mut change in changes {
         let key = (change.operator, change.table.clone(), change.worker);
@@ -225,7 +265,7 @@ pub fn fold(changes: Vec<StateChange>) -> Result<Vec<StateChange>> {
         }
         folded.appended.extend(appended);
     }
-    tables.into_values().map(|(folded, gone)| without(folded, &gone)).collect()
+    tables.into_values().map(|(folded, gone)| without(folded, gone, whole)).collect()
 }
 
 fn lost(change: &StateChange, what: impl std::fmt::Display) -> Error {
@@ -233,28 +273,29 @@ fn lost(change: &StateChange, what: impl std::fmt::Display) -> Error {
     damaged(&format!("table {table} of {operator_name} {operator}"), what)
 }
 
-/// The rows whose ids are not among `gone`, each of which is there.
-fn without(mut change: StateChange, gone: &Ids) -> Result<StateChange> {
+/// The rows whose ids are not among `gone`. An id without a row is an error when the rows are
+/// `whole`, and else stays to be said.
+fn without(mut change: StateChange, mut gone: Ids, whole: bool) -> Result<StateChange> {
     if gone.is_empty() {
         return Ok(change);
     }
-    let mut found = 0;
     let mut live = Vec::with_capacity(change.appended.len());
     for (ids, rows) in std::mem::take(&mut change.appended) {
-        let keep: BooleanArray = ids.values().iter().map(|id| Some(!gone.contains(id))).collect();
-        let dead = rows.num_rows() - keep.true_count();
-        found += dead;
-        if dead == 0 {
+        let keep: BooleanArray = ids.values().iter().map(|id| Some(!gone.remove(id))).collect();
+        let alive = keep.true_count();
+        if alive == rows.num_rows() {
             live.push((ids, rows));
-        } else if dead < rows.num_rows() {
+        } else if alive > 0 {
             let ids = compute::filter(&ids, &keep)?.as_primitive::<UInt64Type>().clone();
             live.push((ids, compute::filter_record_batch(&rows, &keep)?));
         }
     }
-    if found != gone.len() {
-        return Err(lost(&change, format!("{} rows go, and {found} were there", gone.len())));
+    if whole && !gone.is_empty() {
+        return Err(lost(&change, format!("{} rows go that never came", gone.len())));
     }
     change.appended = live;
+    change.deleted = gone.into_iter().collect();
+    change.deleted.sort_unstable();
     Ok(change)
 }
 
@@ -293,7 +334,7 @@ pub async fn read_rows(store: &Store, state: &ViewState) -> Result<StateRows> {
     let workers = state.workers;
     let folded = tokio::task::spawn_blocking(move || {
         let mut rows = StateRows::new();
-        for change in fold(changes)? {
+        for change in fold(changes, true)? {
             let written =
                 rows.entry(change.operator).or_insert_with(|| vec![BTreeMap::new(); workers]);
             let Some(tables) = written.get_mut(change.worker) else {
@@ -331,6 +372,12 @@ mod tests {
         }
     }
 
+    fn bytes(encoded: Encoded) -> Bytes {
+        let parts: Vec<u8> = encoded.content.iter().flatten().copied().collect();
+        assert_eq!(encoded.crc32, crc32(&parts));
+        Bytes::from(parts)
+    }
+
     fn values(changes: &[StateChange]) -> Vec<(usize, Vec<u64>, Vec<i64>)> {
         let texts = changes.iter().map(|change| {
             let ids = change.appended.iter().flat_map(|(ids, _)| ids.values().to_vec()).collect();
@@ -351,21 +398,26 @@ mod tests {
         ];
         let mut changes = Vec::new();
         for file in &files {
-            let (content, rows) = encode(file).unwrap();
-            assert_eq!(rows, changed_rows(file));
-            changes.extend(decode("f", &content).unwrap());
+            let encoded = encode(file).unwrap();
+            assert_eq!((encoded.rows, encoded.deleted), changed_rows(file));
+            changes.extend(decode("f", &bytes(encoded)).unwrap());
         }
-        let folded = fold(changes.clone()).unwrap();
+        let folded = fold(changes.clone(), true).unwrap();
         assert_eq!(values(&folded), [(0, vec![0, 2], vec![10, 12]), (1, vec![1], vec![21])],);
-        // A base of them is the same.
-        let again = fold(decode("f", &encode(&folded).unwrap().0).unwrap()).unwrap();
-        assert_eq!(values(&again), values(&folded));
+        // A base of them is the same, and so is a base with a file of all that came later.
+        let again = decode("f", &bytes(encode(&folded).unwrap())).unwrap();
+        assert_eq!(values(&fold(again, true).unwrap()), values(&folded));
+        let later = fold(changes[2..].to_vec(), false).unwrap();
+        assert_eq!(values(&later), [(0, vec![], vec![]), (1, vec![1], vec![21])]);
+        assert_eq!(later.iter().map(|c| c.deleted.clone()).collect::<Vec<_>>(), [vec![1], vec![0]]);
+        let again = [changes[..2].to_vec(), later].concat();
+        assert_eq!(values(&fold(again, true).unwrap()), values(&folded));
         // A row that never came, and one that goes twice.
         changes.push(change(0, &[], &[9]));
-        assert_eq!(fold(changes.clone()).unwrap_err().sqlstate().0, "XX001");
+        assert_eq!(fold(changes.clone(), true).unwrap_err().sqlstate().0, "XX001");
         changes.pop();
         changes.push(change(0, &[], &[1]));
-        assert_eq!(fold(changes).unwrap_err().sqlstate().0, "XX001");
+        assert_eq!(fold(changes, true).unwrap_err().sqlstate().0, "XX001");
     }
 
     #[test]
@@ -375,7 +427,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("i", interval, true)]));
         let values = IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3)]);
         other.appended[0].1 = RecordBatch::try_new(schema, vec![Arc::new(values)]).unwrap();
-        let (content, _) = encode(&[other.clone(), change(1, &[(0, 20)], &[])]).unwrap();
+        let content = bytes(encode(&[other.clone(), change(1, &[(0, 20)], &[])]).unwrap());
         let back = decode("f", &content).unwrap();
         assert_eq!(back[0].appended[0].1, other.appended[0].1);
         assert_eq!(back[0].deleted, [2, 5]);
@@ -389,13 +441,33 @@ mod tests {
     }
 
     #[test]
-    fn deltas_end_when_they_are_many_or_large() {
-        let file = |rows| FileRef { name: String::new(), bytes: 0, crc32: 0, rows };
-        assert!(decide(&[], 1));
-        assert!(!decide(&[file(10)], 8192));
-        assert!(decide(&[file(10)], 8193));
-        assert!(!decide(&[file(100_000), file(30_000)], 20_000));
-        assert!(decide(&[file(100_000), file(30_000)], 20_001));
-        assert!(decide(&vec![file(100_000); 1 + DELTAS_MAX], 1));
+    fn files_become_one_when_they_are_many_or_mostly_gone() {
+        let file = |rows, deleted| FileRef { rows, deleted, ..FileRef::default() };
+        assert_eq!(merge_from(&[], 1, 0), 0);
+        // What has gone is not worth writing the rest anew, until it is more than what is left.
+        assert_eq!(merge_from(&[file(100_000, 0), file(80_000, 40_000)], 20_000, 9_000), 2);
+        assert_eq!(merge_from(&[file(100_000, 0), file(80_000, 40_000)], 40_000, 40_000), 0);
+        assert_eq!(merge_from(&[file(10, 0), file(8_000, 8_000)], 100, 100), 2);
+        // Files of one size become one of the next.
+        let mut files = vec![file(100_000_000, 0)];
+        files.extend(vec![file(100_000, 0); 14]);
+        assert_eq!(merge_from(&files, 100_000, 0), 15);
+        assert_eq!(merge_from(&files, 1, 0), 15);
+        files.push(file(10, 0));
+        assert_eq!(merge_from(&files, 100_000, 0), 1);
+        assert_eq!(merge_from(&files, 10, 0), 16);
+    }
+
+    #[test]
+    fn a_row_is_written_a_few_times_and_files_stay_few() {
+        let (mut files, mut written): (Vec<FileRef>, u64) = (Vec::new(), 0);
+        for _ in 0..4_000 {
+            let kept = merge_from(&files, 10_000, 0);
+            let rows = files.drain(kept..).map(|file| file.rows).sum::<u64>() + 10_000;
+            files.push(FileRef { rows, ..FileRef::default() });
+            written += rows;
+            assert!(files.len() < 64, "{}", files.len());
+        }
+        assert!(written < 4 * 4_000 * 10_000, "{written}");
     }
 }

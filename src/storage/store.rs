@@ -70,14 +70,14 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails; the object may or may not be there.
-    pub async fn put_new(&self, path: &Path, content: Bytes) -> Result<Put> {
+    pub async fn put_new(&self, path: &Path, content: impl Into<PutPayload>) -> Result<Put> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let payload = PutPayload::from_bytes(content.clone());
-        match self.objects.put_opts(path, payload, options).await {
+        let content = content.into();
+        match self.objects.put_opts(path, content.clone(), options).await {
             Ok(_) => Ok(Put::Written),
             Err(object_store::Error::AlreadyExists { .. }) => {
                 let found = self.get(path).await?;
-                Ok(if found == content { Put::Written } else { Put::Taken(found) })
+                Ok(if is_content(&found, &content) { Put::Written } else { Put::Taken(found) })
             }
             Err(error) => Err(self.failed("write", path, error)),
         }
@@ -168,6 +168,15 @@ impl Store {
 
 fn path_of(parts: &[String]) -> Path {
     parts.iter().map(String::as_str).collect()
+}
+
+/// Whether `found` is the parts of `content`, one after the other.
+fn is_content(found: &[u8], content: &PutPayload) -> bool {
+    let mut rest = Some(found);
+    for part in content {
+        rest = rest.and_then(|rest| rest.strip_prefix(part.as_ref()));
+    }
+    rest.is_some_and(<[u8]>::is_empty)
 }
 
 /// The SQLSTATE of a store's failure, from the operating system's error if there is one.

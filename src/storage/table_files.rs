@@ -9,7 +9,7 @@
 //! 3. When the deltas together have half as many rows as the base, or are many, a new base takes
 //!    their place ([`decide`]): rows are so written about three times in their life.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Write};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -18,12 +18,13 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use bytes::Bytes;
 use object_store::path::Path;
+use object_store::{PutPayload, PutPayloadMut};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use crate::storage::checksum::{crc32, damaged};
+use crate::storage::checksum::{crc32, crc32_of, damaged};
 use crate::storage::manifest::FileRef;
 use crate::storage::paths;
 use crate::storage::rows::{split_weights, with_weights};
@@ -39,6 +40,9 @@ const SMALL_ROWS: u64 = 1024;
 
 /// Rows of a batch that is read: each becomes a segment of a table.
 const READ_ROWS: usize = 64 * 1024;
+
+/// A part of a file that is being made.
+const PART_BYTES: usize = 256 * 1024;
 
 /// What to write of a table that has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,11 +157,17 @@ async fn write(
     rows: Rows,
 ) -> Result<FileRef> {
     let format = Format::of(&schema);
-    let encoded = tokio::task::spawn_blocking(move || encode_rows(format, &schema, rows)).await;
-    let (content, rows) =
-        encoded.map_err(|error| Error::internal(format!("a file was not encoded: {error}")))??;
+    let level = ZstdLevel::try_new(1).expect("zstd has a level 1");
+    let encoded = tokio::task::spawn_blocking(move || {
+        let (content, rows) = encode_rows(format, Compression::ZSTD(level), &schema, rows)?;
+        Ok::<_, Error>((crc32_of(&content), content, rows))
+    });
+    let (crc32, content, rows) = encoded
+        .await
+        .map_err(|error| Error::internal(format!("a file was not encoded: {error}")))??;
     let name = paths::table_file(table, generation, number, format.extension());
-    let file = FileRef { bytes: content.len() as u64, crc32: crc32(&content), name, rows };
+    let bytes = content.content_length() as u64;
+    let file = FileRef { name, bytes, crc32, rows, deleted: 0 };
     put_own(store, &file.name, content).await?;
     Ok(file)
 }
@@ -167,7 +177,7 @@ async fn write(
 ///
 /// # Errors
 /// When the storage fails.
-pub(super) async fn put_own(store: &Store, name: &str, content: Bytes) -> Result<()> {
+pub(super) async fn put_own(store: &Store, name: &str, content: PutPayload) -> Result<()> {
     let path = Path::from(name);
     if let Put::Written = store.put_new(&path, content.clone()).await? {
         return Ok(());
@@ -179,21 +189,23 @@ pub(super) async fn put_own(store: &Store, name: &str, content: Bytes) -> Result
     }
 }
 
+/// Rows in a format, in the parts in which it was written, and how many.
 pub(super) fn encode_rows(
     format: Format,
+    compression: Compression,
     schema: &SchemaRef,
     rows: Box<dyn Iterator<Item = Result<RecordBatch>> + '_>,
-) -> Result<(Bytes, u64)> {
+) -> Result<(PutPayload, u64)> {
     let mut count = 0;
-    let content = match format {
+    let parts = Parts(PutPayloadMut::new().with_block_size(PART_BYTES));
+    let Parts(content) = match format {
         Format::Parquet => {
-            let level = ZstdLevel::try_new(1).expect("zstd has a level 1");
             let properties = WriterProperties::builder()
-                .set_compression(Compression::ZSTD(level))
+                .set_compression(compression)
                 .set_dictionary_enabled(false)
                 .set_statistics_enabled(EnabledStatistics::None)
                 .build();
-            let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))
+            let mut writer = ArrowWriter::try_new(parts, schema.clone(), Some(properties))
                 .map_err(parquet_error)?;
             for batch in rows {
                 let batch = batch?;
@@ -203,7 +215,7 @@ pub(super) fn encode_rows(
             writer.into_inner().map_err(parquet_error)?
         }
         Format::Arrow => {
-            let mut writer = FileWriter::try_new(Vec::new(), schema)?;
+            let mut writer = FileWriter::try_new(parts, schema)?;
             for batch in rows {
                 let batch = batch?;
                 count += batch.num_rows() as u64;
@@ -212,7 +224,21 @@ pub(super) fn encode_rows(
             writer.into_inner()?
         }
     };
-    Ok((Bytes::from(content), count))
+    Ok((content.freeze(), count))
+}
+
+/// Content that grows part by part and is never moved.
+struct Parts(PutPayloadMut);
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn parquet_error(error: parquet::errors::ParquetError) -> Error {
@@ -276,7 +302,7 @@ mod tests {
 
     #[test]
     fn deltas_end_when_they_are_many_or_large() {
-        let file = |rows| FileRef { name: String::new(), bytes: 0, crc32: 0, rows };
+        let file = |rows| FileRef { name: String::new(), bytes: 0, crc32: 0, rows, deleted: 0 };
         assert_eq!(decide(&[], 10, 10), Next::Base);
         assert_eq!(decide(&[file(1000)], 1000, 1), Next::Base);
         assert_eq!(decide(&[file(100_000)], 100_000, 1000), Next::Delta);

@@ -18,6 +18,7 @@ use super::{
     Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, connectors,
     dependency_gone,
 };
+use crate::catalog::object::IndexObject;
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::Source;
 use crate::coordinator::epoch::Moment;
@@ -306,7 +307,14 @@ impl State {
         Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
     }
 
-    fn check_apply(&self, changes: Vec<Change>) -> Result<Plan> {
+    fn check_apply(&mut self, mut changes: Vec<Change>) -> Result<Plan> {
+        for change in &mut changes {
+            if let Change::CreateIndex(index) = change
+                && index.id == ObjectId(0)
+            {
+                *index = Arc::new(IndexObject { id: self.new_id(), ..index.as_ref().clone() });
+            }
+        }
         let mut dropped = Vec::new();
         for change in &changes {
             let Change::DropObject(id) = change else { continue };

@@ -295,7 +295,7 @@ async fn what_is_pinned_stays_at_its_epoch_and_becomes_rows_later() {
     assert_eq!(content(&coordinator, v).await, [(1, 11), (2, 20), (3, 30)]);
     for object in [v, t] {
         let rows = pinned.get_mut(&object).expect("asked for").rows().await.expect("readable");
-        assert_eq!(pairs(rows), [(1, 10), (2, 20)]);
+        assert_eq!(pairs(&rows), [(1, 10), (2, 20)]);
     }
     // What cannot be read says so, and disturbs nothing else.
     let missing = pinned.get_mut(&ObjectId(999)).expect("asked for").rows().await;

@@ -21,6 +21,8 @@
 //! Keeps: all rows, sorted, and the anchors. Anchors are not in checkpoints: the first change of a
 //! partition after a restart matches it from the beginning.
 
+pub mod by_watermark;
+
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 
@@ -31,7 +33,7 @@ use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::dataflow::operators::evaluate::shown_row;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::top_n::ordered_by;
-use crate::pattern::matcher::{Found, Kernel, Matcher, Scratch};
+use crate::pattern::matcher::{Counts, Found, Kernel, Matcher, Scratch};
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::node;
@@ -259,7 +261,7 @@ impl MatchRecognize {
             let end = start + part.keys.len();
             let first = if touched.anchor.is_some() { ANCHOR_NUMBER } else { 0 };
             let first_row = first - part.begin as u64;
-            places.push(PartitionRows { start, end, first_row, complete: true });
+            places.push(PartitionRows::new(start, end, first_row, true));
             start = end;
         }
         let rows = Rows::new(&self.kernel.spec, batch, places)?;
@@ -277,7 +279,7 @@ impl MatchRecognize {
             let error = failure.error.clone();
             matched.errors.push(RowError { error, expression, row, weight });
         }
-        self.emit(&rows, found, weight, matched)
+        show(&self.kernel, &rows, found, weight, &mut matched.rows, &mut matched.errors)
     }
 
     /// Matches one part to its end; gives the anchors that it sets.
@@ -331,39 +333,51 @@ impl MatchRecognize {
         }
         Ok(anchors)
     }
+}
 
-    /// The rows of what was found. Matches that cannot be shown are left out and reported.
-    fn emit(
-        &self,
-        rows: &Rows<'_>,
-        mut found: Found,
-        weight: i64,
-        matched: &mut Matched,
-    ) -> Result<()> {
-        match output(&self.kernel, rows, &found) {
-            Ok(batch) => {
-                matched.rows.push(batch);
-                return Ok(());
-            }
-            Err(error) if error.kind() == ErrorKind::External => return Err(error),
-            Err(_) => {}
+/// What EXPLAIN ANALYZE tells of a matcher's work.
+fn counted(kernel: &Kernel, counts: &Counts, alive: Option<usize>) -> Vec<(String, u64)> {
+    let mut counted = Vec::new();
+    counted.extend(alive.map(|alive| ("partial matches".to_owned(), alive as u64)));
+    counted.push(("pruned".to_owned(), counts.pruned));
+    counted.push(("timed out".to_owned(), counts.timed_out));
+    let tries = kernel.spec.variables.iter().zip(&counts.tries);
+    counted.extend(tries.map(|(variable, tries)| (format!("tries of {variable}"), *tries)));
+    counted
+}
+
+/// The rows of what was found. Matches that cannot be shown are left out and reported.
+fn show(
+    kernel: &Kernel,
+    rows: &Rows<'_>,
+    mut found: Found,
+    weight: i64,
+    batches: &mut Vec<RecordBatch>,
+    errors: &mut Vec<RowError>,
+) -> Result<()> {
+    match output(kernel, rows, &found) {
+        Ok(batch) => {
+            batches.push(batch);
+            return Ok(());
         }
-        for one in std::mem::take(&mut found.matches) {
-            let first = one.first as usize;
-            found.matches = vec![one];
-            match output(&self.kernel, rows, &found) {
-                Ok(batch) => matched.rows.push(batch),
-                Err(error) if error.kind() == ErrorKind::External => return Err(error),
-                Err(error) => matched.errors.push(RowError {
-                    error,
-                    expression: "MEASURES".to_owned(),
-                    row: shown_row(&rows.batch, first),
-                    weight,
-                }),
-            }
-        }
-        Ok(())
+        Err(error) if error.kind() == ErrorKind::External => return Err(error),
+        Err(_) => {}
     }
+    for one in std::mem::take(&mut found.matches) {
+        let first = one.first as usize;
+        found.matches = vec![one];
+        match output(kernel, rows, &found) {
+            Ok(batch) => batches.push(batch),
+            Err(error) if error.kind() == ErrorKind::External => return Err(error),
+            Err(error) => errors.push(RowError {
+                error,
+                expression: "MEASURES".to_owned(),
+                row: shown_row(&rows.batch, first),
+                weight,
+            }),
+        }
+    }
+    Ok(())
 }
 
 impl Operator for MatchRecognize {
@@ -426,6 +440,14 @@ impl Operator for MatchRecognize {
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.table.restore(reader.read(ROWS, &self.partition)?)
+    }
+
+    fn state_rows(&self) -> usize {
+        self.table.len()
+    }
+
+    fn counted(&self) -> Vec<(String, u64)> {
+        counted(&self.kernel, &self.scratch.counts, None)
     }
 
     fn memory_bytes(&self) -> usize {

@@ -82,11 +82,16 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)
         }
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
-        Node::TopN(node) => Box::new(top_n::TopN::new(node.into(), &inputs[0])?),
+        Node::TopN(node) => top_n::build(node.into(), &inputs[0])?,
         Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
-        Node::MatchRecognize(node) => {
-            Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?)
-        }
+        Node::MatchRecognize(node) => match &node.closes {
+            None => Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?),
+            Some(bound) => Box::new(match_recognize::by_watermark::ByWatermark::new(
+                node,
+                bound.clone(),
+                &inputs[0],
+            )?),
+        },
         Node::Session(node) => Box::new(session::Session::new(node.into(), &inputs[0])?),
         Node::AsofJoin(node) => {
             Box::new(asof_join::AsofJoin::new(node.into(), &inputs[0], &inputs[1])?)

@@ -28,7 +28,7 @@
 //! The step is a chain, not a tree: all that does not depend on the recursive reference comes in by
 //! ports of its own. Everything happens on one worker.
 //!
-//! More than [`ITERATIONS_MAX`] iterations are an error.
+//! More iterations than the plan allows are an error.
 //!
 //! Keeps: for UNION, derivations by row and iteration; and what the step's operators keep.
 
@@ -43,14 +43,13 @@ use crate::dataflow::operator::{Operator, Output, complete_epoch};
 use crate::dataflow::operators::build;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::plan::node::{self, Node, RECURSIVE_REFERENCE};
+use crate::plan::view_options::RECURSION_LIMIT;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedBy, OrderedTable};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
 
-/// Iterations of a query that does not end are stopped here; a path through data is hardly longer.
-pub const ITERATIONS_MAX: i64 = 10_000;
 /// Rows of an output batch.
 const STEP_ROWS: usize = 8192;
 /// The table in a checkpoint.
@@ -63,6 +62,8 @@ pub struct RecursiveSpec {
     pub name: String,
     /// UNION, not UNION ALL.
     pub distinct: bool,
+    /// More are an error.
+    pub iterations_max: u64,
     pub schema: SchemaRef,
     /// The columns of `schema`, then the iteration.
     pub step_schema: SchemaRef,
@@ -73,6 +74,7 @@ impl From<&node::Recursive> for RecursiveSpec {
         RecursiveSpec {
             name: node.name.clone(),
             distinct: node.distinct,
+            iterations_max: node.iterations_max,
             schema: node.schema.clone(),
             step_schema: node.step.schema(),
         }
@@ -226,8 +228,8 @@ impl Operator for Recursive {
         let columns: Vec<usize> = (0..width).collect();
         let mut result = Vec::new();
         while let Some((iteration, changes)) = waiting.pop_first() {
-            if iteration > ITERATIONS_MAX {
-                return Err(too_many(&self.spec.name));
+            if iteration.unsigned_abs() > self.spec.iterations_max {
+                return Err(too_many(&self.spec));
             }
             let changes = ChangeBatch::concat(&self.spec.step_schema, &changes)?;
             for changes in consolidate(&self.spec.step_schema, vec![changes])? {
@@ -282,12 +284,18 @@ impl Operator for Recursive {
     }
 }
 
-fn too_many(name: &str) -> Error {
+fn too_many(spec: &RecursiveSpec) -> Error {
     Error::user(
         SqlState::PROGRAM_LIMIT_EXCEEDED,
-        format!("recursive query \"{name}\" has more than {ITERATIONS_MAX} iterations"),
+        format!(
+            "recursive query \"{}\" has more than {} iterations",
+            spec.name, spec.iterations_max
+        ),
     )
-    .hint("Let UNION in place of UNION ALL leave out rows that are there already, or bound the depth.")
+    .hint(format!(
+        "Let UNION in place of UNION ALL leave out rows that are there already, bound the depth, or \
+         create the view WITH ({RECURSION_LIMIT} = n)."
+    ))
 }
 
 /// The step: operators one after another, from the one that reads the recursive reference.

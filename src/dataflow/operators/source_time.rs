@@ -7,7 +7,8 @@
 //!    the watermark that the source had announced when the row was taken. The floor only matters
 //!    for a split that fell silent and was not waited for, or came later than the others; it is
 //!    remembered with the row's number, so that a second reading finds the same rows late.
-//! 3. A row whose event time is NULL is never late and moves nothing.
+//! 3. A row whose event time is NULL is never late and moves nothing. An infinite one moves nothing
+//!    either.
 //!
 //! `allowed_lateness` makes every watermark so much smaller: rows that are late by less stay in,
 //! and windows stay open for them.
@@ -26,7 +27,7 @@ use arrow::datatypes::{Field, Schema};
 
 use crate::connectors::SplitId;
 use crate::dataflow::operators::evaluate::evaluate;
-use crate::plan::event_time::time_values;
+use crate::plan::event_time::{time_values, watermark_values};
 use crate::plan::expr::Expr;
 use crate::plan::node::WatermarkSpec;
 use crate::types::error::{Error, Result};
@@ -62,7 +63,7 @@ impl ColumnRule {
     /// # Errors
     /// When the columns are not what the rule was made for.
     pub fn reached(&self, rows: &RecordBatch) -> Result<Option<Watermark>> {
-        let values = time_values(&evaluate(&self.expr, rows)?.values);
+        let values = watermark_values(&evaluate(&self.expr, rows)?.values);
         let values = values.ok_or_else(|| Error::internal("watermarks are timestamps"))?;
         let greatest = arrow::compute::max(&values);
         let reached = |us: i64| Watermark(EventTime(us.saturating_sub(self.allowed_lateness_us)));
@@ -210,7 +211,7 @@ impl SplitTime {
         let wrong = || Error::internal("event times are timestamps");
         let times = time_values(rows.column(rule.place)).ok_or_else(wrong)?;
         // A row for which the expression fails moves nothing.
-        let values = time_values(&evaluate(&rule.expr, rows)?.values).ok_or_else(wrong)?;
+        let values = watermark_values(&evaluate(&rule.expr, rows)?.values).ok_or_else(wrong)?;
         let before = self.rows;
         self.rows += rows.num_rows() as u64;
         let next_floor = self.floors.partition_point(|(row, _)| *row <= before);

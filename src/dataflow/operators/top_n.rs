@@ -10,7 +10,8 @@
 //!    it was; then changes enter the sorted table. A row behind the end of a full window changes
 //!    nothing that shows.
 //! 2. If the input never deletes, what has left the window never comes back: it is dropped at
-//!    once, and a row behind the end of a full window is not even kept.
+//!    once, and a row behind the end of a full window is not even kept. Short windows by number of
+//!    row have an operator of their own then (`growing.rs`).
 //! 3. `on_epoch`: the windows of the partitions that changed are walked again, and -old and +new
 //!    are emitted where they differ. With the number of the row as a last column, a row whose
 //!    number changed differs.
@@ -35,6 +36,20 @@ use crate::state::ordered_table::{OrderedBy, OrderedTable, RowKey};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
+use growing::GrowingTopN;
+
+mod growing;
+
+/// The operator for these rows.
+///
+/// # Errors
+/// For a column whose type has no order (SQLSTATE 0A000).
+pub fn build(spec: TopNSpec, input: &SchemaRef) -> Result<Box<dyn Operator>> {
+    Ok(match GrowingTopN::serves(&spec) {
+        true => Box::new(GrowingTopN::new(spec, input)?),
+        false => Box::new(TopN::new(spec, input)?),
+    })
+}
 
 /// Rows of an output batch.
 const STEP_ROWS: usize = 8192;

@@ -1,6 +1,9 @@
 //! Functions of dates, times and intervals (chapter 9.9 of Postgres's manual).
 //!
 //! A timestamp with time zone is taken apart in the session's time zone.
+//!
+//! Of an infinite date or timestamp, what only grows (years, the epoch) is infinite, and what comes
+//! again (months, hours) is NULL; cutting, moving and binning leave it as it is.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{
@@ -15,6 +18,7 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 use crate::types::text::datetime::{
     US_PER_DAY, US_PER_HOUR, US_PER_MINUTE, US_PER_SECOND, civil, days_from_civil, days_in_month,
+    is_infinite_days, is_infinite_us,
 };
 use crate::types::text::zone::Zone;
 
@@ -65,6 +69,9 @@ pub fn all() -> Vec<Overload> {
     for kind in [Timestamp, Timestamptz] {
         list.push(function(ROUND_TIME, &[kind, Int4], R::Is(kind), |c| {
             c.to_values::<TimestampMicrosecondType>(|row| {
+                if is_infinite_us(c.timestamp(0, row)) {
+                    return Ok(Some(c.timestamp(0, row)));
+                }
                 // From 2000 on upwards, as Postgres counts.
                 let us = c.timestamp(0, row).checked_sub(US_OF_2000).ok_or_else(out_of_range)?;
                 let rounded = round_us(us, c.int4(1, row));
@@ -114,10 +121,7 @@ pub fn all() -> Vec<Overload> {
         }),
         function("timezone", &[Text, Timestamp], R::Is(Timestamptz), |c| {
             c.to_values::<TimestampMicrosecondType>(|row| {
-                zone_of(c.text(0).value(row))?
-                    .to_utc(c.timestamp(1, row))
-                    .map(Some)
-                    .ok_or_else(timestamp_out_of_range)
+                to_utc(zone_of(c.text(0).value(row))?, c.timestamp(1, row)).map(Some)
             })
         }),
         function("timezone", &[Text, Timestamptz], R::Is(Timestamp), |c| {
@@ -127,12 +131,14 @@ pub fn all() -> Vec<Overload> {
         }),
         function("timezone", &[Interval, Timestamp], R::Is(Timestamptz), |c| {
             c.to_values::<TimestampMicrosecondType>(|row| {
-                Ok(c.timestamp(1, row).checked_sub(offset_us(c.interval(0, row))?))
+                let (us, offset) = (c.timestamp(1, row), offset_us(c.interval(0, row))?);
+                Ok(if is_infinite_us(us) { Some(us) } else { us.checked_sub(offset) })
             })
         }),
         function("timezone", &[Interval, Timestamptz], R::Is(Timestamp), |c| {
             c.to_values::<TimestampMicrosecondType>(|row| {
-                Ok(c.timestamp(1, row).checked_add(offset_us(c.interval(0, row))?))
+                let (us, offset) = (c.timestamp(1, row), offset_us(c.interval(0, row))?);
+                Ok(if is_infinite_us(us) { Some(us) } else { us.checked_add(offset) })
             })
         }),
         function("make_date", &[Int4, Int4, Int4], R::Is(Date), |c| {
@@ -179,9 +185,15 @@ pub fn all() -> Vec<Overload> {
         function("justify_interval", &[Interval], R::Is(Interval), |c| {
             justified(c, |i| Some(justify_interval(i)))
         }),
-        function("isfinite", &[Date], R::Is(T::Bool), |c| c.to_booleans(|_| Ok(Some(true)))),
-        function("isfinite", &[Timestamp], R::Is(T::Bool), |c| c.to_booleans(|_| Ok(Some(true)))),
-        function("isfinite", &[Timestamptz], R::Is(T::Bool), |c| c.to_booleans(|_| Ok(Some(true)))),
+        function("isfinite", &[Date], R::Is(T::Bool), |c| {
+            c.to_booleans(|row| Ok(Some(!is_infinite_days(c.date(0, row)))))
+        }),
+        function("isfinite", &[Timestamp], R::Is(T::Bool), |c| {
+            c.to_booleans(|row| Ok(Some(!is_infinite_us(c.timestamp(0, row)))))
+        }),
+        function("isfinite", &[Timestamptz], R::Is(T::Bool), |c| {
+            c.to_booleans(|row| Ok(Some(!is_infinite_us(c.timestamp(0, row)))))
+        }),
         function("isfinite", &[Interval], R::Is(T::Bool), |c| c.to_booleans(|_| Ok(Some(true)))),
         function("to_timestamp", &[Float8], R::Is(Timestamptz), |c| {
             c.to_values::<TimestampMicrosecondType>(|row| {
@@ -216,6 +228,9 @@ pub fn all() -> Vec<Overload> {
                 })
             },
         ),
+        function("+", &[Timestamp, Interval], R::Is(Timestamp), |c| shifted(c, 0, 1, 1)),
+        function("+", &[Interval, Timestamp], R::Is(Timestamp), |c| shifted(c, 1, 0, 1)),
+        function("-", &[Timestamp, Interval], R::Is(Timestamp), |c| shifted(c, 0, 1, -1)),
         function("+", &[Timestamptz, Interval], R::Is(Timestamptz), |c| {
             shifted_in_zone(c, 0, 1, 1)
         }),
@@ -260,7 +275,18 @@ pub(super) fn zone_of(name: &str) -> Result<Zone> {
 
 /// What clocks in the zone show at a moment, in microseconds.
 pub(super) fn local_us(zone: Zone, utc_us: i64) -> i64 {
+    if is_infinite_us(utc_us) {
+        return utc_us;
+    }
     utc_us.saturating_add(i64::from(zone.offset_at(utc_us)) * US_PER_SECOND)
+}
+
+/// The moment at which clocks in the zone show a local time.
+fn to_utc(zone: Zone, local_us: i64) -> Result<i64> {
+    if is_infinite_us(local_us) {
+        return Ok(local_us);
+    }
+    zone.to_utc(local_us).ok_or_else(timestamp_out_of_range)
 }
 
 fn offset_us(interval: IntervalMonthDayNano) -> Result<i64> {
@@ -504,18 +530,46 @@ fn extracted(call: &Call<'_>, of: Field) -> Result<ArrayRef> {
     };
     let divisor = 10_i128.pow(6 - u32::from(scale.unsigned_abs()).min(6));
     let mut units = Units::default();
-    call.to_values::<Decimal128Type>(|row| Ok(Some(field(call, of, &mut units, row)? / divisor)))
+    call.to_values::<Decimal128Type>(|row| {
+        let value = field(call, of, &mut units, row)?;
+        match infinite_part(call, &units.plain, row) {
+            None => Ok(Some(value / divisor)),
+            Some(None) => Ok(None),
+            Some(Some(_)) => Err(Error::unsupported("an infinite numeric")
+                .hint("Use date_part(), which gives a double precision.")),
+        }
+    })
 }
 
 fn parts(call: &Call<'_>, of: Field) -> Result<ArrayRef> {
     let mut units = Units::default();
     call.to_values::<Float64Type>(|row| {
-        Ok(Some(field(call, of, &mut units, row)? as f64 / MILLION as f64))
+        let value = field(call, of, &mut units, row)? as f64 / MILLION as f64;
+        Ok(infinite_part(call, &units.plain, row).unwrap_or(Some(value)))
     })
+}
+
+/// The field of an infinite date or timestamp: infinite as it is, or NULL; `None` of others.
+fn infinite_part(call: &Call<'_>, unit: &str, row: usize) -> Option<Option<f64>> {
+    let negative = match call.types[1] {
+        SqlType::Date if is_infinite_days(call.date(1, row)) => call.date(1, row) < 0,
+        SqlType::Timestamp | SqlType::Timestamptz if is_infinite_us(call.timestamp(1, row)) => {
+            call.timestamp(1, row) < 0
+        }
+        _ => return None,
+    };
+    let grows =
+        ["year", "decade", "century", "millennium", "julian", "isoyear", "epoch"].contains(&unit);
+    let infinity = if negative { f64::NEG_INFINITY } else { f64::INFINITY };
+    Some(grows.then_some(infinity))
 }
 
 /// The beginning of the unit that a local time lies in.
 fn truncate(unit: &str, local: i64) -> Result<i64> {
+    if is_infinite_us(local) {
+        // Only the unit is looked at.
+        return truncate(unit, 0).map(|_| local);
+    }
     let fields = fields_of(local);
     let begin = |year: i64, month: u32| days_from_civil(year, month, 1) * US_PER_DAY;
     let clock = |step: i64| local - local.rem_euclid(step);
@@ -539,7 +593,7 @@ fn truncate(unit: &str, local: i64) -> Result<i64> {
 }
 
 fn truncate_in(zone: Zone, unit: &str, utc: i64) -> Result<i64> {
-    zone.to_utc(truncate(unit, local_us(zone, utc))?).ok_or_else(timestamp_out_of_range)
+    to_utc(zone, truncate(unit, local_us(zone, utc))?)
 }
 
 fn truncate_interval(unit: &str, interval: IntervalMonthDayNano) -> Result<IntervalMonthDayNano> {
@@ -584,6 +638,12 @@ fn date_bin(call: &Call<'_>) -> Result<ArrayRef> {
             return Err(wrong("stride must be greater than zero"));
         }
         let (time, origin) = (call.timestamp(1, row), call.timestamp(2, row));
+        if is_infinite_us(origin) {
+            return Err(wrong("origin out of range"));
+        }
+        if is_infinite_us(time) {
+            return Ok(Some(time));
+        }
         let distance = time.checked_sub(origin).ok_or_else(timestamp_out_of_range)?;
         Ok(Some(time - distance.rem_euclid(width)))
     })
@@ -591,6 +651,9 @@ fn date_bin(call: &Call<'_>) -> Result<ArrayRef> {
 
 /// Years, months, days and time from `right` to `left`, as a calendar counts them.
 fn age(left: i64, right: i64) -> Result<IntervalMonthDayNano> {
+    if is_infinite_us(left) || is_infinite_us(right) {
+        return Err(timestamp_out_of_range());
+    }
     let (a, b) = (fields_of(left), fields_of(right));
     let (later, earlier, sign) = if left < right { (b, a, -1) } else { (a, b, 1) };
     let mut us = later.us - earlier.us;
@@ -734,24 +797,48 @@ fn step(call: &Call<'_>, index: usize, row: usize, sign: i32) -> Result<Interval
     }
 }
 
+/// A timestamp without time zone, moved.
+fn shifted(call: &Call<'_>, time: usize, by: usize, sign: i32) -> Result<ArrayRef> {
+    call.to_values::<TimestampMicrosecondType>(|row| {
+        plus(call.timestamp(time, row), step(call, by, row, sign)?).map(Some)
+    })
+}
+
 /// Months and days are those of clocks in the session's zone.
 fn shifted_in_zone(call: &Call<'_>, time: usize, by: usize, sign: i32) -> Result<ArrayRef> {
     let zone = call.settings.zone;
     call.to_values::<TimestampMicrosecondType>(|row| {
-        let (us, step) = (call.timestamp(time, row), step(call, by, row, sign)?);
-        let days = IntervalMonthDayNano::new(step.months, step.days, 0);
-        let moved = match step.months == 0 && step.days == 0 {
-            true => us,
-            false => {
-                zone.to_utc(plus(local_us(zone, us), days)?).ok_or_else(timestamp_out_of_range)?
-            }
-        };
-        moved.checked_add(step.nanoseconds / NS_PER_US).map(Some).ok_or_else(timestamp_out_of_range)
+        plus_in(zone, call.timestamp(time, row), step(call, by, row, sign)?).map(Some)
     })
+}
+
+/// A moment plus an interval, whose months and days are those of clocks in the zone.
+pub(super) fn plus_in(zone: Zone, us: i64, step: IntervalMonthDayNano) -> Result<i64> {
+    if is_infinite_us(us) {
+        return Ok(us);
+    }
+    let days = IntervalMonthDayNano::new(step.months, step.days, 0);
+    let moved = match step.months == 0 && step.days == 0 {
+        true => us,
+        false => to_utc(zone, plus(local_us(zone, us), days)?)?,
+    };
+    let moved = moved.checked_add(step.nanoseconds / NS_PER_US);
+    moved.filter(|us| !is_infinite_us(*us)).ok_or_else(timestamp_out_of_range)
 }
 
 /// A time plus an interval: months first (the day is cut to the month), then days, then time.
 pub(super) fn plus(us: i64, interval: IntervalMonthDayNano) -> Result<i64> {
+    if is_infinite_us(us) {
+        return Ok(us);
+    }
+    if interval.months == 0 {
+        return i64::from(interval.days)
+            .checked_mul(US_PER_DAY)
+            .and_then(|days| us.checked_add(days))
+            .and_then(|time| time.checked_add(interval.nanoseconds / NS_PER_US))
+            .filter(|us| !is_infinite_us(*us))
+            .ok_or_else(timestamp_out_of_range);
+    }
     let fields = fields_of(us);
     let months = fields.year * 12 + i64::from(fields.month) - 1 + i64::from(interval.months);
     let (year, month) = (months.div_euclid(12), months.rem_euclid(12) as u32 + 1);
@@ -760,6 +847,7 @@ pub(super) fn plus(us: i64, interval: IntervalMonthDayNano) -> Result<i64> {
     days.checked_mul(US_PER_DAY)
         .and_then(|date| date.checked_add(fields.us))
         .and_then(|time| time.checked_add(interval.nanoseconds / NS_PER_US))
+        .filter(|us| !is_infinite_us(*us))
         .ok_or_else(timestamp_out_of_range)
 }
 

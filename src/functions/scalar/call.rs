@@ -32,6 +32,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::functions::scalar::cast::CastSettings;
+use crate::functions::scalar::marked::scalar_of;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
 
@@ -750,7 +751,7 @@ impl ScalarUDFImpl for Resolved {
             (true, DataType::List(_)) => {
                 ColumnarValue::Scalar(ScalarValue::List(Arc::new(values.as_list().clone())))
             }
-            (true, _) => ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?),
+            (true, _) => ColumnarValue::Scalar(scalar_of(&values, 0)?),
         })
     }
 }

@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::common::DataFusionError;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 
+use crate::functions::scalar::marked::scalar_of;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 use crate::types::text::zone::Zone;
@@ -176,7 +177,9 @@ impl ScalarUDFImpl for PostgresCast {
         &self,
         args: ReturnFieldArgs,
     ) -> datafusion::common::Result<FieldRef> {
-        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        // An infinite timestamp has no time of day.
+        let nullable =
+            self.to == SqlType::Time || args.arg_fields.iter().any(|field| field.is_nullable());
         Ok(Arc::new(self.to.to_field("cast", nullable)))
     }
 
@@ -202,7 +205,7 @@ impl ScalarUDFImpl for PostgresCast {
             ColumnarValue::Array(array) => Ok(ColumnarValue::Array(convert(array)?)),
             ColumnarValue::Scalar(scalar) => {
                 let array = convert(&scalar.to_array()?)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+                Ok(ColumnarValue::Scalar(scalar_of(&array, 0)?))
             }
         }
     }

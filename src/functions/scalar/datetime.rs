@@ -10,6 +10,8 @@
 //! | time - time | interval |
 //! | interval * number, number * interval, interval / number | interval |
 //! | - interval | interval |
+//!
+//! A date that is infinite stays so; the difference of infinite ones is an error.
 
 use std::sync::Arc;
 
@@ -26,7 +28,9 @@ use datafusion::logical_expr::{
 };
 
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::text::datetime::{US_PER_DAY, US_PER_SECOND};
+use crate::types::text::datetime::{
+    INFINITY_US, US_PER_DAY, US_PER_SECOND, is_infinite_days, is_infinite_us,
+};
 
 /// `round_time(time, p)`: with p digits after the second, as `timestamp(p)` and `time(p)` have.
 pub const ROUND_TIME: &str = "round_time";
@@ -195,16 +199,19 @@ fn compute(op: TimeOp, left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
     Ok(match op {
         TimeOp::DatePlus => {
             pairs::<Date32Type, Int32Type, Date32Type>(left, right, |date, days| {
-                date.checked_add(days).ok_or_else(date_out_of_range)
+                shifted_date(date, date.checked_add(days))
             })?
         }
         TimeOp::DateMinus => {
             pairs::<Date32Type, Int32Type, Date32Type>(left, right, |date, days| {
-                date.checked_sub(days).ok_or_else(date_out_of_range)
+                shifted_date(date, date.checked_sub(days))
             })?
         }
         TimeOp::DateDifference => {
             pairs::<Date32Type, Date32Type, Int32Type>(left, right, |left, right| {
+                if is_infinite_days(left) || is_infinite_days(right) {
+                    return Err(infinite_difference("dates"));
+                }
                 left.checked_sub(right).ok_or_else(date_out_of_range)
             })?
         }
@@ -218,6 +225,9 @@ fn compute(op: TimeOp, left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef> {
                 left,
                 right,
                 |date, time| {
+                    if is_infinite_days(date) {
+                        return Ok(if date > 0 { INFINITY_US } else { i64::MIN });
+                    }
                     let midnight = i64::from(date).checked_mul(US_PER_DAY);
                     midnight.and_then(|us| us.checked_add(time)).ok_or_else(date_out_of_range)
                 },
@@ -293,6 +303,9 @@ fn around_midnight(time: i64, us: i64) -> i64 {
 
 /// Whole days, then time: as Postgres, whose result prints `1 day 02:00:00`.
 fn difference(left: i64, right: i64) -> Result<IntervalMonthDayNano> {
+    if is_infinite_us(left) || is_infinite_us(right) {
+        return Err(infinite_difference("timestamps"));
+    }
     let us = left.checked_sub(right).ok_or_else(interval_out_of_range)?;
     let days = i32::try_from(us / US_PER_DAY).map_err(|_| interval_out_of_range())?;
     Ok(IntervalMonthDayNano::new(0, days, us % US_PER_DAY * NS_PER_US))
@@ -321,6 +334,18 @@ pub fn scale(interval: IntervalMonthDayNano, factor: f64) -> Result<IntervalMont
 
 fn round_millionths(value: f64) -> f64 {
     (value * 1e6).round_ties_even() / 1e6
+}
+
+/// A date so many days on, if it was finite and still is.
+fn shifted_date(date: i32, shifted: Option<i32>) -> Result<i32> {
+    if is_infinite_days(date) {
+        return Ok(date);
+    }
+    shifted.filter(|date| !is_infinite_days(*date)).ok_or_else(date_out_of_range)
+}
+
+fn infinite_difference(what: &str) -> Error {
+    Error::user(SqlState::DATETIME_FIELD_OVERFLOW, format!("cannot subtract infinite {what}"))
 }
 
 fn date_out_of_range() -> Error {

@@ -846,14 +846,23 @@ fn json_of_list(call: &Call<'_>) -> Result<ArrayRef> {
     })
 }
 
+/// Only `json_object_agg` calls for pairs, but anyone may write the call.
+fn no_pairs(call: &Call<'_>) -> Error {
+    Error::user(
+        SqlState::UNDEFINED_FUNCTION,
+        format!("there is no object of the items of {}", call.types[0]),
+    )
+    .hint("Use json_object_agg or jsonb_object_agg.")
+}
+
 /// What `json_object_agg` gives: an array of rows of a key and a value.
 fn json_of_pairs(call: &Call<'_>) -> Result<ArrayRef> {
     let list = call.list(0);
     let SqlType::Record(fields) = item_type(call)? else {
-        return Err(Error::internal("pairs were gathered into no array of rows"));
+        return Err(no_pairs(call));
     };
     let [(_, key_type), (_, value_type)] = fields.as_slice() else {
-        return Err(Error::internal("a pair has a key and a value"));
+        return Err(no_pairs(call));
     };
     let pairs = list.values().as_struct();
     let keys = key_texts(pairs.column(0), key_type, call)?;

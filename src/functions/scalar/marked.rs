@@ -7,13 +7,24 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray};
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 
 use crate::types::sql_type::SqlType;
+
+/// One value of a column. [`ScalarValue::try_from_array`] drops the marks of an array's items.
+///
+/// # Errors
+/// For a type that DataFusion has no scalar of.
+pub fn scalar_of(column: &ArrayRef, row: usize) -> Result<ScalarValue> {
+    match column.data_type() {
+        DataType::List(_) => Ok(ScalarValue::List(Arc::new(column.as_list::<i32>().slice(row, 1)))),
+        _ => ScalarValue::try_from_array(column, row),
+    }
+}
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Marked {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `call.rs` | functions of several types: which is meant, and how it is called |
 //! | `math.rs` | numbers |
+//! | `passing.rs` | `nullif`, `greatest`, `least` of types that a mark tells |
 //! | `string.rs` | text and bytes |
 //! | `degrees.rs` | trigonometry in degrees, counting of NULLs |
 //! | `bytes.rs` | bits and bytes, encodings, what is in a uuid |
@@ -19,6 +20,7 @@
 //! | `datetime.rs` | operators on dates, timestamps and intervals |
 //! | `float_key.rs` | floats as something to sort by |
 //! | `marked.rs` | the SQL type of what other functions pass on |
+//! | `series.rs` | `generate_series()` as an array |
 //! | `session.rs` | `now()` and what the session knows while it plans (`current_user`) |
 //! | `single_row.rs` | the value of a scalar subquery, if it has one row |
 //! | `windows.rs` | TUMBLE, HOP and CUMULATE: in which windows a time stands |
@@ -39,6 +41,8 @@ pub mod json;
 pub mod json_path;
 pub mod marked;
 pub mod math;
+pub mod passing;
+pub mod series;
 pub mod session;
 pub mod single_row;
 pub mod string;
@@ -71,6 +75,7 @@ pub fn overloads() -> Vec<call::Overload> {
         array::all(),
         bytes::all(),
         degrees::all(),
+        series::all(),
         windows::all(),
     ];
     lists.into_iter().flatten().collect()

@@ -14,7 +14,9 @@ use crate::functions::scalar::template::number::{float_digits, numbers, to_numbe
 use crate::functions::scalar::template::read::{Parsed, parse};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{NUMERIC_DEFAULT, SqlType};
-use crate::types::text::datetime::{US_PER_DAY, US_PER_HOUR, US_PER_MINUTE, US_PER_SECOND};
+use crate::types::text::datetime::{
+    US_PER_DAY, US_PER_HOUR, US_PER_MINUTE, US_PER_SECOND, is_infinite_us,
+};
 use crate::types::text::zone::Zone;
 
 mod number;
@@ -321,7 +323,11 @@ impl Templates {
 
 fn times(call: &Call<'_>, moment: fn(&Call<'_>, usize) -> Moment) -> Result<ArrayRef> {
     let mut templates = Templates::default();
+    let timestamps = matches!(call.types[0], SqlType::Timestamp | SqlType::Timestamptz);
     call.to_text(|row, out| {
+        if timestamps && is_infinite_us(call.timestamp(0, row)) {
+            return Ok(false);
+        }
         let moment = moment(call, row);
         for part in templates.get(call.text(1).value(row)) {
             match part {

@@ -23,7 +23,7 @@ use arrow::datatypes::{IntervalMonthDayNano, TimestampMicrosecondType};
 
 use crate::functions::scalar::call::{Call, Overload, R, T, function};
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::text::datetime::US_PER_DAY;
+use crate::types::text::datetime::{US_PER_DAY, is_infinite_us};
 use crate::types::time::WINDOW_TIME_US;
 
 const NS_PER_US: i64 = 1_000;
@@ -147,7 +147,8 @@ fn times<'a>(call: &'a Call<'_>) -> Box<dyn Fn(usize) -> Option<i64> + 'a> {
         crate::types::sql_type::SqlType::Date => {
             Box::new(|row| i64::from(call.date(0, row)).checked_mul(US_PER_DAY))
         }
-        _ => Box::new(|row| Some(call.timestamp(0, row))),
+        // An infinite time is in no window.
+        _ => Box::new(|row| Some(call.timestamp(0, row)).filter(|us| !is_infinite_us(*us))),
     }
 }
 

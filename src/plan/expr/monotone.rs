@@ -124,7 +124,10 @@ fn walk(expr: &Physical, input: &Schema, steps: &mut Vec<Step>) -> Option<Walked
     let call = expr.downcast_ref::<ScalarFunctionExpr>()?;
     match (call.name(), call.args()) {
         ("cast", [inner]) => cast_to(inner, call.return_type(), input, steps),
-        ("+", [inner, interval]) => shifted(inner, interval_of(interval)?, 1, input, steps),
+        ("+", [left, right]) => match interval_of(right) {
+            Some(interval) => shifted(left, interval, 1, input, steps),
+            None => shifted(right, interval_of(left)?, 1, input, steps),
+        },
         ("-", [inner, interval]) => shifted(inner, interval_of(interval)?, -1, input, steps),
         ("date_trunc", [unit, inner, ..]) => {
             let walked = walk(inner, input, steps)?;

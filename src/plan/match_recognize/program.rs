@@ -93,11 +93,26 @@ impl Program {
     /// The automaton as text, one place a line.
     pub fn text(&self, spec: &MatchSpec) -> String {
         let mut out = String::new();
-        for (place, instruction) in self.instructions.iter().enumerate() {
+        for (place, step) in self.describe(spec).iter().enumerate() {
             // Writing to a string does not fail.
-            let _ = writeln!(out, "{place}: {}", describe(instruction, spec));
+            let _ = writeln!(out, "{place}: {step}");
         }
         out
+    }
+
+    /// What each step does.
+    pub fn describe(&self, spec: &MatchSpec) -> Vec<String> {
+        self.instructions.iter().map(|instruction| describe(instruction, spec)).collect()
+    }
+
+    /// Where a match goes on behind a step, the preferred place first.
+    pub fn targets(&self, place: usize) -> Vec<usize> {
+        match self.instructions[place] {
+            Instruction::Split(first, second) => vec![first, second],
+            Instruction::Jump(target) => vec![target],
+            Instruction::Accept => vec![],
+            _ => vec![place + 1],
+        }
     }
 }
 

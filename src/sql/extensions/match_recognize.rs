@@ -10,7 +10,7 @@ use crate::sql::match_recognize::clauses::{
     WithinClause,
 };
 use crate::sql::parse::cursor::{is_word, syntax_error, word_token};
-use crate::sql::parse::name::fold;
+use crate::sql::parse::name::{fold, is_reserved};
 use crate::types::error::{Error, Result, SqlState};
 
 /// Tokens from one index up to another.
@@ -71,8 +71,13 @@ impl Rewriter<'_> {
             return Some(next);
         }
         next += usize::from(self.words_at(next, &["AS"]));
-        let named = matches!(self.token(next), Token::Word(_));
-        (named && self.words_at(next + 1, &["MATCH_RECOGNIZE"])).then_some(next + 1)
+        match self.token(next) {
+            Token::Word(word) if word.quote_style.is_some() || !is_reserved(&word.value) => {}
+            _ => return None,
+        }
+        // Names of columns may follow the alias.
+        next = self.close_of(next + 1).map_or(next + 1, |close| close + 1);
+        self.words_at(next, &["MATCH_RECOGNIZE"]).then_some(next)
     }
 
     /// An expression, with `RUNNING f(x)` as `__running(f(x))`, and FINAL alike.

@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::plan::node::{self, Edge, Exchange, Node, RECURSIVE_REFERENCE};
+use crate::plan::recursion::ITERATIONS_MAX;
 use crate::sql::lower::aggregate::make_distinct;
 use crate::sql::lower::lower_node;
 use crate::sql::lower::pipe::Pipe;
@@ -67,6 +68,7 @@ pub fn lower_recursive(query: &RecursiveQuery) -> Result<Pipe> {
         step: Box::new(step),
         distinct: query.is_distinct,
         name: query.name.clone(),
+        iterations_max: ITERATIONS_MAX,
         schema,
     });
     Ok(Pipe::new(node, query.schema.clone()))

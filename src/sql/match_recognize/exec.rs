@@ -214,12 +214,8 @@ impl MatchStream {
         if complete == 0 {
             return Ok(None);
         }
-        let partitions = ranges[..complete].iter().map(|range| PartitionRows {
-            start: range.start,
-            end: range.end,
-            first_row: 0,
-            complete: true,
-        });
+        let partitions =
+            ranges[..complete].iter().map(|r| PartitionRows::new(r.start, r.end, 0, true));
         let rows = Rows::new(&self.kernel.spec, rows.slice(0, end), partitions.collect())?;
         let mut found = Found::default();
         for number in 0..rows.partitions.len() {

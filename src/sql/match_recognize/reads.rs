@@ -240,14 +240,12 @@ impl Binder<'_, '_, '_> {
     /// The column of a read, if the expression is one; `None`: look further inside.
     fn bind(&mut self, expr: &ast::Expr, running: Option<bool>) -> Planned<Option<String>> {
         let read = match expr {
-            ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
-                let error = Error::unsupported("a subquery in MEASURES or DEFINE")
-                    .hint("Join what it reads to the table before MATCH_RECOGNIZE.");
-                return Err(self.reads.at(error, expr));
-            }
-            ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => {
-                self.row_read(expr, expr, true, 0, 0, running)?
-            }
+            // It is computed of each row of the input, as an expression of columns is.
+            ast::Expr::Subquery(_)
+            | ast::Expr::Exists { .. }
+            | ast::Expr::InSubquery { .. }
+            | ast::Expr::Identifier(_)
+            | ast::Expr::CompoundIdentifier(_) => self.row_read(expr, expr, true, 0, 0, running)?,
             ast::Expr::Function(function) => {
                 let [part] = function.name.0.as_slice() else { return Ok(None) };
                 let Some(ident) = part.as_ident() else { return Ok(None) };
@@ -271,11 +269,6 @@ impl Binder<'_, '_, '_> {
                     "classifier" => self.row_read(expr, expr, true, 0, 0, running)?,
                     "match_number" => {
                         self.without_arguments(function, expr)?;
-                        if let Place::Define(_) = self.place {
-                            let error = Error::unsupported("MATCH_NUMBER() in DEFINE")
-                                .hint("Conditions are tried before matches have numbers.");
-                            return Err(self.reads.at(error, expr));
-                        }
                         self.reads.add(Read::MatchNumber, "MATCH_NUMBER()")?
                     }
                     "match_timed_out" => {
@@ -479,8 +472,13 @@ impl Binder<'_, '_, '_> {
     /// The expression over the input's columns, and the variables of the rows that it is of.
     fn stripped(&self, expr: &ast::Expr) -> Planned<(ast::Expr, Variables)> {
         let mut stripped = expr.clone();
-        let mut stripper =
-            Stripper { names: self.reads.names, of: None, in_aggregate: false, root: false };
+        let mut stripper = Stripper {
+            names: self.reads.names,
+            of: None,
+            in_aggregate: false,
+            root: false,
+            depth: 0,
+        };
         match VisitMut::visit(&mut stripped, &mut stripper) {
             ControlFlow::Continue(()) => Ok((stripped, stripper.of.unwrap_or(Variables::ALL))),
             ControlFlow::Break(error) => Err(self.reads.at(error, expr)),
@@ -495,8 +493,13 @@ impl Binder<'_, '_, '_> {
     ) -> Planned<usize> {
         let is_running = self.is_running(running);
         let mut call = ast::Expr::Function(function.clone());
-        let mut stripper =
-            Stripper { names: self.reads.names, of: None, in_aggregate: true, root: true };
+        let mut stripper = Stripper {
+            names: self.reads.names,
+            of: None,
+            in_aggregate: true,
+            root: true,
+            depth: 0,
+        };
         if let ast::Expr::Function(function) = &mut call {
             stripper.wildcards(function).map_err(|error| self.reads.at(error, expr))?;
         }
@@ -546,7 +549,8 @@ impl Binder<'_, '_, '_> {
                 if count > 0 && matches!(self.place, Place::Define(_)) {
                     let numbered = columns.iter().any(|c| c.name == MATCH_NUMBER_COLUMN);
                     if numbered {
-                        let error = Error::unsupported("MATCH_NUMBER() in DEFINE");
+                        let error =
+                            Error::unsupported("MATCH_NUMBER() within an aggregate in DEFINE");
                         return Err(self.reads.at(error, expr));
                     }
                 }
@@ -575,6 +579,8 @@ struct Stripper<'a> {
     in_aggregate: bool,
     /// The aggregate call itself comes next.
     root: bool,
+    /// Subqueries around the current place: names in them are theirs.
+    depth: usize,
 }
 
 impl Stripper<'_> {
@@ -665,18 +671,75 @@ impl Stripper<'_> {
                 *expr = ast::Expr::Identifier(Ident::with_quote('"', own));
                 Ok(())
             }
-            ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => {
-                Err(Error::unsupported("a subquery in MEASURES or DEFINE"))
-            }
             _ => Ok(()),
         }
+    }
+
+    /// A name within a subquery must not be that of a variable, unless it is one of its tables'.
+    fn strip_within(&self, expr: &ast::Expr, tables: &[String]) -> Result<()> {
+        let ast::Expr::CompoundIdentifier(parts) = expr else { return Ok(()) };
+        let [qualifier, _] = parts.as_slice() else { return Ok(()) };
+        let name = fold(qualifier);
+        if tables.contains(&name) || self.names.find(&name).is_none() {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!(
+            "a subquery in MATCH_RECOGNIZE that reads a column of variable \"{name}\""
+        ))
+        .hint("Join what it reads to the table before MATCH_RECOGNIZE."))
+    }
+}
+
+/// The names by which the tables of a query are known, within it.
+#[derive(Default)]
+struct TableNames(Vec<String>);
+
+impl ast::Visitor for TableNames {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &ast::TableFactor) -> ControlFlow<()> {
+        let (name, alias) = match factor {
+            ast::TableFactor::Table { name, alias, .. } => {
+                (name.0.last().and_then(|part| part.as_ident()), alias.as_ref())
+            }
+            ast::TableFactor::Derived { alias, .. } => (None, alias.as_ref()),
+            _ => return ControlFlow::Continue(()),
+        };
+        self.0.extend(alias.map(|alias| &alias.name).or(name).map(fold));
+        ControlFlow::Continue(())
     }
 }
 
 impl VisitorMut for Stripper<'_> {
     type Break = Error;
 
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Error> {
+        if self.depth == 0 {
+            let mut tables = TableNames::default();
+            let _ = ast::Visit::visit(query, &mut tables);
+            let within = ast::visit_expressions(query, |expr: &ast::Expr| {
+                match self.strip_within(expr, &tables.0) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => ControlFlow::Break(error),
+                }
+            });
+            if let ControlFlow::Break(error) = within {
+                return ControlFlow::Break(error);
+            }
+        }
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Error> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<Error> {
+        if self.depth > 0 {
+            return ControlFlow::Continue(());
+        }
         match self.strip(expr) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),

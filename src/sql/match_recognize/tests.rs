@@ -1,6 +1,8 @@
 //! The dataflow's operator follows random changes, and always has what a fresh one makes of the
 //! rows that are there.
 
+mod stream;
+
 use std::collections::BTreeMap;
 
 use rand::rngs::SmallRng;

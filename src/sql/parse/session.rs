@@ -98,9 +98,10 @@ fn explain_options(cursor: &mut Cursor<'_>, options: &mut ExplainOptions) -> Res
             options.format = match format.to_ascii_lowercase().as_str() {
                 "text" => ExplainFormat::Text,
                 "json" => ExplainFormat::Json,
+                "dot" => ExplainFormat::Dot,
                 "xml" | "yaml" => {
                     return Err(Error::unsupported(format_args!("EXPLAIN format {format}"))
-                        .hint("Use FORMAT TEXT or FORMAT JSON.")
+                        .hint("Use FORMAT TEXT or FORMAT DOT.")
                         .position(position));
                 }
                 _ => {

@@ -1,9 +1,11 @@
 //! Functions that give rows, in FROM and in a select list: where DataFusion has none of the kind
 //! they are arrays that are unnested.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, TableAlias,
-    TableAliasColumnDef, TableFactor,
+    DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, TableAlias,
+    TableAliasColumnDef, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use crate::sql::dml::build::query_of;
@@ -87,11 +89,11 @@ pub(super) fn spread_series(expr: &mut Expr) {
     }
 }
 
-/// A series in FROM that is constant and has at most this many elements is an array, which can be
-/// maintained; a longer one is a table function, which needs no memory.
+/// A series of more numbers in FROM that are constant is a table function, which needs no memory
+/// (and for a view what `sql::series` makes of it); others are arrays.
 const SERIES_ELEMENTS_MAX: i64 = 65_536;
 
-/// LATERAL functions, and series whose ends have to be computed, are unnested arrays.
+/// LATERAL functions and series are unnested arrays.
 pub(super) fn unnest_series(factor: &mut TableFactor) {
     let (name, args, alias, with_ordinality) = match factor {
         TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
@@ -114,8 +116,9 @@ pub(super) fn unnest_series(factor: &mut TableFactor) {
     let array_exprs = match name.as_str() {
         "unnest" => plain,
         "generate_series" => {
-            let short = constant_series(&plain).is_some_and(|count| count <= SERIES_ELEMENTS_MAX);
-            if !with_ordinality && !short && !plain.iter().any(is_computed) {
+            let long = constant_series(&plain).is_some_and(|count| count > SERIES_ELEMENTS_MAX);
+            if long && !with_ordinality {
+                long_series(factor);
                 return;
             }
             vec![call("generate_series", plain)]
@@ -135,13 +138,85 @@ pub(super) fn unnest_series(factor: &mut TableFactor) {
     };
 }
 
-/// Whether an argument is more than a literal under a cast or sign.
-fn is_computed(argument: &Expr) -> bool {
-    let mut inner = argument;
-    while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = inner {
-        inner = expr;
+/// What the table function is called inside of what [`long_series`] makes of it.
+const LONG_SERIES: &str = "long series";
+
+/// The table function gives bigints; of integers it is a series of integers.
+fn long_series(factor: &mut TableFactor) {
+    let TableFactor::Table { args: Some(args), alias, .. } = &mut *factor else { return };
+    let integers = args.args.iter().all(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => {
+            as_integer(expr).is_some_and(|digits| digits.replace('_', "").parse::<i32>().is_ok())
+        }
+        _ => false,
+    });
+    if !integers || alias.as_ref().is_some_and(|alias| alias.name.value == LONG_SERIES) {
+        return;
     }
-    !matches!(inner, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_))
+    let mut outer = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::new("generate_series"),
+        columns: vec![],
+        at: None,
+    });
+    if outer.columns.is_empty() {
+        outer.columns.push(TableAliasColumnDef { name: outer.name.clone(), data_type: None });
+    }
+    let column = Ident::with_quote('"', "value");
+    *alias = Some(TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', LONG_SERIES),
+        columns: vec![TableAliasColumnDef { name: column.clone(), data_type: None }],
+        at: None,
+    });
+    let bigints = TableWithJoins { relation: factor.clone(), joins: vec![] };
+    let integer = cast(Expr::Identifier(column), DataType::Int(None));
+    let subquery = Box::new(query_of(vec![integer], vec![bigints], None));
+    *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(outer), sample: None };
+}
+
+/// Arrays of constants need no row beside them: a query of their own, which can be joined in any
+/// way and stand in any subquery, where DataFusion takes an UNNEST for LATERAL.
+pub(super) fn unnest_constants(factor: &mut TableFactor) {
+    let TableFactor::UNNEST { alias, array_exprs, .. } = factor else { return };
+    let [array] = array_exprs.as_slice() else { return };
+    if !is_constant(array) {
+        return;
+    }
+    let mut alias = alias.take().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', "unnest"),
+        columns: vec![],
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+    }
+    let items = call("unnest", vec![array.clone()]);
+    let subquery = Box::new(query_of(vec![items], vec![], None));
+    *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
+}
+
+/// Whether an expression reads no column.
+fn is_constant(expr: &Expr) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_)
+                | Expr::CompoundIdentifier(_)
+                | Expr::CompoundFieldAccess { .. } => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Finder).is_continue()
 }
 
 /// How many elements a series of integer literals has; `None`: its arguments are something else

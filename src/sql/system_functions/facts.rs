@@ -6,8 +6,9 @@ use super::Session;
 use super::names::{name_parts, quote_ident};
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
 use crate::catalog::pg_catalog::{
-    index_definition, object_of_constraint_oid, object_of_index_oid, object_of_oid,
-    primary_key_columns, primary_key_name, relation_oid, schema_oid, system_relation_oid,
+    definition_of_index, index_definition, index_oid, object_of_constraint_oid,
+    object_of_index_oid, object_of_oid, primary_key_columns, primary_key_name, relation_oid,
+    schema_oid, system_relation_oid,
 };
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{self, SYSTEM_SCHEMAS};
@@ -39,7 +40,11 @@ impl Facts {
     pub fn relation_visible(&self, oid: i64) -> bool {
         let object = self
             .object(oid)
-            .or_else(|| self.catalog.get(object_of_index_oid(oid)?).map(AsRef::as_ref));
+            .or_else(|| self.catalog.get(object_of_index_oid(oid)?).map(AsRef::as_ref))
+            .or_else(|| {
+                let index = self.catalog.index(object_of_oid(oid)?)?;
+                self.catalog.get(index.relation).map(AsRef::as_ref)
+            });
         match object {
             // The first relation of that name on the path hides the others.
             Some(object) => {
@@ -55,7 +60,10 @@ impl Facts {
     pub fn relation_oid(&self, text: &str) -> Option<i64> {
         let in_schema = |schema: &str, name: &str| match system_views::find(schema, name) {
             Some(relation) => Some(system_relation_oid(relation.name, relation.index)),
-            None => self.lookup(schema, name).map(|o| relation_oid(o.id)),
+            None => self
+                .lookup(schema, name)
+                .map(|object| relation_oid(object.id))
+                .or_else(|| self.index_oid(schema, name)),
         };
         match &name_parts(text)?[..] {
             [name] => in_schema("pg_catalog", name)
@@ -64,6 +72,25 @@ impl Facts {
             [database, schema, name] if *database == self.database => in_schema(schema, name),
             _ => None,
         }
+    }
+
+    /// The id of an index, also of a primary key's.
+    fn index_oid(&self, schema: &str, name: &str) -> Option<i64> {
+        let full_name = ObjectName {
+            database: self.database.clone(),
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+        };
+        if let Some(index) = self.catalog.lookup_index(&full_name) {
+            return Some(relation_oid(index.id));
+        }
+        let of_key = self.catalog.objects().find(|object| {
+            object.name.schema == schema
+                && object.name.database == self.database
+                && !primary_key_columns(object).is_empty()
+                && primary_key_name(object) == name
+        });
+        of_key.map(|object| index_oid(object.id))
     }
 
     /// A relation's name, with its schema when it would not be found without.
@@ -77,6 +104,9 @@ impl Facts {
         }
         if let Some(object) = object_of_index_oid(oid).and_then(|id| self.catalog.get(id)) {
             return Some(primary_key_name(object));
+        }
+        if let Some(index) = object_of_oid(oid).and_then(|id| self.catalog.index(id)) {
+            return Some(quote_ident(&index.name));
         }
         let relation = system_relation(oid)?;
         Some(match relation.schema_name {
@@ -111,6 +141,15 @@ impl Facts {
 
     /// The statement that would make an index, or its n-th column.
     pub fn index_definition(&self, oid: i64, column: i64) -> Option<String> {
+        if let Some(index) = object_of_oid(oid).and_then(|id| self.catalog.index(id)) {
+            let object = self.catalog.get(index.relation)?;
+            if column == 0 {
+                return Some(definition_of_index(object, index));
+            }
+            let place = usize::try_from(column).ok()?.checked_sub(1)?;
+            let column = index.columns.get(place)?;
+            return Some(quote_ident(object.schema.field(*column).name()));
+        }
         let object = self.catalog.get(object_of_index_oid(oid)?)?;
         if column == 0 {
             return index_definition(object);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::sql::dml::{EXCLUDED, InsertConflict, check_rows};
 use crate::sql::query::PlannedQuery;
+use crate::sql::returning::{PlannedReturning, RETURNED};
 
 fn fixture() -> Fixture {
     let mut f = Fixture::new();
@@ -36,10 +37,11 @@ fn try_report(f: &Fixture, sql: &str, parameters: &[&str]) -> Result<String> {
         let text = show(planned, batches, false);
         text.split_once('\n').map_or(String::new(), |(_, rows)| rows.to_owned())
     };
-    let returned = |returning: &Option<PlannedQuery>, id, rows: &RecordBatch| -> Result<String> {
+    let returned = |returning: &Option<PlannedReturning>, rows: &RecordBatch| -> Result<String> {
         let Some(returning) = returning else { return Ok(String::new()) };
-        let batches = f.run_planned(returning, &[(id, rows.clone())])?;
-        Ok(format!("\nRETURNING {}", show(returning, &batches, false)))
+        let rows = returning.rows(rows, &[], None)?;
+        let batches = f.run_planned(&returning.query, &[(RETURNED, rows)])?;
+        Ok(format!("\nRETURNING {}", show(&returning.query, &batches, false)))
     };
     match statement {
         Statement::Insert(insert) => {
@@ -60,7 +62,7 @@ fn try_report(f: &Fixture, sql: &str, parameters: &[&str]) -> Result<String> {
                     text += &format!("\nON CONFLICT UPDATE\n{}", rows_text(query, &batches));
                 }
             }
-            Ok(text + &returned(&planned.returning, planned.table.id, &all)?)
+            Ok(text + &returned(&planned.returning, &all)?)
         }
         Statement::Update(update) => {
             let planned = context.plan_update(&update, &[])?;
@@ -71,8 +73,7 @@ fn try_report(f: &Fixture, sql: &str, parameters: &[&str]) -> Result<String> {
             let all = arrow::compute::concat_batches(&planned.rows.schema, &batches)?;
             let new = all.project(&(width..2 * width).collect::<Vec<_>>())?;
             let new = check_rows(&planned.table, new)?;
-            Ok(rows_text(&planned.rows, &batches)
-                + &returned(&planned.returning, planned.table.id, &new)?)
+            Ok(rows_text(&planned.rows, &batches) + &returned(&planned.returning, &new)?)
         }
         Statement::Delete(delete) => {
             let planned = context.plan_delete(&delete, &[])?;
@@ -80,8 +81,7 @@ fn try_report(f: &Fixture, sql: &str, parameters: &[&str]) -> Result<String> {
             let planned = planned.bind_parameters(&values)?;
             let batches = f.run_planned(&planned.rows, &[])?;
             let all = arrow::compute::concat_batches(&planned.rows.schema, &batches)?;
-            Ok(rows_text(&planned.rows, &batches)
-                + &returned(&planned.returning, planned.table.id, &all)?)
+            Ok(rows_text(&planned.rows, &batches) + &returned(&planned.returning, &all)?)
         }
         other => panic!("not DML: {other:?}"),
     }

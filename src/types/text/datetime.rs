@@ -8,6 +8,9 @@
 //!    `1/2/2024`, `20240102` or `2 Jan 2024` form, a time, a zone, AM/PM, BC, `today` and the like).
 //! 2. A field that is filled twice, or a word that means nothing, is a syntax error (22007).
 //! 3. The fields are checked against the calendar (22008) and put together.
+//!
+//! `infinity` is later than every other date or timestamp, `-infinity` earlier: the ends of the
+//! numbers that they are kept in, so that they sort and compare by themselves.
 
 use bytes::{BufMut, BytesMut};
 
@@ -19,6 +22,36 @@ pub const US_PER_SECOND: i64 = 1_000_000;
 pub const US_PER_MINUTE: i64 = 60 * US_PER_SECOND;
 pub const US_PER_HOUR: i64 = 60 * US_PER_MINUTE;
 pub const US_PER_DAY: i64 = 24 * US_PER_HOUR;
+
+/// `infinity` as a timestamp.
+pub const INFINITY_US: i64 = i64::MAX;
+/// `infinity` as a date.
+pub const INFINITY_DAYS: i32 = i32::MAX;
+
+/// Whether a timestamp is `infinity` or `-infinity`.
+pub fn is_infinite_us(us: i64) -> bool {
+    us == INFINITY_US || us == i64::MIN
+}
+
+/// Whether a date is `infinity` or `-infinity`.
+pub fn is_infinite_days(days: i32) -> bool {
+    days == INFINITY_DAYS || days == i32::MIN
+}
+
+/// `Some(true)` for the text of `-infinity`, `Some(false)` for that of `infinity`.
+pub(crate) fn infinity_of(text: &[u8]) -> Option<bool> {
+    let text = text.trim_ascii();
+    let (negative, word) = match text.first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    word.eq_ignore_ascii_case(b"infinity").then_some(negative)
+}
+
+fn write_infinity(negative: bool, out: &mut BytesMut) {
+    out.put_slice(if negative { b"-infinity" } else { b"infinity" });
+}
 
 /// Digits of the longest year that is read; no timestamp or date reaches further.
 const YEAR_DIGITS_MAX: usize = 7;
@@ -127,6 +160,9 @@ pub(crate) fn write_fraction(us: u32, out: &mut BytesMut) {
 
 /// date: days since 1970-01-01.
 pub fn write_date(days: i32, out: &mut BytesMut) {
+    if is_infinite_days(days) {
+        return write_infinity(days < 0, out);
+    }
     if write_calendar(i64::from(days), out) {
         out.put_slice(b" BC");
     }
@@ -139,6 +175,9 @@ pub fn write_time(us: i64, out: &mut BytesMut) {
 
 /// timestamp: microseconds since 1970-01-01 00:00.
 pub fn write_timestamp(us: i64, out: &mut BytesMut) {
+    if is_infinite_us(us) {
+        return write_infinity(us < 0, out);
+    }
     let before_christ = write_calendar(us.div_euclid(US_PER_DAY), out);
     out.put_u8(b' ');
     write_clock(us.rem_euclid(US_PER_DAY), out);
@@ -149,6 +188,9 @@ pub fn write_timestamp(us: i64, out: &mut BytesMut) {
 
 /// timestamptz: microseconds since 1970-01-01 00:00 UTC, shown in `zone`.
 pub fn write_timestamptz(us: i64, zone: Zone, out: &mut BytesMut) {
+    if is_infinite_us(us) {
+        return write_infinity(us < 0, out);
+    }
     let offset_seconds = zone.offset_at(us);
     let local_us = us.saturating_add(i64::from(offset_seconds) * US_PER_SECOND);
     let before_christ = write_calendar(local_us.div_euclid(US_PER_DAY), out);
@@ -165,6 +207,9 @@ pub fn write_timestamptz(us: i64, zone: Zone, out: &mut BytesMut) {
 /// # Errors
 /// SQLSTATE 22007 and 22008.
 pub fn parse_date(text: &str, context: &DateContext) -> Result<i32> {
+    if let Some(negative) = infinity_of(text.as_bytes()) {
+        return Ok(if negative { i32::MIN } else { INFINITY_DAYS });
+    }
     let days = || {
         let fields = read(text, false)?;
         if let Some(word) = fields.word {
@@ -203,6 +248,9 @@ pub fn parse_time(text: &str, context: &DateContext) -> Result<i64> {
 /// # Errors
 /// SQLSTATE 22007 and 22008.
 pub fn parse_timestamp(text: &str, context: &DateContext) -> Result<i64> {
+    if let Some(negative) = infinity_of(text.as_bytes()) {
+        return Ok(if negative { i64::MIN } else { INFINITY_US });
+    }
     let us = || {
         let fields = read(text, false)?;
         if let Some(word) = fields.word {
@@ -221,6 +269,9 @@ pub fn parse_timestamp(text: &str, context: &DateContext) -> Result<i64> {
 /// # Errors
 /// SQLSTATE 22007, 22008 and 22023 (an unknown zone).
 pub fn parse_timestamptz(text: &str, context: &DateContext) -> Result<i64> {
+    if let Some(negative) = infinity_of(text.as_bytes()) {
+        return Ok(if negative { i64::MIN } else { INFINITY_US });
+    }
     let us = || {
         let fields = read(text, false)?;
         let zone = fields.zone.unwrap_or(context.zone);
@@ -245,7 +296,6 @@ enum Mistake {
     Range,
     /// A month beyond 12 or a day beyond 31: perhaps the order is another.
     Order,
-    Infinity,
     Zone(String),
 }
 
@@ -266,8 +316,6 @@ impl Mistake {
             Mistake::Order => {
                 out_of_range().hint("Perhaps you need a different \"datestyle\" setting.")
             }
-            Mistake::Infinity => Error::unsupported(format!("an infinite {type_name}"))
-                .hint("Use NULL for a time that is not known."),
             Mistake::Zone(name) => Error::user(
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("time zone \"{name}\" not recognized"),
@@ -620,11 +668,7 @@ impl Scan<'_> {
         let negative = self.peek() == Some(b'-');
         self.at += 1;
         if self.peek().is_some_and(|b| b.is_ascii_alphabetic()) {
-            return if self.text[self.at..].to_ascii_lowercase().starts_with("inf") {
-                Err(Mistake::Infinity)
-            } else {
-                Err(Mistake::Syntax)
-            };
+            return Err(Mistake::Syntax);
         }
         let in_named_date = matches!(fields.date, DateField::Named { second: None, .. });
         if negative && in_named_date && fields.clock.is_none() {
@@ -675,7 +719,6 @@ impl Scan<'_> {
             "yesterday" => fill(&mut fields.word, Word::Yesterday),
             "epoch" => fill(&mut fields.word, Word::Epoch),
             "allballs" => fill(&mut fields.clock, Clock { hour: 0, minute: 0, second: 0, us: 0 }),
-            "infinity" | "inf" => Err(Mistake::Infinity),
             _ => {
                 if let Some(month) = month_of(word) {
                     fields.set_month(month)

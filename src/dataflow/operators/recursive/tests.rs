@@ -45,6 +45,7 @@ fn closure(distinct: bool) -> node::Recursive {
         step: Box::new(step),
         distinct,
         name: "r".to_owned(),
+        iterations_max: crate::plan::recursion::ITERATIONS_MAX,
         schema: schema(EDGE),
     }
 }
@@ -146,7 +147,7 @@ fn what_does_not_end_is_an_error() {
         ",
         expect![[r#"
             epoch 1
-            failed: User 54000: recursive query "r" has more than 10000 iterations; hint: Let UNION in place of UNION ALL leave out rows that are there already, or bound the depth.
+            failed: User 54000: recursive query "r" has more than 10000 iterations; hint: Let UNION in place of UNION ALL leave out rows that are there already, bound the depth, or create the view WITH (recursion_limit = n).
         "#]],
     );
 }

@@ -1,0 +1,392 @@
+//! Top-N by number of row over input that never deletes: each partition keeps its first rows only.
+//!
+//! 1. The partition of each row of a batch gets a dense number (`GroupIndex`), and its order a
+//!    fixed prefix of 16 bytes (Arrow's row format), which decides nearly every comparison.
+//! 2. Rows behind the last of a full partition are passed over, column by column, before
+//!    anything of them is copied. What is left is appended to the row store as one batch.
+//! 3. Each of these is put into its place among the rows of its partition. Who falls out at the
+//!    end dies at once; its data stay until the epoch's end, when its deletion is emitted.
+//! 4. Rows with equal prefixes are compared whole: order first, then the other columns, as in the
+//!    sorted table, so the answer does not depend on how rows came.
+//!
+//! A row costs O(1) to be passed over and O(limit) to be taken in.
+//!
+//! Keeps: the rows that show, and the `offset` before them.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
+use arrow::compute::{self, cast};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::{ROWS, STEP_ROWS, TopNSpec, ordered_by};
+use crate::dataflow::operator::{Operator, Output};
+use crate::plan::node::RankFunction;
+use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::group_index::GroupIndex;
+use crate::state::ordered_table::sort_fields;
+use crate::state::row_ids::ShortId;
+use crate::state::row_store::RowStore;
+use crate::types::change::ChangeBatch;
+use crate::types::error::Result;
+use crate::types::time::{Epoch, Watermark};
+
+/// Longer windows are kept in a sorted table: here a row moves those behind it.
+const ROWS_MAX: u64 = 1024;
+
+/// The first bytes of a row's order, as numbers that compare as they do.
+type Prefix = [u64; 2];
+
+/// A row of a partition.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    prefix: Prefix,
+    id: ShortId,
+}
+
+/// One partition.
+#[derive(Debug, Default)]
+struct Partition {
+    /// In order; at most offset and limit together.
+    rows: SmallVec<[Place; 1]>,
+    /// It is among those that have changed in this epoch.
+    touched: bool,
+}
+
+/// The rows that showed before the epoch. Those that have died are readable until its end.
+type Before = SmallVec<[Place; 1]>;
+
+/// A row of the output: its id, number and weight.
+type Change = (ShortId, u64, i64);
+
+/// The `top_n` operator, where rows never go.
+pub struct GrowingTopN {
+    spec: TopNSpec,
+    /// Offset and limit.
+    kept: usize,
+    groups: GroupIndex,
+    /// By the partition's number.
+    partitions: Vec<Partition>,
+    rows: RowStore,
+    order: Option<RowConverter>,
+    order_columns: Vec<usize>,
+    /// The order may be longer than its prefix, or there are columns beside partition and order.
+    whole: Option<RowConverter>,
+    whole_columns: Vec<usize>,
+    /// Whole rows that were compared in this epoch.
+    compared: HashMap<ShortId, Box<[u8]>>,
+    touched: Vec<(u32, Before)>,
+    /// Rows in `partitions`, beyond one each.
+    spilled: usize,
+}
+
+impl GrowingTopN {
+    /// Whether this is the operator for it.
+    pub fn serves(spec: &TopNSpec) -> bool {
+        let kept = spec.limit.and_then(|limit| limit.checked_add(spec.offset));
+        spec.append_only
+            && spec.rank == RankFunction::RowNumber
+            && kept.is_some_and(|kept| kept > 0 && kept <= ROWS_MAX)
+    }
+
+    /// # Errors
+    /// For a column whose type has no order, or cannot be a key (SQLSTATE 0A000).
+    pub fn new(spec: TopNSpec, input: &SchemaRef) -> Result<GrowingTopN> {
+        assert!(GrowingTopN::serves(&spec), "the plan chooses another operator");
+        let kept = (spec.offset + spec.limit.expect("it has a limit")) as usize;
+        let order_by = ordered_by(&spec.order_by);
+        let order_columns: Vec<usize> = order_by.iter().map(|by| by.column).collect();
+        let mut whole_columns = order_columns.clone();
+        for column in 0..input.fields().len() {
+            if !whole_columns.contains(&column) && !spec.partition.contains(&column) {
+                whole_columns.push(column);
+            }
+        }
+        let fields = sort_fields(input, &whole_columns, &order_by)?;
+        let converter = |fields: &[SortField]| -> Result<Option<RowConverter>> {
+            let some = (!fields.is_empty()).then(|| RowConverter::new(fields.to_vec()));
+            Ok(some.transpose()?)
+        };
+        let key_types: Vec<DataType> =
+            spec.partition.iter().map(|c| input.field(*c).data_type().clone()).collect();
+        Ok(GrowingTopN {
+            kept,
+            groups: GroupIndex::new(&key_types)?,
+            partitions: Vec::new(),
+            rows: RowStore::new(input.clone()),
+            order: converter(&fields[..order_columns.len()])?,
+            order_columns,
+            whole: converter(&fields)?,
+            whole_columns,
+            compared: HashMap::new(),
+            touched: Vec::new(),
+            spilled: 0,
+            spec,
+        })
+    }
+
+    /// The prefix of each row's order.
+    fn prefixes(&self, rows: &RecordBatch) -> Result<Vec<Prefix>> {
+        let Some(order) = &self.order else { return Ok(vec![[0; 2]; rows.num_rows()]) };
+        let columns: Vec<ArrayRef> =
+            self.order_columns.iter().map(|column| rows.column(*column).clone()).collect();
+        let encoded = order.convert_columns(&columns)?;
+        let prefix = |row: arrow::row::Row<'_>| {
+            let bytes = row.data();
+            let mut padded = [0; 16];
+            let length = bytes.len().min(16);
+            padded[..length].copy_from_slice(&bytes[..length]);
+            let value = u128::from_be_bytes(padded);
+            [(value >> 64) as u64, value as u64]
+        };
+        Ok(encoded.iter().map(prefix).collect())
+    }
+
+    /// Takes rows in; those that are behind the end of their partition leave no trace.
+    fn take_in(&mut self, batch: &ChangeBatch, note: bool) -> Result<()> {
+        let columns = batch.columns_at(&self.spec.partition);
+        let mut groups = Vec::new();
+        self.groups.intern(&columns, batch.num_rows(), &mut groups)?;
+        self.partitions.resize_with(self.groups.id_limit(), Partition::default);
+        let prefixes = self.prefixes(batch.rows())?;
+        let candidates: Vec<u32> = (0..batch.num_rows())
+            .filter(|row| !self.is_behind(groups[*row], prefixes[*row]))
+            .map(|row| row as u32)
+            .collect();
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let all = candidates.len() == batch.num_rows();
+        let taken = match all {
+            true => batch.rows().clone(),
+            false => {
+                let indices = UInt32Array::from(candidates.clone());
+                compute::take_record_batch(batch.rows(), &indices)?
+            }
+        };
+        let first = self.rows.append(&ChangeBatch::inserts(taken))?;
+        let mut dead: Vec<ShortId> = Vec::new();
+        for (position, row) in candidates.iter().enumerate() {
+            let id = (first + position as u64) as ShortId;
+            let (group, prefix) = (groups[*row as usize], prefixes[*row as usize]);
+            if let Some(out) = self.put(group, Place { prefix, id }, note)? {
+                dead.push(out);
+            }
+        }
+        if !dead.is_empty() {
+            // Ids of one row die once; in the order of ids they are found faster.
+            dead.sort_unstable();
+            self.rows.kill_all(&dead);
+        }
+        Ok(())
+    }
+
+    fn is_behind(&self, group: u32, prefix: Prefix) -> bool {
+        let rows = &self.partitions[group as usize].rows;
+        rows.len() == self.kept && rows.last().is_some_and(|last| prefix > last.prefix)
+    }
+
+    /// Puts a row into its place. The row that has none any more, which may be this one.
+    fn put(&mut self, group: u32, new: Place, note: bool) -> Result<Option<ShortId>> {
+        if self.is_behind(group, new.prefix) {
+            return Ok(Some(new.id));
+        }
+        // From the end: a later row is more often a worse one.
+        let mut at = self.partitions[group as usize].rows.len();
+        while at > 0 {
+            let other = self.partitions[group as usize].rows[at - 1];
+            let order = match new.prefix.cmp(&other.prefix) {
+                Ordering::Equal => self.compare(new.id, other.id)?,
+                order => order,
+            };
+            if order.is_ge() {
+                break;
+            }
+            at -= 1;
+        }
+        let (kept, offset) = (self.kept, self.spec.offset as usize);
+        let partition = &mut self.partitions[group as usize];
+        if at == kept {
+            return Ok(Some(new.id));
+        }
+        if note && !std::mem::replace(&mut partition.touched, true) {
+            let shown = partition.rows.iter().skip(offset).copied();
+            self.touched.push((group, shown.collect()));
+        }
+        let out = if partition.rows.len() == kept { partition.rows.pop() } else { None };
+        partition.rows.insert(at, new);
+        if out.is_none() && partition.rows.len() > 1 {
+            self.spilled += 1;
+        }
+        Ok(out.map(|out| out.id))
+    }
+
+    /// Compares two rows of one partition by all their columns.
+    fn compare(&mut self, left: ShortId, right: ShortId) -> Result<Ordering> {
+        self.remember(left)?;
+        self.remember(right)?;
+        Ok(self.compared.get(&left).cmp(&self.compared.get(&right)))
+    }
+
+    fn remember(&mut self, id: ShortId) -> Result<()> {
+        let Some(whole) = &self.whole else { return Ok(()) };
+        if !self.compared.contains_key(&id) {
+            let (rows, position) = self.rows.row(id);
+            let columns: Vec<ArrayRef> =
+                self.whole_columns.iter().map(|c| rows.column(*c).slice(position, 1)).collect();
+            let encoded = whole.convert_columns(&columns)?;
+            self.compared.insert(id, encoded.row(0).data().into());
+        }
+        Ok(())
+    }
+
+    /// What has changed of a partition. Copies of a row are one as good as the other.
+    fn changes(&mut self, before: &[Place], now: &[Place], out: &mut Vec<Change>) -> Result<()> {
+        let offset = self.spec.offset;
+        if self.spec.numbered {
+            for place in 0..before.len().max(now.len()) {
+                let number = offset + place as u64 + 1;
+                let (old, new) = (before.get(place), now.get(place));
+                if let (Some(old), Some(new)) = (old, new)
+                    && self.alike(old, new)?
+                {
+                    continue;
+                }
+                out.extend(old.map(|row| (row.id, number, -1)));
+                out.extend(new.map(|row| (row.id, number, 1)));
+            }
+            return Ok(());
+        }
+        // Both are in order.
+        let (mut old, mut new) = (before.iter().peekable(), now.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some(old), Some(new)) if self.alike(old, new)? => Ordering::Equal,
+                (Some(old), Some(new)) => match old.prefix.cmp(&new.prefix) {
+                    Ordering::Equal => self.compare(old.id, new.id)?,
+                    order => order,
+                },
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return Ok(()),
+            };
+            let old = order.is_le().then(|| old.next()).flatten();
+            let new = order.is_ge().then(|| new.next()).flatten();
+            match (old, new) {
+                (Some(_), Some(_)) => {}
+                (old, new) => {
+                    out.extend(old.map(|row| (row.id, 0, -1)));
+                    out.extend(new.map(|row| (row.id, 0, 1)));
+                }
+            }
+        }
+    }
+
+    /// Whether two rows of a partition are equal.
+    fn alike(&mut self, left: &Place, right: &Place) -> Result<bool> {
+        let same = left.id == right.id;
+        Ok(same || left.prefix == right.prefix && self.compare(left.id, right.id)?.is_eq())
+    }
+
+    /// Rows of the output.
+    fn output(&self, changes: &[Change]) -> Result<ChangeBatch> {
+        let ids: Vec<ShortId> = changes.iter().map(|(id, _, _)| *id).collect();
+        let mut columns = self.rows.gather(&ids)?.columns().to_vec();
+        if self.spec.numbered {
+            let numbers = UInt64Array::from_iter_values(changes.iter().map(|(_, n, _)| *n));
+            let field = self.spec.schema.fields().last().expect("the number is a column");
+            let numbers: ArrayRef = Arc::new(numbers);
+            columns.push(cast(&numbers, field.data_type())?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(changes.len()));
+        let rows = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
+        ChangeBatch::new(rows, changes.iter().map(|(_, _, weight)| *weight).collect())
+    }
+
+    /// Moves the oldest rows of a window of ids that has become much longer than they are.
+    fn move_front(&mut self) -> Result<()> {
+        while self.rows.front_is_due() {
+            let (ids, rows) = self.rows.front()?;
+            let mut groups = Vec::new();
+            let columns = rows.columns_at(&self.spec.partition);
+            self.groups.intern(&columns, rows.num_rows(), &mut groups)?;
+            let first = self.rows.append(&ChangeBatch::inserts(rows.into_rows()))?;
+            for (position, (id, group)) in ids.iter().zip(&groups).enumerate() {
+                let places = &mut self.partitions[*group as usize].rows;
+                let place = places.iter_mut().find(|place| place.id == *id);
+                let place = place.expect("a living row is in its partition");
+                place.id = (first + position as u64) as ShortId;
+            }
+            self.rows.kill_all(&ids);
+            self.rows.compact()?;
+        }
+        Ok(())
+    }
+}
+
+impl Operator for GrowingTopN {
+    fn name(&self) -> &'static str {
+        "top_n"
+    }
+
+    fn on_batch(&mut self, port: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
+        assert_eq!(port, 0, "top_n has one input");
+        assert!(batch.all_inserts(), "this input never deletes");
+        self.take_in(&batch, true)
+    }
+
+    fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        out.emit_watermark(watermark);
+        Ok(())
+    }
+
+    fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
+        let mut changes = Vec::new();
+        let offset = self.spec.offset as usize;
+        for (group, before) in std::mem::take(&mut self.touched) {
+            let partition = &mut self.partitions[group as usize];
+            partition.touched = false;
+            let now: Before = partition.rows.iter().skip(offset).copied().collect();
+            self.changes(&before, &now, &mut changes)?;
+            if changes.len() >= STEP_ROWS {
+                out.emit(self.output(&changes)?);
+                changes.clear();
+            }
+        }
+        out.emit(self.output(&changes)?);
+        self.compared.clear();
+        self.rows.compact()?;
+        self.move_front()
+    }
+
+    fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
+        assert!(self.touched.is_empty(), "an epoch's changes are taken in when it completes");
+        writer.write(ROWS, self.rows.checkpoint_delta()?);
+        Ok(())
+    }
+
+    fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
+        for batch in reader.read(ROWS, &self.spec.partition)? {
+            let rows = self.rows.from_checkpoint(&batch)?;
+            self.take_in(&ChangeBatch::inserts(rows.into_rows()), false)?;
+        }
+        self.compared.clear();
+        self.rows.compact()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.rows.memory_bytes()
+            + self.groups.memory_bytes()
+            + self.partitions.capacity() * size_of::<Partition>()
+            + self.spilled * size_of::<Place>()
+            + self.touched.capacity() * size_of::<(u32, Before)>()
+    }
+
+    fn state_rows(&self) -> usize {
+        self.rows.live_rows()
+    }
+}

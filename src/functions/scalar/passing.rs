@@ -1,0 +1,97 @@
+//! `coalesce`, `nullif`, `greatest` and `least` of uuid, json and jsonb.
+//!
+//! These types are told by a field's metadata, which DataFusion's functions drop; then no operator
+//! of theirs is found for the result (`nullif(j, '1') -> 'a'`). The functions are wrapped: the
+//! result is marked as the arguments are, and a quoted literal beside such a value does not keep
+//! the call from being planned. `sql::coerce` gives the literal its type afterwards, or refuses
+//! what is text and no literal.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+
+use crate::types::sql_type::SqlType;
+
+/// The functions that are wrapped.
+pub const PASSING: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Passing {
+    inner: Arc<ScalarUDF>,
+    signature: Signature,
+}
+
+/// A function that gives one of its arguments, with the argument's mark.
+pub fn passing(inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    let signature = Signature::user_defined(Volatility::Immutable);
+    Arc::new(ScalarUDF::new_from_impl(Passing { inner, signature }))
+}
+
+/// The type of the first argument that only a mark tells.
+fn mark_of(fields: &[FieldRef]) -> Option<SqlType> {
+    let mut types = fields.iter().filter_map(|field| SqlType::of_field(field));
+    types.find(|t| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb))
+}
+
+impl ScalarUDFImpl for Passing {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        // Text may be a quoted literal, which takes the type of what stands beside it.
+        let untyped = |t: &DataType| matches!(t, DataType::Utf8 | DataType::Null);
+        if types.len() > 1
+            && let Some(typed) = types.iter().find(|t| !untyped(t))
+            && types.iter().all(|t| untyped(t) || t == typed)
+        {
+            return Ok(vec![typed.clone(); types.len()]);
+        }
+        let fields: Vec<FieldRef> =
+            types.iter().map(|t| Arc::new(Field::new("", t.clone(), true))).collect();
+        let fields = fields_with_udf(&fields, self.inner.as_ref())?;
+        Ok(fields.iter().map(|f| f.data_type().clone()).collect())
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        match mark_of(args.arg_fields) {
+            Some(sql_type) => Ok(Arc::new(sql_type.to_field(self.name(), true))),
+            None => self.inner.return_field_from_args(args),
+        }
+    }
+
+    // Of a coalesce: a CASE.
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.simplify(args, info)
+    }
+
+    fn conditional_arguments<'a>(
+        &self,
+        args: &'a [Expr],
+    ) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.conditional_arguments(args)
+    }
+
+    fn short_circuits(&self) -> bool {
+        self.inner.short_circuits()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.inner.invoke_with_args(args)
+    }
+}
