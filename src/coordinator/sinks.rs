@@ -54,6 +54,7 @@ impl Connection {
         }
         let place = self.place(context, &create.name, create.if_not_exists, false, Noun::Sink)?;
         let Some(place) = place else { return Ok(()) };
+        let context = &self.with_row_counts(running, context).await?;
         let Defined { object, plan, options, mut target } = self.define_sink(context, create)?;
         running.wait(target.prepare()).await?;
         drop(target);
