@@ -32,6 +32,9 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::text::quote::quote_ident;
 
+/// The option of connectors that need to tell rows apart.
+const PRIMARY_KEY: &str = "primary_key";
+
 /// A definition that has been checked.
 struct Defined {
     object: Object,
@@ -164,10 +167,12 @@ impl Connection {
             None => "with every checkpoint".to_owned(),
             Some(us) => format!("at most every {} s", us as f64 / 1e6),
         };
-        let key = input.unique_key.map_or_else(String::new, |key| {
-            let names = key.iter().map(|column| object.schema.field(*column).name().as_str());
-            format!(", key ({})", names.collect::<Vec<_>>().join(", "))
-        });
+        // Of a connector that asks for a key it is an option by now.
+        let key = match &object.kind {
+            ObjectKind::Sink(sink) => sink.options.iter().find(|(name, _)| name == PRIMARY_KEY),
+            _ => None,
+        };
+        let key = key.map_or_else(String::new, |(_, names)| format!(", key ({names})"));
         let connector = options.connector.connector.name;
         let head = format!("Sink: {connector}, {changes}{key}, {rhythm}\n");
         let text = explained(&context.catalog, &plan, explain);
@@ -236,18 +241,17 @@ fn key_option(
     schema: &SchemaRef,
     key: Option<Vec<usize>>,
 ) -> Option<(String, String)> {
-    const NAME: &str = "primary_key";
     let connector =
         sink::SINK_CONNECTORS.iter().find(|sink| sink.connector.name == definition.connector)?;
-    let spec = connector.connector.options.iter().find(|option| option.name == NAME)?;
+    let spec = connector.connector.options.iter().find(|option| option.name == PRIMARY_KEY)?;
     let given =
-        |(name, _): &(String, String)| name == NAME || spec.aliases.contains(&name.as_str());
+        |(name, _): &(String, String)| name == PRIMARY_KEY || spec.aliases.contains(&name.as_str());
     let names: Vec<&str> =
         key?.iter().map(|column| schema.field(*column).name().as_str()).collect();
     let plain = |name: &&str| !name.is_empty() && !name.contains(',') && name.trim() == *name;
     let told = definition.options.iter().any(given);
     (!told && !names.is_empty() && names.iter().all(plain))
-        .then(|| (NAME.to_owned(), names.join(", ")))
+        .then(|| (PRIMARY_KEY.to_owned(), names.join(", ")))
 }
 
 /// The query of all columns of a relation, by name: columns that it gets later do not count.
