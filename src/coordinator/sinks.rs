@@ -25,10 +25,15 @@ use crate::plan::node::Plan;
 use crate::plan::view_options::{VIEW_OPTIONS, ViewOptions};
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{Parsed, parse_query};
-use crate::sql::statement::{CreateSink, Explain, Noun, SinkInput as Input, option_pairs};
+use crate::sql::statement::{
+    CreateSink, Explain, ExplainFormat, Noun, SinkInput as Input, option_pairs,
+};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::text::quote::quote_ident;
+
+/// The option of connectors that need to tell rows apart.
+const PRIMARY_KEY: &str = "primary_key";
 
 /// A definition that has been checked.
 struct Defined {
@@ -52,6 +57,7 @@ impl Connection {
         }
         let place = self.place(context, &create.name, create.if_not_exists, false, Noun::Sink)?;
         let Some(place) = place else { return Ok(()) };
+        let context = &self.with_row_counts(running, context).await?;
         let Defined { object, plan, options, mut target } = self.define_sink(context, create)?;
         running.wait(target.prepare()).await?;
         drop(target);
@@ -161,13 +167,16 @@ impl Connection {
             None => "with every checkpoint".to_owned(),
             Some(us) => format!("at most every {} s", us as f64 / 1e6),
         };
-        let key = input.unique_key.map_or_else(String::new, |key| {
-            let names = key.iter().map(|column| object.schema.field(*column).name().as_str());
-            format!(", key ({})", names.collect::<Vec<_>>().join(", "))
-        });
+        // Of a connector that asks for a key it is an option by now.
+        let key = match &object.kind {
+            ObjectKind::Sink(sink) => sink.options.iter().find(|(name, _)| name == PRIMARY_KEY),
+            _ => None,
+        };
+        let key = key.map_or_else(String::new, |(_, names)| format!(", key ({names})"));
         let connector = options.connector.connector.name;
         let head = format!("Sink: {connector}, {changes}{key}, {rhythm}\n");
-        Ok(head + &explained(&context.catalog, &plan, explain))
+        let text = explained(&context.catalog, &plan, explain);
+        Ok(if explain.format == ExplainFormat::Text { head + &text } else { text })
     }
 
     /// Where all sinks stand.
@@ -232,18 +241,17 @@ fn key_option(
     schema: &SchemaRef,
     key: Option<Vec<usize>>,
 ) -> Option<(String, String)> {
-    const NAME: &str = "primary_key";
     let connector =
         sink::SINK_CONNECTORS.iter().find(|sink| sink.connector.name == definition.connector)?;
-    let spec = connector.connector.options.iter().find(|option| option.name == NAME)?;
+    let spec = connector.connector.options.iter().find(|option| option.name == PRIMARY_KEY)?;
     let given =
-        |(name, _): &(String, String)| name == NAME || spec.aliases.contains(&name.as_str());
+        |(name, _): &(String, String)| name == PRIMARY_KEY || spec.aliases.contains(&name.as_str());
     let names: Vec<&str> =
         key?.iter().map(|column| schema.field(*column).name().as_str()).collect();
     let plain = |name: &&str| !name.is_empty() && !name.contains(',') && name.trim() == *name;
     let told = definition.options.iter().any(given);
     (!told && !names.is_empty() && names.iter().all(plain))
-        .then(|| (NAME.to_owned(), names.join(", ")))
+        .then(|| (PRIMARY_KEY.to_owned(), names.join(", ")))
 }
 
 /// The query of all columns of a relation, by name: columns that it gets later do not count.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use object_store::PutPayload;
-use parquet::basic::Compression;
+use parquet::basic::{Compression, ZstdLevel};
 use serde::{Deserialize, Serialize};
 
 use crate::storage::checksum::crc32_of;
@@ -123,9 +123,9 @@ pub(super) async fn write(
         let encoded = tokio::task::spawn_blocking(move || encode(&cut)).await;
         let encoded =
             encoded.map_err(|error| Error::internal(format!("a file was not encoded: {error}")))?;
-        if let Some((format, content, rows)) = encoded? {
+        if let Some(Encoded { format, crc32, content, rows }) = encoded? {
             let name = paths::sink_file(sink, generation, number, format.extension());
-            let (bytes, crc32) = (content.content_length() as u64, crc32_of(&content));
+            let bytes = content.content_length() as u64;
             let file = FileRef { name, bytes, crc32, rows, deleted: 0 };
             put_own(store, &file.name, content).await?;
             state.open.push(file.clone());
@@ -139,14 +139,23 @@ pub(super) async fn write(
     Ok((state, new))
 }
 
-fn encode(cut: &SinkCut) -> Result<Option<(Format, PutPayload, u64)>> {
+/// The content of a file.
+struct Encoded {
+    format: Format,
+    crc32: u32,
+    content: PutPayload,
+    rows: u64,
+}
+
+fn encode(cut: &SinkCut) -> Result<Option<Encoded>> {
     let changes = added_up(&cut.schema, &cut.changes)?;
     let Some(first) = changes.first() else { return Ok(None) };
     let schema = with_weights(&first.slice(0, 0))?.schema();
     let format = Format::of(&schema);
     let rows = Box::new(changes.iter().map(with_weights));
-    let (content, rows) = encode_rows(format, Compression::LZ4_RAW, &schema, rows)?;
-    Ok(Some((format, content, rows)))
+    let level = ZstdLevel::try_new(1).expect("zstd has a level 1");
+    let (content, rows) = encode_rows(format, Compression::ZSTD(level), &schema, rows)?;
+    Ok(Some(Encoded { format, crc32: crc32_of(&content), content, rows }))
 }
 
 /// Reads the changes of a staged file back, under the sink's own schema.

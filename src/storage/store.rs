@@ -166,6 +166,10 @@ impl Store {
     }
 }
 
+fn path_of(parts: &[String]) -> Path {
+    parts.iter().map(String::as_str).collect()
+}
+
 /// Whether `found` is the parts of `content`, one after the other.
 fn is_content(found: &[u8], content: &PutPayload) -> bool {
     let mut rest = Some(found);
@@ -173,10 +177,6 @@ fn is_content(found: &[u8], content: &PutPayload) -> bool {
         rest = rest.and_then(|rest| rest.strip_prefix(part.as_ref()));
     }
     rest.is_some_and(<[u8]>::is_empty)
-}
-
-fn path_of(parts: &[String]) -> Path {
-    parts.iter().map(String::as_str).collect()
 }
 
 /// The SQLSTATE of a store's failure, from the operating system's error if there is one.
