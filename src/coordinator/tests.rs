@@ -3,6 +3,7 @@
 mod checkpoints;
 mod durability;
 mod lookups;
+mod sharing;
 
 use std::fmt::Write;
 use std::sync::Arc;
