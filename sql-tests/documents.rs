@@ -5,7 +5,8 @@
 //! 2. A block without a mark that follows one, and looks like psql's output, is what the block
 //!    before it prints. Epochs differ from run to run and are not compared.
 //! 3. `-- meanwhile, in another session: ...` is run there at that place.
-//! 4. In the tables of `types.md`, `SELECT ...` in backticks is run, too; ``gives `...` `` behind
+//! 4. The folder `/srv/out` stands for one that is new.
+//! 5. In the tables of `types.md`, `SELECT ...` in backticks is run, too; ``gives `...` `` behind
 //!    it is its value.
 //!
 //! Without psql the test is skipped with the reason; where the variable CI is set it must be there.
@@ -82,11 +83,11 @@ fn inline_examples(number: usize, line: &str) -> Vec<Example> {
 }
 
 /// The script for psql: what each example prints ends with a mark.
-fn script(examples: &[Example], connection: &str) -> String {
+fn script(examples: &[Example], connection: &str, folder: &str) -> String {
     let mut script = "\\set ON_ERROR_STOP on\n\\pset footer off\n".to_owned();
     for (index, example) in examples.iter().enumerate() {
         script += if example.inline { "\\pset format unaligned\n\\t on\n" } else { "" };
-        for line in example.sql.lines() {
+        for line in example.sql.replace("/srv/out", folder).lines() {
             match line.split_once("-- meanwhile, in another session: ") {
                 Some((_, sql)) => script += &format!("\\! psql -XqAt {connection} -c \"{sql}\"\n"),
                 None => script += &format!("{line}\n"),
@@ -121,7 +122,8 @@ fn run(server: &PrivateServer, path: &Path, database: &str) -> Vec<String> {
     let connection = format!("-h {} -p {} -U ann -d {database}", address.ip(), address.port());
     let folder = tempfile::tempdir().expect("a folder can be made");
     let file = folder.path().join("examples.sql");
-    std::fs::write(&file, script(&examples, &connection)).expect("writable");
+    let out = folder.path().join("out").display().to_string();
+    std::fs::write(&file, script(&examples, &connection, &out)).expect("writable");
     let output = Command::new("psql")
         .args(["-Xq"])
         .args(connection.split(' '))

@@ -1,7 +1,8 @@
 //! The program killed with SIGKILL while clients write and sources are read, again and again: what
 //! was acknowledged is there afterwards, money neither comes nor goes, every row of a source counts
 //! once, and no view differs from its query. On a disk, and in a bucket of a server that the test
-//! starts.
+//! starts. Sinks over the same views write files, and to a PostgreSQL that the test starts, which is
+//! killed now and then, too: afterwards these have every result once.
 //!
 //! `MILLSTREAM_KILLS=1000 cargo test --test sql_tests kill` runs longer; `MILLSTREAM_SEED` replays
 //! the moments of one run (the machine's own timing is not replayed).
@@ -16,6 +17,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_postgres::{Client, NoTls};
+
+use crate::postgres::{Postgres, lines_of};
 
 /// How long a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -215,10 +218,101 @@ fn variable(name: &str) -> Option<u64> {
 async fn a_server_that_is_killed_loses_nothing_it_acknowledged() {
     let directory = tempfile::tempdir().expect("a folder can be made");
     let kills = variable("MILLSTREAM_KILLS").unwrap_or(6);
-    kill_again_and_again(&Place::disk(directory.path()), kills).await;
+    let out = tempfile::tempdir().expect("a folder can be made");
+    let mut outside = Outside { folder: out.path().to_owned(), postgres: Postgres::start().await };
+    kill_again_and_again(&Place::disk(directory.path()), kills, Some(&mut outside)).await;
 }
 
-async fn kill_again_and_again(place: &Place, kills: u64) {
+/// Where sinks write.
+struct Outside {
+    folder: PathBuf,
+    /// None where there is none.
+    postgres: Option<Postgres>,
+}
+
+impl Outside {
+    /// Sinks over what the set-up has made.
+    fn sinks(&self) -> String {
+        let folder = self.folder.display();
+        let mut sinks = format!(
+            "CREATE SINK bid_lines AS SELECT auction, price FROM bid
+                WITH (connector = 'file', path = '{folder}/bids', file_rows = 1000);
+             CREATE SINK auction_changes FROM per_auction WITH (connector = 'file',
+                path = '{folder}/auctions', envelope = 'changelog', commit_interval = '1 second');
+             CREATE SINK ledger_changes FROM ledger WITH (connector = 'file',
+                path = '{folder}/ledger', envelope = 'changelog', partition_by = 'writer');"
+        );
+        let Some(postgres) = &self.postgres else { return sinks };
+        for (name, from) in [
+            ("named_there", "FROM named"),
+            ("ledger_there", "FROM ledger"),
+            ("accounts_there", "FROM accounts"),
+        ] {
+            let (url, table) = (postgres.url(), name.trim_end_matches("_there"));
+            sinks += &format!(
+                "CREATE SINK {name} {from} WITH (connector = 'postgres', url = '{url}',
+                    table = '{table}', create_table = true);"
+            );
+        }
+        let url = postgres.url();
+        sinks += &format!(
+            "CREATE SINK bids_there AS SELECT auction, price FROM bid WITH (connector = 'postgres',
+                url = '{url}', table = 'bids', create_table = true, mode = 'append');"
+        );
+        sinks
+    }
+
+    /// Everything is there once. No writer is at work.
+    async fn check(&self, client: &Client, context: &str) {
+        let settled = tokio::time::timeout(PATIENCE, async {
+            loop {
+                client.batch_execute("CHECKPOINT").await.expect("is written");
+                let pending = "SELECT coalesce(sum(pending_rows), 0)::bigint FROM millstream.sinks";
+                let stopped = "SELECT count(*) FROM millstream.sinks WHERE state = 'stopped'";
+                assert_eq!(number(client, stopped).await, 0, "{context}: a sink has stopped");
+                if number(client, pending).await == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        settled.await.unwrap_or_else(|_| panic!("{context}: sinks do not come to an end"));
+        let mut bids = Vec::new();
+        lines_of(&self.folder.join("bids"), &mut bids);
+        bids.sort_unstable();
+        let bid = |row: String| {
+            let (auction, price) = row.split_once('|').expect("two columns");
+            format!("{{\"auction\":{auction},\"price\":{price}}}")
+        };
+        let shown = rows(client, "SELECT auction, price FROM bid").await;
+        let mut shown: Vec<String> = shown.into_iter().map(bid).collect();
+        shown.sort_unstable();
+        assert!(bids == shown, "{context}: {} bids instead of {}", bids.len(), shown.len());
+        for (folder, query) in [
+            ("auctions", "SELECT count(*) FROM per_auction"),
+            ("ledger", "SELECT count(*) FROM ledger"),
+        ] {
+            let mut lines = Vec::new();
+            lines_of(&self.folder.join(folder), &mut lines);
+            let count = |op: &str| lines.iter().filter(|line| line.contains(op)).count() as i64;
+            let left = count("\"op\":\"insert\"") - count("\"op\":\"delete\"");
+            assert_eq!(left, number(client, query).await, "{context}: {folder}");
+        }
+        let Some(postgres) = &self.postgres else { return };
+        let theirs = postgres.connect().await;
+        for (own, there) in [
+            ("SELECT label, n, p FROM named", "SELECT label, n, p FROM named"),
+            ("SELECT writer, n FROM ledger", "SELECT writer, n FROM ledger"),
+            ("SELECT id, balance FROM accounts", "SELECT id, balance FROM accounts"),
+            ("SELECT auction, price FROM bid", "SELECT auction, price FROM bids"),
+        ] {
+            let (own, there) = (rows(client, own).await, rows(&theirs, there).await);
+            assert!(own == there, "{context}: {} rows instead of {}", there.len(), own.len());
+        }
+    }
+}
+
+async fn kill_again_and_again(place: &Place, kills: u64, mut outside: Option<&mut Outside>) {
     let seed = variable("MILLSTREAM_SEED").unwrap_or_else(rand::random);
     let mut random = StdRng::seed_from_u64(seed);
     let server = serve_in(place, "2", &[]);
@@ -245,6 +339,9 @@ async fn kill_again_and_again(place: &Place, kills: u64) {
         )
         .await
         .expect("the set-up runs");
+    if let Some(outside) = &outside {
+        client.batch_execute(&outside.sinks()).await.expect("the sinks are made");
+    }
     drop(client);
     server.kill();
     let acknowledged: Vec<Arc<AtomicI64>> = (0..WRITERS).map(|_| Arc::default()).collect();
@@ -280,6 +377,12 @@ async fn kill_again_and_again(place: &Place, kills: u64) {
             }
         });
         started.await.unwrap_or_else(|_| panic!("{context}: nothing is written"));
+        if random.random_bool(0.3)
+            && let Some(Outside { postgres: Some(postgres), .. }) = outside.as_deref_mut()
+        {
+            postgres.stop();
+            postgres.resume().await;
+        }
         let pause = Duration::from_millis(random.random_range(0..400));
         let reads = tokio::time::timeout(pause, async {
             loop {
@@ -306,6 +409,9 @@ async fn kill_again_and_again(place: &Place, kills: u64) {
     assert_eq!(rows(&client, "SELECT n FROM bids").await, ["55200"], "{context}: every bid once");
     let written: i64 = acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).sum();
     assert!(written >= kills as i64, "only {written} transfers were acknowledged");
+    if let Some(outside) = &outside {
+        outside.check(&client, &context).await;
+    }
     server.kill();
 }
 
@@ -416,7 +522,8 @@ const MOTO: &str = "moto[server]==5.2.5";
 async fn a_bucket_is_as_good_as_a_disk() {
     let directory = tempfile::tempdir().expect("a folder can be made");
     let Some(bucket) = bucket(directory.path()) else { return };
-    kill_again_and_again(&bucket.place, variable("MILLSTREAM_KILLS").unwrap_or(3).min(20)).await;
+    let kills = variable("MILLSTREAM_KILLS").unwrap_or(3).min(20);
+    kill_again_and_again(&bucket.place, kills, None).await;
     // Two servers on one bucket: the older ends.
     let older = serve_in(&bucket.place, "1", &[]);
     let newer = serve_in(&bucket.place, "1", &[]);

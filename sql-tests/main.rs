@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may wait and time")]
 
+mod alignment;
 mod clients;
 mod command_line;
 mod documents;
@@ -13,6 +14,8 @@ mod fairness;
 mod functions;
 mod nexmark;
 mod oracle;
+mod postgres;
+mod terminal;
 mod tpch;
 
 use std::ops::ControlFlow;

@@ -42,7 +42,8 @@ fn views_are_batches(workers: usize) {
         let client = connect(&server).await;
         for kind in ["person", "auction", "bid"] {
             let source = format!(
-                "CREATE SOURCE {kind} WITH (connector = 'nexmark', table.type = '{kind}', \
+                "CREATE SOURCE {kind} (WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds') \
+                 WITH (connector = 'nexmark', table.type = '{kind}', \
                  events.limit = '{EVENTS}', event.rate = '{EVENTS_PER_SECOND}')"
             );
             execute(&client, &source).await;

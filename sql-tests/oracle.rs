@@ -10,6 +10,7 @@
 
 mod expressions;
 mod random;
+mod time;
 
 use std::time::Duration;
 

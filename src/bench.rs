@@ -12,6 +12,7 @@
 
 mod files;
 mod latency;
+mod patterns;
 mod startup;
 pub mod tpch;
 
@@ -29,6 +30,7 @@ use crate::slt::PrivateServer;
 use crate::types::error::{Error, Result, SqlState};
 
 pub use latency::{LatencyOptions, latency};
+pub use patterns::{PatternOptions, patterns};
 pub use startup::{StartupOptions, startup};
 pub use tpch::{TpchOptions, tpch};
 
@@ -205,10 +207,11 @@ async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Meas
 const VIEW: &str = "result";
 
 /// Declares a source of one kind of event. Every query reads the same events, whatever it reads
-/// of them.
+/// of them. The watermark is that of the benchmark's own definitions, by which state is freed.
 fn source_sql(kind: &str, events: u64) -> String {
     format!(
-        "CREATE SOURCE {kind} WITH (connector = 'nexmark', table.type = '{kind}', \
+        "CREATE SOURCE {kind} (WATERMARK FOR date_time AS date_time - INTERVAL '4 seconds') \
+         WITH (connector = 'nexmark', table.type = '{kind}', \
          events.limit = '{events}')"
     )
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::bench::{self, LatencyOptions, NexmarkOptions, StartupOptions, TpchOptions};
+use crate::bench::{
+    self, LatencyOptions, NexmarkOptions, PatternOptions, StartupOptions, TpchOptions,
+};
 use crate::config::{SETTINGS, ServerConfig};
 use crate::frontend::repl::{self, ShellOptions, Target};
 use crate::observe::log::{self, LogTarget};
@@ -119,6 +121,18 @@ enum Benchmark {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
         /// A line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Row patterns in a view and in batch, in this process
+    Patterns {
+        /// Rows of each table
+        #[arg(long, default_value_t = 4_000_000)]
+        rows: u64,
+        /// Threads that maintain the view
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// A line of JSON for each pattern
         #[arg(long)]
         json: bool,
     },
@@ -420,6 +434,10 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         }
         Benchmark::Startup { runs, views, seconds, json } => {
             bench::startup(StartupOptions { runs, views, seconds, json }).await?;
+        }
+        Benchmark::Patterns { rows, workers, json } => {
+            let config = config(workers)?;
+            bench::patterns(PatternOptions { rows, json, config }).await?;
         }
         Benchmark::Tpch { scale, queries, workers, json } => {
             let config = config(workers)?;

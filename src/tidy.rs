@@ -166,6 +166,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/coordinator/system_relations.rs",
             "src/coordinator/copy.rs",
             "src/coordinator/ddl.rs",
+            "src/coordinator/sinks.rs",
         ],
     ),
     ("object_store", &["src/storage/"]),

@@ -100,7 +100,8 @@ fn table_type(object: &Object) -> &'static str {
         ObjectKind::View(_) => "VIEW",
         // Postgres leaves these out; tools that only read this schema would never find them.
         ObjectKind::MaterializedView(_) => "MATERIALIZED VIEW",
-        ObjectKind::Source(_) => "FOREIGN",
+        // Sinks are not listed.
+        ObjectKind::Source(_) | ObjectKind::Sink(_) => "FOREIGN",
     }
 }
 

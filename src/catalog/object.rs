@@ -39,6 +39,31 @@ pub enum ObjectKind {
     /// A named query, expanded where it is used.
     View(ViewObject),
     MaterializedView(ViewObject),
+    /// Writes the changes of a query out. Nobody reads it.
+    Sink(SinkObject),
+}
+
+impl ObjectKind {
+    /// What a dataflow keeps up to date for the object: of a materialized view and of a sink.
+    pub fn maintained(&self) -> Option<&ViewObject> {
+        match self {
+            ObjectKind::MaterializedView(view) => Some(view),
+            ObjectKind::Sink(sink) => Some(&sink.query),
+            ObjectKind::Source(_) | ObjectKind::Table(_) | ObjectKind::View(_) => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct SinkObject {
+    /// What it writes out.
+    pub query: ViewObject,
+    pub connector: String,
+    /// `WITH (...)` without the connector.
+    pub options: Vec<(String, String)>,
+    /// Tells it from every other sink that there ever was, on any server: under this name targets
+    /// note what they have.
+    pub identity: String,
 }
 
 #[derive(Clone, Debug)]
@@ -144,7 +169,13 @@ impl Object {
             ObjectKind::Table(_) => "table",
             ObjectKind::View(_) => "view",
             ObjectKind::MaterializedView(_) => "materialized view",
+            ObjectKind::Sink(_) => "sink",
         }
+    }
+
+    /// Whether queries can name it.
+    pub fn is_relation(&self) -> bool {
+        !matches!(self.kind, ObjectKind::Sink(_))
     }
 
     /// Index and field of a column.

@@ -225,14 +225,14 @@ pub(super) fn constant_rows(name: &str) -> Vec<Row> {
     }
 }
 
-/// The objects of the session's database.
+/// The relations of the session's database.
 pub(super) fn own_objects<'a>(facts: &SystemFacts<'a>) -> impl Iterator<Item = &'a Object> {
     let database = facts.database;
     facts
         .catalog
         .objects()
         .map(AsRef::as_ref)
-        .filter(move |o: &&Object| o.name.database == database)
+        .filter(move |o: &&Object| o.name.database == database && o.is_relation())
 }
 
 /// Every schema of the session's database, the system's too.
@@ -274,7 +274,7 @@ pub fn column_default(object: &Object, index: usize) -> Option<(&str, bool)> {
         ObjectKind::Source(source) => {
             source.column_sql.get(index).and_then(Option::as_deref).map(|sql| (sql, true))
         }
-        ObjectKind::View(_) | ObjectKind::MaterializedView(_) => None,
+        ObjectKind::View(_) | ObjectKind::MaterializedView(_) | ObjectKind::Sink(_) => None,
     }
 }
 
@@ -283,8 +283,8 @@ fn relkind(object: &Object) -> &'static str {
         ObjectKind::Table(_) => "r",
         ObjectKind::View(_) => "v",
         ObjectKind::MaterializedView(_) => "m",
-        // A source is rows that live elsewhere: Postgres's foreign table.
-        ObjectKind::Source(_) => "f",
+        // A source is rows that live elsewhere: Postgres's foreign table. Sinks are not listed.
+        ObjectKind::Source(_) | ObjectKind::Sink(_) => "f",
     }
 }
 

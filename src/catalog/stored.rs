@@ -15,8 +15,8 @@ use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::object::{
-    Definer, IndexObject, Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject,
-    ViewObject, WatermarkObject,
+    Definer, IndexObject, Object, ObjectKind, ObjectName, SinkObject, SourceObject, TableConflict,
+    TableObject, ViewObject, WatermarkObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::plan::event_time::TimeBound;
@@ -105,6 +105,15 @@ enum StoredKind {
         append_only: bool,
         #[serde(default)]
         time_bounds: Vec<TimeBound>,
+    },
+    Sink {
+        query_sql: String,
+        search_path: Vec<String>,
+        /// How the query is kept, as of a materialized view.
+        query_options: Vec<(String, String)>,
+        connector: String,
+        options: Vec<(String, String)>,
+        identity: String,
     },
 }
 
@@ -258,6 +267,17 @@ fn store_object(object: &Object) -> Result<StoredObject> {
             let (query_sql, search_path) = view(definition);
             StoredKind::View { query_sql, search_path }
         }
+        ObjectKind::Sink(sink) => {
+            let (query_sql, search_path) = view(&sink.query);
+            StoredKind::Sink {
+                query_sql,
+                search_path,
+                query_options: sink.query.options.clone(),
+                connector: sink.connector.clone(),
+                options: sink.options.clone(),
+                identity: sink.identity.clone(),
+            }
+        }
         ObjectKind::MaterializedView(definition) => {
             let (query_sql, search_path) = view(definition);
             let (options, append_only) = (definition.options.clone(), definition.append_only);
@@ -323,6 +343,22 @@ fn load_object(stored: StoredObject) -> Result<Object> {
         }),
         StoredKind::View { query_sql, search_path } => {
             ObjectKind::View(ViewObject { query_sql, search_path, ..ViewObject::default() })
+        }
+        StoredKind::Sink {
+            query_sql,
+            search_path,
+            query_options,
+            connector,
+            options,
+            identity,
+        } => {
+            let query = ViewObject {
+                query_sql,
+                search_path,
+                options: query_options,
+                ..ViewObject::default()
+            };
+            ObjectKind::Sink(SinkObject { query, connector, options, identity })
         }
         StoredKind::MaterializedView {
             query_sql,
@@ -484,6 +520,12 @@ mod tests {
             time_bounds: vec![TimeBound::of_watermark(0)],
             ..view.clone()
         };
+        let sink = SinkObject {
+            query: ViewObject { options: vec![("on_error".into(), "fail".into())], ..view.clone() },
+            connector: "file".into(),
+            options: vec![("path".into(), "/out".into())],
+            identity: "3f".into(),
+        };
         let definer = Definer {
             at_us: 1_577_836_800_000_000,
             user: "ann".into(),
@@ -503,6 +545,7 @@ mod tests {
             create(object(6, "source", source)),
             create(object(7, "view", ObjectKind::View(view.clone()))),
             create(object(9, "mv", ObjectKind::MaterializedView(kept))),
+            create(object(10, "sink", ObjectKind::Sink(sink))),
             create(object(8, "dropped", ObjectKind::View(view.clone()))),
             Change::ReplaceView(Arc::new(object(7, "view", ObjectKind::View(view)))),
             Change::Comment { object: ObjectId(5), column: Some(1), text: Some("c".into()) },

@@ -87,6 +87,8 @@ pub struct OperatorFact {
     /// Since the view was built.
     pub age_us: u64,
     pub lag_epochs: u64,
+    /// Of its output.
+    pub watermark_us: Option<i64>,
 }
 
 /// What a table or view holds, from the data plane.
@@ -102,6 +104,26 @@ pub struct MemoryFact {
     pub bytes: u64,
 }
 
+/// Where a sink stands, from the data plane.
+#[derive(Clone, Debug)]
+pub struct SinkFact {
+    pub object: ObjectId,
+    /// `running`, `retrying` or `stopped`.
+    pub state: &'static str,
+    pub committed_epoch: Option<u64>,
+    /// What its target has got.
+    pub rows: u64,
+    pub bytes: u64,
+    /// What it has not, sealed or not.
+    pub pending_batches: u64,
+    pub pending_rows: u64,
+    pub pending_bytes: u64,
+    /// Microseconds since 1970.
+    pub last_commit_us: Option<i64>,
+    pub last_error: Option<String>,
+    pub last_error_us: Option<i64>,
+}
+
 /// What rows are made from.
 #[derive(Clone, Copy)]
 pub struct SystemFacts<'a> {
@@ -115,6 +137,7 @@ pub struct SystemFacts<'a> {
     pub errors: &'a [ErrorFact],
     pub operators: &'a [OperatorFact],
     pub memory: &'a [MemoryFact],
+    pub sinks: &'a [SinkFact],
 }
 
 /// A setting as `pg_settings` shows it.
@@ -423,6 +446,7 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
             })
             .collect(),
         "sources" => facts.catalog.objects().filter_map(|o| source_row(facts, o)).collect(),
+        "sinks" => facts.catalog.objects().filter_map(|o| sink_row(facts, o)).collect(),
         "errors" => facts.errors.iter().map(error_row).collect(),
         "operators" => facts.operators.iter().filter_map(|f| operator_row(facts, f)).collect(),
         "memory" => facts.memory.iter().filter_map(|f| memory_row(facts, f)).collect(),
@@ -446,6 +470,7 @@ fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
         ("busy_us", (fact.busy_us as i64).into()),
         ("age_us", (fact.age_us as i64).into()),
         ("lag_epochs", (fact.lag_epochs as i64).into()),
+        ("watermark", fact.watermark_us.map_or(Cell::Null, Cell::Time)),
     ])
 }
 
@@ -493,6 +518,31 @@ fn source_row(facts: &SystemFacts, object: &Object) -> Option<Row> {
         ("late", status.map_or(0, |s| s.late as i64).into()),
         ("started_at", status.and_then(|s| s.started_at_us).map_or(Cell::Null, Cell::Time)),
         ("finished", status.map(|s| s.finished).into()),
+    ])
+}
+
+fn sink_row(facts: &SystemFacts, object: &Object) -> Option<Row> {
+    let ObjectKind::Sink(sink) = &object.kind else { return None };
+    let fact = facts.sinks.iter().find(|s| s.object == object.id);
+    let number = |of: fn(&SinkFact) -> u64| Cell::Int(fact.map_or(0, |fact| of(fact) as i64));
+    let time = |of: fn(&SinkFact) -> Option<i64>| fact.and_then(of).map_or(Cell::Null, Cell::Time);
+    let options = crate::connectors::sink::shown_options(&sink.options);
+    Some(vec![
+        ("database", object.name.database.clone().into()),
+        ("schema", object.name.schema.clone().into()),
+        ("name", object.name.name.clone().into()),
+        ("connector", sink.connector.clone().into()),
+        ("options", option_texts(&options).into()),
+        ("state", fact.map_or("stopped", |fact| fact.state).into()),
+        ("committed_epoch", fact.and_then(|f| f.committed_epoch).map(|e| e as i64).into()),
+        ("rows", number(|fact| fact.rows)),
+        ("bytes", number(|fact| fact.bytes)),
+        ("pending_batches", number(|fact| fact.pending_batches)),
+        ("pending_rows", number(|fact| fact.pending_rows)),
+        ("pending_bytes", number(|fact| fact.pending_bytes)),
+        ("last_commit", time(|fact| fact.last_commit_us)),
+        ("last_error", fact.and_then(|fact| fact.last_error.clone()).into()),
+        ("last_error_at", time(|fact| fact.last_error_us)),
     ])
 }
 
@@ -572,6 +622,7 @@ mod tests {
             errors: &[],
             operators: &[],
             memory: &[],
+            sinks: &[],
         };
         let (schema, name) = relation.split_once('.').expect("a schema");
         let relation = find(schema, name).expect("a relation");
@@ -661,6 +712,7 @@ mod tests {
             errors: &[],
             operators: &[],
             memory: &[],
+            sinks: &[],
         };
         let mut filled = 0;
         for relation in relations() {

@@ -9,6 +9,7 @@
 //! | `nexmark.rs` | the Nexmark auction generator |
 //! | `datagen.rs` | rows by a rule per column |
 //! | `file.rs` | csv, ndjson and parquet files, bounded or growing |
+//! | `sink.rs` | where rows go: the contract, and the connectors for it |
 //!
 //! A source has splits (a file, a generator's share). A split is a sequence of rows that is the
 //! same at every reading; an [`Offset`] is a place in it. Reading again from an offset gives the
@@ -129,6 +130,7 @@ pub mod file;
 pub mod nexmark;
 pub mod options;
 pub mod reader;
+pub mod sink;
 
 /// Every connector there is. The docs page, completion and `SHOW CONNECTORS` follow this list.
 pub const CONNECTORS: &[options::Connector] =

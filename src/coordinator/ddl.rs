@@ -71,9 +71,8 @@ impl Connection {
             Statement::CreateDatabase(create) => self.create_database(create).await?,
             Statement::Drop(drop) => self.run_drop(context, drop).await?,
             Statement::CommentOn(comment) => self.comment_on(context, comment).await?,
-            Statement::CreateSink(_) => {
-                return Err(Error::unsupported("CREATE SINK")
-                    .hint("SUBSCRIBE hands the changes of a query to a client."));
+            Statement::CreateSink(create) => {
+                self.create_sink(running, context, parsed, create).await?;
             }
             Statement::CreateIndex(create) => self.create_index(running, context, create).await?,
             Statement::Alter(_) => {
@@ -86,7 +85,7 @@ impl Connection {
     }
 
     /// Where an object of that name is to be made; `None` when it exists and may.
-    fn place(
+    pub(super) fn place(
         &self,
         context: &PlanContext,
         name: &Name,
@@ -390,10 +389,10 @@ impl Connection {
 }
 
 /// Where a new object goes.
-struct Place {
-    name: ObjectName,
+pub(super) struct Place {
+    pub name: ObjectName,
     /// What has the name now, and gives way.
-    replaces: Option<ObjectId>,
+    pub replaces: Option<ObjectId>,
 }
 
 /// CREATE OR REPLACE of what others depend on would break them.
@@ -501,6 +500,7 @@ pub(super) fn noun_of(object: &Object) -> Noun {
         ObjectKind::Table(_) => Noun::Table,
         ObjectKind::View(_) => Noun::View,
         ObjectKind::MaterializedView(_) => Noun::MaterializedView,
+        ObjectKind::Sink(_) => Noun::Sink,
     }
 }
 
@@ -546,7 +546,7 @@ pub(super) fn view_definer(
 }
 
 /// A query that a definition keeps: without parameters.
-fn plan_definition(context: &PlanContext, query: &ast::Query) -> Result<PlannedQuery> {
+pub(super) fn plan_definition(context: &PlanContext, query: &ast::Query) -> Result<PlannedQuery> {
     let planned = context.plan_query(query, &[])?;
     if !planned.parameters.is_empty() {
         return Err(Error::user(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
@@ -620,7 +620,7 @@ pub(super) fn explained_view(
 }
 
 /// The EMIT clause, as the options that keep it.
-fn emission(emit: &Emit) -> Option<(String, String)> {
+pub(super) fn emission(emit: &Emit) -> Option<(String, String)> {
     match emit {
         Emit::Unspecified => None,
         Emit::OnUpdate { every: None } => Some((EMIT.0.to_owned(), EMIT_ON_UPDATE.to_owned())),
@@ -632,7 +632,7 @@ fn emission(emit: &Emit) -> Option<(String, String)> {
 /// The dataflow of a materialized view, kept as its options say.
 pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan> {
     let plan = planned.lower()?;
-    let ObjectKind::MaterializedView(view) = &object.kind else { return Ok(plan) };
+    let Some(view) = object.kind.maintained() else { return Ok(plan) };
     let options = ViewOptions::of_stored(&view.options)?;
     let plan = match options.on_error {
         OnError::Null => null_on_error(plan),
@@ -646,7 +646,7 @@ pub(super) fn view_plan(planned: &PlannedQuery, object: &Object) -> Result<Plan>
 }
 
 /// A query's columns with `names` for the first of them; every name once.
-fn renamed(schema: &SchemaRef, names: &[&str], command: &str) -> Result<SchemaRef> {
+pub(super) fn renamed(schema: &SchemaRef, names: &[&str], command: &str) -> Result<SchemaRef> {
     if names.len() > schema.fields().len() {
         return Err(Error::user(
             SqlState::SYNTAX_ERROR,
@@ -706,7 +706,7 @@ fn check_replacement(context: &PlanContext, old: &Object, new: &Object) -> Resul
     // A dataflow was built from the old definition, and would go on with it.
     let user = context.catalog.drop_order(old.id).into_iter().find_map(|id| {
         let object = context.catalog.get(id)?;
-        matches!(object.kind, ObjectKind::MaterializedView(_)).then_some(object)
+        object.kind.maintained().is_some().then_some(object)
     });
     match user {
         None => Ok(()),

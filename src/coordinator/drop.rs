@@ -21,19 +21,11 @@ impl Connection {
         match drop.kind {
             Noun::Schema => self.drop_schemas(context, drop).await,
             Noun::Database => self.drop_databases(context, drop).await,
-            Noun::Source | Noun::Table | Noun::View | Noun::MaterializedView => {
+            Noun::Source | Noun::Table | Noun::View | Noun::MaterializedView | Noun::Sink => {
                 self.drop_relations(context, drop).await
             }
             Noun::Savepoint => self.drop_savepoints(drop).await,
             Noun::Index => self.drop_indexes(context, drop).await,
-            Noun::Sink => {
-                // There are none, so none of that name.
-                for name in &drop.names {
-                    let message = format!("{} \"{}\" does not exist", drop.kind, name.name);
-                    self.missing(drop.if_exists, SqlState::UNDEFINED_OBJECT, message)?;
-                }
-                Ok(())
-            }
         }
     }
 

@@ -14,6 +14,7 @@
 //! | `swap.rs` | a materialized view gets its new definition |
 //! | `durable.rs` | the log, and who waits for it |
 //! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
+//! | `sinks.rs` | what goes to targets outside |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,8 @@ pub use self::durable::{DurableStart, LogStart};
 use self::event_time::{Diverted, PendingWatermarks};
 use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
+pub use self::sinks::SinkFact;
+use self::sinks::Sinks;
 use self::swap::Swap;
 use crate::catalog::object::{Definer, Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Catalog, Change};
@@ -43,6 +46,7 @@ use crate::coordinator::errors::{ErrorLog, ErrorRecord};
 use crate::coordinator::ground::GroundState;
 use crate::coordinator::locks::{LockId, Locks};
 use crate::coordinator::running::lock_timed_out;
+use crate::coordinator::sink_writer::SinkStatus;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
 use crate::coordinator::watermarks::Watermarks;
@@ -51,12 +55,14 @@ use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
+use crate::observe::metrics;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
 use crate::state::snapshot::Snapshot;
 use crate::storage::manifest::SourcePlace;
 use crate::storage::savepoint::{self, Savepoint};
+use crate::storage::sinks::SinkState;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -68,6 +74,7 @@ mod durable;
 mod event_time;
 mod figures;
 mod sharing;
+mod sinks;
 mod swap;
 
 /// Requests of clients that wait for the coordinator or for what it waits for (a lock, an epoch);
@@ -331,6 +338,9 @@ enum Request {
         reply: oneshot::Sender<Vec<CheckpointFact>>,
     },
     Savepoint(SavepointJob),
+    Sinks {
+        reply: oneshot::Sender<Vec<SinkFact>>,
+    },
     Apply {
         changes: Vec<Change>,
         reply: Reply<()>,
@@ -461,6 +471,11 @@ impl Coordinator {
                 let _ = reports.send(report);
             }),
         )?;
+        let staging = durable.as_ref().map(|durable| {
+            let (store, generation) = durable.checkpointer.store();
+            (store.clone(), generation)
+        });
+        let sinks = Sinks::over(tokio::runtime::Handle::try_current().ok(), staging);
         let open = |durable| Durable::start(durable, storage_events.clone());
         let durable = durable.map(open).transpose()?;
         let catalog = Arc::new(RwLock::new(Arc::new(start.ground.catalog.clone())));
@@ -469,7 +484,8 @@ impl Coordinator {
             epochs: Epochs::new(workers.count(), start.ground.epoch, config.epoch_interval_max),
             durable,
             failure: failure_sender,
-            _storage_events: storage_events,
+            storage_events,
+            sinks,
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
         let restored = state.lay_ground(start);
@@ -654,6 +670,27 @@ impl Coordinator {
     /// When the server stops.
     pub async fn checkpoints(&self) -> Result<Vec<CheckpointFact>> {
         self.ask(|reply| Request::Checkpoints { reply }).await
+    }
+
+    /// Where the sinks stand.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn sinks(&self) -> Result<Vec<SinkFact>> {
+        self.ask(|reply| Request::Sinks { reply }).await
+    }
+
+    /// Waits until the targets of all sinks have what is sealed now; not for those that fail.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn sinks_written(&self) -> Result<()> {
+        for mut sink in self.sinks().await? {
+            let written = |status: &SinkStatus| status.pending_batches == 0 || status.failing;
+            // One that is dropped meanwhile has nothing more to write.
+            let _ = sink.watch.wait_for(written).await;
+        }
+        Ok(())
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which
@@ -841,6 +878,8 @@ pub struct StartState {
     pub views: Vec<RestoredView>,
     /// The row errors as of then, as text.
     pub errors: Option<String>,
+    /// Sinks of which a checkpoint has something.
+    pub sinks: Vec<(Arc<Object>, Plan, SinkState)>,
 }
 
 /// A view with its stored state, which is of before the log's records.
@@ -1033,7 +1072,8 @@ struct State {
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
     /// Keeps the queue open without a storage, too.
-    _storage_events: Sender<StorageEvent>,
+    storage_events: Sender<StorageEvent>,
+    sinks: Sinks,
     stop: bool,
 }
 
@@ -1093,18 +1133,21 @@ impl State {
             checkpoints: Checkpoints::default(),
             halted: None,
             failure: watch::Sender::new(None),
-            _storage_events: unbounded().0,
+            storage_events: unbounded().0,
+            sinks: Sinks::default(),
             stop: false,
         }
     }
 
     /// Sets up what was there before the server started.
     fn lay_ground(&mut self, start: StartState) -> Vec<RestoredAnswer> {
-        let StartState { ground, sources, views, errors } = start;
+        let StartState { ground, sources, views, errors, sinks } = start;
         self.next_id = ground.next_id.max(1);
         for (id, table) in ground.tables {
             if let Some(rule) = ground.table_rules.get(&id) {
                 self.start_table_time(id, rule.clone(), &table);
+                let came = ground.changed.get(&id).and_then(Option::as_ref);
+                self.resume_table_time(id, ground.table_times.get(&id), came);
             }
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
@@ -1133,6 +1176,11 @@ impl State {
         }
         if let Some(durable) = &mut self.durable {
             durable.replayed(ground.changed, ground.catalog_changed);
+        }
+        for (object, plan, stored) in sinks {
+            if let Err(error) = self.start_sink(&object, &plan, Some(stored)) {
+                tracing::error!(sink = %object.name.name, %error, "cannot be started");
+            }
         }
         views.into_iter().map(|view| self.install_restored(view)).collect()
     }
@@ -1205,6 +1253,7 @@ impl State {
             }
             Request::Checkpoint { reply } => self.want_checkpoint(reply),
             Request::Savepoint(job) => self.savepoint_job(job),
+            Request::Sinks { reply } => self.sink_facts(reply),
             Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
             Request::Pin { objects, reply } => {
@@ -1300,7 +1349,9 @@ impl State {
                     self.errors.record(object, &name, errors, self.clock.now());
                 }
             }
-            part @ (Report::Places { .. } | Report::State { .. }) => self.checkpoint_part(part),
+            part @ (Report::Places { .. } | Report::State { .. } | Report::SinkChanges { .. }) => {
+                self.checkpoint_part(part);
+            }
         }
     }
 
@@ -1646,6 +1697,7 @@ impl State {
         }
         let Some(gone) = self.running.remove(&id) else { return };
         self.errors.forget(id);
+        self.sinks.remove(id);
         self.checkpoint_without(id);
         self.tables.remove(&id);
         self.changes.remove(&id);
@@ -1710,6 +1762,7 @@ impl State {
         for (object, rows) in std::mem::take(&mut self.late_waiting) {
             self.late_rows(object, rows);
         }
+        self.write_when_gathered();
         // Those that found others in line.
         self.grant_locks();
     }
@@ -1733,6 +1786,15 @@ impl State {
             // It has seen them.
             Some(_) => Ok(HashMap::new()),
         };
+        let started = match &purpose {
+            Purpose::View { creation, .. }
+                if matches!(creation.object.kind, ObjectKind::Sink(_)) && !self.sinks.has(id) =>
+            {
+                self.start_sink(&creation.object, &plan, None).err()
+            }
+            _ => None,
+        };
+        let failed = failed.or(started);
         let error = match (gone, failed, &table_contents) {
             (true, _, _) => Some(dependency_gone("view")),
             (_, Some(error), _) => Some(error),
@@ -1745,8 +1807,9 @@ impl State {
                 let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
                 match purpose {
                     Purpose::View { creation, made, reply } => {
-                        if let Made::Before = made {
-                            self.add_failed(&creation.object, error.clone());
+                        match made {
+                            Made::Before => self.add_failed(&creation.object, error.clone()),
+                            Made::Now => self.sinks.remove(id),
                         }
                         drop(reply.send(Err(error)));
                     }
@@ -1771,7 +1834,11 @@ impl State {
                 self.checkpoints.views.insert(id, mark);
                 self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
-                (name, kind, DataflowResult::Materialize)
+                let result = match self.sinks.has(id) {
+                    true => DataflowResult::Sink { snapshot: self.sinks.snapshot(id) },
+                    false => DataflowResult::Materialize,
+                };
+                (name, kind, result)
             }
             Purpose::Subscription { reply } => {
                 let requests = self.requests.clone();
@@ -1793,7 +1860,9 @@ impl State {
         };
         for source in &reads {
             let read = self.running.values().any(|running| running.reads.contains(source));
-            if !read && !self.resumed.contains(source) {
+            let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
+            let is_source = self.running.get(source).is_some_and(is_source);
+            if is_source && !read && !self.resumed.contains(source) {
                 self.forget_late(*source);
             }
         }
@@ -2120,6 +2189,7 @@ impl State {
                 }
             }
         }
+        metrics::LATE_ROWS.fetch_add(late, Ordering::Relaxed);
         for (table, watermark) in advances {
             self.watermarks.advance(table, watermark);
         }

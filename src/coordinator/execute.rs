@@ -367,6 +367,7 @@ impl Connection {
             (S::VerifyMaterializedView(name), _) => self.run_verify(running, context, name).await,
             (S::Checkpoint, _) => {
                 running.wait(self.database.coordinator.checkpoint()).await?;
+                running.wait(self.database.coordinator.sinks_written()).await?;
                 Ok(done(statement.tag()))
             }
             (S::CreateSavepoint(create), _) => self.create_savepoint(running, create).await,
@@ -560,7 +561,19 @@ impl Connection {
             *self.session.settings() = before;
         }
         self.after_block(result.is_ok());
-        result
+        result.map(|late| self.tell_late(late))
+    }
+
+    /// Tells the client of rows of a transaction that are in a table of late rows.
+    pub(super) fn tell_late(&self, late: u64) {
+        if late > 0 {
+            let rows = if late == 1 { "row" } else { "rows" };
+            let message = format!(
+                "{late} {rows} of the transaction came behind the watermark of their table and went \
+                 into its table of late rows"
+            );
+            self.session.notify(Notice::note("00000", message));
+        }
     }
 
     fn rollback(&mut self) {

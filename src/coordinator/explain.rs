@@ -2,12 +2,15 @@
 //! running view, what they have done and hold.
 //!
 //! `busy` is the operator's share of the time since the view was built, of all workers together;
-//! `lag` is how many closed epochs it has not finished. With WORKERS there is one line more for
+//! `lag` is how many closed epochs it has not finished, `watermark` what it has announced to who
+//! reads it. With WORKERS there is one line more for
 //! each worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::BytesMut;
 
 use crate::catalog::object::{Object, ObjectKind};
 use crate::catalog::snapshot::Catalog;
@@ -26,6 +29,8 @@ use crate::sql::bind::PlanContext;
 use crate::sql::statement::{CreateMaterializedView, Explain, ExplainFormat, Name, Noun};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
+use crate::types::text::datetime::write_timestamp;
+use crate::types::time::{EventTime, Watermark};
 
 impl Connection {
     /// EXPLAIN [ANALYZE] MATERIALIZED VIEW.
@@ -134,8 +139,8 @@ fn analyzed(catalog: &Catalog, running: &RunningFigures, explain: &Explain) -> S
             let of = |worker: &DataflowFigures| {
                 worker.operators.get(number).copied().unwrap_or_default()
             };
-            let all =
-                running.workers.iter().map(of).fold(OperatorFigures::default(), |a, b| a.and(b));
+            let all = running.workers.iter().map(of).reduce(OperatorFigures::and);
+            let all = all.unwrap_or_default();
             let below = running.workers.iter().enumerate().map(|(index, worker)| {
                 format!("worker {index}: {}", figures_text(&of(worker), age(worker)))
             });
@@ -188,8 +193,17 @@ fn counted_text(workers: &[DataflowFigures], number: usize) -> Option<String> {
 fn figures_text(figures: &OperatorFigures, age: Duration) -> String {
     let share =
         if age.is_zero() { 0.0 } else { figures.busy.as_secs_f64() / age.as_secs_f64() * 100.0 };
+    let watermark = match figures.watermark {
+        None => String::new(),
+        Some(Watermark::END) => " | watermark infinity".to_owned(),
+        Some(Watermark(EventTime(us))) => {
+            let mut text = BytesMut::new();
+            write_timestamp(us, &mut text);
+            format!(" | watermark {}", String::from_utf8_lossy(&text))
+        }
+    };
     format!(
-        "rows {} in, {} out | state {} rows, {} | busy {share:.1} % | lag {}",
+        "rows {} in, {} out | state {} rows, {} | busy {share:.1} % | lag {}{watermark}",
         figures.rows_in,
         figures.rows_out,
         figures.state_rows,
@@ -231,10 +245,14 @@ mod tests {
             state_bytes: 96,
             busy: Duration::from_millis(25),
             lag_epochs: 0,
+            watermark: None,
         };
         assert_eq!(
             figures_text(&figures, Duration::from_secs(1)),
             "rows 7 in, 3 out | state 2 rows, 96 B | busy 2.5 % | lag 0"
         );
+        let figures = OperatorFigures { watermark: Some(Watermark(EventTime(0))), ..figures };
+        let text = figures_text(&figures, Duration::from_secs(1));
+        assert!(text.ends_with("| lag 0 | watermark 1970-01-01 00:00:00"), "{text}");
     }
 }

@@ -12,13 +12,14 @@ use crate::catalog::object::ObjectKind;
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::catalog::stored::{catalog_from_text, change_from_text};
 use crate::coordinator::table::Table;
+use crate::dataflow::operators::source::{ANNOUNCED, LATE_SPLIT_MARK, LATE_TIME_MARK};
 use crate::plan::node::WatermarkSpec;
 use crate::storage::log::{Entry, Record};
 use crate::storage::recovery::Recovered;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::Epoch;
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// What cannot be computed again.
 #[derive(Default)]
@@ -29,6 +30,11 @@ pub struct GroundState {
     pub changed: BTreeMap<ObjectId, Option<Vec<ChangeBatch>>>,
     /// The rules of tables with watermarks.
     pub table_rules: HashMap<ObjectId, WatermarkSpec>,
+    /// The watermarks of tables as the files have them.
+    pub table_times: HashMap<ObjectId, Watermark>,
+    /// By table of late rows: how far each split of its source was when the log's late rows of it
+    /// came. They are not to be told again.
+    pub late_until: BTreeMap<ObjectId, BTreeMap<String, String>>,
     /// The log changed the catalog after the files.
     pub catalog_changed: bool,
     pub epoch: Epoch,
@@ -59,6 +65,11 @@ impl GroundState {
                 rows.replay(&changes).map_err(|e| contradiction(e, &object.name.name))?;
             }
             ground.tables.insert(object.id, rows);
+            let place = recovered.manifest.places.get(&object.id.0);
+            let announced = place.and_then(|place| place.values.get(ANNOUNCED)?.parse().ok());
+            if let Some(us) = announced {
+                ground.table_times.insert(object.id, Watermark(EventTime(us)));
+            }
         }
         for record in std::mem::take(&mut recovered.records) {
             ground.replay(record)?;
@@ -111,6 +122,15 @@ impl GroundState {
         let (Some(table), Some(object)) = (self.tables.get_mut(&id), self.catalog.get(id)) else {
             return Ok(());
         };
+        let marks = changes.rows().schema();
+        if let Some(split) = marks.metadata().get(LATE_SPLIT_MARK) {
+            let splits = self.late_until.entry(id).or_default();
+            match marks.metadata().get(LATE_TIME_MARK) {
+                Some(time) => drop(splits.insert(split.clone(), time.clone())),
+                // The source was read from its beginning again.
+                None => splits.clear(),
+            }
+        }
         let changes = with_schema(&object.schema, changes)?;
         table.replay(&changes).map_err(|error| contradiction(error, &object.name.name))?;
         if let Some(changed) = self.changed.entry(id).or_insert_with(|| Some(Vec::new())) {

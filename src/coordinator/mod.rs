@@ -18,6 +18,7 @@
 //! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
 //! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
+//! | `sinks.rs`, `sink_writer.rs` | CREATE SINK; one sink's batches on their way to its target |
 //! | `savepoints.rs` | savepoints, and SHOW CHECKPOINTS |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
@@ -53,6 +54,8 @@ mod running;
 mod savepoints;
 pub mod settings;
 mod show;
+mod sink_writer;
+mod sinks;
 mod source_scan;
 mod stored;
 pub mod subscription;

@@ -28,6 +28,7 @@ use crate::coordinator::event_loop::{
 };
 use crate::coordinator::ground::GroundState;
 use crate::dataflow::operators;
+use crate::dataflow::operators::source::LATE_UNTIL;
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
@@ -39,6 +40,7 @@ use crate::state::delta::RestoredState;
 use crate::storage::log::Log;
 use crate::storage::manifest::Manifest;
 use crate::storage::recovery::recover_from;
+use crate::storage::sinks::SinkState;
 use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
 use crate::types::error::{Error, Result, SqlState};
@@ -86,9 +88,11 @@ pub async fn open_from(
     ground.table_rules = table_rules(&catalog);
     let tables = ground.tables.len();
 
-    let Sources { opened: sources, mut failed } = open_sources(&catalog, &recovered.manifest);
+    let Sources { opened: sources, mut failed } =
+        open_sources(&catalog, &recovered.manifest, &ground.late_until);
     let broken: BTreeSet<ObjectId> = failed.iter().map(|(object, _)| object.id).collect();
     let views = plan_views(&catalog, &recovered.manifest, stored, &broken);
+    let begun: BTreeSet<ObjectId> = views.sinks.iter().map(|(object, ..)| object.id).collect();
     failed.extend(views.failed);
     let runtime = tokio::runtime::Handle::current();
     let (generation, number) = (recovered.generation, recovered.log_number);
@@ -105,7 +109,7 @@ pub async fn open_from(
     let (restored, mut computed) = (views.restored, views.computed);
     let plans: BTreeMap<ObjectId, (Arc<Object>, Plan)> =
         restored.iter().map(|v| (v.object.id, (v.object.clone(), v.plan.clone()))).collect();
-    let start = StartState { ground, sources, views: restored, errors };
+    let start = StartState { ground, sources, views: restored, errors, sinks: views.sinks };
     let (coordinator, answers) =
         Coordinator::start_from(config, clock.clone(), start, Some(durable))?;
     let going = async {
@@ -115,6 +119,10 @@ pub async fn open_from(
         for (id, answer) in answers {
             if let Err(error) = restored_or(answer).await {
                 let (object, plan) = plans[&id].clone();
+                if begun.contains(&id) {
+                    tell_failed(&coordinator, object, cannot_go_on().detail(error.to_string()));
+                    continue;
+                }
                 let view = &object.name.name;
                 tracing::warn!(%view, %error, "its state does not fit; it is computed again");
                 computed.push((object, plan));
@@ -190,7 +198,12 @@ struct Sources {
     failed: Vec<(Arc<Object>, Error)>,
 }
 
-fn open_sources(catalog: &Catalog, manifest: &Manifest) -> Sources {
+/// `late_until`: by table of late rows, up to where those of each split are in it already.
+fn open_sources(
+    catalog: &Catalog,
+    manifest: &Manifest,
+    late_until: &BTreeMap<ObjectId, BTreeMap<String, String>>,
+) -> Sources {
     let mut sources = Sources { opened: Vec::new(), failed: Vec::new() };
     for object in catalog.objects() {
         let ObjectKind::Source(source) = &object.kind else { continue };
@@ -198,8 +211,13 @@ fn open_sources(catalog: &Catalog, manifest: &Manifest) -> Sources {
             .and_then(|spec| Ok((spec, open_connector(source)?)));
         match opened {
             Ok((spec, connector)) => {
-                let place = manifest.places.get(&object.id.0).cloned().map(Arc::new);
-                sources.opened.push((spec, connector, place));
+                let mut place = manifest.places.get(&object.id.0).cloned();
+                let late = catalog.late_of(object.id).and_then(|late| late_until.get(&late.id));
+                if let (Some(place), Some(late)) = (&mut place, late) {
+                    let until = late.iter().map(|(s, time)| (format!("{LATE_UNTIL}{s}"), time));
+                    place.values.extend(until.map(|(name, time)| (name, time.clone())));
+                }
+                sources.opened.push((spec, connector, place.map(Arc::new)));
             }
             Err(error) => sources.failed.push((object.clone(), error)),
         }
@@ -214,6 +232,18 @@ struct Views {
     restored: Vec<RestoredView>,
     computed: Vec<(Arc<Object>, Plan)>,
     failed: Vec<(Arc<Object>, Error)>,
+    /// Those that a checkpoint has begun with, whatever becomes of their dataflows.
+    sinks: Vec<(Arc<Object>, Plan, SinkState)>,
+}
+
+/// Why a sink stops when its state, or that of what it reads, cannot be taken up: what its target
+/// has is known no more.
+fn cannot_go_on() -> Error {
+    Error::external(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "what the sink reads was computed again, and it cannot tell what is new",
+    )
+    .hint("Drop the sink, empty its target, and create it again.")
 }
 
 /// All objects, each behind what it reads. Ids do not tell: a view that was replaced may read one
@@ -249,7 +279,7 @@ fn plan_views(
     let mut restored = BTreeSet::new();
     let mut plans: BTreeMap<ObjectId, (String, Plan)> = BTreeMap::new();
     for object in &in_order(catalog) {
-        let ObjectKind::MaterializedView(view) = &object.kind else { continue };
+        let Some(view) = object.kind.maintained() else { continue };
         let mut plan = match view_plan(catalog, object, view) {
             Ok(plan) => plan,
             Err(error) => {
@@ -282,7 +312,13 @@ fn plan_views(
             }
             Some(_) => None,
         };
+        let begun = manifest.sinks.get(&object.id.0).cloned();
+        let has_begun = begun.is_some();
+        views.sinks.extend(begun.map(|state| (object.clone(), plan.clone(), state)));
         match (reason, state) {
+            (Some(reason), _) if has_begun => {
+                views.failed.push((object.clone(), cannot_go_on().detail(reason)));
+            }
             (None, Some(operators)) => {
                 restored.insert(object.id);
                 let state = RestoredState { operators };
@@ -355,7 +391,7 @@ fn view_plan(catalog: &Catalog, object: &Object, view: &ViewObject) -> Result<Pl
 }
 
 /// The rule of a stored watermark.
-fn stored_rule(
+pub(super) fn stored_rule(
     context: &PlanContext,
     object: &Object,
     watermark: &WatermarkObject,

@@ -63,8 +63,12 @@ fn check_dependants(context: &PlanContext, old: &Object, new: &Object) -> Result
     let after = context.catalog.apply(&[change])?;
     let mut lines = Vec::new();
     for dependant in dependants(context, old.id) {
-        let (ObjectKind::View(view) | ObjectKind::MaterializedView(view)) = &dependant.kind else {
-            continue;
+        let view = match &dependant.kind {
+            ObjectKind::View(view) => view,
+            kind => match kind.maintained() {
+                Some(view) => view,
+                None => continue,
+            },
         };
         let noun = dependant.kind_noun();
         let name = shown(context, &dependant);

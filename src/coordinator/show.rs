@@ -55,7 +55,7 @@ pub(super) fn show_schema(show: &Show) -> SchemaRef {
     match show {
         Show::List { what, .. } if savepoints::lists(*what) => savepoints::schema(*what),
         Show::List { what, .. } => text_schema(match what {
-            ShowList::Sources => &["name", "connector"],
+            ShowList::Sources | ShowList::Sinks => &["name", "connector"],
             ShowList::Indexes => &["name", "on", "definition"],
             ShowList::Connectors => &["name", "description"],
             ShowList::Functions => &["name", "kind"],
@@ -175,8 +175,17 @@ impl Connection {
                     _ => None,
                 })
                 .collect(),
+            ShowList::Sinks => own(Noun::Sink)?
+                .iter()
+                .filter_map(|o| match &o.kind {
+                    ObjectKind::Sink(sink) => {
+                        Some(vec![Some(o.name.name.clone()), Some(sink.connector.clone())])
+                    }
+                    _ => None,
+                })
+                .collect(),
             // Those that ask the coordinator stand in `savepoints.rs`.
-            ShowList::Sinks | ShowList::Savepoints | ShowList::Checkpoints => Vec::new(),
+            ShowList::Savepoints | ShowList::Checkpoints => Vec::new(),
             ShowList::Indexes => self
                 .relations_within(context, within)?
                 .iter()
@@ -291,6 +300,12 @@ impl Connection {
                         }
                         self.explain_create_view(running, &context, create, explain).await?
                     }
+                    (Statement::CreateSink(create), _) => {
+                        if explain.analyze {
+                            return Err(analyze_of_definition());
+                        }
+                        self.explain_create_sink(&context, create, explain)?
+                    }
                     (Statement::Subscribe(_), StatementPlan::Query(query)) => {
                         explained(&context.catalog, &query.lower()?, explain)
                     }
@@ -322,7 +337,7 @@ impl Connection {
                             SqlState::SYNTAX_ERROR,
                             format!("cannot explain {}", statement.tag()),
                         )
-                        .hint("EXPLAIN takes a query, CREATE MATERIALIZED VIEW or a change."));
+                        .hint("EXPLAIN takes a query, CREATE MATERIALIZED VIEW, CREATE SINK or a change."));
                     }
                 }
             }
@@ -446,7 +461,7 @@ fn watermark(object: &Object) -> Option<(String, Option<String>)> {
     let declared = match &object.kind {
         ObjectKind::Source(source) => source.watermark.as_ref()?,
         ObjectKind::Table(table) => table.watermark.as_ref()?,
-        ObjectKind::View(_) => return None,
+        ObjectKind::View(_) | ObjectKind::Sink(_) => return None,
         ObjectKind::MaterializedView(view) => {
             let name = |bound: &TimeBound| object.schema.field(bound.column).name().clone();
             let columns: Vec<String> = view.time_bounds.iter().map(name).collect();

@@ -7,11 +7,14 @@
 //! 3. When the query ends early the queue closes, and so does the thread.
 //!
 //! Records that could not be read are counted, and told as one warning per reader at its end.
+//!
+//! Rows that come behind their split's watermark are left out, as in the views over the source.
 
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -27,7 +30,10 @@ use crate::catalog::object::{Object, ObjectKind};
 use crate::connectors::{MalformedRecord, Read, ReadRange, Source, SplitId};
 use crate::coordinator::command::{Notice, SessionShared};
 use crate::coordinator::query::unbounded;
+use crate::coordinator::recovery::stored_rule;
+use crate::dataflow::operators::source_time::{ColumnRule, SplitTime, with_needed};
 use crate::plan::expr::Expr;
+use crate::plan::node::WatermarkSpec;
 use crate::sql::bind::PlanContext;
 use crate::types::error::{Error, Result};
 
@@ -45,6 +51,7 @@ pub(super) struct SourceTable {
     schema: SchemaRef,
     /// The columns over the connector's; `None`: column for column.
     columns: Option<Arc<Vec<Expr>>>,
+    watermark: Option<WatermarkSpec>,
     session: Arc<SessionShared>,
 }
 
@@ -71,7 +78,10 @@ impl SourceTable {
             return Err(unbounded(object, definition));
         }
         let source = crate::coordinator::ddl::open_connector(definition)?;
+        let watermark = definition.watermark.as_ref();
+        let watermark = watermark.map(|w| stored_rule(context, object, w)).transpose()?;
         Ok(SourceTable {
+            watermark,
             name: object.name.name.clone(),
             source,
             schema: object.schema.clone(),
@@ -103,6 +113,18 @@ impl TableProvider for SourceTable {
             None => (0..self.schema.fields().len()).collect(),
         };
         let schema = Arc::new(self.schema.project(&wanted)?);
+        // What a watermark looks at is read, too, and taken out again.
+        let read = match &self.watermark {
+            Some(_) => with_needed(self.watermark.as_ref(), &wanted),
+            None => wanted.clone(),
+        };
+        let rule = self.watermark.as_ref().map(|watermark| ColumnRule::new(watermark, &read));
+        let rule = rule.transpose().map_err(external)?.map(Arc::new);
+        let place = |column: &usize| read.iter().position(|read| read == column);
+        let places: Option<Vec<usize>> = wanted.iter().map(place).collect();
+        let places = places.ok_or_else(|| external(Error::internal("a column is not read")))?;
+        let read_schema = Arc::new(self.schema.project(&read)?);
+        let wanted = read;
         let splits = self.source.splits().map_err(external)?;
         let readers = splits.len().clamp(1, READERS_MAX);
         let (physical, outputs) = match &self.columns {
@@ -123,6 +145,9 @@ impl TableProvider for SourceTable {
                     splits: share,
                     physical: physical.clone(),
                     outputs: outputs.clone(),
+                    read_schema: read_schema.clone(),
+                    rule: rule.clone(),
+                    places: places.clone(),
                     schema: schema.clone(),
                     session: self.session.clone(),
                 }) as Arc<dyn PartitionStream>
@@ -143,6 +168,11 @@ struct Share {
     physical: Vec<usize>,
     /// Columns to compute from these; `None`: they are the result.
     outputs: Option<Arc<Vec<Expr>>>,
+    read_schema: SchemaRef,
+    /// Which rows are late.
+    rule: Option<Arc<ColumnRule>>,
+    /// Where the columns of the result stand among those that are read.
+    places: Vec<usize>,
     schema: SchemaRef,
     session: Arc<SessionShared>,
 }
@@ -185,11 +215,12 @@ impl Share {
         for split in &self.splits {
             let range = ReadRange { columns: self.physical.clone(), ..ReadRange::default() };
             let mut reader = self.source.open(split, range)?;
+            let mut time = SplitTime::default();
             loop {
                 match reader.read(BATCH_ROWS)? {
                     Read::Rows(read) => {
                         malformed.add(read.malformed);
-                        let batch = self.output(&read.rows)?;
+                        let batch = self.output(&read.rows, &mut time)?;
                         if batch.num_rows() > 0 && sender.blocking_send(Ok(batch)).is_err() {
                             return Ok(());
                         }
@@ -207,12 +238,22 @@ impl Share {
         Ok(())
     }
 
-    fn output(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+    /// The result's columns of the rows that are not late.
+    fn output(&self, rows: &RecordBatch, time: &mut SplitTime) -> Result<RecordBatch> {
         let columns: Vec<ArrayRef> = match &self.outputs {
             None => rows.columns().to_vec(),
             Some(outputs) => outputs.iter().map(|e| e.evaluate(rows)).collect::<Result<_>>()?,
         };
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let schema = self.read_schema.clone();
+        let read = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        let Some(rule) = &self.rule else { return Ok(read) };
+        let read = match time.judge(rule, &read)?.late {
+            None => read,
+            Some(late) => compute::filter_record_batch(&read, &compute::not(&late)?)?,
+        };
+        let columns = self.places.iter().map(|place| read.column(*place).clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(read.num_rows()));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 }

@@ -12,7 +12,8 @@ use futures::future::BoxFuture;
 
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
-    self, ErrorFact, MemoryFact, OperatorFact, SessionFact, SettingFact, SourceFact, SystemFacts,
+    self, ErrorFact, MemoryFact, OperatorFact, SessionFact, SettingFact, SinkFact, SourceFact,
+    SystemFacts,
 };
 use crate::coordinator::command::{Connection, DatabaseInner, SessionShared};
 use crate::coordinator::event_loop::{Figures, RunningFigures};
@@ -80,6 +81,7 @@ pub(super) struct SystemContents {
     errors: Vec<ErrorFact>,
     operators: Vec<OperatorFact>,
     memory: Vec<MemoryFact>,
+    sinks: Vec<SinkFact>,
 }
 
 impl SystemContents {
@@ -96,6 +98,7 @@ impl SystemContents {
             errors: &self.errors,
             operators: &self.operators,
             memory: &self.memory,
+            sinks: &self.sinks,
         })
     }
 }
@@ -139,6 +142,9 @@ impl Connection {
                     finished: s.finished,
                 })
                 .collect();
+        }
+        if names("sinks") {
+            contents.sinks = self.sink_facts(running).await?;
         }
         if names("operators") || names("memory") {
             let figures = running.wait(coordinator.figures(Vec::new())).await?;
@@ -186,6 +192,7 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
                 busy_us: figure.busy.as_micros() as u64,
                 age_us: figures.age.as_micros() as u64,
                 lag_epochs: figure.lag_epochs,
+                watermark_us: figure.watermark.map(|watermark| watermark.0.0),
             });
         }
     }

@@ -287,7 +287,7 @@ impl Block {
         }
     }
 
-    /// Makes the changes, as one epoch.
+    /// Makes the changes, as one epoch; tells how many rows came behind the watermark of their table.
     ///
     /// # Errors
     /// When something that the block has read has changed (40001), or on a unique violation.
@@ -296,11 +296,11 @@ impl Block {
         coordinator: &Coordinator,
         running: &Running,
         strict: bool,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         assert!(!self.failed, "a failed block is rolled back");
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let catalog = self.catalog(coordinator);
         if strict {
@@ -315,11 +315,11 @@ impl Block {
                 writes.push(TableWrite { table, change: WriteChange::Changes(changes) });
             }
         }
-        if !writes.is_empty() {
-            // Not cancelled any more: nobody could say afterwards whether it was done.
-            coordinator.write(self.lock.as_ref(), writes).await?;
+        if writes.is_empty() {
+            return Ok(0);
         }
-        Ok(())
+        // Not cancelled any more: nobody could say afterwards whether it was done.
+        Ok(coordinator.write(self.lock.as_ref(), writes).await?.late)
     }
 
     pub fn savepoint(&mut self, name: &str, settings: &Settings) {

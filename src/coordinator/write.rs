@@ -347,7 +347,8 @@ impl Connection {
         }
         let value = result?;
         // Everything it read is locked: there is nothing to check.
-        block.commit(&self.write_coordinator(), running, false).await?;
+        let late = block.commit(&self.write_coordinator(), running, false).await?;
+        self.tell_late(late);
         Ok(value)
     }
 
@@ -475,6 +476,11 @@ pub(super) fn table_of<'a>(object: &'a Object, verb: &str) -> Result<&'a TableOb
             format!("cannot {verb} source \"{}\"", object.name.name),
         )
         .hint("The rows of a source come from its connector.")),
+        ObjectKind::Sink(_) => Err(Error::user(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("cannot {verb} sink \"{}\"", object.name.name),
+        )
+        .hint("Change the tables that it reads.")),
         ObjectKind::View(_) | ObjectKind::MaterializedView(_) => Err(Error::user(
             SqlState::WRONG_OBJECT_TYPE,
             format!("cannot {verb} {} \"{}\"", object.kind_noun(), object.name.name),

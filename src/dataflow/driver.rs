@@ -240,6 +240,8 @@ struct Driver {
     /// Per port: the newest watermark of each sender; a port's watermark is their minimum, once
     /// all have spoken.
     watermarks: Vec<BTreeMap<usize, Watermark>>,
+    /// Per port: the watermark that was found last.
+    known: Vec<Option<Watermark>>,
     /// Per port: the watermark that moved in the current epoch.
     moved: Vec<Option<Watermark>>,
     /// What the operator has announced in the current epoch.
@@ -268,6 +270,7 @@ impl Driver {
         let now = context.as_of.0;
         capability.downgrade(&now);
         let watermarks = vec![BTreeMap::new(); ports.len()];
+        let known = vec![None; ports.len()];
         let moved = vec![None; ports.len()];
         let stash = BTreeMap::new();
         context.checkpoints.enter();
@@ -278,6 +281,7 @@ impl Driver {
             now,
             stash,
             watermarks,
+            known,
             moved,
             announced: None,
             received: false,
@@ -461,13 +465,17 @@ impl Driver {
     /// The port's watermark when `sent` moved it.
     fn port_watermark(&mut self, port: usize, sent: SentWatermark) -> Option<Watermark> {
         let senders = &mut self.watermarks[port];
-        let before = senders.values().min().copied();
-        let known = senders.entry(sent.from).or_insert(sent.watermark);
-        *known = sent.watermark.max(*known);
+        let newest = senders.entry(sent.from).or_insert(sent.watermark);
+        *newest = sent.watermark.max(*newest);
         // A local edge has one sender; `copies` then is still the number of workers.
         let expected = if sent.copies > 1 { 1 } else { self.context.workers };
+        if senders.len() < expected {
+            return None;
+        }
         let now = senders.values().min().copied();
-        (senders.len() >= expected && before != now).then_some(now).flatten()
+        let moved = now > self.known[port];
+        self.known[port] = now.max(self.known[port]);
+        moved.then_some(now).flatten()
     }
 
     /// Calls the operator and sends what it emits; a failure ends its work. True when the operator

@@ -30,6 +30,8 @@ pub struct OperatorFigures {
     pub busy: Duration,
     /// Closed epochs that it has not finished.
     pub lag_epochs: u64,
+    /// The watermark of its output; `None`: it has announced none.
+    pub watermark: Option<Watermark>,
 }
 
 impl OperatorFigures {
@@ -43,6 +45,8 @@ impl OperatorFigures {
             state_bytes: self.state_bytes + other.state_bytes,
             busy: self.busy + other.busy,
             lag_epochs: self.lag_epochs.max(other.lag_epochs),
+            // A worker without one holds the others back.
+            watermark: self.watermark.min(other.watermark),
         }
     }
 }
@@ -66,6 +70,8 @@ pub struct Counters {
     busy: Cell<Duration>,
     /// The newest epoch that is finished.
     finished: Cell<Epoch>,
+    /// The newest watermark that was announced.
+    watermark: Cell<Option<Watermark>>,
 }
 
 impl Counters {
@@ -120,6 +126,7 @@ impl DataflowMetrics {
                 state_bytes: operator.as_ref().map_or(0, |o| o.memory_bytes() as u64),
                 busy: counters.busy.get(),
                 lag_epochs: closed.0.saturating_sub(counters.finished.get().0),
+                watermark: counters.watermark.get(),
             }
         };
         let counted = |(_, operator): &(Rc<Counters>, Option<Shared>)| {
@@ -160,6 +167,7 @@ impl Metered {
         self.call(|operator| run(operator, out))?;
         let rows = out.batches[before..].iter().map(ChangeBatch::num_rows).sum();
         self.counters.add_rows_out(rows);
+        self.counters.watermark.set(self.counters.watermark.get().max(out.watermark));
         Ok(())
     }
 }
@@ -213,6 +221,7 @@ mod tests {
     use super::*;
     use crate::dataflow::operators::union::{Union, UnionSpec};
     use crate::dataflow::script::{batch, schema};
+    use crate::types::time::EventTime;
 
     #[test]
     fn calls_are_counted_and_timed() {
@@ -229,9 +238,15 @@ mod tests {
         }
         union.on_epoch(Epoch(4), &mut out).expect("the epoch");
         clock.advance(Duration::from_secs(2));
+        assert_eq!(metrics.figures(Epoch(6)).operators[1].watermark, None);
+        for port in 0..2 {
+            let watermark = Watermark(EventTime(5 + port as i64));
+            union.on_watermark(port, watermark, &mut out).expect("a watermark");
+        }
         let figures = metrics.figures(Epoch(6));
         assert_eq!(figures.age, Duration::from_secs(2));
         let [scan, union] = figures.operators[..] else { panic!("two are counted") };
+        assert_eq!(union.watermark, Some(Watermark(EventTime(5))));
         assert_eq!((scan.rows_in, scan.rows_out, scan.lag_epochs), (0, 7, 6));
         assert_eq!((union.rows_in, union.rows_out, union.lag_epochs), (4, 4, 2));
         assert_eq!(scan.and(union).rows_out, 11);

@@ -28,6 +28,7 @@ use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
 use crate::dataflow::operator::{Operator, RowError};
 use crate::dataflow::operators::materialize::Materialize;
+use crate::dataflow::operators::sink::Sink;
 use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{Published, SnapshotRequest};
@@ -126,6 +127,10 @@ pub struct DataflowSpec {
 pub enum DataflowResult {
     Materialize,
     Subscribe(SubscriptionSender),
+    /// Handed over with each checkpoint; with the first content or without.
+    Sink {
+        snapshot: bool,
+    },
 }
 
 /// What a source has done, over all workers.
@@ -185,6 +190,9 @@ pub enum Report {
     RowErrors { object: ObjectId, epoch: Epoch, errors: Vec<RowError> },
     /// How far the sources have been read here at the end of the epoch of a checkpoint.
     Places { worker: usize, epoch: Epoch, sources: Vec<(ObjectId, SourcePlace)> },
+    /// What a sink has to write out of the epochs up to that of a checkpoint; comes before the
+    /// state of its dataflow.
+    SinkChanges { object: ObjectId, epoch: Epoch, changes: Vec<ChangeBatch> },
     /// What a view's operators have handed over here for the checkpoint of an epoch.
     State {
         worker: usize,
@@ -474,6 +482,16 @@ impl Plane {
                 let schema = spec.plan.root.schema();
                 (Box::new(Subscribe::new(schema, sender.clone())), None)
             }
+            DataflowResult::Sink { snapshot } => {
+                let reporter = self.reporter.clone();
+                let hand_over = Box::new(move |epoch, changes| {
+                    reporter(Report::SinkChanges { object, epoch, changes });
+                });
+                // One that takes up its state has written its first content out.
+                let skip_until = (!snapshot).then_some(spec.as_of);
+                let schema = spec.plan.root.schema();
+                (Box::new(Sink::new(schema, skip_until, hand_over)), None)
+            }
         };
         let index = worker.next_dataflow_index();
         let hub: Rc<RefCell<Hub>> = Rc::default();
@@ -486,7 +504,7 @@ impl Plane {
         }
         let subscription = match &spec.result {
             DataflowResult::Subscribe(sender) => Some(sender.clone()),
-            DataflowResult::Materialize => None,
+            DataflowResult::Materialize | DataflowResult::Sink { .. } => None,
         };
         let dataflow = Dataflow {
             id,

@@ -38,6 +38,9 @@ pub static CHECKPOINT_DURATION_US: AtomicU64 = AtomicU64::new(0);
 /// How long the stream stood still for the last checkpoint.
 pub static CHECKPOINT_STALL_US: AtomicU64 = AtomicU64::new(0);
 
+/// Rows that came behind the watermark of their source or table.
+pub static LATE_ROWS: AtomicU64 = AtomicU64::new(0);
+
 fn count(counter: &AtomicU64) -> f64 {
     counter.load(Ordering::Relaxed) as f64
 }
@@ -67,6 +70,12 @@ pub const METRICS: &[Metric] = &[
         kind: MetricKind::Gauge,
         doc: "The most memory of the process that was in RAM.",
         value: |_| process::resident_peak_bytes() as f64,
+    },
+    Metric {
+        name: "millstream_late_rows_total",
+        kind: MetricKind::Counter,
+        doc: "Rows that came behind the watermark of their source or table.",
+        value: |_| count(&LATE_ROWS),
     },
     Metric {
         name: "millstream_checkpoints_total",

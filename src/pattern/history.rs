@@ -69,6 +69,8 @@ impl Registers {
                 match &spec.reads[*read] {
                     Read::Row(row) if by_distance(row, spec) => registers.reads_start = true,
                     Read::Row(row) => {
+                        // A frame ends at its row.
+                        registers.reads_start |= spec.frame.is_some() && row.shift != 0;
                         let kind = if row.from_last { Kind::Last } else { Kind::First };
                         // No match is longer than memory.
                         let depth = usize::try_from(row.offset).unwrap_or(usize::MAX);
@@ -118,7 +120,15 @@ impl Registers {
 fn by_distance(read: &RowRead, spec: &MatchSpec) -> bool {
     read.of == Variables::ALL
         && spec.contiguity == Contiguity::Strict
+        && !spec.frame.is_some_and(|frame| frame.seek)
         && matches!(read.value, RowValue::Column(_))
+}
+
+/// Whether a row is within the frame that begins at `start`, if there are frames.
+pub fn in_frame(spec: &MatchSpec, start: u64, row: u64) -> bool {
+    spec.frame.is_none_or(|frame| {
+        row >= start && frame.rows_following.is_none_or(|rows| row - start <= rows)
+    })
 }
 
 /// A partial match about to take a row.
@@ -401,7 +411,7 @@ impl Memory<'_, '_> {
             found.push(self.find_row(read, *candidate)?);
         }
         match read.value {
-            RowValue::Column(column) => self.column_values(column, &found, read.shift),
+            RowValue::Column(column) => self.column_values(column, &found, read.shift, candidates),
             RowValue::Classifier => {
                 let names = found.iter().map(|found| {
                     let (_, variable) = found.as_ref()?;
@@ -418,14 +428,16 @@ impl Memory<'_, '_> {
         column: usize,
         found: &[Option<(u64, usize)>],
         shift: i64,
+        candidates: &[Candidate<'_>],
     ) -> Result<ArrayRef> {
         let partition = self.partition;
         // The rows that are not in the batch, each once.
         let mut old: Vec<u64> = Vec::new();
         let mut shifted: Vec<Option<u64>> = Vec::with_capacity(found.len());
-        for found in found {
+        for (found, candidate) in found.iter().zip(candidates) {
             let row = found.and_then(|(row, _)| row.checked_add_signed(shift));
             let row = row.filter(|row| (partition.shown_from..partition.end_row()).contains(row));
+            let row = row.filter(|row| in_frame(self.spec, candidate.start, *row));
             old.extend(row.filter(|row| *row < partition.first_row));
             shifted.push(row);
         }

@@ -54,13 +54,14 @@ impl Kernel {
     /// # Errors
     /// For a pattern that is too large or means nothing.
     pub fn new(spec: MatchSpec) -> Result<Kernel> {
-        let program = Program::new(&spec.pattern)?;
+        let program = Program::of(&spec)?;
         let registers = Registers::new(&spec);
         // Equal future also needs an equal end: the time that is left, or what a timeout shows.
         let across_starts = spec.skip == Skip::PastLastRow
             && spec.within.is_none()
             && !spec.timeout_rows
             && !registers.reads_start
+            && spec.frame.is_none_or(|frame| frame.rows_following.is_none())
             && spec.contiguity == Contiguity::Strict;
         let one_at_a_time = spec.any_far_read(|read| *read == Read::MatchNumber);
         let absent = |step: &Instruction| matches!(step, Instruction::Absent { .. });
@@ -202,6 +203,8 @@ pub struct Matcher {
     earliest_start: u64,
     /// Rows before it were in reach of a match; for those of no match.
     matched_until: u64,
+    /// Of a window, rows before it have been reported.
+    reported_until: u64,
     matches: i64,
     starts: VecDeque<Start>,
     /// The number of the first of `starts`.
@@ -331,7 +334,14 @@ impl Matcher {
 
     /// Goes on as if all before a row were decided.
     pub fn resume(row: u64, matches: i64, matched_until: u64) -> Matcher {
-        Matcher { next_row: row, earliest_start: row, matched_until, matches, ..Matcher::default() }
+        Matcher {
+            next_row: row,
+            earliest_start: row,
+            reported_until: row,
+            matched_until,
+            matches,
+            ..Matcher::default()
+        }
     }
 
     /// Partial matches alive.
@@ -352,6 +362,45 @@ impl Matcher {
     /// # Errors
     /// When there are too many partial matches, or the outside world failed.
     pub fn advance(
+        &mut self,
+        kernel: &Kernel,
+        scratch: &mut Scratch,
+        rows: &Rows<'_>,
+        number: usize,
+        until: u64,
+        found: &mut Found,
+    ) -> Result<()> {
+        let before = found.matches.len();
+        self.advance_rows(kernel, scratch, rows, number, until, found)?;
+        if kernel.spec.frame.is_some() {
+            self.report_others(&rows.partitions[number], number, before, found);
+        }
+        Ok(())
+    }
+
+    /// Reports the rows of a window that are decided and have no match; matches have been reported
+    /// from `before` on.
+    fn report_others(
+        &mut self,
+        partition: &PartitionRows,
+        number: usize,
+        before: usize,
+        found: &mut Found,
+    ) {
+        let until = self.undecided_row();
+        let firsts: HashSet<u32> = found.matches[before..].iter().map(|one| one.first).collect();
+        for row in self.reported_until..until {
+            let first = partition.place(row);
+            if !firsts.contains(&first) {
+                let kind = MatchKind::Unmatched;
+                let one = FoundMatch { kind, partition: number, number: 0, first, from: 0, to: 0 };
+                found.matches.push(one);
+            }
+        }
+        self.reported_until = until.max(self.reported_until);
+    }
+
+    fn advance_rows(
         &mut self,
         kernel: &Kernel,
         scratch: &mut Scratch,
@@ -445,6 +494,14 @@ impl Matcher {
         self.threads.drop_first(gone, kernel.registers.width);
     }
 
+    /// Ends the beginnings before a row: the next row is outside of their frames.
+    fn leave_frames(&mut self, kernel: &Kernel, first: u64) {
+        let gone = self.starts.partition_point(|start| start.row < first);
+        let end = self.first_start + gone as u64;
+        let threads = self.threads.threads.partition_point(|thread| thread.start < end);
+        self.threads.drop_first(threads, kernel.registers.width);
+    }
+
     /// Offers the next row to every partial match.
     fn step(
         &mut self,
@@ -457,6 +514,9 @@ impl Matcher {
         let time_us = context.rows.time_us(index);
         if let Some(time_us) = time_us {
             self.expire(context.kernel, scratch, time_us);
+        }
+        if let Some(rows) = context.kernel.spec.frame.and_then(|frame| frame.rows_following) {
+            self.leave_frames(context.kernel, row.saturating_sub(rows));
         }
         if row >= self.earliest_start && !(context.kernel.one_at_a_time && !self.starts.is_empty())
         {
@@ -713,6 +773,13 @@ impl Matcher {
                         self.starts[start].cut = true;
                     } else {
                         scratch.park(kernel, *thread, registers, &mut next);
+                    }
+                }
+                Instruction::Pass => {
+                    let moved = Thread { place: thread.place + 1, ..*thread };
+                    if walk.from(scratch, moved, registers, &mut next) {
+                        self.starts[start].best = Some(thread.path);
+                        self.starts[start].cut = true;
                     }
                 }
                 // There is a row: this is not the end.
@@ -1186,7 +1253,10 @@ impl Walk<'_, '_> {
             // Where a row is waited for, iterations that had none end.
             let waits = matches!(
                 instruction,
-                Instruction::Row { .. } | Instruction::End | Instruction::Absent { .. }
+                Instruction::Row { .. }
+                    | Instruction::End
+                    | Instruction::Absent { .. }
+                    | Instruction::Pass
             );
             let again = if open == 0 || waits {
                 std::mem::replace(&mut scratch.visited[place], walk) == walk
@@ -1221,7 +1291,7 @@ impl Walk<'_, '_> {
                         scratch.park(self.kernel, parked, registers, into);
                     }
                 }
-                Instruction::End | Instruction::Absent { .. } => {
+                Instruction::End | Instruction::Absent { .. } | Instruction::Pass => {
                     let parked = Thread { place: place as u32, ..thread };
                     scratch.park(self.kernel, parked, registers, into);
                 }

@@ -13,6 +13,7 @@ use arrow::compute::{cast, take};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::EmitTo;
 
+use crate::pattern::history::in_frame;
 use crate::pattern::matcher::{Found, FoundMatch, HIDDEN, Kernel, MatchKind};
 use crate::pattern::rows::Rows;
 use crate::plan::match_recognize::{
@@ -79,7 +80,7 @@ fn shown(spec: &MatchSpec, found: &Found) -> Shown {
         let length = one.to - one.from;
         match spec.rows {
             RowsPerMatch::One => {
-                if one.kind != MatchKind::Unmatched {
+                if one.kind != MatchKind::Unmatched || spec.frame.is_some() {
                     shown.current.push(one.first);
                     shown.up_to.push(length);
                 }
@@ -160,6 +161,7 @@ fn row_values(
         let index = place.and_then(|place| {
             partition.shifted(found.rows[place] as usize, read.shift).map(|index| index as u32)
         });
+        let index = index.filter(|index| in_frame(spec, one.first.into(), (*index).into()));
         indices.push(index);
         // A row beside the match has no variable.
         meant.push(match read.shift {

@@ -404,6 +404,7 @@ fn spec_of(case: &Case) -> MatchSpec {
         contiguity: Contiguity::Strict,
         skip: case.skip,
         rows: RowsPerMatch::All { shows_empty: true, shows_unmatched: case.unmatched },
+        frame: None,
         within: None,
         timeout_rows: false,
         conditions,

@@ -41,7 +41,7 @@ pub fn dot(plan: &Plan) -> String {
     }
     for (index, node) in numbered.iter().enumerate() {
         let Node::MatchRecognize(matched) = node else { continue };
-        let Ok(program) = Program::new(&matched.spec.pattern) else { continue };
+        let Ok(program) = Program::of(&matched.spec) else { continue };
         line(&mut out, format_args!("subgraph cluster_{index} {{"));
         line(&mut out, format_args!("  label={}", quoted(&describe(node))));
         for (place, step) in program.describe(&matched.spec).iter().enumerate() {

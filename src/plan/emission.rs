@@ -8,7 +8,7 @@
 //! Row patterns over rows with a watermark are matched when it has passed them, and their matches
 //! never change. A view that says EMIT ON UPDATE has them at once, provisional ones too.
 
-use crate::plan::event_time::{TimeBound, bounded_key, closing_time, time_bounds};
+use crate::plan::event_time::{TimeBound, aggregate_bounds, closing_time, time_bounds};
 use crate::plan::node::{Clock, Edge, Exchange, Node, Phase, Plan, Retain, Throttle, WindowClose};
 use crate::plan::view_options::Emission;
 use crate::types::error::{Error, Result};
@@ -73,8 +73,7 @@ fn closes_itself(node: &Node) -> bool {
     match node {
         Node::Map(map) if map.input.exchange == Exchange::Local => closes_itself(&map.input.input),
         Node::Aggregate(aggregate) => {
-            !matches!(aggregate.phase, Phase::Partial)
-                && bounded_key(&time_bounds(&aggregate.input.input), &aggregate.keys).is_some()
+            !matches!(aggregate.phase, Phase::Partial) && !aggregate_bounds(aggregate).is_empty()
         }
         _ => false,
     }

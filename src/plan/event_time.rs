@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::plan::expr::Expr;
 use crate::plan::match_recognize::{MatchColumn, Read, RowValue, Variables};
 use crate::plan::node::{
-    AsofJoin, Join, JoinKind, MatchRecognize, Node, Over, Session, TopN, Unnest, UnnestColumn,
+    Aggregate, AsofJoin, Join, JoinKind, MatchRecognize, Node, Over, Phase, Session, TopN, Unnest,
+    UnnestColumn,
 };
 use crate::plan::window::Distance;
 use crate::types::text::datetime::US_PER_DAY;
@@ -55,6 +56,42 @@ impl Step {
             Step::Midnight => value.saturating_mul(US_PER_DAY),
         }
     }
+
+    /// The least value for which the step's is at least `value`. Saturates.
+    pub fn first_reaching(self, value: i64) -> i64 {
+        match self {
+            Step::Shift { months: 0, us } => value.saturating_sub(us),
+            Step::Bin { stride_us, origin_us } => {
+                let beyond = value.saturating_sub(origin_us).rem_euclid(stride_us);
+                if beyond == 0 { value } else { value.saturating_add(stride_us - beyond) }
+            }
+            Step::Date => value.saturating_mul(US_PER_DAY),
+            Step::Midnight => {
+                value.div_euclid(US_PER_DAY) + i64::from(value.rem_euclid(US_PER_DAY) != 0)
+            }
+            Step::Months { .. } | Step::Shift { .. } => first_reaching(self, value),
+        }
+    }
+}
+
+/// The same for steps of months, whose value is not far from what it is of: by halves.
+fn first_reaching(step: Step, value: i64) -> i64 {
+    let (mut low, mut high, mut reach) = (value, value, 1_i64 << 32);
+    while step.apply(low) >= value && low > i64::MIN {
+        low = low.saturating_sub(reach);
+        reach = reach.saturating_mul(2);
+    }
+    reach = 1 << 32;
+    while step.apply(high) < value && high < i64::MAX {
+        high = high.saturating_add(reach);
+        reach = reach.saturating_mul(2);
+    }
+    // The value of `low` is less, that of `high` is not; or they are the ends of time.
+    while i128::from(high) - i128::from(low) > 1 {
+        let middle = ((i128::from(low) + i128::from(high)) / 2) as i64;
+        if step.apply(middle) >= value { high = middle } else { low = middle }
+    }
+    high
 }
 
 /// What is promised of one column.
@@ -80,6 +117,15 @@ impl TimeBound {
         }
         let value = |steps: &Vec<Step>| steps.iter().fold(watermark.0.0, |v, step| step.apply(v));
         self.functions.iter().map(value).min().unwrap_or(i64::MAX)
+    }
+
+    /// The least watermark, in microseconds, with which no change with this value is still to come.
+    pub fn closes_at(&self, value: i64) -> i64 {
+        let above = value.saturating_add(1);
+        let of = |steps: &Vec<Step>| {
+            steps.iter().rev().fold(above, |least, step| step.first_reaching(least))
+        };
+        self.functions.iter().map(of).max().unwrap_or(i64::MIN)
     }
 
     /// The bound of a column that is computed from this one.
@@ -168,11 +214,7 @@ pub fn time_bounds(node: &Node) -> Vec<TimeBound> {
             let inputs: Vec<_> = n.inputs.iter().map(|edge| time_bounds(&edge.input)).collect();
             (0..n.schema.fields().len()).filter_map(|column| in_all(&inputs, column)).collect()
         }
-        Node::Aggregate(n) => {
-            let input = time_bounds(&n.input.input);
-            let keys = n.keys.iter().enumerate();
-            keys.filter_map(|(place, key)| Some(find(&input, *key)?.moved(place))).collect()
-        }
+        Node::Aggregate(n) => aggregate_bounds(n),
         Node::Join(n) => joined(n),
         Node::TopN(n) => first_rows(n),
         Node::Over(n) => windowed(n),
@@ -209,6 +251,20 @@ fn elements(unnest: &Unnest, list: usize) -> Option<TimeBound> {
     let input = time_bounds(&map.input.input);
     let (column, steps) = expr.element_time_steps(&map.input.input.schema())?;
     Some(find(&input, column)?.then(0, &steps))
+}
+
+/// What an aggregation's output promises of its keys: by what it forgets groups. Of sessions, as
+/// [`Session`]s, the end.
+pub fn aggregate_bounds(node: &Aggregate) -> Vec<TimeBound> {
+    let input = time_bounds(&node.input.input);
+    let keys = bounded_keys(&input, &node.keys).map(|(place, bound)| bound.moved(place));
+    let end = match node.phase {
+        Phase::Sessions { time, .. } => {
+            find(&input, time).map(|bound| bound.moved(node.keys.len() + 1))
+        }
+        _ => None,
+    };
+    keys.chain(end).collect()
 }
 
 /// A change concerns sessions of its own partition that have not ended before it; they may have
@@ -325,21 +381,40 @@ fn in_all(inputs: &[Vec<TimeBound>], column: usize) -> Option<TimeBound> {
     Some(bound)
 }
 
-/// A change on either side meets rows of any age on the other one, so only columns that the join
-/// makes equal stay bounded, by whichever bound is looser.
+/// A change on either side meets rows of any age on the other one, but for what the condition asks:
+/// columns that the keys make equal stay bounded, by whichever bound is looser, and so do times that
+/// it asks to be at least a time of the other side, less some length.
 fn joined(join: &Join) -> Vec<TimeBound> {
-    let (left, right) = (time_bounds(&join.left.input), time_bounds(&join.right.input));
+    let sides = [time_bounds(&join.left.input), time_bounds(&join.right.input)];
     let width = join.left.input.schema().fields().len();
     let mut bounds: Vec<TimeBound> = Vec::new();
-    for (l, r) in &join.keys {
-        let (Some(on_left), Some(on_right)) = (find(&left, *l), find(&right, *r)) else { continue };
-        let both = on_left.clone().or(on_right);
-        if find(&bounds, *l).is_none() {
-            bounds.push(both.moved(*l));
+    let has_right = !matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
+    let mut add = |side: usize, column: usize, bound: TimeBound| {
+        let column = if side == 0 { column } else { width + column };
+        if (side == 0 || has_right) && find(&bounds, column).is_none() {
+            bounds.push(bound.moved(column));
         }
-        let has_right = !matches!(join.kind, JoinKind::LeftSemi | JoinKind::LeftAnti);
-        if has_right && find(&bounds, width + r).is_none() {
-            bounds.push(both.moved(width + r));
+    };
+    for (l, r) in &join.keys {
+        let (Some(on_left), Some(on_right)) = (find(&sides[0], *l), find(&sides[1], *r)) else {
+            continue;
+        };
+        let both = on_left.clone().or(on_right);
+        add(0, *l, both.clone());
+        add(1, *r, both);
+    }
+    let schemas = [join.left.input.schema(), join.right.input.schema()];
+    for (side, expiries) in expiries_within(join, &sides).into_iter().enumerate() {
+        for Expiry { value, bound } in expiries {
+            let Some((column, steps)) = value.time_steps(&schemas[side]) else { continue };
+            let later_us = steps.iter().try_fold(0_i64, |sum, step| match step {
+                Step::Shift { months: 0, us } => sum.checked_add(*us),
+                _ => None,
+            });
+            if let (Some(own), Some(us)) = (find(&sides[side], column), later_us) {
+                let met = bound.then(column, &[Step::Shift { months: 0, us: -us }]);
+                add(side, column, own.clone().or(&met));
+            }
         }
     }
     bounds
@@ -355,8 +430,31 @@ pub struct Expiry {
     pub bound: TimeBound,
 }
 
+/// A key of a join that is a time which both sides bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimedKey {
+    /// Which of the keys.
+    pub key: usize,
+    /// What the left input promises of it, and the right one.
+    pub bounds: [TimeBound; 2],
+}
+
+/// Keys by which rows of both sides are forgotten together: nothing comes with a time that both
+/// sides are past.
+pub fn timed_keys(join: &Join) -> Vec<TimedKey> {
+    let (left, right) = (time_bounds(&join.left.input), time_bounds(&join.right.input));
+    let both = |(key, (l, r)): (usize, &(usize, usize))| {
+        let bounds = [find(&left, *l)?.clone(), find(&right, *r)?.clone()];
+        Some(TimedKey { key, bounds })
+    };
+    join.keys.iter().enumerate().filter_map(both).collect()
+}
+
 /// Whether rows of the left side, and of the right side, are forgotten when they are too old.
 pub fn rows_age(join: &Join) -> [bool; 2] {
+    if !timed_keys(join).is_empty() {
+        return [true, true];
+    }
     let [left, right] = expiries(join);
     let ages = |expiries: Vec<Expiry>, input: &Node| {
         !expiries.is_empty() && (input.append_only() || !time_bounds(input).is_empty())
@@ -367,9 +465,17 @@ pub fn rows_age(join: &Join) -> [bool; 2] {
 /// What tells of the left side's rows that they are too old, and of the right side's: where the
 /// condition asks for `a.expires >= b.ts`, a row of `a` that expires before the watermark of `b`.
 pub fn expiries(join: &Join) -> [Vec<Expiry>; 2] {
+    if join.residual.is_none() {
+        return [vec![], vec![]];
+    }
+    let bounds = [time_bounds(&join.left.input), time_bounds(&join.right.input)];
+    expiries_within(join, &bounds)
+}
+
+/// The same, of what the inputs are known to promise.
+fn expiries_within(join: &Join, bounds: &[Vec<TimeBound>; 2]) -> [Vec<Expiry>; 2] {
     let Some(residual) = &join.residual else { return [vec![], vec![]] };
     let schemas = [join.left.input.schema(), join.right.input.schema()];
-    let bounds = [time_bounds(&join.left.input), time_bounds(&join.right.input)];
     let width = schemas[0].fields().len();
     let both = schemas.iter().flat_map(|schema| schema.fields().iter().cloned());
     let both = Schema::new(both.collect::<Vec<_>>());
@@ -428,11 +534,24 @@ fn windowed(node: &Over) -> Vec<TimeBound> {
         .collect()
 }
 
-/// The column of an exchange, or of a list of keys, that has a bound: what an operator can forget
-/// its state by.
-pub fn bounded_key(bounds: &[TimeBound], keys: &[usize]) -> Option<(usize, TimeBound)> {
+/// The column in whose order rows stand, when rows behind its bound are forgotten: no call looks to
+/// an end of the partition.
+pub fn settling_order(node: &Over) -> Option<usize> {
+    let first = node.order_by.first().filter(|sort| !sort.descending && !sort.nulls_first)?;
+    let reach = |call: &crate::plan::window::WindowCall| {
+        [&call.preceding, &call.following].iter().all(|d| **d != Distance::Unbounded)
+    };
+    let bounds = time_bounds(&node.input.input);
+    (node.calls.iter().all(reach) && find(&bounds, first.column).is_some()).then_some(first.column)
+}
+
+/// The keys of a list that have a bound: what an operator can forget its state by.
+pub fn bounded_keys(
+    bounds: &[TimeBound],
+    keys: &[usize],
+) -> impl Iterator<Item = (usize, TimeBound)> {
     let of = |(place, key): (usize, &usize)| Some((place, find(bounds, *key)?.clone()));
-    keys.iter().enumerate().find_map(of)
+    keys.iter().enumerate().filter_map(of)
 }
 
 /// Whether the steps compute what the expression does, for times of all seasons of a century:
@@ -511,6 +630,40 @@ mod tests {
             assert_eq!(HOUR < at(vec![start.clone()], watermark), closed);
             assert_eq!(2 * HOUR < at(vec![end.clone()], watermark), closed);
         }
+    }
+
+    #[test]
+    fn a_value_closes_with_the_first_watermark_that_passes_it() {
+        let day = 24 * HOUR;
+        let steps = [
+            vec![],
+            vec![Step::Bin { stride_us: HOUR, origin_us: 7 }],
+            vec![Step::Bin { stride_us: HOUR, origin_us: 0 }, Step::Shift { months: 0, us: HOUR }],
+            vec![
+                Step::Shift { months: 0, us: -1 },
+                Step::Bin { stride_us: 3 * HOUR, origin_us: 0 },
+            ],
+            vec![Step::Months { every: 3 }],
+            vec![Step::Shift { months: -1, us: 5 }],
+            vec![Step::Date],
+            vec![Step::Date, Step::Midnight],
+        ];
+        for steps in steps {
+            let bound = TimeBound { column: 0, functions: vec![steps.clone()] };
+            let values = match steps.contains(&Step::Date) && steps.len() == 1 {
+                true => vec![-3, 0, 1, 40],
+                false => vec![-day, -1, 0, 1, HOUR, 3 * HOUR, 3 * HOUR + 7, 31 * day, 400 * day],
+            };
+            for value in values {
+                let at = bound.closes_at(value);
+                assert!(value < bound.at(Watermark(EventTime(at))), "{steps:?} of {value}");
+                assert!(value >= bound.at(Watermark(EventTime(at - 1))), "{steps:?} of {value}");
+            }
+        }
+        let both =
+            TimeBound { column: 0, functions: vec![vec![], vec![Step::Date, Step::Midnight]] };
+        assert_eq!(both.closes_at(5), day);
+        assert_eq!(TimeBound { column: 0, functions: vec![] }.closes_at(5), i64::MIN);
     }
 
     #[test]

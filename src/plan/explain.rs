@@ -8,7 +8,9 @@ use std::fmt;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::plan::event_time::{bounded_key, find, rows_age, time_bounds};
+use crate::plan::event_time::{
+    aggregate_bounds, bounded_keys, find, rows_age, settling_order, time_bounds,
+};
 use crate::plan::match_recognize::program::Program;
 use crate::plan::match_recognize::{MatchSpec, PatternText};
 use crate::plan::node::{
@@ -212,6 +214,12 @@ fn kept(node: &Node) -> Option<String> {
             Some("each derived row with the iterations that derive it".to_owned())
         }
         Node::Recursive(_) => None,
+        Node::Aggregate(n) if matches!(n.phase, Phase::Sessions { .. }) => {
+            Some(match closing_key(n) {
+                Some(_) => "one row per session until the watermark passes its end".to_owned(),
+                None => "one row per session".to_owned(),
+            })
+        }
         Node::Aggregate(n) if n.calls.is_empty() && closing_key(n).is_none() => {
             Some("each distinct row once".to_owned())
         }
@@ -225,9 +233,12 @@ fn kept(node: &Node) -> Option<String> {
         Node::TemporalFilter(_) => Some("rows that will enter or leave".to_owned()),
         Node::Retain(_) => Some("the rows that are there".to_owned()),
         Node::Join(n) => Some(kept_by_join(n)),
-        Node::TopN(n) if n.input.input.append_only() && n.limit.is_some() => {
-            Some("the rows that show".to_owned())
+        Node::TopN(n) => {
+            let shown = n.input.input.append_only() && n.limit.is_some();
+            let rows = if shown { "the rows that show" } else { "all rows, in order" };
+            Some(format!("{rows}{}", until_passed(&n.input.input, &n.partition)))
         }
+        Node::Over(n) => Some(kept_by_over(n)),
         Node::Session(n) if find(&time_bounds(&n.input.input), n.time).is_some() => {
             Some("rows, in order, until the watermark passes their session's end".to_owned())
         }
@@ -235,9 +246,7 @@ fn kept(node: &Node) -> Option<String> {
             Some(_) => "rows of partial matches until the watermark ends them".to_owned(),
             None => "rows of partial matches".to_owned(),
         }),
-        Node::TopN(_) | Node::Over(_) | Node::Session(_) | Node::MatchRecognize(_) => {
-            Some("all rows, in order".to_owned())
-        }
+        Node::Session(_) | Node::MatchRecognize(_) => Some("all rows, in order".to_owned()),
         Node::AsofJoin(n)
             if find(&time_bounds(&n.left.input), n.times.0).is_some()
                 && find(&time_bounds(&n.right.input), n.times.1).is_some() =>
@@ -251,9 +260,30 @@ fn kept(node: &Node) -> Option<String> {
 
 /// The key by which an aggregation forgets groups.
 fn closing_key(aggregate: &Aggregate) -> Option<String> {
-    let bounds = time_bounds(&aggregate.input.input);
-    let (place, _) = bounded_key(&bounds, &aggregate.keys)?;
-    Some(aggregate.schema.field(place).name().clone())
+    let bound = aggregate_bounds(aggregate).into_iter().next()?;
+    Some(aggregate.schema.field(bound.column).name().clone())
+}
+
+/// ` until the watermark passes w`, where partitions have a time that it passes; or nothing.
+fn until_passed(input: &Node, partition: &[usize]) -> String {
+    let closing = bounded_keys(&time_bounds(input), partition).next();
+    closing.map_or(String::new(), |(place, _)| {
+        let schema = input.schema();
+        let name = schema.field(partition[place]).name();
+        format!(" until the watermark passes {name}")
+    })
+}
+
+fn kept_by_over(over: &Over) -> String {
+    let until = until_passed(&over.input.input, &over.partition);
+    if until.is_empty()
+        && let Some(column) = settling_order(over)
+    {
+        let schema = over.input.input.schema();
+        let name = schema.field(column).name();
+        return format!("rows, in order, until no row behind the watermark of {name} sees them");
+    }
+    format!("all rows, in order{until}")
 }
 
 fn kept_by_join(join: &Join) -> String {
@@ -375,6 +405,18 @@ fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Re
     if matches!(aggregate.phase, Phase::Partial) {
         f.write_str("Partial ")?;
     }
+    if let Phase::Sessions { time, gap } = &aggregate.phase {
+        f.write_str("Aggregate sessions")?;
+        if !aggregate.keys.is_empty() {
+            write!(f, " by {}", names(&input, &aggregate.keys))?;
+        }
+        let time = input.field(*time).name();
+        write!(f, " of {time} with gap {}", seconds(*gap))?;
+        for (place, call) in aggregate.calls.iter().enumerate() {
+            write!(f, "{}{}", if place == 0 { ": " } else { ", " }, call.display)?;
+        }
+        return if aggregate.on_close { f.write_str(", when it closes") } else { Ok(()) };
+    }
     let calls: Vec<&str> = aggregate.calls.iter().map(|call| call.display.as_str()).collect();
     match (aggregate.keys.as_slice(), calls.as_slice()) {
         (keys, []) => write!(f, "Distinct {}", names(&input, keys)),
@@ -466,7 +508,8 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
     let (spec, input) = (&n.spec, n.input.input.schema());
     let by = partition_and_order(&input, &spec.partition, &spec.order_by);
     let pattern = PatternText { pattern: &spec.pattern, variables: &spec.variables };
-    write!(f, "MatchRecognize{by}: pattern {pattern}")?;
+    let each = if spec.frame.is_some() { " for each row" } else { "" };
+    write!(f, "MatchRecognize{each}{by}: pattern {pattern}")?;
     if let Some(within) = spec.within {
         write!(f, " within {}", seconds(EventDuration(within.duration_us)))?;
     }
@@ -475,7 +518,7 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
 
 /// The steps that the matcher goes through, if they are not too many to be read.
 fn write_automaton(f: &mut fmt::Formatter<'_>, spec: &MatchSpec, indent: &str) -> fmt::Result {
-    let Ok(program) = Program::new(&spec.pattern) else { return Ok(()) };
+    let Ok(program) = Program::of(spec) else { return Ok(()) };
     let count = program.instructions.len();
     if count > AUTOMATON_STEPS_MAX {
         return writeln!(f, "{indent}Automaton of {count} steps");

@@ -5,7 +5,9 @@
 //! such an input grows for as long as rows come, unless it forgets them by the watermark or by the
 //! clock. A table is not endless: it keeps its rows itself, and what is kept for it is in proportion to it.
 
-use crate::plan::event_time::{bounded_key, find as find_bound, rows_age, time_bounds};
+use crate::plan::event_time::{
+    aggregate_bounds, bounded_keys, find as find_bound, rows_age, settling_order, time_bounds,
+};
 use crate::plan::explain::describe;
 use crate::plan::node::{Aggregate, Join, JoinKind, MatchRecognize, Node, Phase, Plan, TopN};
 use crate::types::id::ObjectId;
@@ -53,10 +55,11 @@ fn find<'plan>(
         }
         // What it keeps is gone at the epoch's end.
         Node::Aggregate(Aggregate { phase: Phase::Partial, .. }) => return all,
-        Node::Aggregate(n) if n.keys.is_empty() => return Vec::new(),
-        Node::Aggregate(n) if bounded_key(&time_bounds(&n.input.input), &n.keys).is_some() => {
-            return all;
+        Node::Aggregate(n) if !aggregate_bounds(n).is_empty() => return all,
+        Node::Aggregate(Aggregate { phase: Phase::Sessions { .. }, .. }) => {
+            ("a row for every session", "of the rows that make the sessions")
         }
+        Node::Aggregate(n) if n.keys.is_empty() => return Vec::new(),
         // Rows leave by themselves.
         Node::TemporalFilter(n) if n.conditions.iter().any(|c| c.op.ends()) => return Vec::new(),
         Node::WindowClose(_) | Node::Throttle(_) | Node::TemporalFilter(_) => return all,
@@ -81,6 +84,9 @@ fn find<'plan>(
             return all;
         }
         Node::Session(_) => ("every row", "of the rows that make the sessions"),
+        Node::TopN(n) if closes(&n.input.input, &n.partition) => return all,
+        Node::Over(n) if closes(&n.input.input, &n.partition) => return all,
+        Node::Over(n) if settling_order(n).is_some() => return all,
         Node::TopN(TopN { partition, limit: Some(_), input, .. })
             if partition.is_empty() && input.input.append_only() =>
         {
@@ -141,6 +147,11 @@ fn forgets(node: &MatchRecognize) -> bool {
         && !node.spec.uses_match_number()
         && !node.spec.pattern.has_start()
         && node.spec.rows_before() == 0
+}
+
+/// Whether partitions have a time that the watermark passes.
+fn closes(input: &Node, partition: &[usize]) -> bool {
+    bounded_keys(&time_bounds(input), partition).next().is_some()
 }
 
 /// Each object once.

@@ -101,6 +101,16 @@ pub enum RowsPerMatch {
     },
 }
 
+/// The frame of a row pattern in a window: each row of the input gives one row, with what is read
+/// of the match that belongs to it, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Frame {
+    /// Rows behind the current one; `None`: all. Nothing beyond them is read, nor before it.
+    pub rows_following: Option<u64>,
+    /// A match may begin behind the current row.
+    pub seek: bool,
+}
+
 /// Where the next match is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Skip {
@@ -294,6 +304,8 @@ pub struct MatchSpec {
     pub contiguity: Contiguity,
     pub skip: Skip,
     pub rows: RowsPerMatch,
+    /// It is a window's.
+    pub frame: Option<Frame>,
     pub within: Option<Within>,
     /// Partial matches whose time is over give rows too.
     pub timeout_rows: bool,

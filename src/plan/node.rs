@@ -169,6 +169,14 @@ pub enum Phase {
     /// After the exchange: merges what partial nodes made. The node's keys are the first columns
     /// of its input; the calls name columns of `input_schema`, the input of the partial node.
     Final { input_schema: SchemaRef },
+    /// All of it, over the sessions of rows: a group is the rows of the keys that follow each other
+    /// at most `gap` apart. The input only inserts. Behind the keys the output has where the
+    /// session begins and ends.
+    Sessions {
+        /// The input's column of the rows' times, a timestamp.
+        time: usize,
+        gap: EventDuration,
+    },
 }
 
 /// The column in which accumulators travel from a partial to a final aggregation.
@@ -802,7 +810,10 @@ impl Node {
             Node::Union(n) => n.inputs.iter().all(|e| e.input.append_only()),
             // A group's row changes whenever its aggregates do; DISTINCT over appends only adds.
             // Emitted when it closes, it does not.
-            Node::Aggregate(n) => n.on_close || (n.calls.is_empty() && n.input.input.append_only()),
+            Node::Aggregate(n) => {
+                let grows = matches!(n.phase, Phase::Sessions { .. });
+                n.on_close || (!grows && n.calls.is_empty() && n.input.input.append_only())
+            }
             Node::Join(n) => {
                 n.kind == JoinKind::Inner
                     && n.left.input.append_only()

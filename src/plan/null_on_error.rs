@@ -60,7 +60,9 @@ fn mark(node: &mut Node) {
             // What partial aggregations give behind their keys is nobody else's business.
             let columns = match n.phase {
                 Phase::Partial => n.keys.len(),
-                Phase::Whole | Phase::Final { .. } => n.schema.fields().len(),
+                Phase::Whole | Phase::Final { .. } | Phase::Sessions { .. } => {
+                    n.schema.fields().len()
+                }
             };
             n.schema = first_nullable(&n.schema, columns);
             if let Phase::Final { input_schema } = &mut n.phase {

@@ -34,11 +34,11 @@ use crate::sql::operators::is_quoted_literal;
 use crate::sql::parse::parse_query;
 use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{CatalogSource, Resolver, external, resolve};
-use crate::sql::rewrite::names::name_parts;
+use crate::sql::rewrite::names::{name_parts, with_marked_aliases};
 use crate::sql::rewrite::{array_parameters, rewrite_query};
 use crate::sql::schema::{canonical_field, visible_schema};
 use crate::sql::system_functions::Session;
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 use crate::types::text::zone::Zone;
@@ -91,6 +91,23 @@ impl PlanContext {
     /// # Errors
     /// Whatever is wrong with the query, with its position where it is known.
     pub fn plan_query(
+        &self,
+        query: &ast::Query,
+        parameter_types: &[Option<SqlType>],
+    ) -> Result<PlannedQuery> {
+        let planned = self.plan_as_written(query, parameter_types);
+        match planned {
+            // `SELECT *, n + 1 AS n`: two columns of one name, which DataFusion's plans have only
+            // under different ones.
+            Err(error) if error.sqlstate() == SqlState::AMBIGUOUS_COLUMN => {
+                let Some(other) = with_marked_aliases(query) else { return Err(error) };
+                self.plan_as_written(&other, parameter_types).map_err(|_| error)
+            }
+            planned => planned,
+        }
+    }
+
+    fn plan_as_written(
         &self,
         query: &ast::Query,
         parameter_types: &[Option<SqlType>],

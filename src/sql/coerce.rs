@@ -43,7 +43,8 @@ use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::limited::number_limited_subqueries;
 use crate::sql::operators::{
-    comparable, is_char, is_plain_text, is_quoted_literal, no_operator, widen, without_blanks,
+    comparable, is_char, is_plain_text, is_quoted_literal, marked_result, no_operator, widen,
+    without_blanks,
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
@@ -229,7 +230,12 @@ fn before_analysis(
             }
             let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
             unify("CASE", results.chain(case.else_expr.as_deref_mut()).collect(), schema)?;
-            Transformed::yes(Expr::Case(case))
+            let sql_type = marked_result(&case, schema);
+            let case = Expr::Case(case);
+            Transformed::yes(match sql_type {
+                Some(sql_type) => marked(sql_type).call(vec![case]),
+                None => case,
+            })
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args })
             if UNIFYING.contains(&func.name()) =>

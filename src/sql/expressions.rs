@@ -299,6 +299,11 @@ fn write_call(out: &mut String, call: &ScalarFunction, outer: u8) {
         write_cast(out, argument, Some(cast.target().clone()), "");
         return;
     }
+    // It changes nothing that is seen.
+    if let ("marked", [argument]) = (call.func.name(), call.args.as_slice()) {
+        write_expr(out, argument, outer);
+        return;
+    }
     if let ([left, right], true) = (call.args.as_slice(), is_operator(call.func.name())) {
         write_infix(out, left, call.func.name(), 5, right, outer);
         return;

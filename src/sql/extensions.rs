@@ -18,6 +18,7 @@
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `OVER (PARTITION BY k ... EXCLUDE TIES)` | `OVER (PARTITION BY "frame exclusion"('TIES'), k ...)` |
 //! | `t MATCH_RECOGNIZE (...)` | a query of `t` with the clauses in a string (`match_recognize.rs`) |
+//! | `m OVER (... PATTERN (...))` | a column of such a query (`window_pattern.rs`) |
 //! | `a ASOF JOIN b ON c` | `a JOIN b ON asof_condition() AND c` |
 //! | `a ASOF JOIN b MATCH_CONDITION (m) ON c` | `a JOIN b ON asof_condition() AND (m) AND c` |
 //! | `EMIT ...` | a token at which a query ends |
@@ -30,13 +31,14 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 
 use crate::functions::scalar::windows::ASOF_CONDITION;
 use crate::sql::exclude::MARKER;
-use crate::sql::parse::cursor::{BARRIER, is_word, syntax_error, word_token};
+use crate::sql::parse::cursor::{BARRIER, OPTIONS, is_word, syntax_error, word_token};
 use crate::sql::parse::name::is_reserved;
 use crate::sql::parse::text::SqlText;
 use crate::types::error::{Error, Result, SqlState};
 
 mod match_recognize;
 mod pattern;
+mod window_pattern;
 
 /// A window table function and its arguments, in the order of the short form.
 struct WindowFunction {
@@ -66,7 +68,7 @@ const WINDOW_FUNCTIONS: [WindowFunction; 4] = [
 ];
 
 /// Words without which a statement has nothing to rewrite.
-const TRIGGERS: [&str; 15] = [
+const TRIGGERS: [&str; 16] = [
     "FILTER",
     "OVER",
     "ISNULL",
@@ -82,6 +84,7 @@ const TRIGGERS: [&str; 15] = [
     "EMIT",
     "ROW",
     "LOCAL",
+    "SINK",
 ];
 
 /// Rewrites a statement's tokens. Brackets are nested at most as deep as `check_depth` allows.
@@ -95,11 +98,21 @@ pub(super) fn rewrite(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<
     if !triggered {
         return Ok(tokens);
     }
+    let mut tokens = tokens;
+    let has = |tokens: &[TokenWithSpan], word: &str| tokens.iter().any(|t| is_word(&t.token, word));
+    let in_window = has(&tokens, "PATTERN") && has(&tokens, "OVER");
+    while in_window {
+        let reader = Rewriter { text, tokens: &tokens, output: vec![], has_patterns: false };
+        match reader.lift_window_pattern()? {
+            Some(lifted) => tokens = lifted,
+            None => break,
+        }
+    }
     let mut rewriter = Rewriter {
         text,
         tokens: &tokens,
         output: Vec::with_capacity(tokens.len()),
-        has_patterns: tokens.iter().any(|t| is_word(&t.token, "MATCH_RECOGNIZE")),
+        has_patterns: in_window || has(&tokens, "MATCH_RECOGNIZE"),
     };
     rewriter.range(0, tokens.len())?;
     Ok(rewriter.output)
@@ -164,6 +177,8 @@ impl Rewriter<'_> {
             vec![word_token("SELECT"), Token::Mul, word_token("FROM")]
         } else if self.is_emit(at) {
             vec![BARRIER]
+        } else if self.begins_sink_options(at) {
+            vec![OPTIONS]
         } else if self.is_row_type(at) {
             vec![word_token("STRUCT")]
         } else if self.words_at(at, &["ISNULL"]) && *self.token(at + 1) != Token::LParen {
@@ -578,6 +593,20 @@ impl Rewriter<'_> {
         ]
         .iter()
         .any(|words| self.words_at(at, words))
+    }
+
+    /// The WITH of a sink's options, which would be taken for hints to the table before it.
+    fn begins_sink_options(&self, at: usize) -> bool {
+        if !self.words_at(at, &["WITH"]) || *self.token(at + 1) != Token::LParen {
+            return false;
+        }
+        let before = &self.tokens[..at];
+        let words = before.windows(2).any(|pair| {
+            is_word(&pair[1].token, "SINK")
+                && ["CREATE", "REPLACE"].iter().any(|word| is_word(&pair[0].token, word))
+        });
+        let count = |token: Token| before.iter().filter(|t| t.token == token).count();
+        words && count(Token::LParen) == count(Token::RParen)
     }
 
     /// `ROW <` that begins a type: after AS or `::`, inside a type, or behind a column's name in

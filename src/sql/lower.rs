@@ -37,6 +37,7 @@ mod join;
 mod panes;
 mod pipe;
 mod recursive;
+mod sessions;
 mod temporal;
 mod unique_key;
 mod unnest;
@@ -211,7 +212,7 @@ fn is_append_only(object: &Object) -> bool {
         ObjectKind::Source(_) => true,
         ObjectKind::Table(table) => table.append_only,
         ObjectKind::MaterializedView(view) => view.append_only,
-        ObjectKind::View(_) => false,
+        ObjectKind::View(_) | ObjectKind::Sink(_) => false,
     }
 }
 
@@ -227,7 +228,7 @@ fn time_bounds(object: &Object, columns: &[usize]) -> Vec<TimeBound> {
         ObjectKind::Table(table) if table.append_only => of_watermark(&table.watermark),
         ObjectKind::Table(_) => vec![],
         ObjectKind::MaterializedView(view) => view.time_bounds.clone(),
-        ObjectKind::View(_) => vec![],
+        ObjectKind::View(_) | ObjectKind::Sink(_) => vec![],
     };
     let scanned = columns.iter().enumerate();
     scanned.filter_map(|(place, column)| Some(find(&own, *column)?.moved(place))).collect()

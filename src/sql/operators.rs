@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::WindowFunctionDefinition;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
@@ -177,7 +177,24 @@ fn plan_call(name: &str, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
 
 /// The field that an expression gives; `None` while it cannot be known.
 fn field_of(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
-    expr.to_field(schema).ok().map(|(_, field)| field)
+    let field = expr.to_field(schema).ok().map(|(_, field)| field)?;
+    match expr {
+        Expr::Case(case) => match marked_result(case, schema) {
+            Some(sql_type) => Some(Arc::new(sql_type.to_field(field.name(), true))),
+            None => Some(field),
+        },
+        _ => Some(field),
+    }
+}
+
+/// The type of a CASE when only a field's mark tells it: DataFusion's drops it.
+pub fn marked_result(case: &Case, schema: &DFSchema) -> Option<SqlType> {
+    let results = case.when_then_expr.iter().map(|(_, then)| then);
+    let mut types = results
+        .chain(&case.else_expr)
+        .filter_map(|expr| field_of(expr, schema))
+        .filter_map(|field| SqlType::of_field(&field));
+    types.find(|t| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb))
 }
 
 fn arithmetic_op(op: &BinaryOperator) -> Option<ArithmeticOp> {

@@ -297,6 +297,13 @@ impl<'a> Resolver<'a> {
         }
         let object = resolve(self.context, parts)?;
         let plan = match &object.kind {
+            ObjectKind::Sink(_) => {
+                return Err(Error::user(
+                    SqlState::WRONG_OBJECT_TYPE,
+                    format!("cannot read sink \"{}\"", object.name.name),
+                )
+                .hint("Read what it reads, or its target."));
+            }
             ObjectKind::View(view) => {
                 if self.depth >= VIEW_DEPTH_MAX {
                     return Err(Error::user(

@@ -34,6 +34,7 @@ use crate::sql::parse::name::normalize;
 use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{CatalogSource, external};
 use crate::sql::rewrite::rewrite_query;
+use crate::sql::schema::repeated_name;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -386,11 +387,9 @@ impl Replacer<'_> {
             && let Some(version) = part.as_ident().and_then(|ident| self.version(ident))
         {
             for column in 0..self.object.schema.fields().len() {
-                let alias = quoted(self.object.schema.field(column).name());
-                items.push(SelectItem::ExprWithAlias {
-                    expr: self.parameter(version, column)?,
-                    alias,
-                });
+                let expr = self.parameter(version, column)?;
+                let alias = self.alias(self.object.schema.field(column).name());
+                items.push(SelectItem::ExprWithAlias { expr, alias });
             }
             return Ok(());
         }
@@ -404,9 +403,10 @@ impl Replacer<'_> {
         }
         // It is called as its column.
         match (item, name) {
-            (SelectItem::UnnamedExpr(expr), Some(alias))
+            (SelectItem::UnnamedExpr(expr), Some(column))
                 if self.versions.columns.len() > before =>
             {
+                let alias = self.alias(&normalize(&column));
                 items.push(SelectItem::ExprWithAlias { expr, alias });
             }
             (item, _) => items.push(item),
@@ -417,6 +417,12 @@ impl Replacer<'_> {
     fn version(&self, ident: &Ident) -> Option<Version> {
         let name = normalize(ident);
         self.known.iter().find(|(known, _)| *known == name).map(|(_, version)| *version)
+    }
+
+    /// The name of the column that was put in last, which others may have, too.
+    fn alias(&self, name: &str) -> Ident {
+        const FIRST: usize = 1000;
+        quoted(&repeated_name(name, FIRST + self.versions.columns.len()))
     }
 
     fn parameter(&mut self, version: Version, column: usize) -> Result<Expr> {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, DataFusionError, Result, ScalarValue};
+use datafusion::common::{
+    Column, DataFusionError, NullHandling, Result, ScalarValue, UnnestOptions,
+};
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, TableScan, TableSource, cast, lit,
 };
@@ -106,13 +108,18 @@ fn pieces(series: &SeriesSource, scan: &TableScan) -> Result<LogicalPlan> {
     let last = datafusion::logical_expr::when(beyond, lit(series.to)).otherwise(last)?;
     let plan = LogicalPlanBuilder::empty(true)
         .project([array(ends.map(lit).to_vec())?.alias(FROM)])?
-        .unnest_column(Column::from_name(FROM))?
+        .unnest_column_with_options(Column::from_name(FROM), options())?
         .project([array(vec![from, last, lit(series.step)])?.alias(ITEM)])?
-        .unnest_column(Column::from_name(ITEM))?;
+        .unnest_column_with_options(Column::from_name(ITEM), options())?;
     let schema = scan.projected_schema.clone();
     let (qualifier, field) = schema.qualified_field(0);
     let item = cast(Expr::Column(Column::from_name(ITEM)), field.data_type().clone());
     plan.project([item.alias_qualified(qualifier.cloned(), field.name())])?.build()
+}
+
+/// As Postgres unnests: no list gives no row.
+fn options() -> UnnestOptions {
+    UnnestOptions::new().with_null_handling(NullHandling::Drop)
 }
 
 /// `generate_series()` of bigints.

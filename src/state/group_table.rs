@@ -147,6 +147,11 @@ impl GroupTable {
         }
     }
 
+    /// A group that changes has no rows any more.
+    pub fn set_empty(&mut self, group: u32) {
+        self.words[group as usize * self.stride + ROW_COUNT] = 0;
+    }
+
     /// Groups that changed in this epoch.
     pub fn dirty(&self) -> &[u32] {
         &self.dirty

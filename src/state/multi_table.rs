@@ -505,6 +505,17 @@ impl MultiTable {
                 found.push((ids, arrow::compute::filter_record_batch(&rows, &dead)?));
             }
         }
+        self.forget_rows(found)
+    }
+
+    /// Forgets living rows, given with their ids; tells how many.
+    ///
+    /// # Errors
+    /// When their keys cannot be computed.
+    pub fn forget_rows(&mut self, found: Vec<(Vec<ShortId>, RecordBatch)>) -> Result<usize> {
+        if found.is_empty() {
+            return Ok(0);
+        }
         let mut forgotten = 0;
         for (ids, rows) in found {
             let by_key = self.by_key.as_ref().expect("an append-only table forgets nothing");

@@ -19,12 +19,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array, new_empty_array,
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array,
+    new_empty_array,
 };
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 
+use crate::plan::event_time::time_values;
 use crate::state::delta::TableDelta;
 use crate::types::error::{Error, Result};
 
@@ -227,6 +229,47 @@ impl OrderedTable {
         let Some(converter) = &self.peer_bytes else { return Ok(vec![]) };
         let parser = converter.parser();
         Ok(converter.convert_rows(keys.map(|key| parser.parse(key)))?)
+    }
+
+    /// The rows of all partitions whose time, one of their columns, is before `bound`; a NULL is
+    /// not.
+    ///
+    /// # Errors
+    /// When that column is no time.
+    pub fn rows_of_partitions_before(&self, place: usize, bound: i64) -> Result<Vec<RowKey>> {
+        let mut found: Vec<RowKey> = Vec::new();
+        let mut rows = self.rows.iter();
+        loop {
+            let chunk: Vec<_> = rows.by_ref().take(CHECKPOINT_ROWS).collect();
+            if chunk.is_empty() {
+                return Ok(found);
+            }
+            let columns = self.decode_peers(chunk.iter().map(|(key, copies)| copies.peers(key)))?;
+            let times = columns.get(place).and_then(time_values);
+            let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
+            let before = |row: &usize| times.is_valid(*row) && times.value(*row) < bound;
+            found.extend((0..chunk.len()).filter(before).map(|row| chunk[row].0.clone()));
+        }
+    }
+
+    /// The part of keys that their partitions share, of columns that [`Self::decode_peers`] gave.
+    ///
+    /// # Errors
+    /// When the columns are others.
+    pub fn encode_partitions(&self, columns: &[ArrayRef]) -> Result<Option<Rows>> {
+        let columns = &columns[..self.partition.len()];
+        let rows = self.partition_bytes.as_ref().map(|c| c.convert_columns(columns));
+        Ok(rows.transpose()?)
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        for (_, copies) in std::mem::take(&mut self.rows) {
+            if copies.written_as != 0 {
+                self.dead.push(copies.written_as);
+            }
+        }
+        (self.key_bytes, self.unwritten) = (0, 0);
     }
 
     /// The columns of a partition, one row of them.

@@ -28,6 +28,7 @@ use crate::storage::generation::{fenced, superseded};
 use crate::storage::manifest::{self, FileRef, Manifest, SourcePlace, ViewState};
 use crate::storage::paths::{self, LOG, MANIFESTS};
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
+use crate::storage::sinks::{self, SinkCut};
 use crate::storage::state_files::{self, StateChange};
 use crate::storage::store::Store;
 use crate::storage::table_files::{self, Next, RowsAgain, put_own};
@@ -47,6 +48,9 @@ const WRITES_MAX: usize = 4;
 pub struct Cut {
     /// The newest record that it contains.
     pub sequence: u64,
+    /// Records up to this one must be in the log before the checkpoint counts: they have what
+    /// sources were found to have late up to `places`.
+    pub log_until: u64,
     pub epoch: Epoch,
     pub next_id: u64,
     /// Records after `sequence` are in this object of the log or later ones.
@@ -63,6 +67,8 @@ pub struct Cut {
     pub places: BTreeMap<u64, SourcePlace>,
     /// Rows that were left out; `None`: as in the last checkpoint.
     pub errors: Option<String>,
+    /// Every sink there is.
+    pub sinks: BTreeMap<ObjectId, SinkCut>,
 }
 
 /// One view in a cut.
@@ -99,12 +105,14 @@ pub enum TableCut {
 }
 
 /// What a checkpoint wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub sequence: u64,
     pub manifest: u64,
     pub files: usize,
     pub bytes: u64,
+    /// What was staged for sinks.
+    pub sinks: BTreeMap<ObjectId, FileRef>,
 }
 
 /// Writes checkpoints, one after the other.
@@ -132,6 +140,11 @@ impl Checkpointer {
         savepoints: Savepoints,
     ) -> Checkpointer {
         Checkpointer { store, generation, old, newest, log_collected, savepoints }
+    }
+
+    /// Where it writes, and in the name of which claim.
+    pub fn store(&self) -> (&Store, u64) {
+        (&self.store, self.generation)
     }
 
     /// All savepoints.
@@ -215,7 +228,13 @@ impl Checkpointer {
             ..Manifest::default()
         };
         assert!(next.sequence >= self.newest.sequence && next.log_start >= self.newest.log_start);
-        let mut written = Written { sequence: cut.sequence, manifest: number, files: 0, bytes: 0 };
+        let mut written = Written {
+            sequence: cut.sequence,
+            manifest: number,
+            files: 0,
+            bytes: 0,
+            sinks: BTreeMap::new(),
+        };
         if let Some(json) = &cut.catalog {
             let name = paths::catalog(self.generation, number);
             let file = self.write_text(name, "catalog", CATALOG_FORMAT, json).await?;
@@ -232,6 +251,18 @@ impl Checkpointer {
             let files = self.write_table(*table, number, cut, &mut written).await?;
             next.tables.insert(table.0, files);
         }
+        for (sink, cut_of_sink) in &cut.sinks {
+            let known = self.newest.sinks.get(&sink.0);
+            let (store, generation) = (&self.store, self.generation);
+            let staged =
+                sinks::write(store, *sink, generation, number, cut.epoch, known, cut_of_sink);
+            let (state, file) = staged.await?;
+            if let Some(file) = file {
+                written.count(&file);
+                written.sinks.insert(*sink, file);
+            }
+            next.sinks.insert(sink.0, state);
+        }
         let mut writes = Vec::with_capacity(cut.views.len());
         for (view, cut) in &cut.views {
             let write = self.write_view(*view, number, cut);
@@ -244,7 +275,8 @@ impl Checkpointer {
             new.iter().for_each(|file| written.count(file));
             next.views.extend(state.map(|state| (view.0, state)));
         }
-        let reached = durable.wait_for(|sequence| *sequence >= next.sequence).await.is_ok();
+        let until = next.sequence.max(cut.log_until);
+        let reached = durable.wait_for(|sequence| *sequence >= until).await.is_ok();
         if !reached {
             return Err(Error::external(SqlState::IO_ERROR, "the log has stopped"));
         }

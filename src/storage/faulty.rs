@@ -63,7 +63,7 @@ impl FaultyStore {
 
     /// What has been done until now.
     pub fn operations(&self) -> Vec<Operation> {
-        self.operations.lock().unwrap().clone()
+        self.operations.lock().expect("no panic under this lock").clone()
     }
 
     /// A store to which only these operations were done: what a crash leaves.
@@ -72,7 +72,11 @@ impl FaultyStore {
         for operation in operations {
             match operation.clone() {
                 Operation::Put(path, payload) => {
-                    store.objects.put_opts(&path, payload, PutOptions::default()).await.unwrap();
+                    store
+                        .objects
+                        .put_opts(&path, payload, PutOptions::default())
+                        .await
+                        .expect("memory takes every object");
                 }
                 Operation::Delete(path) => {
                     // It may be missing.
@@ -84,7 +88,7 @@ impl FaultyStore {
     }
 
     pub fn set(&self, fault: Fault) {
-        *self.fault.lock().unwrap() = fault;
+        *self.fault.lock().expect("no panic under this lock") = fault;
     }
 
     pub fn set_random(&self, seed: u64, probability: f64) {
@@ -98,12 +102,15 @@ impl FaultyStore {
 
     /// Puts bytes under a name, whatever is there.
     pub async fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
-        self.objects.put_opts(path, bytes.into(), PutOptions::default()).await.unwrap();
+        self.objects
+            .put_opts(path, bytes.into(), PutOptions::default())
+            .await
+            .expect("memory takes every object");
     }
 
     /// Whether the next write fails before it is done, and whether after.
     fn next_write(&self) -> (bool, bool) {
-        match &mut *self.fault.lock().unwrap() {
+        match &mut *self.fault.lock().expect("no panic under this lock") {
             Fault::None => (false, false),
             Fault::DiskFull => (true, false),
             Fault::LostAnswers => (false, true),
@@ -139,7 +146,10 @@ impl ObjectStore for FaultyStore {
         }
         let result = self.objects.put_opts(path, payload.clone(), options).await;
         if result.is_ok() {
-            self.operations.lock().unwrap().push(Operation::Put(path.clone(), payload));
+            self.operations
+                .lock()
+                .expect("no panic under this lock")
+                .push(Operation::Put(path.clone(), payload));
         }
         if after {
             return Err(io(std::io::ErrorKind::TimedOut));
@@ -166,7 +176,10 @@ impl ObjectStore for FaultyStore {
         let operations = self.operations.clone();
         let paths = paths.inspect(move |path| {
             if let Ok(path) = path {
-                operations.lock().unwrap().push(Operation::Delete(path.clone()));
+                operations
+                    .lock()
+                    .expect("no panic under this lock")
+                    .push(Operation::Delete(path.clone()));
             }
         });
         self.objects.delete_stream(paths.boxed())

@@ -42,6 +42,16 @@ impl LocalStore {
     /// # Errors
     /// When it cannot be made or read.
     pub fn open(root: &FilePath) -> Result<LocalStore> {
+        let store = LocalStore::open_shared(root)?;
+        remove_unfinished(&store.root)?;
+        Ok(store)
+    }
+
+    /// The same of a directory that is not ours alone: unfinished files stay.
+    ///
+    /// # Errors
+    /// As [`LocalStore::open`].
+    pub fn open_shared(root: &FilePath) -> Result<LocalStore> {
         fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
         if let Some(parent) = root.parent() {
@@ -49,7 +59,6 @@ impl LocalStore {
         }
         let files = LocalFileSystem::new_with_prefix(&root)
             .map_err(|error| Error::from(io::Error::other(error.to_string())))?;
-        remove_unfinished(&root)?;
         Ok(LocalStore { files, root: root.into(), unfinished: AtomicU64::new(1) })
     }
 }

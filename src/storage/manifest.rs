@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::storage::checksum::{damaged, seal, unseal};
 use crate::storage::paths::{self, MANIFESTS};
+use crate::storage::sinks::SinkState;
 use crate::storage::store::{Put, Store};
 use crate::types::error::{Result, SqlState};
 
 /// Version of the format, see `docs/FORMAT.md`.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What is durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,10 @@ pub struct Manifest {
     /// Rows that views and sources have left out; `None` when there are none.
     #[serde(default)]
     pub errors: Option<FileRef>,
+    /// By object id: what each sink has staged and, as far as is known, not written out. A sink
+    /// that is not named has staged nothing yet. Absent before version 3.
+    #[serde(default)]
+    pub sinks: BTreeMap<u64, SinkState>,
 }
 
 /// What is stored of a view.
@@ -105,8 +110,9 @@ impl Manifest {
     pub fn files(&self) -> BTreeSet<&str> {
         let tables = self.tables.values().flatten();
         let views = self.views.values().flat_map(|view| &view.files);
+        let sinks = self.sinks.values().flat_map(SinkState::files);
         let single = self.catalog.iter().chain(&self.errors);
-        single.chain(tables).chain(views).map(|file| file.name.as_str()).collect()
+        single.chain(tables).chain(views).chain(sinks).map(|file| file.name.as_str()).collect()
     }
 
     /// As it is stored.

@@ -13,6 +13,7 @@
 //! | `rows.rs` | changes of rows as Arrow batches |
 //! | `table_files.rs` | contents of tables as base and delta files |
 //! | `state_files.rs` | state of views as base and delta files; folding them |
+//! | `sinks.rs` | what sinks have to write out, staged until their target has it |
 //! | `savepoint.rs` | checkpoints with a name, whose files are kept |
 //! | `checkpoint.rs` | writes what changed, then a manifest, then collects what nobody needs |
 //! | `faulty.rs` | for tests: a store that fails when it is told to |
@@ -32,6 +33,7 @@ pub mod recovery;
 pub mod remote;
 pub mod rows;
 pub mod savepoint;
+pub mod sinks;
 pub mod state_files;
 pub mod store;
 pub mod table_files;

@@ -18,6 +18,8 @@ pub const STATES: &str = "state";
 pub const ERRORS: &str = "errors";
 /// Savepoints, one object each.
 pub const SAVEPOINTS: &str = "savepoint";
+/// What sinks have not written out yet, a folder each.
+pub const SINKS: &str = "sink";
 /// Contents of tables, a folder each.
 pub const TABLES: &str = "tables";
 
@@ -48,6 +50,11 @@ pub fn errors(generation: u64, number: u64) -> String {
 /// A file of a view's state, written for the manifest `number`.
 pub fn state_file(view: ObjectId, generation: u64, number: u64) -> String {
     format!("{STATES}/{}/{generation:020}-{number:020}.state", view.0)
+}
+
+/// Changes for a sink, staged with the manifest `number`.
+pub fn sink_file(sink: ObjectId, generation: u64, number: u64, extension: &str) -> String {
+    format!("{SINKS}/{}/{generation:020}-{number:020}.{extension}", sink.0)
 }
 
 /// A savepoint. Names of other characters than `a-z0-9_-` are written as the hexadecimal digits of

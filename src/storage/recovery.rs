@@ -25,7 +25,7 @@ use crate::storage::checksum::{crc32, damaged, unseal};
 use crate::storage::generation::{claim, fenced};
 use crate::storage::log::{Entry, ReadObject, Record, decode_object, encode_object};
 use crate::storage::manifest::{self, FileRef, Manifest};
-use crate::storage::paths::{self, CATALOGS, ERRORS, LOG, STATES, TABLES};
+use crate::storage::paths::{self, CATALOGS, ERRORS, LOG, SINKS, STATES, TABLES};
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::storage::state_files::{self, StateRows};
 use crate::storage::store::{Put, Store};
@@ -248,6 +248,12 @@ async fn load(store: &Store, manifest: &Manifest) -> Result<Content> {
         let read = state_files::read_rows(store, state);
         reads.push(async move { Ok::<_, Error>((ObjectId(*view), read.await?)) }.boxed());
     }
+    // Their content is checked when it is needed: there may be much of it, and no time for it now.
+    for file in manifest.sinks.values().flat_map(|sink| sink.files()) {
+        if !store.exists(&Path::from(file.name.as_str())).await? {
+            return Err(damaged(&file.name, "it is missing"));
+        }
+    }
     let reads = futures::stream::iter(reads).buffer_unordered(READS_MAX);
     content.views = reads.try_collect().await?;
     Ok(content)
@@ -368,7 +374,7 @@ async fn remove_orphans(store: &Store, base: &Base, savepoints: &Savepoints) -> 
     let manifests = base.older.iter().chain([&base.manifest]);
     let mut needed: BTreeSet<&str> = manifests.flat_map(|manifest| manifest.files()).collect();
     needed.extend(savepoint::files(savepoints, None));
-    for folder in [CATALOGS, TABLES, STATES, ERRORS] {
+    for folder in [CATALOGS, TABLES, STATES, ERRORS, SINKS] {
         for path in store.list(folder).await? {
             if !needed.contains(path.as_ref()) {
                 store.delete(&path).await?;

@@ -45,6 +45,17 @@ impl Store {
         Ok(Store::over(Arc::new(local), &place))
     }
 
+    /// A directory that others read, and may write to: nothing in it is taken for ours.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn target_directory(directory: &std::path::Path) -> Result<Store> {
+        let place = directory.display().to_string();
+        let local = LocalStore::open_shared(directory)
+            .map_err(|e| e.context(format!("directory {place}")))?;
+        Ok(Store::over(Arc::new(local), &place))
+    }
+
     /// Any store.
     pub fn over(objects: Arc<dyn ObjectStore>, place: &str) -> Store {
         Store { objects, place: place.into() }
@@ -70,6 +81,22 @@ impl Store {
             }
             Err(error) => Err(self.failed("write", path, error)),
         }
+    }
+
+    /// Writes an object whose name has these parts, whatever characters they have.
+    ///
+    /// # Errors
+    /// As [`Store::put_new`].
+    pub async fn put_new_at(&self, parts: &[String], content: Bytes) -> Result<Put> {
+        self.put_new(&path_of(parts), content).await
+    }
+
+    /// Deletes the object whose name has these parts.
+    ///
+    /// # Errors
+    /// As [`Store::delete`].
+    pub async fn delete_at(&self, parts: &[String]) -> Result<()> {
+        self.delete(&path_of(parts)).await
     }
 
     /// The content of an object.
@@ -146,6 +173,10 @@ fn is_content(found: &[u8], content: &PutPayload) -> bool {
         rest = rest.and_then(|rest| rest.strip_prefix(part.as_ref()));
     }
     rest.is_some_and(<[u8]>::is_empty)
+}
+
+fn path_of(parts: &[String]) -> Path {
+    parts.iter().map(String::as_str).collect()
 }
 
 /// The SQLSTATE of a store's failure, from the operating system's error if there is one.

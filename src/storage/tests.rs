@@ -91,6 +91,7 @@ async fn wait_durable(log: &Log, sequence: u64) {
 fn cut(sequence: u64, log_start: u64, tables: Vec<(u64, TableCut)>) -> Cut {
     Cut {
         sequence,
+        log_until: sequence,
         epoch: Epoch(sequence + 100),
         next_id: 2,
         log_start,
@@ -100,6 +101,7 @@ fn cut(sequence: u64, log_start: u64, tables: Vec<(u64, TableCut)>) -> Cut {
         views: Default::default(),
         places: Default::default(),
         errors: None,
+        sinks: Default::default(),
     }
 }
 

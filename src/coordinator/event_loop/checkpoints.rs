@@ -25,6 +25,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::durable::{Changed, Job};
+use super::sinks::HandedOver;
 use super::{Reply, Report, RunningKind, State};
 use crate::catalog::object::{ObjectKind, ObjectName};
 use crate::catalog::stored::catalog_to_text;
@@ -38,6 +39,7 @@ use crate::storage::checkpoint::{Cut, TableCut, ViewCut, Written};
 use crate::storage::manifest::SourcePlace;
 use crate::storage::state_files::StateChange;
 use crate::storage::table_files::{Rows, RowsAgain};
+use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -98,6 +100,8 @@ struct Gathering {
     /// Views and workers whose state is missing.
     states_missing: BTreeSet<(ObjectId, usize)>,
     states: BTreeMap<ObjectId, Vec<StateChange>>,
+    /// What sinks have to write out.
+    sinks: BTreeMap<ObjectId, Vec<ChangeBatch>>,
     /// By worker: how long the stream stood still.
     stalls: Vec<Duration>,
     /// Row errors of later epochs.
@@ -112,6 +116,35 @@ struct Writing {
     stall: Duration,
     views: usize,
     waiting: Vec<Reply<()>>,
+    sinks: HandedOver,
+}
+
+impl Gathering {
+    /// Of a cut for which these views hand over their state.
+    fn of(
+        cut: Cut,
+        began: Moment,
+        waiting: Vec<Reply<()>>,
+        changed: &[ObjectId],
+        workers: usize,
+    ) -> Gathering {
+        let all_workers =
+            |view: &ObjectId| (0..workers).map(|worker| (*view, worker)).collect::<Vec<_>>();
+        Gathering {
+            cut,
+            began,
+            waiting,
+            announced: BTreeMap::new(),
+            places_missing: (0..workers).collect(),
+            places: BTreeMap::new(),
+            states_missing: changed.iter().flat_map(all_workers).collect(),
+            states: changed.iter().map(|view| (*view, Vec::new())).collect(),
+            sinks: BTreeMap::new(),
+            stalls: vec![Duration::ZERO; workers],
+            late_errors: Vec::new(),
+            errors_changed: false,
+        }
+    }
 }
 
 impl Checkpoints {
@@ -159,6 +192,11 @@ impl State {
         if self.halted.is_some() {
             return None;
         }
+        if self.durable.is_none() {
+            return self.hand_over_if_due(now);
+        }
+        let sinks_dirty = self.sinks.dirty(now);
+        let seal_at = self.sinks.seal_at();
         let durable = self.durable.as_ref()?;
         // A definition that is in the log and not yet real must not be in the middle, and a view
         // that takes up its state must have done so, or it would be left out.
@@ -170,13 +208,17 @@ impl State {
         let dirty = !durable.changed.is_empty()
             || durable.catalog_changed
             || self.checkpoints.views_changed
-            || self.checkpoints.errors_changed;
+            || self.checkpoints.errors_changed
+            || sinks_dirty;
         if durable.wanted.is_empty() && now < durable.next_checkpoint {
-            return dirty.then_some(durable.next_checkpoint);
+            return match dirty {
+                true => Some(durable.next_checkpoint),
+                false => seal_at,
+            };
         }
         let sources = self.source_rows();
         if durable.wanted.is_empty() && !dirty && durable.sources == sources {
-            return None;
+            return seal_at;
         }
         if let Err(error) = self.begin_checkpoint(now, sources) {
             tracing::error!(%error, "a checkpoint cannot be made");
@@ -188,7 +230,12 @@ impl State {
     pub(super) fn views_to_keep(&self) -> BTreeMap<ObjectId, bool> {
         let catalog = self.catalog();
         let is_view = |id: &ObjectId| {
-            catalog.get(*id).is_some_and(|o| matches!(o.kind, ObjectKind::MaterializedView(_)))
+            catalog.get(*id).is_some_and(|o| match &o.kind {
+                // Without a storage there is nothing to keep, but much to write out.
+                ObjectKind::MaterializedView(_) => self.durable.is_some(),
+                ObjectKind::Sink(_) => true,
+                _ => false,
+            })
         };
         let kept = self.running.iter().filter_map(|(id, running)| {
             let RunningKind::View { last_affected, .. } = &running.kind else { return None };
@@ -233,6 +280,7 @@ impl State {
         let errors_changed = std::mem::take(&mut checkpoints.errors_changed);
         let cut = Cut {
             sequence: durable.appended,
+            log_until: durable.appended,
             epoch,
             next_id: self.next_id,
             log_start,
@@ -246,23 +294,39 @@ impl State {
                 .collect(),
             places: BTreeMap::new(),
             errors: None,
+            sinks: BTreeMap::new(),
         };
-        let all_workers =
-            |view: &ObjectId| (0..workers).map(|worker| (*view, worker)).collect::<Vec<_>>();
-        checkpoints.gathering = Some(Box::new(Gathering {
-            cut,
-            began: now,
-            waiting,
-            announced,
-            places_missing: (0..workers).collect(),
-            places: BTreeMap::new(),
-            states_missing: changed.iter().flat_map(all_workers).collect(),
-            states: changed.iter().map(|view| (*view, Vec::new())).collect(),
-            stalls: vec![Duration::ZERO; workers],
-            late_errors: Vec::new(),
-            errors_changed,
-        }));
+        let mut gathering = Gathering::of(cut, now, waiting, &changed, workers);
+        gathering.announced = announced;
+        gathering.errors_changed = errors_changed;
+        checkpoints.gathering = Some(Box::new(gathering));
         Ok(())
+    }
+
+    /// The same without a storage, for sinks alone.
+    pub(super) fn begin_hand_over(&mut self, now: Moment) {
+        let admit = !self.wants_quiet();
+        let sinks = self.close_epoch_for(admit, true);
+        let changed: Vec<ObjectId> =
+            sinks.iter().filter(|(_, changed)| **changed).map(|(id, _)| *id).collect();
+        self.checkpoints.views_changed = false;
+        let cut = Cut {
+            sequence: 0,
+            log_until: 0,
+            epoch: self.epochs.closed(),
+            next_id: self.next_id,
+            log_start: 0,
+            catalog: None,
+            tables: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            views: sinks.keys().map(|sink| (*sink, ViewCut::Unchanged)).collect(),
+            places: BTreeMap::new(),
+            errors: None,
+            sinks: BTreeMap::new(),
+        };
+        let waiting = std::mem::take(&mut self.sinks.wanted);
+        let gathering = Gathering::of(cut, now, waiting, &changed, self.workers.count());
+        self.checkpoints.gathering = Some(Box::new(gathering));
     }
 
     /// All tables as they are now, and what has changed of them since the last cut.
@@ -289,6 +353,10 @@ impl State {
     pub(super) fn checkpoint_part(&mut self, report: Report) {
         let Some(gathering) = &mut self.checkpoints.gathering else { return };
         match report {
+            Report::SinkChanges { object, epoch, changes } if epoch == gathering.cut.epoch => {
+                gathering.sinks.entry(object).or_default().extend(changes);
+                return;
+            }
             Report::Places { worker, epoch, sources } if epoch == gathering.cut.epoch => {
                 gathering.places_missing.remove(&worker);
                 for (object, place) in sources {
@@ -319,9 +387,13 @@ impl State {
         self.write_when_gathered();
     }
 
-    fn write_when_gathered(&mut self) {
-        let complete =
-            |g: &mut Box<Gathering>| g.places_missing.is_empty() && g.states_missing.is_empty();
+    pub(super) fn write_when_gathered(&mut self) {
+        // Late rows of the epoch that wait for their table must be in the log before it counts that
+        // their source has gone on.
+        let late_wait = !self.late_waiting.is_empty();
+        let complete = |g: &mut Box<Gathering>| {
+            g.places_missing.is_empty() && g.states_missing.is_empty() && !late_wait
+        };
         let Some(gathering) = self.checkpoints.gathering.take_if(complete) else { return };
         let Gathering {
             mut cut,
@@ -335,9 +407,15 @@ impl State {
             errors_changed,
             places_missing: _,
             states_missing: _,
+            sinks,
         } = *gathering;
         for (object, Watermark(EventTime(us))) in announced {
-            if let Some(place) = places.get_mut(&object) {
+            // A table's rows may go that have moved its watermark.
+            let place = match self.table_rules.contains_key(&object) {
+                true => Some(places.entry(object).or_default()),
+                false => places.get_mut(&object),
+            };
+            if let Some(place) = place {
                 place.values.insert(ANNOUNCED.to_owned(), us.to_string());
             }
         }
@@ -361,9 +439,21 @@ impl State {
             };
             cut.errors = Some(self.errors.to_text(&late_errors, self.clock.now(), kept));
         }
+        let now = self.now();
+        let in_cut = |sink: ObjectId| cut.views.contains_key(&sink);
+        let (sinks, handed) = self.sinks.cut(now, cut.epoch, sinks, !waiting.is_empty(), in_cut);
+        cut.sinks = sinks;
+        if self.durable.is_none() {
+            self.sinks.staged(now, self.clock.now(), handed, BTreeMap::new());
+            for reply in waiting {
+                let _ = reply.send(Ok(()));
+            }
+            return;
+        }
         let epoch = cut.epoch;
         let stall = stalls.into_iter().max().unwrap_or_default();
         let Some(durable) = &mut self.durable else { return };
+        cut.log_until = durable.appended;
         if durable.jobs.send(Job::Cut(Box::new(cut))).is_err() {
             // The task ends with the runtime only.
             let stopping = super::stopping();
@@ -372,7 +462,8 @@ impl State {
             }
             return;
         }
-        self.checkpoints.writing = Some(Writing { epoch, began, stall, views, waiting });
+        self.checkpoints.writing =
+            Some(Writing { epoch, began, stall, views, waiting, sinks: handed });
     }
 
     /// A checkpoint cannot be written now; it is tried again.
@@ -417,6 +508,7 @@ impl State {
                     stall_us = fact.stall.as_micros(),
                     "checkpoint"
                 );
+                self.sinks.staged(now, fact.time, writing.sinks, written.sinks);
                 self.checkpoints.history.push_back(fact);
                 if self.checkpoints.history.len() > HISTORY_MAX {
                     self.checkpoints.history.pop_front();

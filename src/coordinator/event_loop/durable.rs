@@ -52,6 +52,8 @@ pub(super) enum StorageEvent {
     CheckpointFailing(Error),
     /// Another server has claimed the storage.
     Superseded(Error),
+    /// The target of a sink has a batch: a reason to look.
+    SinkCommitted,
 }
 
 /// A storage that is open.
@@ -475,6 +477,7 @@ impl State {
             }
             StorageEvent::Checkpoint(result) => self.checkpoint_done(result),
             StorageEvent::CheckpointFailing(error) => self.checkpoint_failing(&error),
+            StorageEvent::SinkCommitted => {}
         }
     }
 
@@ -489,6 +492,8 @@ impl State {
         self.step_waits(Moment::MAX, &error);
         self.refuse_steps(&error);
         self.checkpoints.refuse(&error);
+        // Whoever has the storage now writes out what is staged.
+        self.sinks.clear();
         let Some(durable) = &mut self.durable else { return };
         for held in std::mem::take(&mut durable.held).into_values().flatten() {
             (held.deliver)(Err(given_up(held.write, &error)));
@@ -513,7 +518,7 @@ impl State {
                     let _ = reply.send(Err(error.clone()));
                 }
             }
-            Request::Checkpoints { .. } => {}
+            Request::Checkpoints { .. } | Request::Sinks { .. } => {}
             Request::Savepoint(job) => job.refuse(error),
             Request::Apply { reply, .. } | Request::Checkpoint { reply } => {
                 drop(reply.send(Err(error)));
@@ -551,7 +556,7 @@ impl State {
     pub(super) fn want_checkpoint(&mut self, reply: Reply<()>) {
         match &mut self.durable {
             Some(durable) => durable.wanted.push(reply),
-            None => drop(reply.send(Ok(()))),
+            None => self.sinks.wanted.push(reply),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Event time in the coordinator: what workers tell of watermarks and late rows, and who asks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, TimestampMicrosecondArray};
@@ -8,7 +10,9 @@ use arrow::array::{RecordBatch, TimestampMicrosecondArray};
 use super::{Command, Reply, State, TableWrite, WriteChange, WriteConflict, dependency_gone};
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::table::Table;
+use crate::dataflow::operators::source::LATE_SPLIT_MARK;
 use crate::dataflow::operators::source_time::{ColumnRule, Divided};
+use crate::observe::metrics;
 use crate::plan::node::WatermarkSpec;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
@@ -88,6 +92,7 @@ impl State {
             self.late_waiting.push((object, rows));
             return;
         }
+        metrics::LATE_ROWS.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
         let Some(late) = self.catalog().late_of(object).map(|late| late.id) else { return };
         if let Some(error) = self.writes_refused() {
             tracing::warn!(%object, rows = rows.num_rows(), %error, "late rows are not kept");
@@ -97,16 +102,32 @@ impl State {
             let table = self.tables.get_mut(&late).ok_or_else(|| dependency_gone("late rows"))?;
             table.write(WriteChange::Insert { rows, on_conflict: WriteConflict::Error })
         });
+        let marks = rows.schema().metadata().clone();
         match written {
-            Ok(written) => {
-                let done = vec![(late, written.changes)];
-                self.log_rows(&done);
-                self.changes.entry(late).or_default().extend(done.into_iter().map(|(_, c)| c));
-                let now = self.now();
-                self.epochs.touch(now);
-            }
+            Ok(written) => self.late_written(late, written.changes, marks),
             Err(error) => tracing::error!(%object, %error, "late rows are not kept"),
         }
+    }
+
+    /// Changes of a table of late rows enter the log, with marks that say how far its source was,
+    /// and the open epoch.
+    fn late_written(
+        &mut self,
+        late: ObjectId,
+        changes: ChangeBatch,
+        marks: HashMap<String, String>,
+    ) {
+        let rows = changes.rows();
+        let schema = Arc::new(rows.schema().as_ref().clone().with_metadata(marks));
+        let logged = match rows.clone().with_schema(schema) {
+            Ok(rows) => changes.with_rows(rows),
+            // Without marks they are rows all the same.
+            Err(_) => changes.clone(),
+        };
+        self.log_rows(&[(late, logged)]);
+        self.changes.entry(late).or_default().push(changes);
+        let now = self.now();
+        self.epochs.touch(now);
     }
 
     /// A source is read from its beginning again: its late rows will come again.
@@ -117,11 +138,8 @@ impl State {
         };
         match table.write(WriteChange::Truncate) {
             Ok(written) => {
-                let done = vec![(late, written.changes)];
-                self.log_rows(&done);
-                self.changes.entry(late).or_default().extend(done.into_iter().map(|(_, c)| c));
-                let now = self.now();
-                self.epochs.touch(now);
+                let forgotten = (LATE_SPLIT_MARK.to_owned(), String::new());
+                self.late_written(late, written.changes, HashMap::from([forgotten]));
             }
             Err(error) => tracing::error!(%source, %error, "late rows of an older reading stay"),
         }
@@ -150,6 +168,27 @@ impl State {
             }
         }
         self.table_rules.insert(id, rule);
+    }
+
+    /// What moved the watermark of a table before the start, and may not be among its rows any more:
+    /// what a checkpoint says, and changes in the log since.
+    pub(super) fn resume_table_time(
+        &mut self,
+        id: ObjectId,
+        known: Option<&Watermark>,
+        changes: Option<&Vec<ChangeBatch>>,
+    ) {
+        if let Some(known) = known {
+            self.watermarks.advance(id, *known);
+        }
+        let Some(rule) = self.table_rules.get(&id) else { return };
+        for change in changes.into_iter().flatten() {
+            let columns: Vec<usize> = (0..change.rows().num_columns()).collect();
+            let reached = ColumnRule::new(rule, &columns).and_then(|r| r.reached(change.rows()));
+            if let Ok(Some(watermark)) = reached {
+                self.watermarks.advance(id, watermark);
+            }
+        }
     }
 
     /// Takes late rows out of what is inserted: they go into the tables of late rows, in the same

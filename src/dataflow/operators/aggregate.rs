@@ -16,7 +16,7 @@
 //! group for functions that cannot take a value back otherwise (`min` over deleting input), a
 //! count per group and value for DISTINCT. It is as large as the number of groups.
 //!
-//! In two phases (`partial.rs`) rows are summed up before they are exchanged, and this operator
+//! Over sessions (`sessions.rs`) a group is a session. In two phases (`partial.rs`) rows are summed up before they are exchanged, and this operator
 //! merges the sums instead of folding rows.
 //!
 //! Without keys there is exactly one row, from the first epoch on, kept by worker 0.
@@ -24,13 +24,13 @@
 
 use std::ops::Range;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output};
 use crate::functions::aggregate::layout::Layout;
 use crate::functions::aggregate::{Evaluate, Slots};
-use crate::plan::event_time::{bounded_key, time_bounds};
+use crate::plan::event_time::aggregate_bounds;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_table::GroupTable;
@@ -46,6 +46,7 @@ mod distinct;
 mod emit;
 mod partial;
 pub(super) mod select;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,7 @@ pub use closing::TimeKey;
 use distinct::DistinctRows;
 pub use partial::PartialAggregate;
 use select::Selection;
+pub use sessions::SessionAggregate;
 
 /// What to aggregate.
 #[derive(Clone, Debug)]
@@ -64,8 +66,8 @@ pub struct AggregateSpec {
     /// The input never deletes.
     pub append_only: bool,
     pub phase: node::Phase,
-    /// What closes groups; `None`: nothing.
-    pub time_key: Option<TimeKey>,
+    /// What closes groups: the first of them whose time has passed.
+    pub time_keys: Vec<TimeKey>,
     /// Rows are emitted when their group closes, and only then.
     pub on_close: bool,
     /// The output: keys, then calls.
@@ -74,10 +76,9 @@ pub struct AggregateSpec {
 
 impl From<&node::Aggregate> for AggregateSpec {
     fn from(node: &node::Aggregate) -> AggregateSpec {
-        let bounds = time_bounds(&node.input.input);
-        let time_key = bounded_key(&bounds, &node.keys);
+        let time_keys = aggregate_bounds(node).into_iter();
         AggregateSpec {
-            time_key: time_key.map(|(place, bound)| TimeKey { place, bound }),
+            time_keys: time_keys.map(|bound| TimeKey { place: bound.column, bound }).collect(),
             on_close: node.on_close,
             keys: node.keys.clone(),
             calls: node.calls.clone(),
@@ -105,6 +106,10 @@ pub struct Aggregate {
     groups: Vec<u32>,
     /// Groups that time will close.
     open: OpenGroups,
+    /// So many of the keys, the first ones, say on which worker a group is; `None`: all of them.
+    routed_by: Option<usize>,
+    /// The keys of groups that have closed, where someone wants to know.
+    closed: Option<Vec<Vec<ArrayRef>>>,
 }
 
 impl Aggregate {
@@ -123,7 +128,9 @@ impl Aggregate {
         // The calls of a final phase name columns of what the partial one read.
         let call_schema = match &spec.phase {
             node::Phase::Final { input_schema } => input_schema,
-            node::Phase::Whole | node::Phase::Partial => input_schema,
+            node::Phase::Whole | node::Phase::Partial | node::Phase::Sessions { .. } => {
+                input_schema
+            }
         };
         let values = spec
             .calls
@@ -146,6 +153,8 @@ impl Aggregate {
             worker,
             groups: Vec::new(),
             open: OpenGroups::default(),
+            routed_by: None,
+            closed: None,
         })
     }
 

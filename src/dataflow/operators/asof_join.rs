@@ -15,8 +15,8 @@
 //! padded, or are dropped.
 //!
 //! Keeps: all rows of both inputs, sorted. Left rows behind both watermarks are forgotten, and so
-//! are the right rows before the one that is the match there; in one walk over the tables whenever
-//! as much has changed as there is.
+//! are the right rows before the one that is the match there; in a walk over the tables now and
+//! then (`forgetting.rs`).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -27,6 +27,7 @@ use arrow::compute::{self, SortOptions};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::forgetting::Walks;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::plan::event_time::{TimeBound, find, time_bounds};
 use crate::plan::node::{self, AsofOrder};
@@ -38,9 +39,6 @@ use crate::types::time::{Epoch, Watermark};
 
 /// Rows of an output batch.
 const STEP_ROWS: usize = 8192;
-
-/// Fewer changes than this do not make a walk over the tables worth while.
-const FORGET_ROWS_MIN: usize = 1024;
 
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
@@ -150,8 +148,7 @@ pub struct AsofJoin {
     sides: [Side; 2],
     /// Left rows of the current epoch that match nothing.
     pending: Vec<ChangeBatch>,
-    /// Rows that changed since the tables were last walked to forget rows.
-    changed_since: usize,
+    walks: Walks,
 }
 
 impl AsofJoin {
@@ -180,7 +177,7 @@ impl AsofJoin {
             side(left, spec.keys.iter().map(|(l, _)| *l).collect(), spec.times.0)?,
             side(right, spec.keys.iter().map(|(_, r)| *r).collect(), spec.times.1)?,
         ];
-        Ok(AsofJoin { spec, sides, pending: Vec::new(), changed_since: 0 })
+        Ok(AsofJoin { spec, sides, pending: Vec::new(), walks: Walks::default() })
     }
 
     /// The epoch's changes of one side, each row once, in order.
@@ -351,10 +348,9 @@ impl AsofJoin {
         let both = left_closed.min(right_closed);
         let rows = self.sides[LEFT].table.len() + self.sides[RIGHT].table.len();
         let ended = both == i64::MAX && rows > 0;
-        if !ended && self.changed_since < FORGET_ROWS_MIN.max(rows) {
+        if !ended && !self.walks.due(rows) {
             return;
         }
-        self.changed_since = 0;
         if ended {
             for side in &mut self.sides {
                 let all: Vec<RowKey> =
@@ -454,6 +450,7 @@ impl Operator for AsofJoin {
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
         self.sides[port].watermark = Some(watermark);
+        self.walks.moved();
         let [left, right] = &self.sides;
         if let (Some(left), Some(right)) = (left.watermark, right.watermark) {
             out.emit_watermark(left.min(right));
@@ -492,7 +489,7 @@ impl Operator for AsofJoin {
         }
         self.apply(LEFT, &left);
         // What changes in several ways within the epoch may take itself back.
-        self.changed_since = self.changed_since.saturating_add(left.len() + right.len());
+        self.walks.changed(left.len() + right.len());
         let mixed = !left.is_empty() && !touched.is_empty() || !self.pending.is_empty();
         self.emit(pairs, mixed, out)?;
         self.forget_settled();
@@ -522,6 +519,10 @@ impl Operator for AsofJoin {
                 + side.changes.capacity() * size_of::<Change>()
         };
         self.sides.iter().map(side).sum()
+    }
+
+    fn state_rows(&self) -> usize {
+        self.sides.iter().map(|side| side.table.len()).sum()
     }
 }
 

@@ -30,9 +30,9 @@
 //! Keeps: every row of both sides with a key. Of the right side of a semi or anti join without
 //! residual condition only the key columns.
 //!
-//! Where the residual condition bounds a row's age (`a.ts BETWEEN b.ts - x AND b.ts + y`), rows that
-//! no change behind the other side's watermark can meet are forgotten, in one walk over the tables
-//! whenever as many rows came as there are.
+//! Rows that are too old to meet anything are forgotten (`aging.rs`): where the keys have a time that
+//! both watermarks have passed, or where the residual condition bounds a row's age
+//! (`a.ts BETWEEN b.ts - x AND b.ts + y`); in one walk over the tables now and then.
 //!
 //! The watermark is the lesser one of both sides. It bounds only columns that the keys make equal:
 //! a row of one side may still meet any row of the other.
@@ -51,6 +51,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::evaluate::{evaluate_condition, report};
+use crate::dataflow::operators::forgetting::Walks;
 use crate::plan::expr::Expr;
 use crate::plan::node::{self, JoinKind};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
@@ -185,8 +186,8 @@ pub struct Join {
     leaving: VecDeque<ChangeBatch>,
     /// Pairs tried in this call.
     tried_pairs: usize,
-    /// Rows that came since the tables were last looked through for old ones.
-    entered_since: usize,
+    /// When the tables are looked through for rows that are too old.
+    walks: Walks,
 }
 
 /// How rows of one side matched.
@@ -297,7 +298,7 @@ impl Join {
             aside: Vec::new(),
             leaving: VecDeque::new(),
             tried_pairs: 0,
-            entered_since: 0,
+            walks: Walks::default(),
         })
     }
 
@@ -825,7 +826,7 @@ impl Join {
 
     /// Changes enter the table of their side.
     fn apply(&mut self, port: usize, changes: &ChangeBatch, matches: &Matches) -> Result<()> {
-        self.entered_since = self.entered_since.saturating_add(changes.num_rows());
+        self.walks.changed(changes.num_rows());
         let counted = self.sides[port].shows != Shows::Never && self.residual.is_some();
         let side = &mut self.sides[port];
         let kept = if side.keeps_all { changes.clone() } else { changes.project(&side.kept)? };
@@ -881,6 +882,7 @@ impl Operator for Join {
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
         self.sides[port].watermark = Some(watermark);
+        self.walks.moved();
         // What it means for a column is the plan's to say (`plan::event_time`).
         if let [Some(left), Some(right)] = [0, 1].map(|side| self.sides[side].watermark) {
             out.emit_watermark(left.min(right));

@@ -196,6 +196,10 @@ impl Operator for LookupJoin {
         let waiting = self.left.iter().chain(&self.right).map(ChangeBatch::size_bytes);
         self.table.memory_bytes() + waiting.sum::<usize>()
     }
+
+    fn state_rows(&self) -> usize {
+        self.table.live_rows()
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! `on_epoch`, for the rows that changed, partition by partition:
 //! 1. The last anchor is taken that looked at nothing which changes.
 //! 2. From there the partition is matched to its end, once as it was and once as it is; the second
-//!    time sets new anchors.
+//!    time sets new anchors. Where there are anchors behind the changes, it is matched only to the
+//!    first of them where everything is as it was (`resync.rs`).
 //! 3. -old and +new are consolidated.
 //!
 //! A new row at the end thus costs what is under way at the end: the rows since the last anchor.
@@ -22,6 +23,7 @@
 //! partition after a restart matches it from the beginning.
 
 pub mod by_watermark;
+mod resync;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -47,7 +49,9 @@ use crate::types::time::{Epoch, Watermark};
 /// output batch.
 const STEP_ROWS: usize = 8192;
 /// Rows between two anchors.
-const ANCHOR_ROWS: u64 = 64;
+const ANCHOR_ROWS: u64 = if cfg!(test) { 8 } else { 64 };
+/// So many anchors behind its changes make a partition worth being matched by itself.
+const RESYNC_ANCHORS: usize = 4;
 /// Rows of a part of a partition: more do not fit Arrow's indices, nor any memory.
 const PART_ROWS_MAX: usize = 1 << 30;
 /// The number of an anchor's row when it is matched from there: rows before it have numbers too.
@@ -95,6 +99,8 @@ struct Anchor {
     matches: i64,
     /// How many rows from `row` on belong to a match before.
     covered: u64,
+    /// How many rows from `row` on the matcher had passed when it was set.
+    ahead_rows: u64,
 }
 
 /// A partition that changes.
@@ -104,14 +110,36 @@ struct Touched {
     changes: Range<usize>,
     /// Where it is matched from.
     anchor: Option<Anchor>,
+    /// Anchors behind the changes.
+    later: Vec<Anchor>,
 }
 
-/// The end of a partition, to be matched.
+impl Touched {
+    /// The number of the first row to match.
+    fn first_number(&self) -> u64 {
+        if self.anchor.is_some() { ANCHOR_NUMBER } else { 0 }
+    }
+
+    /// A matcher that begins there.
+    fn matcher(&self) -> Matcher {
+        match &self.anchor {
+            None => Matcher::default(),
+            Some(anchor) => {
+                let covered = ANCHOR_NUMBER + anchor.covered;
+                Matcher::resume(ANCHOR_NUMBER, anchor.matches, covered)
+            }
+        }
+    }
+}
+
+/// The end of a partition, to be matched, or a stretch of it.
 struct Part<'a> {
     /// A row of several copies several times.
     keys: Vec<&'a [u8]>,
     /// Where the first row to match stands among `keys`.
     begin: usize,
+    /// The partition ends where it ends.
+    complete: bool,
 }
 
 /// What a partition gives.
@@ -166,17 +194,21 @@ impl MatchRecognize {
             match touched.last_mut() {
                 Some(last) if *last.partition == *partition => last.changes.end = index + 1,
                 _ => {
-                    let mut anchor = None;
+                    let (mut anchor, mut later) = (None, Vec::new());
                     if let Some(anchors) = self.anchors.get_mut(partition) {
                         // Decisions look further and further: those before are sound, too.
                         let sound = anchors.partition_point(|anchor| anchor.seen < change.key);
-                        anchors.truncate(sound);
+                        later = anchors.split_off(sound);
                         anchor = anchors.last().cloned();
                     }
                     let changes = index..index + 1;
-                    touched.push(Touched { partition: partition.into(), changes, anchor });
+                    touched.push(Touched { partition: partition.into(), changes, anchor, later });
                 }
             }
+        }
+        for one in &mut touched {
+            let last = &changes[one.changes.end - 1].key;
+            one.later.retain(|anchor| anchor.row > *last);
         }
         touched
     }
@@ -189,7 +221,17 @@ impl MatchRecognize {
 
     /// A partition's rows from its anchor on, with those before that are looked at.
     fn part<'a>(&'a self, touched: &'a Touched) -> Result<Part<'a>> {
-        let mut part = Part { keys: Vec::new(), begin: 0 };
+        self.part_with(touched, None, None)
+    }
+
+    /// The same with these changes undone, and up to behind an anchor only.
+    fn part_with<'a>(
+        &'a self,
+        touched: &'a Touched,
+        undone: Option<&'a [Change]>,
+        limit: Option<&Anchor>,
+    ) -> Result<Part<'a>> {
+        let mut part = Part { keys: Vec::new(), begin: 0, complete: true };
         let copies_of = |weight: i64| usize::try_from(weight).unwrap_or(0);
         let from = match &touched.anchor {
             None => Bound::Included(&*touched.partition),
@@ -212,8 +254,24 @@ impl MatchRecognize {
             }
         };
         let mut skipped = touched.anchor.as_ref().map_or(0, |anchor| anchor.copy);
-        for (key, copies) in self.table.walk(&touched.partition, from) {
-            let copies = copies_of(copies.weight);
+        // Rows to be read behind the limit.
+        let mut behind = limit.map(|anchor| {
+            let rows = anchor.copy as u64 + anchor.ahead_rows + self.kernel.spec.rows_ahead();
+            usize::try_from(rows).unwrap_or(usize::MAX).saturating_add(1)
+        });
+        let table = self.table.walk(&touched.partition, from);
+        let table = table.map(|(key, copies)| (key, copies.weight));
+        for (key, weight) in Undone::new(table, undone.unwrap_or(&[])) {
+            let copies = copies_of(weight);
+            if let (Some(behind), Some(anchor)) = (&mut behind, limit)
+                && *key >= *anchor.row
+            {
+                if *behind == 0 {
+                    part.complete = false;
+                    break;
+                }
+                *behind = behind.saturating_sub(copies);
+            }
             if part.keys.len().saturating_add(copies) > PART_ROWS_MAX {
                 return Err(Error::user(
                     SqlState::PROGRAM_LIMIT_EXCEEDED,
@@ -225,6 +283,26 @@ impl MatchRecognize {
             part.keys.extend(std::iter::repeat_n(key, shown));
         }
         Ok(part)
+    }
+
+    /// The matches of one part, and what failed.
+    fn show_part(
+        &self,
+        rows: &Rows<'_>,
+        found: Found,
+        weight: i64,
+        matched: &mut Matched,
+    ) -> Result<()> {
+        for failure in &found.failures {
+            let expression = match failure.variable {
+                Some(variable) => self.kernel.spec.condition_text(variable),
+                None => "AFTER MATCH SKIP".to_owned(),
+            };
+            let row = shown_row(&rows.batch, failure.row as usize);
+            let error = failure.error.clone();
+            matched.errors.push(RowError { error, expression, row, weight });
+        }
+        show(&self.kernel, rows, found, weight, &mut matched.rows, &mut matched.errors)
     }
 
     /// The matches of partitions from their anchors on, as the table is.
@@ -259,9 +337,8 @@ impl MatchRecognize {
         let mut places = Vec::with_capacity(parts.len());
         for (part, touched) in parts {
             let end = start + part.keys.len();
-            let first = if touched.anchor.is_some() { ANCHOR_NUMBER } else { 0 };
-            let first_row = first - part.begin as u64;
-            places.push(PartitionRows::new(start, end, first_row, true));
+            let first_row = touched.first_number() - part.begin as u64;
+            places.push(PartitionRows::new(start, end, first_row, part.complete));
             start = end;
         }
         let rows = Rows::new(&self.kernel.spec, batch, places)?;
@@ -270,16 +347,7 @@ impl MatchRecognize {
             let anchors = self.compute_part(&rows, number, part, touched, scratch, &mut found)?;
             matched.anchors.push(anchors);
         }
-        for failure in &found.failures {
-            let expression = match failure.variable {
-                Some(variable) => self.kernel.spec.condition_text(variable),
-                None => "AFTER MATCH SKIP".to_owned(),
-            };
-            let row = shown_row(&rows.batch, failure.row as usize);
-            let error = failure.error.clone();
-            matched.errors.push(RowError { error, expression, row, weight });
-        }
-        show(&self.kernel, &rows, found, weight, &mut matched.rows, &mut matched.errors)
+        self.show_part(&rows, found, weight, matched)
     }
 
     /// Matches one part to its end; gives the anchors that it sets.
@@ -292,19 +360,46 @@ impl MatchRecognize {
         scratch: &mut Scratch,
         found: &mut Found,
     ) -> Result<Vec<Anchor>> {
-        let mut matcher = match &touched.anchor {
-            None => Matcher::default(),
-            Some(anchor) => {
-                let covered = ANCHOR_NUMBER + anchor.covered;
-                Matcher::resume(ANCHOR_NUMBER, anchor.matches, covered)
-            }
-        };
+        let mut matcher = touched.matcher();
+        let end_row = rows.partitions[number].end_row();
+        let mut anchors: Vec<Anchor> = Vec::new();
+        self.set_anchors(
+            rows,
+            number,
+            part,
+            touched,
+            &mut matcher,
+            end_row,
+            scratch,
+            found,
+            &mut anchors,
+        )?;
+        let place = &rows.partitions[number];
+        if matcher.next_row() == place.end_row() {
+            matcher.advance(&self.kernel, scratch, rows, number, u64::MAX, found)?;
+        }
+        Ok(anchors)
+    }
+
+    /// Lets a matcher go to a row, and sets anchors on the way.
+    #[expect(clippy::too_many_arguments, reason = "a step of one computation")]
+    fn set_anchors(
+        &self,
+        rows: &Rows<'_>,
+        number: usize,
+        part: &Part<'_>,
+        touched: &Touched,
+        matcher: &mut Matcher,
+        to: u64,
+        scratch: &mut Scratch,
+        found: &mut Found,
+        anchors: &mut Vec<Anchor>,
+    ) -> Result<()> {
         let place = &rows.partitions[number];
         let ahead = self.kernel.spec.rows_ahead();
-        let mut anchors: Vec<Anchor> = Vec::new();
         let mut decided = matcher.undecided_row();
-        while matcher.next_row() < place.end_row() {
-            let until = matcher.next_row() + ANCHOR_ROWS;
+        while matcher.next_row() < to {
+            let until = (matcher.next_row() + ANCHOR_ROWS).min(to);
             matcher.advance(&self.kernel, scratch, rows, number, until, found)?;
             let row = matcher.undecided_row();
             // Conditions of the next row may have been looked at, and rows ahead of it.
@@ -325,13 +420,48 @@ impl MatchRecognize {
                     seen: part.keys[(seen - place.first_row) as usize].into(),
                     matches: matcher.matches(),
                     covered: matcher.matched_until().saturating_sub(row),
+                    ahead_rows: matcher.next_row() - row,
                 });
             }
         }
-        if matcher.next_row() == place.end_row() {
-            matcher.advance(&self.kernel, scratch, rows, number, u64::MAX, found)?;
+        Ok(())
+    }
+}
+
+/// A partition's rows as they were before some changes.
+struct Undone<'a, I: Iterator<Item = (&'a [u8], i64)>> {
+    rows: std::iter::Peekable<I>,
+    changes: std::iter::Peekable<std::slice::Iter<'a, Change>>,
+}
+
+impl<'a, I: Iterator<Item = (&'a [u8], i64)>> Undone<'a, I> {
+    fn new(rows: I, changes: &'a [Change]) -> Undone<'a, I> {
+        Undone { rows: rows.peekable(), changes: changes.iter().peekable() }
+    }
+}
+
+impl<'a, I: Iterator<Item = (&'a [u8], i64)>> Iterator for Undone<'a, I> {
+    type Item = (&'a [u8], i64);
+
+    fn next(&mut self) -> Option<(&'a [u8], i64)> {
+        loop {
+            let gone = match (self.rows.peek(), self.changes.peek()) {
+                (Some((row, _)), Some(change)) => *change.key < **row,
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            if gone {
+                // It is not there any more.
+                let change = self.changes.next()?;
+                return Some((&change.key, -change.weight));
+            }
+            let (row, weight) = self.rows.next()?;
+            let change = self.changes.next_if(|change| *change.key == *row);
+            let before = weight - change.map_or(0, |change| change.weight);
+            if before != 0 {
+                return Some((row, before));
+            }
         }
-        Ok(anchors)
     }
 }
 
@@ -409,10 +539,22 @@ impl Operator for MatchRecognize {
             return Ok(());
         }
         let touched = self.touched(&changes);
+        // What few rows follow is matched to its end, with others together.
+        let (mut touched, inside): (Vec<_>, Vec<_>) =
+            touched.into_iter().partition(|one| one.later.len() < RESYNC_ANCHORS);
         let mut scratch = std::mem::take(&mut self.scratch);
-        let before = self.compute(&touched, &mut scratch, -1)?;
+        let mut before = self.compute(&touched, &mut scratch, -1)?;
         self.apply(&changes);
-        let now = self.compute(&touched, &mut scratch, 1)?;
+        let mut now = self.compute(&touched, &mut scratch, 1)?;
+        for one in &inside {
+            let mut resynced = self.resync(one, &changes, &one.later, &mut scratch)?;
+            before.rows.append(&mut resynced.before.rows);
+            before.errors.append(&mut resynced.before.errors);
+            now.rows.append(&mut resynced.now.rows);
+            now.errors.append(&mut resynced.now.errors);
+            now.anchors.push(resynced.anchors);
+        }
+        touched.extend(inside);
         self.scratch = scratch;
         for (touched, anchors) in touched.into_iter().zip(now.anchors) {
             if touched.anchor.is_none() && anchors.is_empty() {

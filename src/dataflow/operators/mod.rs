@@ -24,7 +24,9 @@
 //! | `retain.rs` | rows that go when they have been there for long |
 //! | `timed_rows.rs` | rows that wait for a time |
 //! | `materialize.rs` | keeps the rows of a view |
+//! | `sink.rs` | collects what a sink has to write out |
 //! | `subscribe.rs` | hands changes to one subscriber |
+//! | `forgetting.rs` | when it is worth to look for rows that time has passed |
 //! | `evaluate.rs` | expressions over batches in which some rows may fail |
 //!
 //! `scan`, `clock` and `constant` have no state and live in `assemble.rs`; the rest follows the contract of
@@ -32,7 +34,8 @@
 
 use crate::dataflow::contract::{Contract, checked};
 use crate::dataflow::operator::Operator;
-use crate::plan::event_time::time_bounds;
+use crate::dataflow::operators::aggregate::TimeKey;
+use crate::plan::event_time::{bounded_keys, find, settling_order, time_bounds};
 use crate::plan::node::{Node, Phase, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -42,6 +45,7 @@ pub mod asof_join;
 pub mod copies;
 pub mod evaluate;
 pub mod expand;
+pub mod forgetting;
 pub mod join;
 pub mod lookup_join;
 pub mod map;
@@ -51,6 +55,7 @@ pub mod over;
 pub mod recursive;
 pub mod retain;
 pub mod session;
+pub mod sink;
 pub mod source;
 pub mod source_time;
 pub mod subscribe;
@@ -76,12 +81,23 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Aggregate(node) if matches!(node.phase, Phase::Partial) => {
             Box::new(aggregate::PartialAggregate::new(node.into(), &inputs[0])?)
         }
+        Node::Aggregate(node) if matches!(node.phase, Phase::Sessions { .. }) => {
+            Box::new(aggregate::SessionAggregate::new(node, &inputs[0])?)
+        }
         Node::Aggregate(node) => {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)
         }
         Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
-        Node::TopN(node) => top_n::build(node.into(), &inputs[0])?,
-        Node::Over(node) => Box::new(over::Over::new(node.into(), &inputs[0])?),
+        Node::TopN(node) => {
+            let closing = closing_keys(&node.input.input, &node.partition);
+            top_n::build(node.into(), &inputs[0], closing)?
+        }
+        Node::Over(node) => {
+            let over = over::Over::new(node.into(), &inputs[0])?;
+            let bounds = time_bounds(&node.input.input);
+            let in_order = settling_order(node).and_then(|column| find(&bounds, column).cloned());
+            Box::new(over.closing(closing_keys(&node.input.input, &node.partition), in_order))
+        }
         Node::MatchRecognize(node) => match &node.closes {
             None => Box::new(match_recognize::MatchRecognize::new(node, &inputs[0])?),
             Some(bound) => Box::new(match_recognize::by_watermark::ByWatermark::new(
@@ -100,7 +116,7 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Recursive(node) => Box::new(recursive::Recursive::new(node, worker)?),
         Node::Unnest(node) => Box::new(unnest::Unnest::new(node.into(), &inputs[0])?),
         Node::WindowClose(node) => {
-            Box::new(window_close::WindowClose::new(node.bound.clone(), &inputs[0])?)
+            Box::new(window_close::WindowClose::new(time_bounds(&node.input.input), &inputs[0])?)
         }
         Node::Throttle(node) => Box::new(throttle::Throttle::new(node.every_us, &inputs[0])?),
         Node::TemporalFilter(node) => {
@@ -119,6 +135,13 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         time_bounds: if cfg!(debug_assertions) { time_bounds(node) } else { vec![] },
     };
     Ok(checked(operator, contract))
+}
+
+/// The columns of a partition that close partitions when the watermark passes them.
+fn closing_keys(input: &Node, partition: &[usize]) -> Vec<TimeKey> {
+    bounded_keys(&time_bounds(input), partition)
+        .map(|(place, bound)| TimeKey { place, bound })
+        .collect()
 }
 
 /// Whether every operator of a plan can be built; asked once, before any worker builds it.

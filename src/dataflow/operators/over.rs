@@ -20,7 +20,8 @@
 //! Where a call cannot be computed (a sum out of range), the whole partition is left out, and
 //! reported, until it can. The partitions that fail are remembered: nothing of them was emitted.
 //!
-//! Keeps: all rows, sorted; of long partitions a summary for some hundred rows each.
+//! Keeps: all rows, sorted; of long partitions a summary for some hundred rows each. What the
+//! watermark has passed, and no row still to come looks at, is forgotten (`over/forgetting.rs`).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -29,8 +30,10 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::dataflow::operator::{Operator, Output, RowError};
+use crate::dataflow::operators::aggregate::TimeKey;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::top_n::ordered_by;
+use crate::plan::event_time::TimeBound;
 use crate::plan::node::{self, SortColumn};
 use crate::plan::window::WindowCall;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
@@ -40,10 +43,12 @@ use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
 
 mod blocks;
+mod forgetting;
 mod part;
 mod summary;
 
 use blocks::{Blocks, Sizes, Turn, affected};
+use forgetting::Forgetting;
 use part::{Computed, Place, PlaceRange, Reach, Reader, union};
 use summary::{Kernel, Side};
 
@@ -89,6 +94,7 @@ pub struct Over {
     changes: Vec<Change>,
     /// Partitions of which nothing was emitted, because a call failed.
     failed: BTreeMap<RowKey, Failure>,
+    forgetting: Forgetting,
 }
 
 /// A row that changes.
@@ -149,7 +155,16 @@ impl Over {
             long: Vec::new(),
             changes: Vec::new(),
             failed: BTreeMap::new(),
+            forgetting: Forgetting::default(),
         })
+    }
+
+    /// The same with what the input's watermark promises: of a column of the partition, and of the
+    /// first column to sort by, if that is ascending with NULLs last.
+    #[must_use]
+    pub fn closing(mut self, partition: Vec<TimeKey>, in_order: Option<TimeBound>) -> Over {
+        self.forgetting = Forgetting::new(partition, in_order, &self.spec.calls);
+        self
     }
 
     /// The epoch's changes, each row once, in order.
@@ -379,6 +394,7 @@ impl Operator for Over {
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.forgetting.moved(watermark);
         out.emit_watermark(watermark);
         Ok(())
     }
@@ -386,8 +402,9 @@ impl Operator for Over {
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
         let changes = self.take_changes();
         if changes.is_empty() {
-            return Ok(());
+            return self.forget_settled();
         }
+        self.forgetting.changed(changes.len());
         let mut touched = self.partitions(&changes);
         self.add_ranges(&mut touched, &changes)?;
         self.apply(&changes, 1);
@@ -427,7 +444,7 @@ impl Operator for Over {
                 out.emit(batch.slice(start, STEP_ROWS.min(batch.num_rows() - start)));
             }
         }
-        Ok(())
+        self.forget_settled()
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {

@@ -200,6 +200,10 @@ impl Operator for Retain {
         let changes = self.changes.iter().map(ChangeBatch::size_bytes).sum::<usize>();
         self.by_time.memory_bytes() + self.by_row.memory_bytes() + changes
     }
+
+    fn state_rows(&self) -> usize {
+        self.by_row.live_rows()
+    }
 }
 
 #[cfg(test)]

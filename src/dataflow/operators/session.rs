@@ -12,7 +12,7 @@
 //! 4. Rows that went leave the table.
 //!
 //! Keeps: all rows, sorted. A session that ended before the watermark can grow no more: its rows
-//! are forgotten, in one walk over the table whenever as much has changed as there is.
+//! are forgotten, in a walk over the table now and then (`forgetting.rs`).
 
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::forgetting::Walks;
 use crate::functions::window::session::{is_apart, session_end};
 use crate::plan::event_time::{TimeBound, find, time_bounds};
 use crate::plan::node;
@@ -36,8 +37,6 @@ const STEP_ROWS: usize = 8192;
 /// What a time is in the bytes of a row: whether it is there, then the number with its sign turned
 /// round, most significant byte first (Arrow's row format).
 const TIME_BYTES: usize = 9;
-/// Fewer changes than this do not make a walk over the table worth while.
-const FORGET_ROWS_MIN: usize = 1024;
 /// The table in a checkpoint.
 const ROWS: &str = "rows";
 
@@ -73,8 +72,7 @@ pub struct Session {
     changes: Vec<Change>,
     /// No change still to come has an earlier time.
     closed_before: EventTime,
-    /// Rows that changed since the table was last walked to forget sessions.
-    changed_since: usize,
+    walks: Walks,
 }
 
 /// A row that changes.
@@ -116,7 +114,7 @@ impl Session {
             table,
             changes: Vec::new(),
             closed_before: EventTime(i64::MIN),
-            changed_since: 0,
+            walks: Walks::default(),
         })
     }
 
@@ -283,7 +281,6 @@ impl Session {
         for key in &closed {
             self.table.remove(key);
         }
-        self.changed_since = 0;
     }
 }
 
@@ -350,6 +347,7 @@ impl Operator for Session {
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
         if let Some(bound) = &self.spec.bound {
             self.closed_before = EventTime(bound.at(watermark));
+            self.walks.moved();
         } else if watermark == Watermark::END {
             self.closed_before = EventTime(i64::MAX);
         }
@@ -366,11 +364,10 @@ impl Operator for Session {
             }
             self.emit_changes(&changes, out)?;
             self.apply(&changes, |weight| weight < 0);
-            self.changed_since = self.changed_since.saturating_add(changes.len());
+            self.walks.changed(changes.len());
         }
         let ended = self.closed_before == EventTime(i64::MAX) && !self.table.is_empty();
-        let due = self.changed_since >= FORGET_ROWS_MIN.max(self.table.len());
-        if ended || due && self.closed_before > EventTime(i64::MIN) {
+        if ended || self.walks.due(self.table.len()) {
             self.forget_closed();
         }
         Ok(())
@@ -391,6 +388,10 @@ impl Operator for Session {
         self.table.memory_bytes()
             + changes.sum::<usize>()
             + self.changes.capacity() * size_of::<Change>()
+    }
+
+    fn state_rows(&self) -> usize {
+        self.table.len()
     }
 }
 

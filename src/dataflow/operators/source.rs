@@ -54,6 +54,16 @@ const EPOCH_BYTES_MAX: usize = 16 << 20;
 pub const ANNOUNCED: &str = "announced";
 /// What stands before a split's name in the value that has its event time.
 const SPLIT_TIME: &str = "time of ";
+/// The same before the event time up to which late rows of the split are in the table already.
+pub const LATE_UNTIL: &str = "late until ";
+/// What stands before a worker's number in the value that has how many of its rows were late.
+const LATE_ROWS: &str = "late rows of worker ";
+
+/// Of which split late rows are, and how far in event time it was behind them: marks of the schema
+/// of the rows, which go into the log with them. A reading that begins again before them does not
+/// tell the same rows twice.
+pub const LATE_SPLIT_MARK: &str = "millstream.late.split";
+pub const LATE_TIME_MARK: &str = "millstream.late.time";
 
 /// One source on one worker.
 pub struct WorkerSource {
@@ -92,6 +102,11 @@ pub struct WorkerSource {
     reads_all: bool,
     /// Splits that are too far ahead.
     paused: Paused,
+    /// Late rows up to here, and by the floors that are said here, are in their table already: they
+    /// were told before a crash.
+    told: SplitTimes,
+    /// Late rows of this worker.
+    late: u64,
 }
 
 impl WorkerSource {
@@ -127,6 +142,8 @@ impl WorkerSource {
             rule: None,
             reads_all: false,
             paused: Paused::default(),
+            told: SplitTimes::new(),
+            late: 0,
         }
     }
 
@@ -144,15 +161,10 @@ impl WorkerSource {
                 self.offsets.insert(split, Offset(offset.clone()));
             }
         }
-        for (name, text) in &place.values {
-            let Some(split) = name.strip_prefix(SPLIT_TIME).map(|s| SplitId(s.to_owned())) else {
-                continue;
-            };
-            if owner_of(&split, self.workers) == self.worker
-                && let Some(time) = SplitTime::from_text(text)
-            {
-                self.times.insert(split, time);
-            }
+        self.times = self.split_times(place, SPLIT_TIME);
+        self.told = self.split_times(place, LATE_UNTIL);
+        for (split, told) in &self.told {
+            self.times.entry(split.clone()).or_default().meet_floors(told);
         }
         let announced = place.values.get(ANNOUNCED).and_then(|text| text.parse().ok());
         if let Some(announced) = announced {
@@ -161,9 +173,22 @@ impl WorkerSource {
         if self.worker == 0 {
             // What others gave before is counted here.
             self.given = (place.rows, place.malformed);
+            let late = place.values.iter().filter(|(name, _)| name.starts_with(LATE_ROWS));
+            self.late = late.filter_map(|(_, count)| count.parse::<u64>().ok()).sum();
+            self.metrics.late.fetch_add(self.late, Ordering::Relaxed);
             self.metrics.rows.fetch_add(place.rows, Ordering::Relaxed);
             self.metrics.malformed.fetch_add(place.malformed, Ordering::Relaxed);
         }
+    }
+
+    /// The values of a place that are times of this worker's splits.
+    fn split_times(&self, place: &SourcePlace, prefix: &str) -> SplitTimes {
+        let of = |(name, text): (&String, &String)| {
+            let split = SplitId(name.strip_prefix(prefix)?.to_owned());
+            let own = owner_of(&split, self.workers) == self.worker;
+            own.then(|| Some((split, SplitTime::from_text(text)?))).flatten()
+        };
+        place.values.iter().filter_map(of).collect()
     }
 
     /// How far this worker's splits have gone; `None` before the first row.
@@ -177,7 +202,14 @@ impl WorkerSource {
         let time = |(split, time): (&SplitId, &SplitTime)| {
             (format!("{SPLIT_TIME}{}", split.0), time.to_text())
         };
-        let values = self.times.iter().map(time).collect();
+        let mut values: BTreeMap<String, String> = self.times.iter().map(time).collect();
+        let reached = |split: &SplitId| self.times.get(split).map_or(0, |time| time.rows);
+        for (split, told) in self.told.iter().filter(|(split, told)| reached(split) < told.rows) {
+            values.insert(format!("{LATE_UNTIL}{}", split.0), told.to_text());
+        }
+        if self.late > 0 {
+            values.insert(format!("{LATE_ROWS}{}", self.worker), self.late.to_string());
+        }
         Some(SourcePlace { rows, malformed, offsets, values })
     }
 
@@ -222,6 +254,9 @@ impl WorkerSource {
             self.given = (0, 0);
             self.finished = false;
             self.times = SplitTimes::new();
+            self.told = SplitTimes::new();
+            self.late = 0;
+            self.metrics.late.store(0, Ordering::Relaxed);
             self.rule = None;
             self.reads_all = false;
             self.hub.borrow_mut().forget_watermark();
@@ -361,10 +396,11 @@ impl WorkerSource {
     ) -> Result<()> {
         let object = self.spec.object;
         let declared = declared_columns(&self.spec, &self.columns, &read.rows);
-        let mut split_time = None;
+        let (mut split_time, mut told) = (None, None);
         if let (Some(rule), Ok(declared)) = (&self.rule, &declared) {
             let mut time = self.times.get(&split).cloned().unwrap_or_default();
             time.raise_floor(self.hub.borrow().watermark());
+            told = self.already_told(&split, &time, rule, &declared.rows)?;
             let judged = time.judge(rule, &declared.rows)?;
             let all_read = self.columns.len() == self.spec.schema.fields().len();
             if judged.late.is_some() && !all_read {
@@ -385,21 +421,45 @@ impl WorkerSource {
         }
         if let Some((time, judged)) = split_time {
             let watermark = time.watermark();
-            self.times.insert(split.clone(), time);
             if let Some(late) = &judged.late {
                 let rule = self.rule.as_ref().expect("rows were judged by it");
-                let rows = late_rows(&batch, late, &rule.times(&batch), judged.against)?;
-                let count = rows.num_rows() as u64;
-                self.metrics.late.fetch_add(count, Ordering::Relaxed);
-                reports.push(Report::LateRows { object, rows });
+                self.late += late.true_count() as u64;
+                self.metrics.late.fetch_add(late.true_count() as u64, Ordering::Relaxed);
+                let fresh = match &told {
+                    Some(told) => &compute::and_not(late, told)?,
+                    None => late,
+                };
+                let rows = late_rows(&batch, fresh, &rule.times(&batch), judged.against)?;
+                if rows.num_rows() > 0 {
+                    let rows = marked(rows, &split, &time)?;
+                    reports.push(Report::LateRows { object, rows });
+                }
                 batch = compute::filter_record_batch(&batch, &compute::not(late)?)?;
             }
+            self.times.insert(split.clone(), time);
             self.tell_time(TimeNews::Rows { split, watermark }, reports);
             self.align_splits();
         }
         self.epoch_bytes += batch.get_array_memory_size();
         let batch = ChangeBatch::inserts(batch);
         self.hub.borrow_mut().push(open, &batch, Some(&self.columns))
+    }
+
+    /// Which rows, the next ones of their split, were found late before a crash; `None`: none.
+    fn already_told(
+        &self,
+        split: &SplitId,
+        time: &SplitTime,
+        rule: &ColumnRule,
+        rows: &RecordBatch,
+    ) -> Result<Option<BooleanArray>> {
+        let Some(told) = self.told.get(split).filter(|told| told.rows > time.rows) else {
+            return Ok(None);
+        };
+        let until = usize::try_from(told.rows - time.rows).unwrap_or(usize::MAX);
+        let late = time.with_floors_of(told).judge(rule, rows)?.late;
+        let before = |(row, late): (usize, Option<bool>)| Some(row < until && late == Some(true));
+        Ok(late.map(|late| late.iter().enumerate().map(before).collect()))
     }
 
     /// Tells the coordinator of event time, if it is of any interest.
@@ -409,6 +469,14 @@ impl WorkerSource {
             reports.push(Report::SourceTime { object, worker, drops: 0, news });
         }
     }
+}
+
+/// Late rows with the marks of their split.
+fn marked(rows: RecordBatch, split: &SplitId, time: &SplitTime) -> Result<RecordBatch> {
+    let mut schema = rows.schema().as_ref().clone();
+    schema.metadata.insert(LATE_SPLIT_MARK.to_owned(), split.0.clone());
+    schema.metadata.insert(LATE_TIME_MARK.to_owned(), time.to_text());
+    Ok(rows.with_schema(Arc::new(schema))?)
 }
 
 fn rule_over(spec: &SourceSpec, columns: &[usize]) -> Result<Option<ColumnRule>> {

@@ -31,6 +31,7 @@ use crate::plan::event_time::{time_values, watermark_values};
 use crate::plan::expr::Expr;
 use crate::plan::node::WatermarkSpec;
 use crate::types::error::{Error, Result};
+use crate::types::text::datetime::INFINITY_US;
 use crate::types::time::{EventTime, Watermark};
 
 /// Stands for "no watermark yet": nothing is before it.
@@ -65,9 +66,9 @@ impl ColumnRule {
     pub fn reached(&self, rows: &RecordBatch) -> Result<Option<Watermark>> {
         let values = watermark_values(&evaluate(&self.expr, rows)?.values);
         let values = values.ok_or_else(|| Error::internal("watermarks are timestamps"))?;
-        let greatest = arrow::compute::max(&values);
-        let reached = |us: i64| Watermark(EventTime(us.saturating_sub(self.allowed_lateness_us)));
-        Ok(greatest.map(reached))
+        let reached =
+            values.iter().flatten().map(|us| moved_to(us, self.allowed_lateness_us)).max();
+        Ok(reached.filter(|us| *us != NONE).map(|us| Watermark(EventTime(us))))
     }
 
     /// Rows that are not behind the watermark, and those that are, with their event time and the
@@ -95,6 +96,12 @@ impl ColumnRule {
     pub fn times(&self, rows: &RecordBatch) -> ArrayRef {
         rows.column(self.place).clone()
     }
+}
+
+/// What a value of the watermark expression moves the watermark to. Infinity is no time that has
+/// been reached: it moves nothing.
+fn moved_to(us: i64, lateness_us: i64) -> i64 {
+    if us == INFINITY_US { NONE } else { us.saturating_sub(lateness_us) }
 }
 
 /// Rows of a table's write.
@@ -171,10 +178,33 @@ impl SplitTime {
     /// From the next row on, rows before `announced` are late.
     pub fn raise_floor(&mut self, announced: Option<Watermark>) {
         let Some(Watermark(EventTime(floor))) = announced else { return };
-        let known = self.floors.last().map_or(NONE, |(_, floor)| *floor);
+        let next = self.floors.partition_point(|(row, _)| *row <= self.rows);
+        let known = if next == 0 { NONE } else { self.floors[next - 1].1 };
         if floor > self.watermark && floor > known {
-            self.floors.push((self.rows, floor));
+            self.insert_floor(next, self.rows, floor);
         }
+    }
+
+    /// Adds a floor at its place, and drops those after it that say less.
+    fn insert_floor(&mut self, place: usize, row: u64, floor: i64) {
+        let less = self.floors[place..].iter().take_while(|(_, after)| *after <= floor).count();
+        self.floors.splice(place..place + less, [(row, floor)]);
+    }
+
+    /// The floors that another reading met hold here, too.
+    pub fn meet_floors(&mut self, other: &SplitTime) {
+        for (row, floor) in &other.floors {
+            let place = self.floors.partition_point(|(from, _)| from <= row);
+            if place == 0 || self.floors[place - 1].1 < *floor {
+                self.insert_floor(place, *row, *floor);
+            }
+        }
+    }
+
+    /// This split's place, with the floors of another reading.
+    #[must_use]
+    pub fn with_floors_of(&self, other: &SplitTime) -> SplitTime {
+        SplitTime { floors: other.floors.clone(), ..*self }
     }
 
     /// The same split before its first row, with the floors that it will meet.
@@ -236,13 +266,13 @@ impl SplitTime {
         if times.null_count() == 0 && values.null_count() == 0 {
             for (time, value) in times.values().iter().zip(values.values()) {
                 late |= *time < watermark.max(floor);
-                watermark = watermark.max(value.saturating_sub(lateness_us));
+                watermark = watermark.max(moved_to(*value, lateness_us));
             }
         } else {
             for row in 0..times.len() {
                 late |= times.is_valid(row) && times.value(row) < watermark.max(floor);
                 if values.is_valid(row) {
-                    watermark = watermark.max(values.value(row).saturating_sub(lateness_us));
+                    watermark = watermark.max(moved_to(values.value(row), lateness_us));
                 }
             }
         }
@@ -271,7 +301,7 @@ impl SplitTime {
             late.push(times.is_valid(row) && times.value(row) < limit);
             against.push(limit);
             if values.is_valid(row) {
-                self.watermark = self.watermark.max(values.value(row).saturating_sub(lateness_us));
+                self.watermark = self.watermark.max(moved_to(values.value(row), lateness_us));
             }
         }
         let any = late.contains(&true);
@@ -330,6 +360,22 @@ mod tests {
     }
 
     #[test]
+    fn floors_of_two_readings_hold_together() {
+        let floors = |split: &SplitTime| split.to_text();
+        let mut split = SplitTime::from_text("10 0 2 5 8 9").expect("a split");
+        // Less than what holds: nothing new.
+        split.raise_floor(Some(Watermark(EventTime(9))));
+        assert_eq!(floors(&split), "10 0 2 5 8 9");
+        let recorded = SplitTime::from_text("20 0 2 5 9 7 12 11 18 20").expect("a split");
+        split.meet_floors(&recorded);
+        assert_eq!(floors(&split), "10 0 2 5 8 9 12 11 18 20");
+        // One that comes now holds until a greater one does.
+        split.raise_floor(Some(Watermark(EventTime(15))));
+        assert_eq!(floors(&split), "10 0 2 5 8 9 10 15 18 20");
+        assert_eq!(floors(&split.with_floors_of(&recorded)), "10 0 2 5 9 7 12 11 18 20");
+    }
+
+    #[test]
     fn a_row_is_late_against_the_rows_before_it() {
         let times = ["5", "7", "6", ".", "9", "8", "9"];
         let late = [false, false, true, false, false, true, false];
@@ -344,6 +390,17 @@ mod tests {
             assert_eq!(split, whole);
         }
         assert_eq!(whole.watermark(), Some(Watermark(EventTime(9))));
+    }
+
+    #[test]
+    fn infinity_moves_nothing() {
+        let mut split = SplitTime::default();
+        let infinity = i64::MAX.to_string();
+        assert_eq!(judge(&mut split, 0, &["5", &infinity, "6", "4"]), [false, false, false, true]);
+        assert_eq!(split.watermark(), Some(Watermark(EventTime(6))));
+        let rows = batch(&schema("ts timestamp"), &format!("+ 7\n+ {infinity}\n"));
+        let reached = rule(2).reached(rows.rows()).expect("reached");
+        assert_eq!(reached, Some(Watermark(EventTime(5))));
     }
 
     #[test]

@@ -167,34 +167,7 @@ fn interval(condition: &NowCondition, value: i64) -> (i64, i64) {
 
 /// The first time at which the function is at least `value`.
 fn first_reaching(steps: &[Step], value: i64) -> i64 {
-    match steps {
-        [] => return value,
-        [Step::Shift { months: 0, us }] => return value.saturating_sub(*us),
-        _ => {}
-    }
-    let at = |time: i64| steps.iter().fold(time, |v, step| step.apply(v));
-    // Functions move time by some bounded length, apart from a change of unit.
-    let start = if steps.contains(&Step::Date) {
-        value.saturating_mul(crate::types::text::datetime::US_PER_DAY)
-    } else {
-        value
-    };
-    let (mut low, mut high, mut reach) = (start, start, 1_i64 << 32);
-    while at(low) >= value && low > i64::MIN {
-        low = low.saturating_sub(reach);
-        reach = reach.saturating_mul(2);
-    }
-    reach = 1 << 32;
-    while at(high) < value && high < i64::MAX {
-        high = high.saturating_add(reach);
-        reach = reach.saturating_mul(2);
-    }
-    // at(low) < value <= at(high), or the ends of time.
-    while i128::from(high) - i128::from(low) > 1 {
-        let middle = ((i128::from(low) + i128::from(high)) / 2) as i64;
-        if at(middle) >= value { high = middle } else { low = middle }
-    }
-    high
+    steps.iter().rev().fold(value, |value, step| step.first_reaching(value))
 }
 
 impl Operator for TemporalFilter {
@@ -246,6 +219,10 @@ impl Operator for TemporalFilter {
     fn memory_bytes(&self) -> usize {
         let changes = self.changes.iter().map(ChangeBatch::size_bytes).sum::<usize>();
         self.waiting.memory_bytes() + self.visible.memory_bytes() + changes
+    }
+
+    fn state_rows(&self) -> usize {
+        self.waiting.len() + self.visible.len()
     }
 }
 

@@ -103,6 +103,10 @@ impl Operator for Throttle {
     fn memory_bytes(&self) -> usize {
         self.changes.memory_bytes()
     }
+
+    fn state_rows(&self) -> usize {
+        self.changes.len()
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@
 //! A change costs O(log n) for the table and the length of the window.
 //!
 //! Keeps: all rows, sorted; of input that never deletes only those that show, and the `offset`
-//! before them.
+//! before them. Partitions with a time that the watermark has passed (windows) are forgotten, in a
+//! walk over the table now and then (`forgetting.rs`).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::aggregate::TimeKey;
+use crate::dataflow::operators::forgetting::Walks;
 use crate::plan::node::{self, RankFunction, SortColumn};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedBy, OrderedTable, RowKey};
@@ -40,14 +43,19 @@ use growing::GrowingTopN;
 
 mod growing;
 
-/// The operator for these rows.
+/// The operator for these rows. `closing` are the times of a partition of which the watermark says
+/// that nothing is still to come.
 ///
 /// # Errors
 /// For a column whose type has no order (SQLSTATE 0A000).
-pub fn build(spec: TopNSpec, input: &SchemaRef) -> Result<Box<dyn Operator>> {
+pub fn build(
+    spec: TopNSpec,
+    input: &SchemaRef,
+    closing: Vec<TimeKey>,
+) -> Result<Box<dyn Operator>> {
     Ok(match GrowingTopN::serves(&spec) {
-        true => Box::new(GrowingTopN::new(spec, input)?),
-        false => Box::new(TopN::new(spec, input)?),
+        true => Box::new(GrowingTopN::new(spec, input, closing)?),
+        false => Box::new(TopN::new(spec, input)?.closing(closing)),
     })
 }
 
@@ -102,6 +110,10 @@ pub struct TopN {
     table: OrderedTable,
     /// Partitions that changed in this epoch; empty right after `on_epoch`.
     touched: HashMap<RowKey, Touched>,
+    /// What closes partitions, any of them; without, only the end of the stream does.
+    closing: Vec<TimeKey>,
+    watermark: Option<Watermark>,
+    walks: Walks,
 }
 
 /// A partition that changes.
@@ -190,7 +202,29 @@ impl TopN {
         assert!(spec.offset == 0 || spec.rank == RankFunction::RowNumber, "ranks have no offset");
         let order_by = ordered_by(&spec.order_by);
         let table = OrderedTable::new(input.clone(), spec.partition.clone(), order_by)?;
-        Ok(TopN { spec, table, touched: HashMap::new() })
+        let (touched, closing) = (HashMap::new(), Vec::new());
+        Ok(TopN { spec, table, touched, closing, watermark: None, walks: Walks::default() })
+    }
+
+    /// The same, when the watermark says of a partition's time that nothing of it is still to come.
+    #[must_use]
+    pub fn closing(self, closing: Vec<TimeKey>) -> TopN {
+        TopN { closing, ..self }
+    }
+
+    /// Forgets the partitions that no change still to come concerns, when that is worth a walk.
+    fn forget_closed(&mut self) -> Result<()> {
+        let Some(watermark) = self.watermark else { return Ok(()) };
+        if watermark == Watermark::END {
+            self.table.clear();
+        } else if !self.closing.is_empty() && self.walks.due(self.table.len()) {
+            for TimeKey { place, bound } in &self.closing {
+                for key in self.table.rows_of_partitions_before(*place, bound.at(watermark))? {
+                    self.table.remove(&key);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What shows of a partition, the end of its window if that is full, and the first row behind.
@@ -295,6 +329,7 @@ impl Operator for TopN {
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
         assert_eq!(port, 0, "top_n has one input");
         assert!(!self.spec.append_only || batch.all_inserts(), "this input never deletes");
+        self.walks.changed(batch.num_rows());
         let encoded = self.table.encode(batch.rows())?;
         let mut grown: Vec<RowKey> = Vec::new();
         for row in 0..batch.num_rows() {
@@ -323,6 +358,8 @@ impl Operator for TopN {
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.watermark = Some(watermark);
+        self.walks.moved();
         out.emit_watermark(watermark);
         Ok(())
     }
@@ -342,7 +379,7 @@ impl Operator for TopN {
             }
         }
         out.emit(self.rows(&changes)?);
-        Ok(())
+        self.forget_closed()
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {

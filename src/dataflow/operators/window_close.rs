@@ -1,6 +1,6 @@
 //! EMIT ON WINDOW CLOSE: each row once, when its time has passed and it cannot change any more.
 //!
-//! 1. `on_batch`: changes are kept under the time of their row.
+//! 1. `on_batch`: changes are kept under the first watermark that passes any of the row's times.
 //! 2. `on_epoch`: what the watermark has passed is emitted, as rows that never go.
 //!
 //! Keeps: the rows of open windows, once each. An aggregation does the same by itself and needs no
@@ -22,18 +22,19 @@ const NEVER: i64 = i64::MAX;
 
 /// The `window_close` operator.
 pub struct WindowClose {
-    bound: TimeBound,
+    /// Of times; a row is final when one of them has passed.
+    bounds: Vec<TimeBound>,
     rows: TimedRows,
     watermark: Option<Watermark>,
 }
 
 impl WindowClose {
-    /// Over input of this schema, whose `bound` says when rows are final.
+    /// Over input of this schema, whose `bounds` say when rows are final.
     ///
     /// # Errors
     /// For a column whose type cannot be compared.
-    pub fn new(bound: TimeBound, schema: &SchemaRef) -> Result<WindowClose> {
-        Ok(WindowClose { bound, rows: TimedRows::new(schema.clone())?, watermark: None })
+    pub fn new(bounds: Vec<TimeBound>, schema: &SchemaRef) -> Result<WindowClose> {
+        Ok(WindowClose { bounds, rows: TimedRows::new(schema.clone())?, watermark: None })
     }
 }
 
@@ -43,13 +44,17 @@ impl Operator for WindowClose {
     }
 
     fn on_batch(&mut self, _: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
-        let times = time_values(batch.column(self.bound.column))
-            .ok_or_else(|| Error::internal("a row's time is a timestamp or a date"))?;
-        let times = if times.null_count() == 0 {
-            times
-        } else {
-            Int64Array::from_iter_values(times.iter().map(|time| time.unwrap_or(NEVER)))
-        };
+        let mut closes_at = vec![NEVER; batch.num_rows()];
+        for bound in &self.bounds {
+            let times = time_values(batch.column(bound.column))
+                .ok_or_else(|| Error::internal("a row's time is a timestamp or a date"))?;
+            for (row, at) in
+                closes_at.iter_mut().enumerate().filter(|(row, _)| times.is_valid(*row))
+            {
+                *at = bound.closes_at(times.value(row)).min(*at);
+            }
+        }
+        let times = Int64Array::from(closes_at);
         self.rows.add(&batch, times)
     }
 
@@ -61,12 +66,7 @@ impl Operator for WindowClose {
 
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
         let Some(watermark) = self.watermark.take() else { return Ok(()) };
-        let last = match self.bound.at(watermark) {
-            i64::MIN => return Ok(()),
-            i64::MAX => i64::MAX,
-            first_open => first_open - 1,
-        };
-        for batch in self.rows.take_until(last)? {
+        for batch in self.rows.take_until(watermark.0.0)? {
             out.emit(batch);
         }
         Ok(())
@@ -85,6 +85,10 @@ impl Operator for WindowClose {
     fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes()
     }
+
+    fn state_rows(&self) -> usize {
+        self.rows.len()
+    }
 }
 
 #[cfg(test)]
@@ -100,7 +104,9 @@ mod tests {
         check(
             || {
                 let bound = TimeBound::of_watermark(0);
-                Box::new(WindowClose::new(bound, &schema("ts timestamp, n bigint")).expect("new"))
+                Box::new(
+                    WindowClose::new(vec![bound], &schema("ts timestamp, n bigint")).expect("new"),
+                )
             },
             std::slice::from_ref(&input),
             "

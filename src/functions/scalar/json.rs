@@ -14,6 +14,7 @@ use crate::functions::scalar::cast::{CastSettings, cast_array};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 use crate::types::text::json::{Node, read_jsonb, write_json_string, write_jsonb};
+use crate::types::text::zone::Zone;
 
 /// All of them.
 pub fn all() -> Vec<Overload> {
@@ -879,4 +880,51 @@ fn json_of_pairs(call: &Call<'_>) -> Result<ArrayRef> {
         out.extend_from_slice(b" }");
         Ok(())
     })
+}
+
+/// Rows as JSON objects, as `row_to_json` writes them, for whoever writes rows out.
+pub struct JsonRows {
+    /// By column: its name as JSON with the colon, and its values.
+    columns: Vec<(BytesMut, Source)>,
+}
+
+impl JsonRows {
+    /// The columns of `rows` that have these types.
+    ///
+    /// # Errors
+    /// When a value has no text.
+    pub fn new(rows: &arrow::array::RecordBatch, types: &[SqlType]) -> Result<JsonRows> {
+        let settings = CastSettings { zone: Zone::UTC, now_us: 0 };
+        let schema = rows.schema();
+        let columns = schema.fields().iter().zip(rows.columns()).zip(types);
+        let columns = columns.map(|((field, column), sql_type)| {
+            let mut name = BytesMut::new();
+            write_json_string(field.name(), &mut name);
+            name.extend_from_slice(b":");
+            Ok((name, Source::new(column, sql_type, &settings)?))
+        });
+        Ok(JsonRows { columns: columns.collect::<Result<_>>()? })
+    }
+
+    /// Writes one value of a row.
+    pub fn write_value(&self, row: usize, column: usize, out: &mut BytesMut) {
+        self.columns[column].1.write(row, out);
+    }
+
+    /// Writes a row on one line: `{"a":1,"b":null}`.
+    pub fn write(&self, row: usize, out: &mut BytesMut) {
+        let start = out.len();
+        out.extend_from_slice(b"{");
+        for (index, (name, source)) in self.columns.iter().enumerate() {
+            out.extend_from_slice(if index > 0 { b"," } else { b"" });
+            out.extend_from_slice(name);
+            source.write(row, out);
+        }
+        out.extend_from_slice(b"}");
+        // Those in strings are escaped; what is left is space in documents of the type json.
+        let line = &mut out[start..];
+        if memchr::memchr2(b'\n', b'\r', line).is_some() {
+            line.iter_mut().filter(|b| matches!(**b, b'\n' | b'\r')).for_each(|b| *b = b' ');
+        }
+    }
 }

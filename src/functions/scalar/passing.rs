@@ -1,4 +1,4 @@
-//! `nullif`, `greatest` and `least` of uuid, json and jsonb.
+//! `coalesce`, `nullif`, `greatest` and `least` of uuid, json and jsonb.
 //!
 //! These types are told by a field's metadata, which DataFusion's functions drop; then no operator
 //! of theirs is found for the result (`nullif(j, '1') -> 'a'`). The functions are wrapped: the
@@ -8,18 +8,20 @@
 
 use std::sync::Arc;
 
+use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 
 use crate::types::sql_type::SqlType;
 
 /// The functions that are wrapped.
-pub const PASSING: [&str; 3] = ["nullif", "greatest", "least"];
+pub const PASSING: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Passing {
@@ -49,20 +51,22 @@ impl ScalarUDFImpl for Passing {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let fields: Vec<FieldRef> =
-            types.iter().map(|t| Arc::new(Field::new("", t.clone(), true))).collect();
-        let error = match fields_with_udf(&fields, self.inner.as_ref()) {
-            Ok(fields) => return Ok(fields.iter().map(|f| f.data_type().clone()).collect()),
-            Err(error) => error,
-        };
         // Text may be a quoted literal, which takes the type of what stands beside it.
         let untyped = |t: &DataType| matches!(t, DataType::Utf8 | DataType::Null);
-        let Some(typed) = types.iter().find(|t| !untyped(t)) else { return Err(error) };
-        let alike = types.iter().all(|t| untyped(t) || t == typed);
-        if !alike || types.len() < 2 {
-            return Err(error);
+        if types.len() > 1
+            && let Some(typed) = types.iter().find(|t| !untyped(t))
+            && types.iter().all(|t| untyped(t) || t == typed)
+        {
+            // DataFusion wants what Arrow can cast; the literal is cast before anything runs.
+            return Ok(match can_cast_types(&DataType::Utf8, typed) {
+                true => vec![typed.clone(); types.len()],
+                false => types.to_vec(),
+            });
         }
-        Ok(vec![typed.clone(); types.len()])
+        let fields: Vec<FieldRef> =
+            types.iter().map(|t| Arc::new(Field::new("", t.clone(), true))).collect();
+        let fields = fields_with_udf(&fields, self.inner.as_ref())?;
+        Ok(fields.iter().map(|f| f.data_type().clone()).collect())
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
@@ -74,6 +78,22 @@ impl ScalarUDFImpl for Passing {
             Some(sql_type) => Ok(Arc::new(sql_type.to_field(self.name(), true))),
             None => self.inner.return_field_from_args(args),
         }
+    }
+
+    // Of a coalesce: a CASE.
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.simplify(args, info)
+    }
+
+    fn conditional_arguments<'a>(
+        &self,
+        args: &'a [Expr],
+    ) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.conditional_arguments(args)
+    }
+
+    fn short_circuits(&self) -> bool {
+        self.inner.short_circuits()
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

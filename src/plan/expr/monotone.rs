@@ -22,6 +22,10 @@ const NS_PER_US: i64 = 1_000;
 /// 1970 began on a Thursday, and weeks begin on Mondays.
 const FIRST_MONDAY_US: i64 = 4 * US_PER_DAY;
 
+/// The functions that list the windows of a row.
+const HOP_STARTS: &str = "hop_starts";
+const CUMULATE_ENDS: &str = "cumulate_ends";
+
 type Physical = Arc<dyn PhysicalExpr>;
 
 impl Expr {
@@ -47,27 +51,32 @@ impl Expr {
     }
 }
 
-/// The arguments of `hop_starts` over a column.
+/// The windows of a row, of which there may be several: HOP, or CUMULATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HopWindows {
+pub struct ManyWindows {
+    /// The function that lists them.
+    pub function: &'static str,
     /// The column of the times.
     pub column: usize,
-    pub slide_us: i64,
+    /// From one window to the next: the slide, or the step.
+    pub step_us: i64,
     pub size_us: i64,
     pub offset_us: i64,
+    /// All rows of a piece of time of this length are in the same windows.
+    pub pane_us: i64,
 }
 
 impl Expr {
-    /// The windows, when the expression is the list of them for each row (HOP).
-    pub fn hop_windows(&self) -> Option<HopWindows> {
+    /// The windows, when the expression is the list of them for each row (HOP and CUMULATE).
+    pub fn many_windows(&self) -> Option<ManyWindows> {
         let call = self.physical.downcast_ref::<ScalarFunctionExpr>()?;
-        let ("hop_starts", [time, slide, size, offset @ ..]) = (call.name(), call.args()) else {
-            return None;
-        };
+        let [time, step, size, offset @ ..] = call.args() else { return None };
+        let function = [HOP_STARTS, CUMULATE_ENDS].into_iter().find(|name| *name == call.name())?;
         let column = time.downcast_ref::<Column>()?.index();
-        let (slide_us, size_us) = (length_us(slide)?, length_us(size)?);
-        let Step::Bin { origin_us: offset_us, .. } = bin(slide_us, offset)? else { return None };
-        Some(HopWindows { column, slide_us, size_us, offset_us })
+        let (step_us, size_us) = (length_us(step)?, length_us(size)?);
+        let pane_us = if function == HOP_STARTS { gcd(step_us, size_us) } else { step_us };
+        let Step::Bin { origin_us: offset_us, .. } = bin(step_us, offset)? else { return None };
+        Some(ManyWindows { function, column, step_us, size_us, offset_us, pane_us })
     }
 
     /// As [`Expr::time_steps`], of the least element of a list: the windows of a row in HOP and
@@ -76,7 +85,7 @@ impl Expr {
         let call = self.physical.downcast_ref::<ScalarFunctionExpr>()?;
         let mut steps = Vec::new();
         let walked = match (call.name(), call.args()) {
-            ("hop_starts", [inner, slide, size, offset @ ..]) => {
+            (HOP_STARTS, [inner, slide, size, offset @ ..]) => {
                 let walked = walk(inner, input, &mut steps)?;
                 let (slide_us, size_us) = (length_us(slide)?, length_us(size)?);
                 // The first window that has not ended begins after the time less the size.
@@ -85,7 +94,7 @@ impl Expr {
                 steps.push(Step::Shift { months: 0, us: slide_us });
                 walked
             }
-            ("cumulate_ends", [inner, step, _, offset @ ..]) => {
+            (CUMULATE_ENDS, [inner, step, _, offset @ ..]) => {
                 let walked = walk(inner, input, &mut steps)?;
                 let step_us = length_us(step)?;
                 steps.extend([bin(step_us, offset)?, Step::Shift { months: 0, us: step_us }]);
@@ -101,6 +110,10 @@ impl Expr {
 struct Walked {
     column: usize,
     data_type: DataType,
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Collects the steps of an expression from the column outwards.

@@ -50,6 +50,8 @@ pub enum Instruction {
     Absent {
         forbidden: Variables,
     },
+    /// Takes a row that does not belong to the match, before its first.
+    Pass,
     /// The match is complete.
     Accept,
 }
@@ -70,8 +72,24 @@ impl Program {
     /// SQLSTATE 54001 for a pattern that is too large, 42601 for NOT in a place where it means
     /// nothing.
     pub fn new(pattern: &Pattern) -> Result<Program> {
+        Program::compile(pattern, false)
+    }
+
+    /// # Errors
+    /// The same.
+    pub fn of(spec: &MatchSpec) -> Result<Program> {
+        Program::compile(&spec.pattern, spec.frame.is_some_and(|frame| frame.seek))
+    }
+
+    fn compile(pattern: &Pattern, seek: bool) -> Result<Program> {
         let mut compiler =
             Compiler { instructions: vec![], iterations: 0, depth: 0, excluded: false };
+        if seek {
+            // Rather here than a row further on.
+            compiler.push(Instruction::Split(3, 1))?;
+            compiler.push(Instruction::Pass)?;
+            compiler.push(Instruction::Jump(0))?;
+        }
         let items = match pattern {
             Pattern::Concat(items) => items.as_slice(),
             other => std::slice::from_ref(other),
@@ -145,6 +163,7 @@ fn describe(instruction: &Instruction, spec: &MatchSpec) -> String {
             Contiguity::Strict => format!("the next row is not {}", names(forbidden)),
             _ => format!("no {} until the time is over", names(forbidden)),
         },
+        Instruction::Pass => "pass over a row".to_owned(),
         Instruction::Accept => "match".to_owned(),
     }
 }

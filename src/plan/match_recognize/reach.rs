@@ -17,6 +17,13 @@ impl MatchSpec {
 }
 
 impl Pattern {
+    /// Of each variable, how many rows of a match stand before it at least.
+    pub fn rows_before_each(&self, variables: usize) -> Vec<u64> {
+        let mut least = vec![u64::MAX; variables];
+        place(self, 0, &mut least);
+        least
+    }
+
     /// Whether `^` stands somewhere.
     pub fn has_start(&self) -> bool {
         match self {
@@ -31,8 +38,11 @@ impl Pattern {
 }
 
 fn rows_before(spec: &MatchSpec) -> u64 {
-    let mut least = vec![u64::MAX; spec.variables.len()];
-    place(&spec.pattern, 0, &mut least);
+    if spec.frame.is_some() {
+        // Rows before the current one are outside.
+        return 0;
+    }
+    let least = spec.pattern.rows_before_each(spec.variables.len());
     let of_condition = |variable: usize, predicate: &Predicate| {
         let reads = predicate.reads.iter().map(|read| match &spec.reads[*read] {
             Read::Row(row) if row.is_near(variable) => beyond(row, least[variable]),

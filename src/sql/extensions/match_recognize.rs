@@ -5,12 +5,13 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use super::Rewriter;
 use super::pattern::PatternReader;
+use super::window_pattern::TABLE;
 use crate::sql::match_recognize::clauses::{
-    Clauses, ContiguityClause, FINAL, MARKER, Named, RUNNING, RowsClause, SkipClause, Sort,
-    WithinClause,
+    Clauses, ContiguityClause, FINAL, FrameClause, MARKER, Named, RUNNING, RowsClause, SkipClause,
+    Sort, WithinClause,
 };
 use crate::sql::parse::cursor::{is_word, syntax_error, word_token};
-use crate::sql::parse::name::fold;
+use crate::sql::parse::name::{fold, is_reserved};
 use crate::types::error::{Error, Result, SqlState};
 
 /// Tokens from one index up to another.
@@ -22,6 +23,14 @@ impl Rewriter<'_> {
         if !self.has_patterns || !self.expects_table(at) {
             return Ok(None);
         }
+        if let Some(rows) = self.close_of(at + 1).filter(|_| self.words_at(at, &[TABLE])) {
+            let Some(close) = self.close_of(rows + 1).filter(|close| *close < to) else {
+                return Ok(None);
+            };
+            let mut reader = ClauseReader { rewriter: self, at: rows + 2, end: close };
+            let read = reader.read(rows + 1, true)?;
+            return self.as_query(read, rows + 1, (at + 2, rows), close).map(Some);
+        }
         let Some(word) = self.end_of_table(at) else { return Ok(None) };
         if word >= to || *self.token(word + 1) != Token::LParen {
             return Ok(None);
@@ -30,7 +39,18 @@ impl Rewriter<'_> {
             return Ok(None);
         };
         let mut reader = ClauseReader { rewriter: self, at: word + 2, end: close };
-        let (clauses, expressions) = reader.read(word)?;
+        let read = reader.read(word, false)?;
+        self.as_query(read, word, (at, word), close).map(Some)
+    }
+
+    /// The query that stands for a table with clauses; gives the index behind them.
+    fn as_query(
+        &mut self,
+        (clauses, expressions): (Clauses, Vec<Part>),
+        word: usize,
+        table: Part,
+        close: usize,
+    ) -> Result<usize> {
         let text = serde_json::to_string(&clauses)
             .map_err(|error| Error::internal(format!("clauses as text: {error}")))?;
         let span = self.tokens[word].span;
@@ -45,9 +65,9 @@ impl Rewriter<'_> {
             self.pattern_expression(from, to)?;
         }
         self.push(word_token("FROM"), span);
-        self.range(at, word)?;
+        self.range(table.0, table.1)?;
         self.output.push(self.tokens[close].clone());
-        Ok(Some(close + 1))
+        Ok(close + 1)
     }
 
     fn push(&mut self, token: Token, span: Span) {
@@ -71,8 +91,9 @@ impl Rewriter<'_> {
             return Some(next);
         }
         next += usize::from(self.words_at(next, &["AS"]));
-        if !matches!(self.token(next), Token::Word(_)) {
-            return None;
+        match self.token(next) {
+            Token::Word(word) if word.quote_style.is_some() || !is_reserved(&word.value) => {}
+            _ => return None,
         }
         // Names of columns may follow the alias.
         next = self.close_of(next + 1).map_or(next + 1, |close| close + 1);
@@ -116,7 +137,8 @@ struct ClauseReader<'a, 't> {
 }
 
 impl ClauseReader<'_, '_> {
-    fn read(&mut self, word: usize) -> Result<(Clauses, Vec<Part>)> {
+    /// `window`: they are of a window, with its frame in place of ONE ROW and ALL ROWS PER MATCH.
+    fn read(&mut self, word: usize, window: bool) -> Result<(Clauses, Vec<Part>)> {
         let mut expressions = Vec::new();
         let mut partition = 0;
         if self.eat(&["PARTITION", "BY"]) {
@@ -140,8 +162,11 @@ impl ClauseReader<'_, '_> {
                 expressions.push(expression);
             }
         }
-        let rows = self.rows()?;
+        let rows_following = if window { Some(self.frame()?) } else { None };
+        let rows = if window { RowsClause::One } else { self.rows()? };
         let skip = self.skip()?;
+        let seek = window && !self.eat(&["INITIAL"]) && self.eat(&["SEEK"]);
+        let frame = rows_following.map(|rows_following| FrameClause { rows_following, seek });
         if !self.eat(&["PATTERN"]) {
             return Err(self.expected("PATTERN"));
         }
@@ -163,6 +188,11 @@ impl ClauseReader<'_, '_> {
         let pattern = PatternReader::read(text, pattern_position)?;
         self.at = close + 1;
         let within = self.within()?;
+        if window && let Some(within) = &within {
+            return Err(Error::user(SqlState::SYNTAX_ERROR, "WITHIN in a window")
+                .hint("The frame bounds the match: ROWS BETWEEN CURRENT ROW AND 9 FOLLOWING.")
+                .position(within.position));
+        }
         let timeout_rows = self.eat(&["EMIT", "TIMEOUT", "ROWS"]);
         if timeout_rows && within.is_none() {
             return Err(self.complaint("EMIT TIMEOUT ROWS needs WITHIN", self.at - 1).hint(
@@ -194,6 +224,7 @@ impl ClauseReader<'_, '_> {
             measures,
             rows,
             skip,
+            frame,
             pattern,
             pattern_position,
             contiguity,
@@ -203,6 +234,37 @@ impl ClauseReader<'_, '_> {
             defines,
         };
         Ok((clauses, expressions))
+    }
+
+    /// `ROWS BETWEEN CURRENT ROW AND ...`: how many rows follow; `None`: all.
+    fn frame(&mut self) -> Result<Option<u64>> {
+        if !self.eat(&["ROWS", "BETWEEN", "CURRENT", "ROW", "AND"]) {
+            return Err(self
+                .complaint("the frame of a row pattern begins at its row", self.at)
+                .hint(
+                    "Write ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING, or a number of rows.",
+                ));
+        }
+        let rows = if self.eat(&["UNBOUNDED", "FOLLOWING"]) {
+            None
+        } else if self.eat(&["CURRENT", "ROW"]) {
+            Some(0)
+        } else {
+            let Token::Number(number, _) = self.rewriter.token(self.at) else {
+                return Err(self.expected("a number of rows"));
+            };
+            let rows = number.parse().map_err(|_| self.expected("a number of rows"))?;
+            self.at += 1;
+            if !self.eat(&["FOLLOWING"]) {
+                return Err(self.expected("FOLLOWING"));
+            }
+            Some(rows)
+        };
+        if self.rewriter.words_at(self.at, &["EXCLUDE"]) && !self.eat(&["EXCLUDE", "NO", "OTHERS"])
+        {
+            return Err(self.complaint("EXCLUDE in a window with a row pattern", self.at));
+        }
+        Ok(rows)
     }
 
     fn eat(&mut self, words: &[&str]) -> bool {
@@ -229,7 +291,8 @@ impl ClauseReader<'_, '_> {
 
     /// Whether a clause begins here, not an item of the one before.
     fn begins_clause(&self, at: usize) -> bool {
-        let words: [&[&str]; 9] = [
+        let words: [&[&str]; 10] = [
+            &["ROWS", "BETWEEN"],
             &["ORDER", "BY"],
             &["MEASURES"],
             &["ONE", "ROW", "PER", "MATCH"],

@@ -21,6 +21,7 @@ use crate::sql::lower::join::HAS_NULL;
 use crate::sql::lower::lower_node;
 use crate::sql::lower::panes::by_panes;
 use crate::sql::lower::pipe::{Pipe, unqualified};
+use crate::sql::lower::sessions::by_sessions;
 use crate::types::error::{Error, Result};
 
 pub fn lower_aggregate(aggregate: &Aggregate) -> Result<Pipe> {
@@ -247,7 +248,7 @@ fn make_aggregate(
         // Every row would go to one worker.
         return Node::Aggregate(whole.in_two_phases());
     }
-    by_panes(whole)
+    by_sessions(whole).unwrap_or_else(by_panes)
 }
 
 /// The columns that an operator reads, each expression once.

@@ -1,7 +1,7 @@
-//! HOP aggregation by panes: a row is summed up once, however many windows it is in.
+//! HOP and CUMULATE aggregation by panes: a row is summed up once, however many windows it is in.
 //!
-//! All rows of a pane, a piece of time as long as the greatest common divisor of slide and size, are
-//! in the same windows. Instead of each row once for each of its windows:
+//! All rows of a pane are in the same windows: a piece of time as long as the greatest common divisor
+//! of slide and size, or as the step of CUMULATE. Instead of each row once for each of its windows:
 //!
 //! 1. each row gets its pane, and a partial aggregation sums up the rows of an epoch by pane and
 //!    the other keys;
@@ -21,7 +21,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use crate::functions::scalar::call::Family;
 use crate::functions::scalar::cast::CastSettings;
 use crate::plan::expr::Expr;
-use crate::plan::expr::monotone::HopWindows;
+use crate::plan::expr::monotone::ManyWindows;
 use crate::plan::node::{
     self, Aggregate, AggregateCall, Edge, Map, Node, PARTIAL_STATE, Phase, Unnest, UnnestColumn,
 };
@@ -44,12 +44,12 @@ struct Windowed<'a> {
     over: &'a Map,
     exprs: &'a [Expr],
     unnest: &'a Unnest,
-    /// Which of the unnested columns is a window's start.
+    /// Which of the unnested columns is a window's start, or end.
     start: usize,
     below: &'a Map,
-    /// Where the list of starts is among the columns of `below`.
+    /// Where the list of these is among the columns of `below`.
     list: usize,
-    hop: HopWindows,
+    windows: ManyWindows,
 }
 
 fn windowed(aggregate: &Aggregate) -> Option<Windowed<'_>> {
@@ -69,7 +69,7 @@ fn windowed(aggregate: &Aggregate) -> Option<Windowed<'_>> {
     let Node::Map(below @ Map { projection: Some(computed), .. }) = &*unnest.input.input else {
         return None;
     };
-    let hop = computed.get(list)?.hop_windows()?;
+    let windows = computed.get(list)?.many_windows()?;
     (!unnest.columns.contains(&UnnestColumn::Whole(list))).then_some(Windowed {
         over,
         exprs,
@@ -77,7 +77,7 @@ fn windowed(aggregate: &Aggregate) -> Option<Windowed<'_>> {
         start,
         below,
         list,
-        hop,
+        windows,
     })
 }
 
@@ -114,11 +114,11 @@ fn rows_with_panes(
     windowed: &Windowed<'_>,
     of_window: &impl Fn(usize) -> bool,
 ) -> Option<(Node, Vec<Option<usize>>)> {
-    let Windowed { over, exprs, unnest, below, list, hop, .. } = windowed;
+    let Windowed { over, exprs, unnest, below, list, windows, .. } = windowed;
     let source = below.input.input.schema();
-    let time = source.field(hop.column);
-    let pane_us = gcd(hop.slide_us, hop.size_us);
-    let pane = function("tumble_start", hop.column, &source, &[pane_us, hop.offset_us])?;
+    let time = source.field(windows.column);
+    let lengths = [windows.pane_us, windows.offset_us];
+    let pane = function("tumble_start", windows.column, &source, &lengths)?;
     let pane_field = Arc::new(Field::new(PANE, pane.data_type().clone(), true));
     if time.data_type() != pane.data_type() {
         return None;
@@ -197,10 +197,10 @@ fn spread_sums(
     partial: Aggregate,
     of_window: &impl Fn(usize) -> bool,
 ) -> Option<Node> {
-    let hop = &windowed.hop;
+    let windows = &windowed.windows;
     let sums = partial.schema.clone();
-    let starts = [hop.slide_us, hop.size_us, hop.offset_us];
-    let list = function("hop_starts", 0, &sums, &starts)?;
+    let lengths = [windows.step_us, windows.size_us, windows.offset_us];
+    let list = function(windows.function, 0, &sums, &lengths)?;
     let list_field = Arc::new(Field::new(WINDOWS, list.data_type().clone(), true));
     let DataType::List(start) = list.data_type().clone() else { return None };
     let column = |index: usize, place: usize| {
@@ -281,8 +281,4 @@ fn function(name: &str, column: usize, schema: &Schema, lengths_us: &[i64]) -> O
 fn seconds(us: i64) -> String {
     let text = format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

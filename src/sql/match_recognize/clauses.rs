@@ -85,6 +85,16 @@ pub struct WithinClause {
     pub position: usize,
 }
 
+/// A window's frame with a pattern. The table that it makes of its rows has each of them, with the
+/// columns under their own tables' names, and the measures behind.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct FrameClause {
+    /// Rows behind the current one; `None`: all.
+    pub rows_following: Option<u64>,
+    /// A match may begin behind the current row.
+    pub seek: bool,
+}
+
 /// All of it. The expressions follow in this order: PARTITION BY, ORDER BY, MEASURES, DEFINE.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Clauses {
@@ -94,6 +104,7 @@ pub struct Clauses {
     pub measures: Vec<Named>,
     pub rows: RowsClause,
     pub skip: SkipClause,
+    pub frame: Option<FrameClause>,
     pub pattern: NamedPattern,
     pub pattern_position: usize,
     pub contiguity: ContiguityClause,

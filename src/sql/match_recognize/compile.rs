@@ -16,9 +16,10 @@ use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 
 use crate::plan::match_recognize::{
     CLASSIFIER_COLUMN, Condition, MATCH_NUMBER_COLUMN, MatchAggregate, MatchSpec, Predicate, Read,
+    RowRead,
 };
 use crate::sql::expressions::{compile, ordered_condition};
-use crate::sql::match_recognize::node::{MatchNode, aggregate_schema};
+use crate::sql::match_recognize::node::{MatchFacts, MatchNode, aggregate_schema};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
 
@@ -56,6 +57,7 @@ pub fn compile_match(node: &MatchNode) -> Result<MatchSpec> {
         contiguity: facts.contiguity,
         skip: facts.skip,
         rows: facts.rows,
+        frame: facts.frame,
         within: facts.within,
         timeout_rows: facts.timeout_rows,
         conditions,
@@ -80,10 +82,12 @@ fn compile_condition(node: &MatchNode, variable: usize, condition: &Expr) -> Res
         ));
     }
     let (mut near, mut far) = (Vec::new(), Vec::new());
+    let inside = |row: &RowRead| inside_frame(&node.facts, row, variable);
     for part in split_conjunction_owned(condition.clone()) {
-        let is_near = reads_of(&part, schema)?
-            .into_iter()
-            .all(|read| matches!(&node.facts.reads[read], Read::Row(row) if row.is_near(variable)));
+        let is_near = reads_of(&part, schema)?.into_iter().all(|read| {
+            matches!(&node.facts.reads[read], Read::Row(row)
+                    if row.is_near(variable) && inside(row))
+        });
         if is_near { near.push(part) } else { far.push(part) }
     }
     let predicate = |parts: Vec<Expr>| -> Result<Option<Predicate>> {
@@ -96,6 +100,16 @@ fn compile_condition(node: &MatchNode, variable: usize, condition: &Expr) -> Res
         Ok(Some(Predicate { expr, reads, schema: own.inner().clone() }))
     };
     Ok(Condition { near: predicate(near)?, far: predicate(far)? })
+}
+
+/// Whether a row at a distance is within the frame of every match, if there are frames.
+fn inside_frame(facts: &MatchFacts, row: &RowRead, variable: usize) -> bool {
+    let Some(frame) = facts.frame else { return true };
+    if row.shift > 0 {
+        return frame.rows_following.is_none();
+    }
+    let least = facts.pattern.rows_before_each(facts.variables.len());
+    row.shift.unsigned_abs() <= least[variable]
 }
 
 /// The reads of an expression, each once.

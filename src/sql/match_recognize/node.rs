@@ -18,8 +18,8 @@ use datafusion::logical_expr::{
 };
 
 use crate::plan::match_recognize::{
-    CLASSIFIER_COLUMN, Contiguity, MATCH_NUMBER_COLUMN, MatchColumn, Pattern, PatternText, Read,
-    RowValue, RowsPerMatch, Skip, Within,
+    CLASSIFIER_COLUMN, Contiguity, Frame, MATCH_NUMBER_COLUMN, MatchColumn, Pattern, PatternText,
+    Read, RowValue, RowsPerMatch, Skip, Within,
 };
 use crate::plan::node::SortColumn;
 use crate::sql::resolve::external;
@@ -35,6 +35,7 @@ pub struct MatchFacts {
     pub contiguity: Contiguity,
     pub skip: Skip,
     pub rows: RowsPerMatch,
+    pub frame: Option<Frame>,
     pub within: Option<Within>,
     pub timeout_rows: bool,
     /// Which of the variables have conditions, in the order of the node's.

@@ -9,11 +9,12 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr, TableFactor, Value,
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, Join, JoinConstraint, JoinOperator,
+    SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
 };
 
 use crate::plan::match_recognize::{
-    MatchColumn, Pattern, RowsPerMatch, Skip, VARIABLES_MAX, Variables, Within,
+    Frame, MatchColumn, Pattern, RowsPerMatch, Skip, VARIABLES_MAX, Variables, Within,
 };
 use crate::plan::node::SortColumn;
 use crate::sql::match_recognize::clauses::{
@@ -40,10 +41,14 @@ impl RelationPlanner for MatchRecognizePlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        let Some((clauses, items, table)) = parts(&relation)? else {
+        let Some(Parts { clauses, items, table, filter }) = parts(&relation)? else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let input = context.plan(table)?;
+        let mut input = context.plan(table)?;
+        if let Some(filter) = filter {
+            let filter = context.sql_to_expr(filter, input.schema())?;
+            input = LogicalPlanBuilder::from(input).filter(filter)?.build()?;
+        }
         let plan = plan_match(&clauses, items, input, &self.sql, context)?;
         let alias = match relation {
             TableFactor::Derived { alias, .. } => alias,
@@ -59,8 +64,17 @@ struct Item {
     name: String,
 }
 
+/// What stands in the query that MATCH_RECOGNIZE has become.
+struct Parts {
+    clauses: Clauses,
+    items: Vec<Item>,
+    table: TableFactor,
+    /// Of a window: WHERE.
+    filter: Option<ast::Expr>,
+}
+
 /// The clauses, expressions and table, if the factor is what we are looking for.
-fn parts(relation: &TableFactor) -> Result<Option<(Clauses, Vec<Item>, TableFactor)>> {
+fn parts(relation: &TableFactor) -> Result<Option<Parts>> {
     let TableFactor::Derived { subquery, .. } = relation else { return Ok(None) };
     let SetExpr::Select(select) = subquery.body.as_ref() else { return Ok(None) };
     let Some(SelectItem::UnnamedExpr(first) | SelectItem::ExprWithAlias { expr: first, .. }) =
@@ -99,11 +113,41 @@ fn parts(relation: &TableFactor) -> Result<Option<(Clauses, Vec<Item>, TableFact
     }
     let expected =
         clauses.partition + clauses.order_by.len() + clauses.measures.len() + clauses.defines.len();
-    let [table] = select.from.as_slice() else { return Err(broken()) };
-    if items.len() != expected || !table.joins.is_empty() {
+    if items.len() != expected {
         return Err(broken());
     }
-    Ok(Some((clauses, items, table.relation.clone())))
+    if clauses.frame.is_some() {
+        let table = all_tables(&select.from).ok_or_else(broken)?;
+        let filter = select.selection.clone();
+        return Ok(Some(Parts { clauses, items, table, filter }));
+    }
+    let [table] = select.from.as_slice() else { return Err(broken()) };
+    if !table.joins.is_empty() || select.selection.is_some() {
+        return Err(broken());
+    }
+    Ok(Some(Parts { clauses, items, table: table.relation.clone(), filter: None }))
+}
+
+/// What stands in FROM as one table, whose columns keep their tables' names.
+fn all_tables(from: &[TableWithJoins]) -> Option<TableFactor> {
+    let (first, others) = from.split_first()?;
+    if others.is_empty() && first.joins.is_empty() {
+        return Some(first.relation.clone());
+    }
+    let mut all = first.clone();
+    for other in others {
+        let relation = match other.joins.is_empty() {
+            true => other.relation.clone(),
+            false => nested(other.clone()),
+        };
+        let join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
+        all.joins.push(Join { relation, global: false, join_operator });
+    }
+    Some(nested(all))
+}
+
+fn nested(table_with_joins: TableWithJoins) -> TableFactor {
+    TableFactor::NestedJoin { table_with_joins: Box::new(table_with_joins), alias: None }
 }
 
 fn plan_match(
@@ -181,7 +225,10 @@ fn plan_match(
     let within = within.transpose()?;
     let skip = bind_skip(&clauses.skip, &names).map_err(external)?;
 
-    let shown = shown_columns(&schema, all_rows, &partition, &order_by, &mut reads)?;
+    let shown = match clauses.frame {
+        Some(_) => all_columns(&schema, &mut reads),
+        None => shown_columns(&schema, all_rows, &partition, &order_by, &mut reads)?,
+    };
     let columns = match_columns(&shown, &measures, &reads);
     let Reads { arguments, reads, read_names, aggregates, aggregate_texts, .. } = reads;
     let projected = arguments.into_iter().map(|(expr, name)| expr.alias(name));
@@ -194,6 +241,9 @@ fn plan_match(
         contiguity: clauses.contiguity.into(),
         skip,
         rows,
+        frame: clauses
+            .frame
+            .map(|frame| Frame { rows_following: frame.rows_following, seek: frame.seek }),
         within,
         timeout_rows: clauses.timeout_rows,
         defined,
@@ -209,6 +259,16 @@ fn plan_match(
     let node = MatchNode::new(Arc::new(facts), below, conditions, aggregates)?;
     let input_name = |column: usize| below_schema.field(column).name().clone();
     let mut result = Vec::new();
+    if clauses.frame.is_some() {
+        // A window adds columns to the rows.
+        for ((column, name), (qualifier, _)) in shown.before.iter().zip(schema.iter()) {
+            let own = Expr::Column(Column::from_name(input_name(*column)));
+            result.push(own.alias_qualified(qualifier.cloned(), name));
+        }
+        result.extend(measures.into_iter().map(|(expr, named)| expr.alias(named.name.clone())));
+        let node = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+        return LogicalPlanBuilder::from(node).project(result)?.build();
+    }
     for (column, name, measure) in shown_order(&shown, measures) {
         result.push(match measure {
             Some(expr) => expr.alias(name),
@@ -229,6 +289,15 @@ impl Clauses {
 struct Shown {
     before: Vec<(usize, String)>,
     behind: Vec<(usize, String)>,
+}
+
+/// All columns of the input.
+fn all_columns(schema: &DFSchemaRef, reads: &mut Reads<'_>) -> Shown {
+    let before = schema.columns().into_iter().map(|column| {
+        let name = column.name.clone();
+        (reads.argument(Expr::Column(column), &name), name)
+    });
+    Shown { before: before.collect(), behind: Vec::new() }
 }
 
 /// The standard's order: partition, order, measures, the others.

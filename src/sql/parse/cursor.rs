@@ -15,6 +15,8 @@ use crate::types::error::{Error, Result, SqlState};
 
 /// Stands for a word at which queries must stop (EMIT); no tokenizer makes it of a text.
 pub(in crate::sql) const BARRIER: Token = Token::Char('\u{0}');
+/// Stands for the WITH of a sink's options, at which its query must stop.
+pub(in crate::sql) const OPTIONS: Token = Token::Char('\u{1}');
 
 pub(super) struct Cursor<'a> {
     pub(super) parser: Parser<'a>,

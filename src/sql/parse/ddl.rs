@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use crate::sql::parse::cursor::{BARRIER, Cursor};
+use crate::sql::parse::cursor::{BARRIER, Cursor, OPTIONS};
 use crate::sql::parse::{data, hints, table};
 use crate::sql::statement::{
     Alter, AlterAction, CommentOn, CreateDatabase, CreateIndex, CreateMaterializedView,
@@ -215,7 +215,10 @@ fn sink(cursor: &mut Cursor<'_>, create: Create) -> Result<Statement> {
         return Err(cursor.expected("FROM or AS"));
     };
     let emit = emit(cursor)?;
-    let options = table::with_options(cursor)?;
+    let options = match cursor.eat_token(&OPTIONS) {
+        true => table::options_in_parens(cursor)?,
+        false => vec![],
+    };
     if options.is_empty() {
         return Err(cursor.expected("WITH").hint("A sink needs WITH (connector = '...')."));
     }

@@ -560,6 +560,11 @@ pub(super) fn with_options(cursor: &mut Cursor<'_>) -> Result<Vec<WithOption>> {
     if !cursor.eat("WITH") {
         return Ok(vec![]);
     }
+    options_in_parens(cursor)
+}
+
+/// `(name = value, ...)`.
+pub(super) fn options_in_parens(cursor: &mut Cursor<'_>) -> Result<Vec<WithOption>> {
     cursor.expect_token(&Token::LParen)?;
     let options = option_list(cursor)?;
     repeated_option(&options)?;

@@ -1,7 +1,7 @@
 //! Names: what Postgres calls an unnamed select item, and the parts of a relation's name.
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, ObjectName, ObjectNamePart, Select, SelectItem,
+    self, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr,
 };
 
@@ -58,6 +58,46 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The query with marks on the aliases that stand beside a `*`, which may have columns of these
+/// names; `None` when there are none, or something else may refer to them.
+pub fn with_marked_aliases(query: &Query) -> Option<Query> {
+    /// No list has so many items of one name.
+    const FIRST: usize = 1_000_000;
+    let mut marked = query.clone();
+    let SetExpr::Select(select) = marked.body.as_mut() else { return None };
+    let aliases: Vec<String> = select
+        .projection
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
+            _ => None,
+        })
+        .collect();
+    let sorts_by_alias = match query.order_by.as_ref().map(|order_by| &order_by.kind) {
+        None => false,
+        Some(ast::OrderByKind::Expressions(sorts)) => sorts.iter().any(|sort| match &sort.expr {
+            Expr::Identifier(name) => aliases.contains(&fold(name)),
+            _ => false,
+        }),
+        Some(ast::OrderByKind::All(_)) => true,
+    };
+    let plain = !sorts_by_alias
+        && select.distinct.is_none()
+        && select.qualify.is_none()
+        && matches!(&select.group_by, ast::GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    if !plain || !select.projection.iter().any(|item| wildcard_table(item).is_some()) {
+        return None;
+    }
+    let mut marks = FIRST;
+    for item in &mut select.projection {
+        if let SelectItem::ExprWithAlias { alias, .. } = item {
+            marks += 1;
+            *alias = Ident::with_quote('"', repeated_name(&fold(alias), marks));
+        }
+    }
+    (!aliases.is_empty()).then_some(marked)
 }
 
 /// The table of `table.*`, and `None` of `*`, when the item is such.

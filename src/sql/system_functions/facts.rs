@@ -135,7 +135,7 @@ impl Facts {
             ObjectKind::View(view) | ObjectKind::MaterializedView(view) => {
                 Some(format!(" {};", view.query_sql.trim()))
             }
-            ObjectKind::Source(_) | ObjectKind::Table(_) => None,
+            ObjectKind::Source(_) | ObjectKind::Table(_) | ObjectKind::Sink(_) => None,
         }
     }
 

@@ -210,7 +210,7 @@ impl Aggregate {
 
     pub(super) fn read_checkpoint(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         assert!(self.table.is_empty(), "restore is called on a fresh operator");
-        let keys: Vec<usize> = (0..self.spec.keys.len()).collect();
+        let keys: Vec<usize> = (0..self.routed_by.unwrap_or(self.spec.keys.len())).collect();
         let mut groups = Vec::new();
         for rows in reader.read(GROUPS, &keys)? {
             groups.extend(self.load_groups(&rows)?);

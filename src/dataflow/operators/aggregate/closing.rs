@@ -1,7 +1,8 @@
 //! Groups of the past: a group whose key has a time that no later row can have is closed.
 //!
-//! 1. New groups are noted under their time when the epoch that made them completes.
-//! 2. When the watermark has passed, groups below its bound are taken out, their words, stored and
+//! 1. New groups are noted, when the epoch that made them completes, under the first watermark that
+//!    passes a time of their key.
+//! 2. When the watermark has come, these groups are taken out, their words, stored and
 //!    DISTINCT values with them. Their rows stay with whoever reads the output: a view keeps the
 //!    results of closed windows.
 //! 3. With EMIT ON WINDOW CLOSE nothing is emitted before that, and then once.
@@ -31,8 +32,8 @@ pub struct TimeKey {
 /// Groups by the time of their key.
 #[derive(Default)]
 pub(super) struct OpenGroups {
-    /// Groups of each time; `None`: of no time. Some may have gone meanwhile, and their number may
-    /// be another group's.
+    /// Groups by the watermark that closes them; `None`: the end only. Some may have gone meanwhile,
+    /// and their number may be another group's.
     by_time: BTreeMap<Option<i64>, Vec<u32>>,
     /// The watermark when groups were closed last.
     closed_at: Option<Watermark>,
@@ -52,21 +53,29 @@ impl OpenGroups {
 }
 
 impl Aggregate {
-    /// The times of these groups.
-    fn group_times(&self, key: &TimeKey, groups: &[u32]) -> Result<Vec<Option<i64>>> {
+    /// The watermarks that close these groups.
+    fn closing_times(&self, groups: &[u32]) -> Result<Vec<Option<i64>>> {
         let keys = self.table.keys(groups)?;
-        let times = time_values(&keys[key.place])
-            .ok_or_else(|| Error::internal("a group's time is a timestamp or a date"))?;
-        Ok(times.iter().collect())
+        let mut closes_at: Vec<Option<i64>> = vec![None; groups.len()];
+        for TimeKey { place, bound } in &self.spec.time_keys {
+            let times = time_values(&keys[*place])
+                .ok_or_else(|| Error::internal("a group's time is a timestamp or a date"))?;
+            for (row, at) in
+                closes_at.iter_mut().enumerate().filter(|(row, _)| times.is_valid(*row))
+            {
+                let closes = bound.closes_at(times.value(row));
+                *at = Some(at.map_or(closes, |before| before.min(closes)));
+            }
+        }
+        Ok(closes_at)
     }
 
     /// Notes groups that are new.
     pub(super) fn note_open(&mut self, groups: &[u32]) -> Result<()> {
-        let Some(key) = self.spec.time_key.clone() else { return Ok(()) };
-        if groups.is_empty() {
+        if groups.is_empty() || self.spec.time_keys.is_empty() {
             return Ok(());
         }
-        let times = self.group_times(&key, groups)?;
+        let times = self.closing_times(groups)?;
         for (group, time) in groups.iter().zip(times) {
             self.open.by_time.entry(time).or_default().push(*group);
         }
@@ -76,7 +85,7 @@ impl Aggregate {
     /// The groups that the epoch made.
     pub(super) fn made_in_epoch(&self) -> Result<Vec<u32>> {
         let mut made = Vec::new();
-        if self.spec.time_key.is_some() {
+        if !self.spec.time_keys.is_empty() {
             for (place, group) in self.table.dirty().iter().enumerate() {
                 let (before, now) = self.table.counts(place)?;
                 if before == 0 && now != 0 {
@@ -89,17 +98,19 @@ impl Aggregate {
 
     /// Closes what the watermark has passed; the epoch's changes have been emitted.
     pub(super) fn close_groups(&mut self, out: &mut Output) -> Result<()> {
-        let Some(key) = self.spec.time_key.clone() else { return Ok(()) };
+        if self.spec.time_keys.is_empty() {
+            return Ok(());
+        }
         let Some(watermark) = self.open.watermark.filter(|w| Some(*w) > self.open.closed_at) else {
             return Ok(());
         };
         self.open.closed_at = Some(watermark);
-        let bound = key.bound.at(watermark);
         let mut candidates: Vec<(Option<i64>, Vec<u32>)> = Vec::new();
         if watermark == Watermark::END {
             candidates.extend(std::mem::take(&mut self.open.by_time));
         } else {
-            let later = self.open.by_time.split_off(&Some(bound));
+            let next = watermark.0.0.saturating_add(1);
+            let later = self.open.by_time.split_off(&Some(next));
             let mut closed = std::mem::replace(&mut self.open.by_time, later);
             if let Some(timeless) = closed.remove(&None) {
                 self.open.by_time.insert(None, timeless);
@@ -111,7 +122,7 @@ impl Aggregate {
             groups.sort_unstable();
             groups.dedup();
             groups.retain(|group| self.table.is_live(*group));
-            let times = self.group_times(&key, &groups)?;
+            let times = self.closing_times(&groups)?;
             let same = groups.iter().zip(times).filter(|(_, of_group)| *of_group == time);
             closed.extend(same.map(|(group, _)| *group));
         }
@@ -122,6 +133,10 @@ impl Aggregate {
     fn free_groups(&mut self, closed: Vec<u32>, out: &mut Output) -> Result<()> {
         for distinct in self.distinct.iter_mut().flatten() {
             distinct.forget_groups(&closed)?;
+        }
+        if self.closed.is_some() {
+            let keys = self.table.keys(&closed)?;
+            self.closed.iter_mut().for_each(|told| told.push(keys.clone()));
         }
         self.groups = closed;
         self.touch()?;

@@ -141,20 +141,29 @@ impl Aggregate {
             batch.column(self.spec.keys.len()).as_binary_opt().ok_or_else(damaged)?;
         let stride = self.table.stride();
         let mut other = vec![0; stride];
-        for (row, group) in self.groups.iter().enumerate() {
+        let groups = std::mem::take(&mut self.groups);
+        for (row, group) in groups.iter().enumerate() {
             let (words, beside) =
                 states.value(row).split_at_checked(stride * 8).ok_or_else(damaged)?;
             for (word, bytes) in other.iter_mut().zip(words.as_chunks::<8>().0) {
                 *word = u64::from_le_bytes(*bytes);
             }
-            let (words, _) = self.table.words_and_dirty();
-            let own = &mut words[*group as usize * stride..][..stride];
-            own[0] = own[0].wrapping_add(other[0]);
-            for (slot, placed) in self.layout.accumulators.iter_mut().enumerate() {
-                let range = placed.offset..placed.offset + placed.accumulator.width_words();
-                let saved = super::checkpoint::saved_of(beside, slot)?;
-                placed.accumulator.merge(&mut own[range.clone()], &other[range], saved)?;
-            }
+            self.merge_row(*group, &other, beside)?;
+        }
+        self.groups = groups;
+        Ok(())
+    }
+
+    /// Adds words, and what accumulators have beside them, to those of a group.
+    pub(super) fn merge_row(&mut self, group: u32, other: &[u64], beside: &[u8]) -> Result<()> {
+        let stride = self.table.stride();
+        let (words, _) = self.table.words_and_dirty();
+        let own = &mut words[group as usize * stride..][..stride];
+        own[0] = own[0].wrapping_add(other[0]);
+        for (slot, placed) in self.layout.accumulators.iter_mut().enumerate() {
+            let range = placed.offset..placed.offset + placed.accumulator.width_words();
+            let saved = super::checkpoint::saved_of(beside, slot)?;
+            placed.accumulator.merge(&mut own[range.clone()], &other[range], saved)?;
         }
         Ok(())
     }

@@ -100,7 +100,7 @@ fn spec(input: &SchemaRef, keys: &str, calls: &[&str], append_only: bool) -> Agg
         calls,
         append_only,
         phase: node::Phase::Whole,
-        time_key: None,
+        time_keys: vec![],
         on_close: false,
         schema,
     }

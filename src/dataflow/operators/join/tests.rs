@@ -680,7 +680,7 @@ fn rows_that_are_too_old_to_meet_others_are_forgotten() {
     };
     // The left row's time is at least the right row's, and nothing else: left rows grow old.
     let expiry = Expiry { value: at(1), bound: TimeBound::of_watermark(1) };
-    let aging = Aging { expiries: vec![expiry], append_only: true, own: vec![] };
+    let aging = Aging { expiries: vec![expiry], append_only: true, ..Aging::default() };
     let (left, right) = (columns.clone(), columns.clone());
     let fields = left.fields().iter().chain(right.fields()).cloned();
     let spec = JoinSpec {

@@ -11,12 +11,17 @@
 //!
 //! A row costs O(1) to be passed over and O(limit) to be taken in.
 //!
-//! Keeps: the rows that show, and the `offset` before them.
+//! Keeps: the rows that show, and the `offset` before them. Partitions with a time that the
+//! watermark has passed (windows) are forgotten, in a walk over them now and then
+//! (`forgetting.rs`).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array,
+    UInt64Array,
+};
 use arrow::compute::{self, cast};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -25,6 +30,9 @@ use smallvec::SmallVec;
 
 use super::{ROWS, STEP_ROWS, TopNSpec, ordered_by};
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::aggregate::TimeKey;
+use crate::dataflow::operators::forgetting::Walks;
+use crate::plan::event_time::time_values;
 use crate::plan::node::RankFunction;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_index::GroupIndex;
@@ -32,7 +40,7 @@ use crate::state::ordered_table::sort_fields;
 use crate::state::row_ids::ShortId;
 use crate::state::row_store::RowStore;
 use crate::types::change::ChangeBatch;
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
 
 /// Longer windows are kept in a sorted table: here a row moves those behind it.
@@ -82,6 +90,10 @@ pub struct GrowingTopN {
     touched: Vec<(u32, Before)>,
     /// Rows in `partitions`, beyond one each.
     spilled: usize,
+    /// What closes partitions, any of them; without, only the end of the stream does.
+    closing: Vec<TimeKey>,
+    watermark: Option<Watermark>,
+    walks: Walks,
 }
 
 impl GrowingTopN {
@@ -95,7 +107,7 @@ impl GrowingTopN {
 
     /// # Errors
     /// For a column whose type has no order, or cannot be a key (SQLSTATE 0A000).
-    pub fn new(spec: TopNSpec, input: &SchemaRef) -> Result<GrowingTopN> {
+    pub fn new(spec: TopNSpec, input: &SchemaRef, closing: Vec<TimeKey>) -> Result<GrowingTopN> {
         assert!(GrowingTopN::serves(&spec), "the plan chooses another operator");
         let kept = (spec.offset + spec.limit.expect("it has a limit")) as usize;
         let order_by = ordered_by(&spec.order_by);
@@ -125,8 +137,53 @@ impl GrowingTopN {
             compared: HashMap::new(),
             touched: Vec::new(),
             spilled: 0,
+            closing,
+            watermark: None,
+            walks: Walks::default(),
             spec,
         })
+    }
+
+    /// Forgets the partitions that no change still to come concerns, when that is worth a walk.
+    fn forget_closed(&mut self) -> Result<()> {
+        let Some(watermark) = self.watermark else { return Ok(()) };
+        let end = watermark == Watermark::END;
+        let worth = !self.closing.is_empty() && self.walks.due(self.partitions.len());
+        if !end && !worth {
+            return Ok(());
+        }
+        let live: Vec<u32> = (0..self.partitions.len() as u32)
+            .filter(|group| !self.partitions[*group as usize].rows.is_empty())
+            .collect();
+        let mut closed = BooleanBufferBuilder::new(live.len());
+        closed.append_n(live.len(), end);
+        if !end {
+            let keys = self.groups.gather(&live)?;
+            for TimeKey { place, bound } in &self.closing {
+                let times = keys.get(*place).and_then(time_values);
+                let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
+                let bound = bound.at(watermark);
+                for group in 0..live.len() {
+                    if times.is_valid(group) && times.value(group) < bound {
+                        closed.set_bit(group, true);
+                    }
+                }
+            }
+        }
+        let closed: Vec<u32> =
+            closed.finish().set_indices().map(|position| live[position]).collect();
+        let mut dead: Vec<ShortId> = Vec::new();
+        for group in &closed {
+            let rows = std::mem::take(&mut self.partitions[*group as usize].rows);
+            self.spilled -= rows.len() - 1;
+            dead.extend(rows.iter().map(|row| row.id));
+        }
+        dead.sort_unstable();
+        self.rows.kill_all(&dead);
+        if !self.spec.partition.is_empty() {
+            self.groups.remove(&closed)?;
+        }
+        Ok(())
     }
 
     /// The prefix of each row's order.
@@ -336,10 +393,13 @@ impl Operator for GrowingTopN {
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
         assert_eq!(port, 0, "top_n has one input");
         assert!(batch.all_inserts(), "this input never deletes");
+        self.walks.changed(batch.num_rows());
         self.take_in(&batch, true)
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        self.watermark = Some(watermark);
+        self.walks.moved();
         out.emit_watermark(watermark);
         Ok(())
     }
@@ -359,6 +419,7 @@ impl Operator for GrowingTopN {
         }
         out.emit(self.output(&changes)?);
         self.compared.clear();
+        self.forget_closed()?;
         self.rows.compact()?;
         self.move_front()
     }

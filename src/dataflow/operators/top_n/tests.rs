@@ -28,7 +28,7 @@ fn numbered(spec: TopNSpec) -> TopNSpec {
 }
 
 fn top_n(spec: TopNSpec) -> Box<dyn Operator> {
-    build(spec, &schema(COLUMNS)).expect("sortable columns")
+    build(spec, &schema(COLUMNS), vec![]).expect("sortable columns")
 }
 
 fn check(spec: TopNSpec, script: &str, expect: Expect) {

@@ -240,6 +240,8 @@ CREATE MATERIALIZED VIEW v AS SELECT emit.on FROM emit JOIN x emit2 ON emit.on =
 CREATE SINK k FROM s.v WITH (connector = 'kafka') FORMAT PLAIN ENCODE JSON
 
 CREATE SINK IF NOT EXISTS k AS SELECT 1 EMIT ON UPDATE WITH (connector = 'kafka')
+
+CREATE SINK k AS WITH c AS (SELECT 1) SELECT a FROM t WITH (table = 'x')
 "#,
         expect![[r#"
             CreateView(CreateView { name: Name(s.v @24), or_replace: true, columns: ["a", "B"], query: Query(SELECT 1, 2 @40) })
@@ -250,6 +252,7 @@ CREATE SINK IF NOT EXISTS k AS SELECT 1 EMIT ON UPDATE WITH (connector = 'kafka'
             CreateMaterializedView(CreateMaterializedView { name: Name(v @26), query: Query(SELECT emit.on FROM emit JOIN x emit2 ON emit.on = 1 @31), emit: OnWindowClose })
             CreateSink(CreateSink { name: Name(k @13), input: Relation(Name(s.v @20)), emit: Unspecified, options: [connector="kafka" @30], format: Some(FormatClause { format: "plain", encode: "json", position: 51 }) })
             CreateSink(CreateSink { name: Name(k @27), if_not_exists: true, input: Query(Query(SELECT 1 @32)), emit: OnUpdate {  }, options: [connector="kafka" @62] })
+            CreateSink(CreateSink { name: Name(k @13), input: Query(Query(WITH c AS (SELECT 1) SELECT a FROM t @18)), emit: Unspecified, options: [table="x" @61] })
         "#]],
     );
 }

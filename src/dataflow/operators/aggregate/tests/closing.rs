@@ -14,7 +14,7 @@ fn windows(calls: &[&str], append_only: bool, on_close: bool) -> AggregateSpec {
     let bound =
         TimeBound { column: 0, functions: vec![vec![Step::Bin { stride_us: 10, origin_us: 0 }]] };
     AggregateSpec {
-        time_key: Some(TimeKey { place: 0, bound }),
+        time_keys: vec![TimeKey { place: 0, bound }],
         on_close,
         ..spec(&schema(INPUT), "w", calls, append_only)
     }
