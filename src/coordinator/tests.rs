@@ -4,6 +4,7 @@ mod checkpoints;
 mod durability;
 mod lookups;
 mod row_patterns;
+mod sharing;
 mod sinks;
 
 use std::fmt::Write;

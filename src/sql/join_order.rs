@@ -278,8 +278,10 @@ impl Graph {
             Some(rows / self.inputs[other].estimate.rows * input.rows() * more(used))
         });
         let by_key = by_own_key.into_iter().chain(by_other_key).min_by(f64::total_cmp);
+        // Without a key on either side: rather too many rows than too few.
         let values = own.iter().filter_map(|column| self.values_of(column)).reduce(f64::max);
-        let values = values.unwrap_or_else(|| input.estimate.rows.max(rows).sqrt()).max(1.0);
+        let few = input.estimate.rows.max(rows).sqrt();
+        let values = values.map_or(few, |values| values.min(few)).max(1.0);
         Some(by_key.unwrap_or(rows * input.rows() / values * more(1)))
     }
 

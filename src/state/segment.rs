@@ -92,9 +92,12 @@ pub struct Segment {
     /// `None`: every id of the range is held.
     kept: Option<RankBitmap>,
     memory_bytes: usize,
-    /// By columns; made when rows are looked up by them first. `None`: someone is making it.
-    indexes: Mutex<Vec<(Vec<usize>, Option<Arc<SegmentIndex>>)>>,
+    /// Made when rows are looked up by their columns first.
+    indexes: Mutex<Vec<KeptIndex>>,
 }
+
+/// An index by some columns; `None` while someone makes it.
+type KeptIndex = (Vec<usize>, Option<Arc<SegmentIndex>>);
 
 impl Segment {
     /// A batch as it arrived. Views are compacted, and a slice that pins much more than itself is
@@ -261,7 +264,7 @@ impl Segment {
         self.lock_indexes().retain(|(of, _)| of != columns);
     }
 
-    fn lock_indexes(&self) -> MutexGuard<'_, Vec<(Vec<usize>, Option<Arc<SegmentIndex>>)>> {
+    fn lock_indexes(&self) -> MutexGuard<'_, Vec<KeptIndex>> {
         self.indexes.lock().expect("nobody panics while holding it")
     }
 

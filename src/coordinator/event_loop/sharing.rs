@@ -16,8 +16,9 @@ impl State {
     /// Lets the plan of a new view read what running ones keep, and notes it.
     pub(super) fn share(&self, plan: &mut Plan, creation: &mut Creation) -> Vec<ObjectId> {
         // What is replaced goes, and what takes its place may be read by anything above.
-        let Some(definer) = creation.definer.as_mut().filter(|_| creation.replaces.is_none())
-        else {
+        let view = matches!(creation.object.kind, ObjectKind::MaterializedView(_));
+        let definer = creation.definer.as_mut();
+        let Some(definer) = definer.filter(|_| view && creation.replaces.is_none()) else {
             return Vec::new();
         };
         let catalog = self.catalog();

@@ -56,7 +56,8 @@ fn root(f: &Fixture, sql: &str, counted: bool) -> Node {
     context.plan_query(&query, &[]).and_then(|planned| planned.lower()).expect("plans").root
 }
 
-/// What is joined, in order: `a, b, c` stands for (a join b) join c.
+/// What is joined, in order: `a, b, c` stands for (a join b) join c. A semi join, which the joins
+/// become of whose one side nothing is wanted, has the other side first.
 fn joined(node: &Node) -> String {
     let below: Vec<String> = node.inputs().iter().map(|edge| joined(&edge.input)).collect();
     match node {
@@ -100,7 +101,17 @@ fn from_is_no_order_and_nothing_is_multiplied() {
             found += &format!("{name}, {rows}: {order}\n");
         }
     }
-    expect![[r#""#]].assert_eq(&found);
+    expect![[r#"
+        q5, unknown: nation, region, supplier, lineitem, orders, customer
+        q5, scale 1: nation, region, supplier, lineitem, orders, customer
+        q7, unknown: lineitem, orders, customer, nation, supplier, nation
+        q7, scale 1: nation, supplier, lineitem, orders, customer, nation
+        q8, unknown: lineitem, part, orders, customer, nation, region, supplier, nation
+        q8, scale 1: customer, nation, region, orders, lineitem, part, supplier, nation
+        q9, unknown: lineitem, part, orders, supplier, nation, partsupp
+        q9, scale 1: lineitem, part, orders, supplier, nation, partsupp
+    "#]]
+    .assert_eq(&found);
 }
 
 #[test]
@@ -109,40 +120,35 @@ fn joins_of_all_ways_of_writing_change_places() {
     for (sql, order) in [
         // The small side of both joins first, whatever the words.
         (
-            "SELECT l_quantity FROM lineitem JOIN orders ON l_orderkey = o_orderkey \
-             JOIN customer ON o_custkey = c_custkey WHERE c_name = 'x'",
+            "SELECT c_name, o_orderdate, l_quantity FROM lineitem \
+             JOIN orders ON l_orderkey = o_orderkey JOIN customer ON o_custkey = c_custkey \
+             WHERE c_name = 'x'",
             "customer, orders, lineitem",
         ),
         (
-            "SELECT l_quantity FROM lineitem, (customer JOIN orders ON o_custkey = c_custkey) \
+            "SELECT c_name, o_orderdate, l_quantity FROM lineitem, \
+             (customer JOIN orders ON o_custkey = c_custkey) \
              WHERE l_orderkey = o_orderkey AND c_name = 'x'",
             "customer, orders, lineitem",
         ),
         // A source is larger than a table.
         (
-            "SELECT v.c_name FROM clicks c JOIN part p ON c.page = p.p_partkey \
+            "SELECT v.c_name, p.p_name, c.visitor FROM clicks c JOIN part p ON c.page = p.p_partkey \
              JOIN customer v ON v.c_custkey = p.p_partkey WHERE p_type = 'x'",
             "part, customer, clicks",
         ),
-        // An outer join stays where it is, as one input.
+        // An outer join stays as it is, as one input.
         (
-            "SELECT n_name FROM orders LEFT JOIN customer ON o_custkey = c_custkey \
-             JOIN nation ON c_nationkey = n_nationkey JOIN region ON n_regionkey = r_regionkey \
-             WHERE r_name = 'ASIA' AND c_custkey IS NULL",
-            "region, nation, orders, customer",
+            "SELECT l_quantity, p_name, o_orderdate, c_name FROM lineitem JOIN \
+             (orders LEFT JOIN customer ON o_custkey = c_custkey) ON l_orderkey = o_orderkey \
+             JOIN part ON l_partkey = p_partkey WHERE p_type = 'x'",
+            "lineitem, part, orders, customer",
         ),
         // What nothing connects comes last.
         (
-            "SELECT 1 FROM lineitem, region, orders WHERE l_orderkey = o_orderkey",
+            "SELECT l_quantity, r_name, o_orderdate FROM lineitem, region, orders \
+             WHERE l_orderkey = o_orderkey",
             "lineitem, orders, PRODUCT WITH region",
-        ),
-        // A subquery in FROM is one input, and ordered for itself.
-        (
-            "SELECT n FROM lineitem, (SELECT c_custkey AS k, count(*) AS n FROM nation, orders, \
-             customer WHERE c_custkey = o_custkey AND c_nationkey = n_nationkey \
-             AND n_name = 'x' GROUP BY c_custkey) x, supplier \
-             WHERE l_suppkey = s_suppkey AND s_suppkey = k",
-            "nation, customer, orders, supplier, lineitem",
         ),
     ] {
         assert_eq!(joined(&root(&f, sql, true)), order, "{sql}");
