@@ -26,15 +26,15 @@ const ACCOUNTS: i64 = 20;
 const WRITERS: i64 = 3;
 
 /// A `millstream serve` over a directory.
-struct Served {
+pub struct Served {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 /// Where a server keeps its state.
 #[derive(Clone)]
-struct Place {
-    directory: PathBuf,
+pub struct Place {
+    pub directory: PathBuf,
     /// A bucket; otherwise the directory.
     bucket: Option<String>,
     /// Where the bucket is.
@@ -42,7 +42,7 @@ struct Place {
 }
 
 impl Place {
-    fn disk(directory: &Path) -> Place {
+    pub fn disk(directory: &Path) -> Place {
         Place { directory: directory.to_owned(), bucket: None, variables: Vec::new() }
     }
 }
@@ -51,7 +51,7 @@ fn serve(directory: &Path, workers: &str) -> Served {
     serve_in(&Place::disk(directory), workers, &[])
 }
 
-fn serve_in(place: &Place, workers: &str, more: &[&str]) -> Served {
+pub fn serve_in(place: &Place, workers: &str, more: &[&str]) -> Served {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
     // Variables of whoever runs the tests must not count.
     for (name, _) in std::env::vars_os() {
@@ -86,14 +86,14 @@ fn serve_in(place: &Place, workers: &str, more: &[&str]) -> Served {
 }
 
 impl Served {
-    async fn connect(&self) -> Client {
+    pub async fn connect(&self) -> Client {
         let (client, connection) =
             tokio_postgres::connect(&self.url, NoTls).await.expect("the server listens");
         tokio::spawn(connection);
         client
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child ends");
     }
@@ -182,7 +182,7 @@ const VIEWS: [(&str, &str); 5] = [
     ),
 ];
 
-async fn rows(client: &Client, sql: &str) -> Vec<String> {
+pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
     let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     let row = |message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => {

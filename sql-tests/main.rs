@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may wait and time")]
 
 mod alignment;
+mod backup;
 mod clients;
 mod command_line;
 mod documents;

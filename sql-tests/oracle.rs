@@ -17,7 +17,7 @@ use std::time::Duration;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use millstream::coordinator::command::{ConnectOptions, Connection, Database, Prepared, Response};
-use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
 use millstream::observe::clock::Clock;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
@@ -170,6 +170,7 @@ async fn run_case(seed: u64) {
         workers: 1 + (seed % 3) as usize,
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
+        history: HistoryConfig::default(),
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");

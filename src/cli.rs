@@ -15,12 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::bench::{
     self, LatencyOptions, NexmarkOptions, PatternOptions, StartupOptions, TpchOptions,
 };
-use crate::config::{SETTINGS, ServerConfig};
+use crate::config::{SETTINGS, ServerConfig, parse_storage};
+use crate::frontend::repl::client::{Client, Event};
 use crate::frontend::repl::{self, ShellOptions, Target};
 use crate::observe::log::{self, LogTarget};
-use crate::server::Server;
+use crate::server::{Server, open_store};
 use crate::slt::{self, FileReport, Totals};
-use crate::types::error::{Error, Result};
+use crate::storage::transfer;
+use crate::types::error::{Error, Result, SqlState};
 
 /// A streaming SQL database. Without a command: a server and a shell in one process.
 #[derive(Debug, Parser)]
@@ -66,9 +68,57 @@ enum Action {
         #[arg(long, value_name = "URL", env = "MILLSTREAM_CONNECT")]
         connect: Option<String>,
     },
+    /// Copy the database of a running server to another storage; only what is not there yet
+    Backup {
+        /// file:///path, s3://bucket/prefix, gs://... or az://..., as the server sees it
+        url: String,
+        #[command(flatten)]
+        server: RunningServer,
+    },
+    /// Copy a backup into the storage of a server that is not there yet
+    Restore {
+        /// Where the backup is
+        url: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Take savepoints out of a running server, and into it
+    #[command(subcommand)]
+    Savepoint(SavepointAction),
     /// Measure
     #[command(subcommand)]
     Bench(Benchmark),
+}
+
+#[derive(Debug, Subcommand)]
+enum SavepointAction {
+    /// Copy a savepoint to a directory or bucket of its own
+    Export {
+        name: String,
+        url: String,
+        #[command(flatten)]
+        server: RunningServer,
+    },
+    /// Copy an exported savepoint into the server's storage, under this name
+    Import {
+        name: String,
+        url: String,
+        #[command(flatten)]
+        server: RunningServer,
+    },
+}
+
+/// The server that is asked.
+#[derive(Debug, Args)]
+struct RunningServer {
+    /// postgres://user@host:port/database
+    #[arg(
+        long,
+        default_value = "postgres://127.0.0.1:7432/millstream",
+        env = "MILLSTREAM_URL",
+        value_name = "URL"
+    )]
+    connect: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,6 +316,21 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             log::start("warn", LogTarget::Stderr)?;
             test(&paths, connect.as_deref()).await
         }
+        Some(Action::Backup { url, server }) => {
+            ask(&server, &format!("BACKUP TO {}", literal(&url))).await
+        }
+        Some(Action::Restore { url, server }) => {
+            log::start("warn", LogTarget::Stderr)?;
+            restore(&url, &server.config()?).await
+        }
+        Some(Action::Savepoint(SavepointAction::Export { name, url, server })) => {
+            let sql = format!("EXPORT SAVEPOINT {} TO {}", identifier(&name), literal(&url));
+            ask(&server, &sql).await
+        }
+        Some(Action::Savepoint(SavepointAction::Import { name, url, server })) => {
+            let sql = format!("IMPORT SAVEPOINT {} FROM {}", identifier(&name), literal(&url));
+            ask(&server, &sql).await
+        }
         Some(Action::Bench(benchmark)) => {
             log::start("warn", LogTarget::Stderr)?;
             run_benchmark(benchmark).await
@@ -374,6 +439,58 @@ async fn run_file(file: &Path, config: ServerConfig) -> Result<ExitCode> {
     let passed = repl::run_file(Target::at(server.postgres_address()), file).await;
     server.stop().await;
     passed.map(exit_code)
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Runs one statement on a running server, and prints what it says.
+async fn ask(server: &RunningServer, sql: &str) -> Result<ExitCode> {
+    let mut client = Client::connect(&Target::parse(&server.connect)?).await?;
+    client.send(sql).await?;
+    let mut passed = true;
+    loop {
+        match client.next().await? {
+            Event::Notice(notice) => print_line(&notice.message),
+            Event::Complete(tag) => print_line(&tag),
+            Event::Error(message) => {
+                passed = false;
+                let mut error = Error::external(SqlState::IO_ERROR, message.message);
+                if let Some(detail) = message.detail {
+                    error = error.detail(detail);
+                }
+                if let Some(hint) = message.hint {
+                    error = error.hint(hint);
+                }
+                print_error(&error);
+            }
+            Event::Ready => return Ok(exit_code(passed)),
+            _ => {}
+        }
+    }
+}
+
+async fn restore(url: &str, config: &ServerConfig) -> Result<ExitCode> {
+    let backup = ServerConfig { storage: parse_storage(url)?, ..config.clone() };
+    let nowhere = || {
+        Error::user(SqlState::INVALID_PARAMETER_VALUE, "memory:// keeps nothing")
+            .hint("Use file:///path or s3://bucket/prefix.")
+    };
+    let from = open_store(&backup).await?.ok_or_else(nowhere)?;
+    let to = open_store(config).await?.ok_or_else(nowhere)?;
+    let copied = transfer::restore(&from, &to).await?;
+    print_line(&format!(
+        "{} files of {} bytes restored to {}",
+        copied.files,
+        copied.bytes,
+        to.place()
+    ));
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn test(paths: &[PathBuf], connect: Option<&str>) -> Result<ExitCode> {

@@ -78,6 +78,19 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Memory above which the server warns. Default: three quarters of the machine's.",
     },
     Setting {
+        name: "history_retention",
+        default: "10min",
+        unit: "duration",
+        doc: "For how long tables and views can be read as they were, where they do not say; 0s \
+              keeps nothing.",
+    },
+    Setting {
+        name: "history_memory_limit",
+        default: "256MiB",
+        unit: "size",
+        doc: "Memory for all of that together; beyond it the oldest changes are forgotten.",
+    },
+    Setting {
         name: "epoch_interval_max",
         default: "10ms",
         unit: "duration",
@@ -108,6 +121,8 @@ pub struct ServerConfig {
     pub http: SocketAddr,
     pub workers: NonZeroUsize,
     pub memory_limit_bytes: u64,
+    pub history_retention: Duration,
+    pub history_memory_limit_bytes: u64,
     pub epoch_interval_max: Duration,
     pub lock_timeout: Duration,
     pub shutdown_timeout: Duration,
@@ -139,6 +154,8 @@ impl Default for ServerConfig {
             http: address,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             memory_limit_bytes: memory_of_machine_bytes() / 4 * 3,
+            history_retention: Duration::ZERO,
+            history_memory_limit_bytes: 0,
             epoch_interval_max: Duration::ZERO,
             lock_timeout: Duration::ZERO,
             shutdown_timeout: Duration::ZERO,
@@ -165,6 +182,10 @@ impl ServerConfig {
             "http" => parse_address(value).map(|v| self.http = v),
             "workers" => parse_count(value).map(|v| self.workers = v),
             "memory_limit" => parse_size(value).map(|v| self.memory_limit_bytes = v),
+            "history_retention" => parse_duration(value).map(|v| self.history_retention = v),
+            "history_memory_limit" => {
+                parse_size(value).map(|v| self.history_memory_limit_bytes = v)
+            }
             "epoch_interval_max" => parse_duration(value).map(|v| self.epoch_interval_max = v),
             "lock_timeout" => parse_duration(value).map(|v| self.lock_timeout = v),
             "shutdown_timeout" => parse_duration(value).map(|v| self.shutdown_timeout = v),
@@ -197,7 +218,11 @@ fn parse_name(text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn parse_storage(text: &str) -> Result<Storage> {
+/// A storage URL: `file:///path`, `s3://bucket/prefix`, `memory://`.
+///
+/// # Errors
+/// SQLSTATE 22023 when it is something else.
+pub fn parse_storage(text: &str) -> Result<Storage> {
     match text.split_once("://") {
         Some(("memory", "" | "/")) => Ok(Storage::Memory),
         Some(("file", path)) if path.starts_with('/') => Ok(Storage::Directory(path.into())),

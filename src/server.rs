@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::config::{ServerConfig, Storage};
 use crate::coordinator::command::Database;
-use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
 use crate::coordinator::recovery;
 use crate::frontend::pgwire as postgres_wire;
 use crate::observe::clock::Clock;
@@ -201,9 +201,25 @@ async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coord
         workers: config.workers.get(),
         epoch_interval_max: config.epoch_interval_max,
         lock_timeout: config.lock_timeout,
+        history: HistoryConfig {
+            retention: config.history_retention,
+            bytes_max: usize::try_from(config.history_memory_limit_bytes).unwrap_or(usize::MAX),
+        },
     };
-    let store = match &config.storage {
-        Storage::Memory => return Coordinator::start(own, clock.clone()),
+    let Some(store) = open_store(config).await? else {
+        return Coordinator::start(own, clock.clone());
+    };
+    let savepoint = config.from_savepoint.as_deref();
+    recovery::open_from(own, clock.clone(), store, config.checkpoint_interval, savepoint).await
+}
+
+/// The storage that a server's settings name; `None` when nothing is kept.
+///
+/// # Errors
+/// When it cannot be opened, or is a bucket that does not honour conditional puts.
+pub async fn open_store(config: &ServerConfig) -> Result<Option<Store>> {
+    Ok(Some(match &config.storage {
+        Storage::Memory => return Ok(None),
         Storage::DataDir => Store::directory(&config.data_dir.join("storage"))?,
         Storage::Directory(directory) => Store::directory(directory)?,
         Storage::Remote(url) => {
@@ -211,7 +227,5 @@ async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coord
             remote::check_conditional_put(&store).await?;
             store
         }
-    };
-    let savepoint = config.from_savepoint.as_deref();
-    recovery::open_from(own, clock.clone(), store, config.checkpoint_interval, savepoint).await
+    }))
 }

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use millstream::coordinator::command::{ConnectOptions, Connection, Database, Response};
-use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
 use millstream::coordinator::recovery::open;
 use millstream::observe::clock::Clock;
 use millstream::storage::store::Store;
@@ -149,6 +149,7 @@ async fn open_server(workers: usize, store: &Store) -> (Coordinator, Connection)
         workers,
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
+        history: HistoryConfig::default(),
     };
     let clock = Clock::system();
     let opened = open(config, clock.clone(), store.clone(), CHECKPOINT_INTERVAL).await;

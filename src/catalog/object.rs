@@ -101,6 +101,8 @@ pub struct TableObject {
     pub on_conflict: TableConflict,
     pub append_only: bool,
     pub watermark: Option<WatermarkObject>,
+    /// For how long it can be read as it was; `None`: as the server says.
+    pub history_retention_us: Option<i64>,
     /// The source or table whose late rows it has. It goes with its owner.
     pub late_of: Option<ObjectId>,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalog::object::{Definer, IndexObject, Object, ObjectKind, ObjectName};
+use crate::storage::manifest::FileRef;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -60,6 +61,11 @@ pub enum Change {
     Define {
         object: ObjectId,
         definer: Arc<Definer>,
+    },
+    /// A new table begins with the rows of these files. The catalog does not change.
+    FillTable {
+        object: ObjectId,
+        files: Vec<FileRef>,
     },
 }
 
@@ -360,6 +366,7 @@ impl Catalog {
                 }
                 self.definers.insert(*object, definer.clone());
             }
+            Change::FillTable { .. } => {}
         }
         Ok(())
     }

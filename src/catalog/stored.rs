@@ -20,6 +20,7 @@ use crate::catalog::object::{
 };
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::plan::event_time::TimeBound;
+use crate::storage::manifest::FileRef;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -37,6 +38,7 @@ enum StoredChange {
     Define { object: u64, definer: Definer },
     CreateIndex(StoredIndex),
     DropIndex(u64),
+    FillTable { object: u64, files: Vec<FileRef> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,6 +93,8 @@ enum StoredKind {
         watermark: Option<StoredWatermark>,
         #[serde(default)]
         late_of: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        history_retention_us: Option<i64>,
     },
     View {
         query_sql: String,
@@ -159,6 +163,9 @@ pub fn change_to_text(change: &Change) -> Result<String> {
         Change::Define { object, definer } => {
             StoredChange::Define { object: object.0, definer: definer.as_ref().clone() }
         }
+        Change::FillTable { object, files } => {
+            StoredChange::FillTable { object: object.0, files: files.clone() }
+        }
     };
     Ok(serde_json::to_string(&stored).expect("plain data has a JSON form"))
 }
@@ -185,6 +192,9 @@ pub fn change_from_text(text: &str) -> Result<Change> {
         }
         StoredChange::Define { object, definer } => {
             Change::Define { object: ObjectId(object), definer: Arc::new(definer) }
+        }
+        StoredChange::FillTable { object, files } => {
+            Change::FillTable { object: ObjectId(object), files }
         }
     })
 }
@@ -262,6 +272,7 @@ fn store_object(object: &Object) -> Result<StoredObject> {
             append_only: table.append_only,
             watermark: table.watermark.as_ref().map(store_watermark),
             late_of: table.late_of.map(|owner| owner.0),
+            history_retention_us: table.history_retention_us,
         },
         ObjectKind::View(definition) => {
             let (query_sql, search_path) = view(definition);
@@ -328,6 +339,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             append_only,
             watermark,
             late_of,
+            history_retention_us,
         } => ObjectKind::Table(TableObject {
             primary_key,
             defaults,
@@ -339,6 +351,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             },
             append_only,
             watermark: watermark.map(load_watermark),
+            history_retention_us,
             late_of: late_of.map(ObjectId),
         }),
         StoredKind::View { query_sql, search_path } => {
@@ -497,6 +510,7 @@ mod tests {
             on_conflict: TableConflict::Update,
             append_only: true,
             watermark: watermark(),
+            history_retention_us: None,
             late_of: None,
         });
         let source = ObjectKind::Source(SourceObject {

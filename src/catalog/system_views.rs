@@ -138,6 +138,8 @@ pub struct SystemFacts<'a> {
     pub operators: &'a [OperatorFact],
     pub memory: &'a [MemoryFact],
     pub sinks: &'a [SinkFact],
+    /// Epochs of which history is kept, with the times when they ended, in microseconds.
+    pub epochs: &'a [(u64, i64)],
 }
 
 /// A setting as `pg_settings` shows it.
@@ -447,6 +449,7 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
             .collect(),
         "sources" => facts.catalog.objects().filter_map(|o| source_row(facts, o)).collect(),
         "sinks" => facts.catalog.objects().filter_map(|o| sink_row(facts, o)).collect(),
+        "epochs" => facts.epochs.iter().map(epoch_row).collect(),
         "errors" => facts.errors.iter().map(error_row).collect(),
         "operators" => facts.operators.iter().filter_map(|f| operator_row(facts, f)).collect(),
         "memory" => facts.memory.iter().filter_map(|f| memory_row(facts, f)).collect(),
@@ -486,6 +489,10 @@ fn memory_row(facts: &SystemFacts, fact: &MemoryFact) -> Option<Row> {
         ("state_rows", (fact.state_rows as i64).into()),
         ("bytes", (fact.bytes as i64).into()),
     ])
+}
+
+fn epoch_row((epoch, time_us): &(u64, i64)) -> Row {
+    vec![("epoch", (*epoch as i64).into()), ("time", Cell::Time(*time_us))]
 }
 
 fn error_row(error: &ErrorFact) -> Row {
@@ -583,6 +590,7 @@ mod tests {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            history_retention_us: None,
             late_of: None,
         };
         let columns = vec![
@@ -623,6 +631,7 @@ mod tests {
             operators: &[],
             memory: &[],
             sinks: &[],
+            epochs: &[],
         };
         let (schema, name) = relation.split_once('.').expect("a schema");
         let relation = find(schema, name).expect("a relation");
@@ -713,6 +722,7 @@ mod tests {
             operators: &[],
             memory: &[],
             sinks: &[],
+            epochs: &[],
         };
         let mut filled = 0;
         for relation in relations() {

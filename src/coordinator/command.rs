@@ -23,6 +23,7 @@ use crate::coordinator::cursor::Cursor;
 use crate::coordinator::event_loop::Coordinator;
 use crate::coordinator::execute::PreparedPlan;
 use crate::coordinator::running::CancelState;
+use crate::coordinator::savepoint_rows::ReadSavepoints;
 use crate::coordinator::settings::{SETTINGS, Settings};
 use crate::coordinator::transaction::Block;
 use crate::observe::clock::Clock;
@@ -273,6 +274,7 @@ impl Database {
             prepared: BTreeMap::new(),
             cursors: BTreeMap::new(),
             copy: None,
+            savepoints: Arc::default(),
             reported: BTreeMap::new(),
         })
     }
@@ -313,6 +315,8 @@ pub struct Connection {
     pub(super) cursors: BTreeMap<String, Cursor>,
     /// A COPY FROM STDIN of the open transaction block that the frontend may be feeding.
     pub(super) copy: Option<CopySlot>,
+    /// What its newest statement of that kind reads of savepoints.
+    pub(super) savepoints: Arc<ReadSavepoints>,
     /// Settings as the client knows them.
     reported: BTreeMap<&'static str, String>,
 }
@@ -356,7 +360,10 @@ impl Connection {
         statement: &Statement,
         parameter_types: &[Option<SqlType>],
     ) -> Result<Prepared> {
-        let prepared = self.prepare_statement(statement, parameter_types);
+        let prepared = match self.load_savepoints(&statement.parsed.sql).await {
+            Ok(()) => self.prepare_statement(statement, parameter_types),
+            Err(error) => Err(error),
+        };
         if prepared.is_err() {
             self.fail_transaction();
         }

@@ -132,7 +132,7 @@ impl Connection {
         let query = query.bind_parameters(values)?;
         let (schema, rows, endless) = match &declare.statement.statement {
             statement::Statement::Subscribe(subscribe) => {
-                let response = self.run_subscribe(running, &query, subscribe).await?;
+                let response = self.run_subscribe(running, &context, &query, subscribe).await?;
                 let Response::Rows { schema, rows, .. } = response else {
                     return Err(Error::internal("SUBSCRIBE gives rows"));
                 };

@@ -19,6 +19,7 @@ use crate::catalog::object::{
 use crate::catalog::snapshot::{Change, no_schema};
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::connectors::Source;
+use crate::coordinator::clone::clone_database;
 use crate::coordinator::command::{Connection, Notice, Response};
 use crate::coordinator::drop::{dependants, depends, shown};
 use crate::coordinator::event_loop::{Install, Timed};
@@ -32,7 +33,8 @@ use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
 use crate::plan::recursion::limit_recursion;
 use crate::plan::view_options::{
-    EMIT, EMIT_EVERY, EMIT_ON_UPDATE, Emission, OnError, ViewOptions, fixed_interval_us,
+    EMIT, EMIT_EVERY, EMIT_ON_UPDATE, Emission, HISTORY_RETENTION, OnError, ViewOptions,
+    fixed_interval_us, retention_us,
 };
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
@@ -68,7 +70,7 @@ impl Connection {
                 self.create_materialized_view(running, context, parsed, create).await?;
             }
             Statement::CreateSchema(create) => self.create_schema(context, create).await?,
-            Statement::CreateDatabase(create) => self.create_database(create).await?,
+            Statement::CreateDatabase(create) => self.create_database(running, create).await?,
             Statement::Drop(drop) => self.run_drop(context, drop).await?,
             Statement::CommentOn(comment) => self.comment_on(context, comment).await?,
             Statement::CreateSink(create) => {
@@ -339,7 +341,7 @@ impl Connection {
         self.database.coordinator.apply(vec![Change::CreateSchema { database, schema }]).await
     }
 
-    async fn create_database(&self, create: &CreateDatabase) -> Result<()> {
+    async fn create_database(&self, running: &Running, create: &CreateDatabase) -> Result<()> {
         let name = create.name.clone();
         if self.database.coordinator.catalog().schemas(&name).is_some() {
             return self.exists_already(
@@ -348,7 +350,13 @@ impl Connection {
                 &format!("database \"{name}\" already exists"),
             );
         }
-        self.database.coordinator.apply(vec![Change::CreateDatabase(name)]).await
+        let coordinator = &self.database.coordinator;
+        let Some(savepoint) = &create.from_savepoint else {
+            return coordinator.apply(vec![Change::CreateDatabase(name)]).await;
+        };
+        let held = running.wait(coordinator.hold(Some(savepoint))).await?;
+        let from = &self.session.database;
+        running.wait(clone_database(coordinator, &held, from, &name)).await
     }
 
     fn exists_already(&self, may: bool, sqlstate: SqlState, message: &str) -> Result<()> {
@@ -878,6 +886,7 @@ fn table_object(
         on_conflict,
         append_only: create.append_only,
         watermark: create.watermark.as_ref().map(watermark_object),
+        history_retention_us: table_history(create)?,
         late_of: None,
     };
     let object = Object {
@@ -944,8 +953,10 @@ fn table_conflict(create: &CreateTable) -> Result<TableConflict> {
         Some(OnConflict::Ignore) => TableConflict::Ignore,
     };
     for option in &create.options {
-        if option.name != "on_conflict" {
-            return Err(unknown_option(option));
+        match option.name.as_str() {
+            HISTORY_RETENTION => continue,
+            "on_conflict" => {}
+            _ => return Err(unknown_option(option)),
         }
         conflict = match option.value.to_lowercase().as_str() {
             "error" => TableConflict::Error,
@@ -962,6 +973,23 @@ fn table_conflict(create: &CreateTable) -> Result<TableConflict> {
         };
     }
     Ok(conflict)
+}
+
+/// What the options of a table say of its history.
+fn table_history(create: &CreateTable) -> Result<Option<i64>> {
+    let Some(option) = create.options.iter().find(|o| o.name == HISTORY_RETENTION) else {
+        return Ok(None);
+    };
+    let us = retention_us(&option.value.to_lowercase()).ok_or_else(|| {
+        let (name, value) = (&option.name, &option.value);
+        Error::user(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("invalid value for parameter \"{name}\": \"{value}\""),
+        )
+        .hint("Available values: 0, or an interval of days and time, such as 1 hour.")
+        .position(option.position)
+    })?;
+    Ok(Some(us))
 }
 
 fn unknown_option(option: &WithOption) -> Error {
@@ -1046,6 +1074,7 @@ fn late_table(name: &ObjectName, schema: &SchemaRef, time_column: usize) -> Obje
             append_only: false,
             watermark: None,
             // Known when the owner has an id.
+            history_retention_us: None,
             late_of: None,
         }),
         schema: Arc::new(Schema::new(fields)),

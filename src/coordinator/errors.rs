@@ -1,9 +1,10 @@
 //! Rows and records that were left out: what `millstream.errors` shows.
 //!
 //! Equal errors are one record with a weight; when the row goes (weight back to 0), so does the
-//! record. The number of records is bounded; the oldest leave first, and are counted.
+//! record. The number of records is bounded; the oldest leave first. When the row of one that had to
+//! leave goes, that gives a record of negative weight, which is not shown.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
@@ -86,17 +87,29 @@ struct Seen {
     /// When it was first seen.
     time: EventTime,
     weight: i64,
+    /// Its place in the order.
+    number: u64,
 }
 
 /// All records.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ErrorLog {
     records: HashMap<Identity, Seen>,
-    /// Oldest first; may hold identities that have gone.
-    order: VecDeque<Identity>,
+    /// The records by their numbers: oldest first.
+    order: BTreeMap<u64, Identity>,
+    next_number: u64,
+    /// Records had to leave because there were too many.
+    evicted: bool,
 }
 
 impl ErrorLog {
+    fn insert(&mut self, identity: Identity, name: ObjectName, time: EventTime, weight: i64) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.order.insert(number, identity.clone());
+        self.records.insert(identity, Seen { name, time, weight, number });
+    }
+
     pub fn record(
         &mut self,
         object: ObjectId,
@@ -112,17 +125,18 @@ impl ErrorLog {
                 message: error.error.to_string(),
                 row: error.row,
             };
-            let seen = self.records.entry(identity.clone()).or_insert_with(|| {
-                self.order.push_back(identity.clone());
-                Seen { name: name.clone(), time: now, weight: 0 }
-            });
-            seen.weight += error.weight;
-            if seen.weight == 0 {
-                self.records.remove(&identity);
+            match self.records.get_mut(&identity) {
+                None => self.insert(identity, name.clone(), now, error.weight),
+                Some(seen) if seen.weight + error.weight == 0 => {
+                    self.order.remove(&seen.number);
+                    self.records.remove(&identity);
+                }
+                Some(seen) => seen.weight += error.weight,
             }
             while self.order.len() > RECORDS_MAX {
-                let oldest = self.order.pop_front().expect("longer than the maximum");
+                let (_, oldest) = self.order.pop_first().expect("longer than the maximum");
                 self.records.remove(&oldest);
+                self.evicted = true;
             }
         }
     }
@@ -130,7 +144,7 @@ impl ErrorLog {
     /// Forgets the errors of an object that has gone.
     pub fn forget(&mut self, object: ObjectId) {
         self.records.retain(|identity, _| identity.object != object);
-        self.order.retain(|identity| identity.object != object);
+        self.order.retain(|_, identity| identity.object != object);
     }
 
     /// The errors of two objects change places, with the objects' names.
@@ -145,7 +159,7 @@ impl ErrorLog {
             .into_iter()
             .map(|(identity, seen)| (Identity { object: other(identity.object), ..identity }, seen))
             .collect();
-        for identity in &mut self.order {
+        for identity in self.order.values_mut() {
             identity.object = other(identity.object);
         }
     }
@@ -158,18 +172,14 @@ impl ErrorLog {
         now: EventTime,
         kept: impl Fn(ObjectId) -> bool,
     ) -> String {
-        let mut all = ErrorLog { records: HashMap::new(), order: self.order.clone() };
-        all.order.retain(|identity| self.records.contains_key(identity));
-        all.records = self.records.clone();
+        let mut all = self.clone();
         for LateErrors { object, name, errors } in late {
             let undone = errors.iter().map(|e| RowError { weight: -e.weight, ..e.clone() });
             all.record(*object, name, undone.collect(), now);
         }
-        // An identity may stand there again, behind its first place.
-        let mut seen = HashSet::new();
-        let records = all.order.iter().filter(|identity| kept(identity.object));
-        let records = records.filter(|identity| seen.insert(*identity)).filter_map(|identity| {
-            let Seen { name, time, weight } = all.records.get(identity)?;
+        let records = all.order.values().filter(|identity| kept(identity.object));
+        let records = records.filter_map(|identity| {
+            let Seen { name, time, weight, .. } = all.records.get(identity)?;
             Some(StoredError {
                 object: identity.object.0,
                 database: name.database.clone(),
@@ -187,14 +197,19 @@ impl ErrorLog {
         serde_json::to_string(&records).expect("plain data has a JSON form")
     }
 
-    /// Takes up the stored records of `kept` objects.
+    /// Takes up the stored records of `kept` objects; whether that were all.
     ///
     /// # Errors
     /// When the text is something else.
-    pub fn load(&mut self, text: &str, kept: impl Fn(ObjectId) -> bool) -> Result<()> {
+    pub fn load(&mut self, text: &str, kept: impl Fn(ObjectId) -> bool) -> Result<bool> {
         let stored: Vec<StoredError> = serde_json::from_str(text)
             .map_err(|error| Error::internal(format!("stored row errors: {error}")))?;
-        for stored in stored.into_iter().filter(|stored| kept(ObjectId(stored.object))) {
+        let mut all = true;
+        for stored in stored {
+            if !kept(ObjectId(stored.object)) {
+                all = false;
+                continue;
+            }
             let identity = Identity {
                 object: ObjectId(stored.object),
                 place: stored.place,
@@ -204,11 +219,9 @@ impl ErrorLog {
             };
             let name =
                 ObjectName { database: stored.database, schema: stored.schema, name: stored.name };
-            let (time, weight) = (EventTime(stored.time_us), stored.weight);
-            self.order.push_back(identity.clone());
-            self.records.insert(identity, Seen { name, time, weight });
+            self.insert(identity, name, EventTime(stored.time_us), stored.weight);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// The records, oldest first.
@@ -216,6 +229,7 @@ impl ErrorLog {
         let mut records: Vec<ErrorRecord> = self
             .records
             .iter()
+            .filter(|(_, seen)| seen.weight > 0 || !self.evicted)
             .map(|(identity, seen)| ErrorRecord {
                 time: seen.time,
                 object: seen.name.clone(),
@@ -286,6 +300,29 @@ mod tests {
         part.load(&text, |object| object == V).expect("is ours");
         assert_eq!(part.records().len(), 2);
         assert!(part.load("{", |_| true).is_err());
+    }
+
+    #[test]
+    fn a_record_that_comes_and_goes_takes_no_room_and_no_others_place() {
+        let mut log = ErrorLog::default();
+        log.record(V, &name("v"), vec![division("stays", 1)], EventTime(1));
+        for _ in 0..RECORDS_MAX + 10 {
+            log.record(V, &name("v"), vec![division("flips", 1)], EventTime(2));
+            log.record(V, &name("v"), vec![division("flips", -1)], EventTime(2));
+        }
+        assert_eq!(log.records().len(), 1);
+        log.record(V, &name("v"), vec![division("stays", -1)], EventTime(3));
+        assert!(log.records().is_empty());
+    }
+
+    #[test]
+    fn what_had_to_leave_leaves_no_trace_when_its_row_goes() {
+        let mut log = ErrorLog::default();
+        for row in 0..=RECORDS_MAX {
+            log.record(V, &name("v"), vec![division(&row.to_string(), 1)], EventTime(1));
+        }
+        log.record(V, &name("v"), vec![division("0", -1)], EventTime(2));
+        assert!(log.records().iter().all(|record| record.weight > 0));
     }
 
     #[test]

@@ -8,9 +8,11 @@
 //! | file | owns |
 //! |---|---|
 //! | `definitions.rs` | changes of the catalog, one after the other |
+//! | `cloning.rs` | a database made of a savepoint |
 //! | `figures.rs` | what operators have done and hold |
 //! | `event_time.rs` | watermarks and late rows |
 //! | `sharing.rs` | views that read what others keep although they do not name them |
+//! | `history.rs` | reads of the past |
 //! | `swap.rs` | a materialized view gets its new definition |
 //! | `durable.rs` | the log, and who waits for it |
 //! | `checkpoints.rs` | from the end of an epoch to a checkpoint |
@@ -29,12 +31,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::checkpoints::CheckpointFact;
 use self::checkpoints::{Checkpoints, ViewMark};
+pub use self::cloning::{CloneJob, ClonedTable, ClonedView};
 use self::definitions::{Step, StepInLog};
 use self::durable::{Durable, SavepointJob, StorageEvent};
 pub use self::durable::{DurableStart, LogStart};
 use self::event_time::{Diverted, PendingWatermarks};
 use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
+pub use self::history::HistoryConfig;
+use self::history::{Histories, PastStart, is_reached};
 pub use self::sinks::SinkFact;
 use self::sinks::Sinks;
 use self::swap::Swap;
@@ -45,12 +50,14 @@ use crate::coordinator::epoch::{Decision, Epochs, Moment};
 use crate::coordinator::errors::{ErrorLog, ErrorRecord};
 use crate::coordinator::ground::GroundState;
 use crate::coordinator::locks::{LockId, Locks};
+use crate::coordinator::rows::overlay;
 use crate::coordinator::running::lock_timed_out;
 use crate::coordinator::sink_writer::SinkStatus;
 use crate::coordinator::subscription::{self, Subscription};
 use crate::coordinator::table::Table;
 use crate::coordinator::watermarks::Watermarks;
 use crate::dataflow::operators;
+use crate::dataflow::published::ContentAt;
 use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
@@ -59,20 +66,24 @@ use crate::observe::metrics;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
+use crate::state::history::Forgotten;
 use crate::state::snapshot::Snapshot;
+use crate::storage::checkpoint::Held as HeldCheckpoint;
 use crate::storage::manifest::SourcePlace;
 use crate::storage::savepoint::{self, Savepoint};
 use crate::storage::sinks::SinkState;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::{Epoch, EventTime, Watermark};
+use crate::types::time::{At, Epoch, EventTime, Watermark};
 
 mod checkpoints;
+mod cloning;
 mod definitions;
 mod durable;
 mod event_time;
 mod figures;
+mod history;
 mod sharing;
 mod sinks;
 mod swap;
@@ -96,6 +107,7 @@ pub struct CoordinatorConfig {
     pub epoch_interval_max: Duration,
     /// How long a statement waits for a table that another transaction writes.
     pub lock_timeout: Duration,
+    pub history: HistoryConfig,
 }
 
 /// The way to the coordinator's thread. Cheap to clone; every method may be called from any task.
@@ -341,6 +353,15 @@ enum Request {
     Sinks {
         reply: oneshot::Sender<Vec<SinkFact>>,
     },
+    /// So many ids that no object has.
+    ReserveIds {
+        count: u64,
+        reply: Reply<ObjectId>,
+    },
+    Clone {
+        job: Box<CloneJob>,
+        reply: Reply<()>,
+    },
     Apply {
         changes: Vec<Change>,
         reply: Reply<()>,
@@ -348,6 +369,14 @@ enum Request {
     Read {
         objects: Vec<ObjectId>,
         reply: Reply<RawView>,
+    },
+    ReadAt {
+        objects: Vec<ObjectId>,
+        at: At,
+        reply: Reply<RawView>,
+    },
+    Epochs {
+        reply: oneshot::Sender<Vec<(Epoch, EventTime)>>,
     },
     Pin {
         objects: Vec<ObjectId>,
@@ -370,6 +399,7 @@ enum Request {
     },
     Subscribe {
         plan: Plan,
+        span: Span,
         reply: Reply<Subscription>,
     },
     Unsubscribe(ObjectId),
@@ -399,6 +429,36 @@ pub struct RawView {
     epoch: Epoch,
     /// Per table one part, per view one from each worker.
     parts: Vec<(ObjectId, Snapshot)>,
+    /// What is in the parts and came after the epoch.
+    later: HashMap<ObjectId, Vec<ChangeBatch>>,
+}
+
+impl RawView {
+    /// The rows of each object at the epoch.
+    fn into_read_view(self) -> Result<ReadView> {
+        let mut contents: HashMap<ObjectId, Vec<RecordBatch>> = HashMap::new();
+        for (object, part) in self.parts {
+            let batches = part.batches().collect::<Result<Vec<_>>>()?;
+            contents.entry(object).or_default().extend(batches);
+        }
+        for (object, later) in self.later {
+            let (Some(change), Some(rows)) = (later.first(), contents.get_mut(&object)) else {
+                continue;
+            };
+            let back: Vec<ChangeBatch> = later.iter().map(ChangeBatch::negate).collect();
+            *rows = overlay(rows, &change.schema(), &back)?;
+        }
+        Ok(ReadView { epoch: self.epoch, contents })
+    }
+}
+
+/// Which epochs a subscription shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span {
+    /// It begins with the content then; `None`: now.
+    pub as_of: Option<At>,
+    /// It ends before this; `None`: never.
+    pub up_to: Option<At>,
 }
 
 /// A write that waits in line for its tables, and may be taken back until the coordinator begins
@@ -462,10 +522,12 @@ impl Coordinator {
         let (requests, from_clients) = unbounded();
         let (reports, from_workers) = bounded(REPORTS_MAX);
         let (storage_events, from_storage) = unbounded();
+        let histories = Histories::new(config.history);
         let workers = Workers::start(
             config.workers,
             start.ground.epoch,
             clock.clone(),
+            histories.budget.clone(),
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
@@ -486,6 +548,7 @@ impl Coordinator {
             failure: failure_sender,
             storage_events,
             sinks,
+            histories,
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
         let restored = state.lay_ground(start);
@@ -652,8 +715,51 @@ impl Coordinator {
     /// # Errors
     /// SQLSTATE 42704 when there is none of that name; others when the storage fails.
     pub async fn drop_savepoint(&self, name: &str) -> Result<()> {
+        // The log may say that a clone begins with its files; now a manifest does.
+        self.checkpoint().await?;
         let name = name.to_owned();
         self.ask(|reply| Request::Savepoint(SavepointJob::Drop { name, reply })).await?
+    }
+
+    /// The first of so many ids that no object has.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn reserve_ids(&self, count: u64) -> Result<ObjectId> {
+        self.ask(|reply| Request::ReserveIds { count, reply }).await?
+    }
+
+    /// Takes in a database that was made of a savepoint. Its views tell when they have their
+    /// content.
+    ///
+    /// # Errors
+    /// When the catalog refuses; then nothing is changed.
+    pub async fn clone_objects(&self, job: CloneJob) -> Result<()> {
+        let job = Box::new(job);
+        self.ask(|reply| Request::Clone { job, reply }).await?
+    }
+
+    /// A checkpoint of everything up to now with all savepoints, or one savepoint, to be copied:
+    /// its files stay while it is held.
+    ///
+    /// # Errors
+    /// SQLSTATE 0A000 without a storage, 42704 when there is no such savepoint; others when the
+    /// storage fails.
+    pub async fn hold(&self, savepoint: Option<&str>) -> Result<HeldCheckpoint> {
+        if savepoint.is_none() {
+            self.checkpoint().await?;
+        }
+        let savepoint = savepoint.map(str::to_owned);
+        self.ask(|reply| Request::Savepoint(SavepointJob::Hold { savepoint, reply })).await?
+    }
+
+    /// Takes up a savepoint whose files have been copied into the storage.
+    ///
+    /// # Errors
+    /// SQLSTATE 42710 when the name is taken; others when the storage fails.
+    pub async fn add_savepoint(&self, savepoint: Savepoint) -> Result<()> {
+        let savepoint = Box::new(savepoint);
+        self.ask(|reply| Request::Savepoint(SavepointJob::Add { savepoint, reply })).await?
     }
 
     /// All savepoints, by name.
@@ -708,13 +814,24 @@ impl Coordinator {
     /// # Errors
     /// When an object has gone, or its dataflow has failed.
     pub async fn read(&self, objects: Vec<ObjectId>) -> Result<ReadView> {
-        let raw = self.ask(|reply| Request::Read { objects, reply }).await??;
-        let mut contents: HashMap<ObjectId, Vec<RecordBatch>> = HashMap::new();
-        for (object, part) in raw.parts {
-            let batches = part.batches().collect::<Result<Vec<_>>>()?;
-            contents.entry(object).or_default().extend(batches);
-        }
-        Ok(ReadView { epoch: raw.epoch, contents })
+        self.ask(|reply| Request::Read { objects, reply }).await??.into_read_view()
+    }
+
+    /// The content of `objects` (tables and materialized views) as it was at `at`.
+    ///
+    /// # Errors
+    /// SQLSTATE 72000 when that is before the history that is kept; 22023 when it has not come
+    /// yet; when an object has gone, or its dataflow has failed.
+    pub async fn read_at(&self, objects: Vec<ObjectId>, at: At) -> Result<ReadView> {
+        self.ask(|reply| Request::ReadAt { objects, at, reply }).await??.into_read_view()
+    }
+
+    /// The epochs of which history is kept, with the times when they ended, oldest first.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn epochs(&self) -> Result<Vec<(Epoch, EventTime)>> {
+        self.ask(|reply| Request::Epochs { reply }).await
     }
 
     /// The same as parts that share their rows with others: one of a table, one from each worker of
@@ -809,7 +926,15 @@ impl Coordinator {
     /// # Errors
     /// When an object that it reads has gone.
     pub async fn subscribe(&self, plan: Plan) -> Result<Subscription> {
-        self.ask(|reply| Request::Subscribe { plan, reply }).await?
+        self.subscribe_span(plan, Span::default()).await
+    }
+
+    /// The same for the epochs of `span`.
+    ///
+    /// # Errors
+    /// Also as [`Coordinator::read_at`]; of a view, the first step may be the error.
+    pub async fn subscribe_span(&self, plan: Plan, span: Span) -> Result<Subscription> {
+        self.ask(|reply| Request::Subscribe { plan, span, reply }).await?
     }
 
     /// Waits until everything acknowledged before is visible in every dependent view, and until
@@ -920,6 +1045,8 @@ enum RunningKind {
     },
     Subscription {
         sender: subscription::FeedSender,
+        /// Where it ends; `None`: nowhere, or that is known to the sender.
+        up_to: Option<At>,
     },
 }
 
@@ -934,7 +1061,7 @@ struct NewDataflow {
 
 enum Purpose {
     View { creation: Box<Creation>, made: Made, reply: Reply<ObjectId> },
-    Subscription { reply: Reply<Subscription> },
+    Subscription { span: Span, reply: Reply<Subscription> },
 }
 
 /// An object that is to be in the catalog.
@@ -1068,6 +1195,7 @@ struct State {
     /// `None`: nothing outlives the process.
     durable: Option<Durable>,
     checkpoints: Checkpoints,
+    histories: Histories,
     /// Why everything is refused.
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
@@ -1131,6 +1259,7 @@ impl State {
             reads_newer: false,
             durable: None,
             checkpoints: Checkpoints::default(),
+            histories: Histories::new(HistoryConfig::default()),
             halted: None,
             failure: watch::Sender::new(None),
             storage_events: unbounded().0,
@@ -1142,13 +1271,21 @@ impl State {
     /// Sets up what was there before the server started.
     fn lay_ground(&mut self, start: StartState) -> Vec<RestoredAnswer> {
         let StartState { ground, sources, views, errors, sinks } = start;
+        let began = self.logical_time();
+        self.histories.closed(ground.epoch, began);
         self.next_id = ground.next_id.max(1);
+        self.checkpoints.stored_epoch = ground.epoch;
         for (id, table) in ground.tables {
             if let Some(rule) = ground.table_rules.get(&id) {
                 self.start_table_time(id, rule.clone(), &table);
                 let came = ground.changed.get(&id).and_then(Option::as_ref);
                 self.resume_table_time(id, ground.table_times.get(&id), came);
             }
+            let own = match ground.catalog.get(id).map(|object| &object.kind) {
+                Some(ObjectKind::Table(table)) => table.history_retention_us,
+                _ => None,
+            };
+            self.histories.add_table(id, &table, ground.epoch, self.keeps_history(own));
             self.tables.insert(id, table);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
@@ -1160,8 +1297,12 @@ impl State {
             let kept = |object: ObjectId| {
                 self.running.contains_key(&object) || views.iter().any(|v| v.object.id == object)
             };
-            if let Err(error) = self.errors.load(&text, kept) {
-                tracing::error!(%error, "the row errors of before the start are lost");
+            match self.errors.load(&text, kept) {
+                // What was left out must not come back with the next start.
+                Ok(all) => self.checkpoints.errors_changed |= !all,
+                Err(error) => {
+                    tracing::error!(%error, "the row errors of before the start are lost");
+                }
             }
         }
         // What the log brought comes to the views as the first epoch, all of them together.
@@ -1247,6 +1388,16 @@ impl State {
                 }
             }
             Request::RestoreFailed { object, error } => self.add_failed(&object, error),
+            Request::ReserveIds { count, reply } => {
+                let first = ObjectId(self.next_id);
+                self.next_id += count;
+                // The client may have gone.
+                let _ = reply.send(Ok(first));
+            }
+            Request::Clone { job, reply } => {
+                self.steps.push_back(Step::Clone { job, reply });
+                self.run_steps();
+            }
             Request::Apply { changes, reply } => {
                 self.steps.push_back(Step::Apply { changes, reply });
                 self.run_steps();
@@ -1256,6 +1407,8 @@ impl State {
             Request::Sinks { reply } => self.sink_facts(reply),
             Request::Checkpoints { reply } => drop(reply.send(self.checkpoints.history())),
             Request::Read { objects, reply } => self.read(objects, reply),
+            Request::ReadAt { objects, at, reply } => self.read_at(&objects, at, reply),
+            Request::Epochs { reply } => self.tell_epochs(reply),
             Request::Pin { objects, reply } => {
                 let _ = reply.send(self.pin(&objects));
             }
@@ -1279,9 +1432,9 @@ impl State {
                 self.grant_locks();
             }
             Request::Write { lock, write } => self.write(lock, write),
-            Request::Subscribe { plan, reply } => {
+            Request::Subscribe { plan, span, reply } => {
                 let id = self.new_id();
-                let purpose = Purpose::Subscription { reply };
+                let purpose = Purpose::Subscription { span, reply };
                 let restore = None;
                 self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
             }
@@ -1375,6 +1528,7 @@ impl State {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
         let now = self.now();
+        let forget = self.forget_history(now);
         let wake = self.wake_due(now);
         if self.watermarks.moved(now) || wake.is_some_and(|at| at <= now) {
             self.epochs.touch(now);
@@ -1382,7 +1536,7 @@ impl State {
         let epoch = self.pump_epochs();
         let idle = self.watermarks.wake(now);
         let wake = self.wake_due(now).filter(|at| *at > now);
-        epoch.into_iter().chain(checkpoint).chain(idle).chain(wake).min()
+        epoch.into_iter().chain(checkpoint).chain(idle).chain(wake).chain(forget).min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1454,6 +1608,11 @@ impl State {
         // It has the epoch in which it came to be the view.
         affected.extend(self.swapped.take().filter(|view| !affected.contains(view)));
         let epoch = self.epochs.open();
+        affected.extend(self.end_subscriptions(epoch, time));
+        self.histories.closed(epoch, time);
+        for (table, changes) in &changes {
+            self.histories.record(*table, epoch, changes);
+        }
         for object in affected.iter() {
             if let Some(Running { kind: RunningKind::View { last_affected, snapshot }, .. }) =
                 self.running.get_mut(object)
@@ -1495,6 +1654,21 @@ impl State {
         })));
         self.epochs.close(now, moves);
         views
+    }
+
+    /// Tells the subscriptions that end before `epoch` that they do; they have to come this far.
+    fn end_subscriptions(&mut self, epoch: Epoch, time: EventTime) -> Vec<ObjectId> {
+        let mut ending = Vec::new();
+        for (id, running) in &mut self.running {
+            if let RunningKind::Subscription { sender, up_to: up_to @ Some(_) } = &mut running.kind
+                && up_to.is_some_and(|limit| is_reached(limit, epoch, time))
+            {
+                *up_to = None;
+                sender.end_before(epoch);
+                ending.push(*id);
+            }
+        }
+        ending
     }
 
     /// The dataflows that read any of `roots`, directly or through others.
@@ -1685,7 +1859,7 @@ impl State {
             .map(|(subscription, _)| *subscription)
             .collect();
         for subscription in subscriptions {
-            if let Some(Running { kind: RunningKind::Subscription { sender }, .. }) =
+            if let Some(Running { kind: RunningKind::Subscription { sender, .. }, .. }) =
                 self.running.get(&subscription)
             {
                 sender.fail(dependency_gone("subscription"));
@@ -1700,6 +1874,7 @@ impl State {
         self.sinks.remove(id);
         self.checkpoint_without(id);
         self.tables.remove(&id);
+        self.histories.remove(id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
         self.ready.remove(&id);
@@ -1781,10 +1956,22 @@ impl State {
         self.reads_newer |= reads.iter().any(|read| *read > id);
         let gone = reads.iter().any(|read| !self.running.contains_key(read)) || !named;
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
-        let table_contents = match &restore {
-            None => self.table_shares(&reads),
+        let as_of = self.epochs.closed();
+        let span = match &purpose {
+            Purpose::Subscription { span, .. } => *span,
+            Purpose::View { .. } => Span::default(),
+        };
+        let mut past = None;
+        let table_contents = match (&restore, span.as_of) {
+            (None, None) => self.table_shares(&reads),
+            (None, Some(_)) if gone || failed.is_some() => Ok(HashMap::new()),
+            (None, Some(at)) => self.past_of(at, &reads).map(|mut start| {
+                let contents = self.share_contents(std::mem::take(&mut start.contents));
+                past = Some(start);
+                contents
+            }),
             // It has seen them.
-            Some(_) => Ok(HashMap::new()),
+            (Some(_), _) => Ok(HashMap::new()),
         };
         let started = match &purpose {
             Purpose::View { creation, .. }
@@ -1813,12 +2000,16 @@ impl State {
                         }
                         drop(reply.send(Err(error)));
                     }
-                    Purpose::Subscription { reply } => drop(reply.send(Err(error))),
+                    Purpose::Subscription { reply, .. } => drop(reply.send(Err(error))),
                 }
                 return;
             }
         };
-        let as_of = self.epochs.closed();
+        let (as_of, time, past) = match past {
+            Some(PastStart { as_of, time, past, .. }) => (as_of, time, Some(past)),
+            None => (as_of, self.logical_time(), None),
+        };
+        let keeps_history = self.keeps_history(plan.options.history_retention.0);
         let (name, kind, result) = match purpose {
             Purpose::View { creation, made, reply } => {
                 let name = creation.object.name.name.clone();
@@ -1840,7 +2031,7 @@ impl State {
                 };
                 (name, kind, result)
             }
-            Purpose::Subscription { reply } => {
+            Purpose::Subscription { reply, .. } => {
                 let requests = self.requests.clone();
                 let schema = plan.root.schema();
                 let (sender, subscription) = subscription::channel(
@@ -1854,8 +2045,17 @@ impl State {
                     },
                 );
                 let result = DataflowResult::Subscribe(sender.for_workers());
+                let mut up_to = span.up_to;
+                if let Some(first) = up_to.and_then(|up_to| self.first_hidden(up_to)) {
+                    sender.end_before(first);
+                    // It has to come this far, also when nothing of it changes.
+                    up_to.take_if(|_| first <= self.epochs.closed());
+                }
+                if let Some(At::Time(time)) = up_to {
+                    self.wakes.insert((time, id));
+                }
                 let _ = reply.send(Ok(subscription));
-                ("subscription".to_owned(), RunningKind::Subscription { sender }, result)
+                ("subscription".to_owned(), RunningKind::Subscription { sender, up_to }, result)
             }
         };
         for source in &reads {
@@ -1876,9 +2076,18 @@ impl State {
             nameless: false,
         };
         self.running.insert(id, running);
-        let time = self.logical_time();
-        let spec =
-            DataflowSpec { object: id, name, plan, result, as_of, time, table_contents, restore };
+        let spec = DataflowSpec {
+            object: id,
+            name,
+            plan,
+            result,
+            as_of,
+            time,
+            table_contents,
+            restore,
+            past,
+            keeps_history,
+        };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }
 
@@ -1906,17 +2115,22 @@ impl State {
     }
 
     /// The rows of the tables among `objects`, one share per worker.
-    fn table_shares(
-        &mut self,
-        objects: &[ObjectId],
-    ) -> Result<HashMap<ObjectId, Vec<Vec<RecordBatch>>>> {
-        let workers = self.workers.count();
+    fn table_shares(&self, objects: &[ObjectId]) -> Result<TableShares> {
         let mut contents = HashMap::new();
         for object in objects {
-            let Some(table) = self.tables.get_mut(object) else { continue };
+            let Some(table) = self.tables.get(object) else { continue };
+            contents.insert(*object, table.snapshot().batches().collect::<Result<Vec<_>>>()?);
+        }
+        Ok(self.share_contents(contents))
+    }
+
+    /// The rows of tables, one share per worker.
+    fn share_contents(&self, contents: HashMap<ObjectId, Vec<RecordBatch>>) -> TableShares {
+        let workers = self.workers.count();
+        let mut shared = HashMap::new();
+        for (object, batches) in contents {
             let mut shares = vec![Vec::new(); workers];
-            for (turn, batch) in table.snapshot().batches().enumerate() {
-                let batch = batch?;
+            for (turn, batch) in batches.into_iter().enumerate() {
                 for (worker, (offset, length)) in
                     share_rows(batch.num_rows(), workers, turn).into_iter().enumerate()
                 {
@@ -1925,9 +2139,9 @@ impl State {
                     }
                 }
             }
-            contents.insert(*object, shares);
+            shared.insert(object, shares);
         }
-        Ok(contents)
+        shared
     }
 
     fn hydrated(&mut self, worker: usize, object: ObjectId) {
@@ -1967,7 +2181,7 @@ impl State {
             let Some(running) = self.running.get_mut(&id) else { continue };
             running.failed.get_or_insert(error.clone());
             self.workers.send(Command::Stopped(id));
-            if let RunningKind::Subscription { sender } = &running.kind {
+            if let RunningKind::Subscription { sender, .. } = &running.kind {
                 sender.fail(error.clone());
                 self.drop_running(id);
             }
@@ -2024,7 +2238,7 @@ impl State {
         self.next_read += 1;
         let objects = Arc::new(missing.keys().copied().collect());
         self.reads.insert(request, PendingRead { view, missing, horizon, reply });
-        self.workers.send(Command::Snapshot { request, objects });
+        self.workers.send(Command::Snapshot { request, objects, epoch: None });
     }
 
     /// One read for each object, all of the same epoch: nothing is closed in between.
@@ -2054,7 +2268,7 @@ impl State {
     /// Takes what is at hand and lists the views whose workers must be asked.
     fn begin_read(&mut self, objects: &[ObjectId]) -> Result<BeganRead> {
         let epoch = self.epochs.closed();
-        let mut view = RawView { epoch, parts: Vec::new() };
+        let mut view = RawView { epoch, parts: Vec::new(), later: HashMap::new() };
         let mut missing = BTreeMap::new();
         for object in objects {
             let running = self.running.get(object).ok_or_else(|| dependency_gone("the query"))?;
@@ -2082,13 +2296,20 @@ impl State {
         Ok(BeganRead { view, missing })
     }
 
-    fn snapshot_arrived(&mut self, request: u64, object: ObjectId, content: Option<Snapshot>) {
-        let Some(read) = self.reads.get_mut(&request) else { return };
+    fn snapshot_arrived(
+        &mut self,
+        request: u64,
+        object: ObjectId,
+        content: Option<std::result::Result<ContentAt, Forgotten>>,
+    ) {
         let Some(content) = content else {
-            let read = self.reads.remove(&request).expect("just found");
-            let _ = read.reply.send(Err(dependency_gone("the query")));
+            if let Some(read) = self.reads.remove(&request) {
+                let _ = read.reply.send(Err(dependency_gone("the query")));
+            }
             return;
         };
+        let Some(content) = self.snapshot_or_too_old(request, content, object) else { return };
+        let read = self.reads.get_mut(&request).expect("just found");
         read.view.parts.push((object, content));
         let left = read.missing.get_mut(&object).expect("only asked objects answer");
         *left -= 1;
@@ -2106,6 +2327,7 @@ impl State {
                 self.running.get_mut(&object)
                 && taken >= *last_affected
             {
+                // Nothing came later, so the parts are the content.
                 *snapshot = Some((taken, parts));
             }
         }
@@ -2285,6 +2507,9 @@ impl State {
             .collect()
     }
 }
+
+/// Rows of tables, one share per worker.
+type TableShares = HashMap<ObjectId, Vec<Vec<RecordBatch>>>;
 
 struct BeganRead {
     view: RawView,

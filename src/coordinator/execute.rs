@@ -137,6 +137,7 @@ impl Connection {
                 database: Arc::downgrade(&self.database),
                 session: self.session.clone(),
             })),
+            savepoints: Arc::new(self.savepoints.0.clone()),
         }
     }
 
@@ -274,6 +275,7 @@ impl Connection {
     ) -> BoxFuture<'a, Result<Response>> {
         async move {
             let parsed = prepared.statement.parsed.clone();
+            self.load_savepoints(&parsed.sql).await?;
             let context = self.plan_context(&parsed);
             let planned = &prepared.plan;
             let again = if matches!(planned.plan, StatementPlan::None)
@@ -333,7 +335,7 @@ impl Connection {
             }
             (S::Truncate(truncate), _) => self.run_truncate(running, context, truncate).await,
             (S::Subscribe(subscribe), StatementPlan::Query(query)) => {
-                self.run_subscribe(running, query, subscribe).await
+                self.run_subscribe(running, context, query, subscribe).await
             }
             (S::Copy(copy), StatementPlan::Query(query)) => {
                 let rows = self.run_query(running, context, query).await?;
@@ -371,6 +373,7 @@ impl Connection {
                 Ok(done(statement.tag()))
             }
             (S::CreateSavepoint(create), _) => self.create_savepoint(running, create).await,
+            (S::Transfer(transfer), _) => self.run_transfer(running, transfer).await,
             _ => match self.run_session(running, statement).await? {
                 Some(response) => Ok(response),
                 None => self.run_ddl(running, context, parsed).await,
@@ -723,6 +726,7 @@ fn runs_in_block(statement: &statement::Statement) -> bool {
             | S::CreateDatabase(_)
             | S::CreateIndex(_)
             | S::CreateSavepoint(_)
+            | S::Transfer(_)
             | S::Drop(_)
             | S::Alter(_)
             | S::CommentOn(_)

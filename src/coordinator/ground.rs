@@ -40,6 +40,8 @@ pub struct GroundState {
     pub epoch: Epoch,
     /// No object ever had this id.
     pub next_id: u64,
+    /// The first rows of tables that records fill from files.
+    pub fills: BTreeMap<ObjectId, Vec<ChangeBatch>>,
 }
 
 impl GroundState {
@@ -51,6 +53,7 @@ impl GroundState {
         let mut ground = GroundState {
             epoch: Epoch(recovered.manifest.epoch),
             next_id: recovered.manifest.next_id,
+            fills: std::mem::take(&mut recovered.fills),
             ..GroundState::default()
         };
         if let Some(text) = &recovered.catalog {
@@ -105,6 +108,17 @@ impl GroundState {
                 if let ObjectKind::Table(_) = &object.kind {
                     self.tables.insert(object.id, Table::of(&object)?);
                     self.changed.insert(object.id, None);
+                }
+            }
+            Change::FillTable { object: id, .. } => {
+                let rows = self.fills.remove(&id).unwrap_or_default();
+                let (Some(table), Some(object)) = (self.tables.get_mut(&id), self.catalog.get(id))
+                else {
+                    return Ok(());
+                };
+                for changes in rows {
+                    let changes = with_schema(&object.schema, &changes)?;
+                    table.replay(&changes).map_err(|e| contradiction(e, &object.name.name))?;
                 }
             }
             Change::DropObject(id) => {

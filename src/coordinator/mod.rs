@@ -20,6 +20,8 @@
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
 //! | `sinks.rs`, `sink_writer.rs` | CREATE SINK; one sink's batches on their way to its target |
 //! | `savepoints.rs` | savepoints, and SHOW CHECKPOINTS |
+//! | `savepoints.rs`, `savepoint_rows.rs` | savepoints, backups, SHOW CHECKPOINTS; savepoints read by SELECT |
+//! | `clone.rs` | CREATE DATABASE ... FROM SAVEPOINT |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
@@ -33,6 +35,7 @@
 //! | `errors.rs` | rows and records that were left out |
 
 mod batch;
+mod clone;
 pub mod command;
 mod copy;
 mod cursor;
@@ -51,6 +54,7 @@ pub mod recovery;
 mod replace;
 mod rows;
 mod running;
+mod savepoint_rows;
 mod savepoints;
 pub mod settings;
 mod show;

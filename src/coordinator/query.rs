@@ -19,6 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::catalog::object::{Object, ObjectKind, SourceObject};
 use crate::catalog::snapshot::Catalog;
 use crate::coordinator::command::{Connection, Response, RowStream, Value};
+use crate::coordinator::event_loop::Span;
 use crate::coordinator::running::Running;
 use crate::coordinator::source_scan::SourceTable;
 use crate::coordinator::stored;
@@ -27,11 +28,12 @@ use crate::coordinator::system_relations::SystemContents;
 use crate::sql::bind::PlanContext;
 use crate::sql::lookup::Lookup;
 use crate::sql::query::{Content, Contents, PlannedQuery};
-use crate::sql::statement::{Subscribe, SubscribeTarget};
+use crate::sql::statement::{Expression, Subscribe, SubscribeTarget};
+use crate::sql::system_time;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::Epoch;
+use crate::types::time::{At, Epoch};
 
 /// The columns that SUBSCRIBE puts in front of the query's.
 const SUBSCRIBE_COLUMNS: [(&str, DataType); 3] = [
@@ -43,6 +45,8 @@ const SUBSCRIBE_COLUMNS: [(&str, DataType); 3] = [
 /// What one statement reads: snapshots of stored objects, readers of sources, system relations.
 pub(super) struct StatementContents {
     pub stored: stored::Contents,
+    /// Snapshots as of a time.
+    pub past: HashMap<(ObjectId, Arc<str>), Vec<RecordBatch>>,
     pub sources: HashMap<ObjectId, Arc<SourceTable>>,
     pub system: SystemContents,
 }
@@ -60,6 +64,13 @@ impl Contents for StatementContents {
 
     fn lookup(&self, lookup: &Lookup) -> Result<Option<Vec<RecordBatch>>> {
         self.stored.get(&lookup.object).map_or(Ok(None), |stored| stored.lookup(lookup))
+    }
+
+    fn past(&self, id: ObjectId, version: &str) -> Result<Content> {
+        match self.past.get(&(id, version.into())) {
+            Some(batches) => Ok(Content::Batches(batches.clone())),
+            None => Err(Error::internal(format!("{id} was not prepared for reading"))),
+        }
     }
 
     fn system(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>> {
@@ -130,7 +141,40 @@ impl Connection {
             readers.insert(object.id, Arc::new(table));
         }
         let system = self.system_contents(running, &context.catalog, planned).await?;
-        Ok(StatementContents { stored, sources: readers, system })
+        let past = self.past_contents(running, context, planned).await?;
+        Ok(StatementContents { stored, past, sources: readers, system })
+    }
+
+    /// What the query reads as of a time: all that it reads as of the same time, at one epoch.
+    async fn past_contents(
+        &self,
+        running: &Running,
+        context: &PlanContext,
+        planned: &PlannedQuery,
+    ) -> Result<HashMap<(ObjectId, Arc<str>), Vec<RecordBatch>>> {
+        let mut by_time: Vec<(At, Vec<(ObjectId, Arc<str>)>)> = Vec::new();
+        for (id, version) in &planned.past {
+            let at = system_time::evaluate(context, version)?;
+            let scanned = (*id, version.clone());
+            match by_time.iter_mut().find(|(other, _)| *other == at) {
+                Some((_, scans)) => scans.push(scanned),
+                None => by_time.push((at, vec![scanned])),
+            }
+        }
+        let coordinator = &self.database.coordinator;
+        let mut past = HashMap::new();
+        for (at, scans) in by_time {
+            let mut objects: Vec<ObjectId> = scans.iter().map(|(id, _)| *id).collect();
+            objects.sort_unstable();
+            objects.dedup();
+            let read = running.wait(coordinator.read_at(objects.clone(), at)).await?;
+            check_columns(&context.catalog, &coordinator.catalog(), &objects)?;
+            for (id, version) in scans {
+                let rows = read.contents.get(&id).cloned().unwrap_or_default();
+                past.insert((id, version), rows);
+            }
+        }
+        Ok(past)
     }
 
     /// Runs a query to its end.
@@ -167,10 +211,6 @@ impl Connection {
         context: &PlanContext,
         subscribe: &Subscribe,
     ) -> Result<PlannedQuery> {
-        if subscribe.as_of.is_some() || subscribe.up_to.is_some() {
-            return Err(Error::unsupported("SUBSCRIBE with AS OF or UP TO")
-                .hint("SUBSCRIBE starts with the present content; stop it by cancelling."));
-        }
         match &subscribe.target {
             SubscribeTarget::Query(query) => context.plan_query(&query.ast, &[]),
             SubscribeTarget::Relation(name) => {
@@ -186,20 +226,33 @@ impl Connection {
     pub(super) async fn run_subscribe(
         &mut self,
         running: &Running,
+        context: &PlanContext,
         planned: &PlannedQuery,
         subscribe: &Subscribe,
     ) -> Result<Response> {
         let plan = planned.lower()?;
-        let subscription = running.wait(self.database.coordinator.subscribe(plan)).await?;
+        let at = |clause: &Option<Expression>| {
+            let evaluated = clause.as_ref().map(|e| {
+                let at = system_time::evaluate(context, &e.sql);
+                at.map_err(|error| error.without_position().position(e.position))
+            });
+            evaluated.transpose()
+        };
+        let span = Span { as_of: at(&subscribe.as_of)?, up_to: at(&subscribe.up_to)? };
+        let coordinator = &self.database.coordinator;
+        let subscription = running.wait(coordinator.subscribe_span(plan, span)).await?;
         let schema = subscribe_schema(&planned.schema);
         let shape = SubscribeShape { schema: schema.clone(), progress: subscribe.progress };
-        let skip = usize::from(!subscribe.snapshot);
+        let skipped = (!subscribe.snapshot).then_some(subscription.as_of);
         let steps = futures::stream::unfold(subscription, |mut subscription| async move {
             let step = subscription.changes.recv().await?;
             Some((step, subscription))
         });
         let rows = steps
-            .skip(skip)
+            .filter(move |step| {
+                let first = matches!(step, Ok(step) if Some(step.epoch) <= skipped);
+                std::future::ready(!first)
+            })
             .flat_map(move |step| {
                 let batches = step.and_then(|step| shape.batches(&step));
                 futures::stream::iter(match batches {

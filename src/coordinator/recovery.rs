@@ -20,7 +20,8 @@ use std::time::Duration;
 use chrono::DateTime;
 
 use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject, WatermarkObject};
-use crate::catalog::snapshot::Catalog;
+use crate::catalog::snapshot::{Catalog, Change};
+use crate::catalog::stored::change_from_text;
 use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
 use crate::coordinator::event_loop::{
     Coordinator, CoordinatorConfig, DurableStart, OpenedSource, RestoredAnswer, RestoredView,
@@ -37,12 +38,14 @@ use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
 use crate::sql::query::PlannedQuery;
 use crate::state::delta::RestoredState;
-use crate::storage::log::Log;
+use crate::storage::log::{Entry, Log, Record};
 use crate::storage::manifest::Manifest;
 use crate::storage::recovery::recover_from;
 use crate::storage::sinks::SinkState;
 use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
+use crate::storage::table_files::read_table;
+use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -77,6 +80,7 @@ pub async fn open_from(
     let identity = uuid::Uuid::new_v4().to_string();
     let mut recovered = recover_from(store.clone(), &identity, from_savepoint).await?;
     let (records, torn) = (recovered.records.len(), recovered.torn);
+    recovered.fills = read_fills(&store, &recovered.records).await?;
     let stored = std::mem::take(&mut recovered.views);
     let errors = recovered.errors.take();
     let built = tokio::task::spawn_blocking(move || {
@@ -163,6 +167,21 @@ pub async fn open_from(
     Ok(coordinator)
 }
 
+/// What the tables begin with that the log says were filled from files.
+async fn read_fills(
+    store: &Store,
+    records: &[Record],
+) -> Result<BTreeMap<ObjectId, Vec<ChangeBatch>>> {
+    let mut fills = BTreeMap::new();
+    for entry in records.iter().flat_map(|record| &record.entries) {
+        let Entry::Catalog(text) = entry else { continue };
+        if let Change::FillTable { object, files } = change_from_text(text)? {
+            fills.insert(object, read_table(store, &files).await?);
+        }
+    }
+    Ok(fills)
+}
+
 async fn restored_or(answer: tokio::sync::oneshot::Receiver<Result<ObjectId>>) -> Result<ObjectId> {
     let gone = || Error::external(SqlState::ADMIN_SHUTDOWN, "the server is shutting down");
     answer.await.unwrap_or_else(|_| Err(gone()))
@@ -227,11 +246,11 @@ fn open_sources(
 
 /// The materialized views of a catalog, those that others read before these.
 #[derive(Default)]
-struct Views {
+pub(super) struct Views {
     /// With the state that they take up.
-    restored: Vec<RestoredView>,
-    computed: Vec<(Arc<Object>, Plan)>,
-    failed: Vec<(Arc<Object>, Error)>,
+    pub restored: Vec<RestoredView>,
+    pub computed: Vec<(Arc<Object>, Plan)>,
+    pub failed: Vec<(Arc<Object>, Error)>,
     /// Those that a checkpoint has begun with, whatever becomes of their dataflows.
     sinks: Vec<(Arc<Object>, Plan, SinkState)>,
 }
@@ -248,7 +267,7 @@ fn cannot_go_on() -> Error {
 
 /// All objects, each behind what it reads. Ids do not tell: a view that was replaced may read one
 /// that was made after it.
-fn in_order(catalog: &Catalog) -> Vec<Arc<Object>> {
+pub(super) fn in_order(catalog: &Catalog) -> Vec<Arc<Object>> {
     fn add(catalog: &Catalog, object: &Arc<Object>, done: &mut Vec<Arc<Object>>) {
         if done.iter().any(|other| other.id == object.id) {
             return;
@@ -269,7 +288,7 @@ fn in_order(catalog: &Catalog) -> Vec<Arc<Object>> {
 }
 
 /// Plans all views, and decides which of them take up their state.
-fn plan_views(
+pub(super) fn plan_views(
     catalog: &Catalog,
     manifest: &Manifest,
     mut stored: BTreeMap<ObjectId, StateRows>,
@@ -408,7 +427,7 @@ pub(super) fn stored_rule(
 
 /// The rules of all tables with watermarks. One that cannot be planned any more is told, and its
 /// table goes on without.
-fn table_rules(catalog: &Catalog) -> HashMap<ObjectId, WatermarkSpec> {
+pub(super) fn table_rules(catalog: &Catalog) -> HashMap<ObjectId, WatermarkSpec> {
     let rule = |object: &Arc<Object>| {
         let ObjectKind::Table(table) = &object.kind else { return None };
         let watermark = table.watermark.as_ref()?;
@@ -423,7 +442,11 @@ fn table_rules(catalog: &Catalog) -> HashMap<ObjectId, WatermarkSpec> {
     catalog.objects().filter_map(rule).collect()
 }
 
-fn source_spec(catalog: &Catalog, object: &Object, source: &SourceObject) -> Result<SourceSpec> {
+pub(super) fn source_spec(
+    catalog: &Catalog,
+    object: &Object,
+    source: &SourceObject,
+) -> Result<SourceSpec> {
     let context = definition_context(catalog, object);
     let watermark = source.watermark.as_ref();
     let watermark = watermark.map(|w| stored_rule(&context, object, w)).transpose()?;

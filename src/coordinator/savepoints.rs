@@ -1,5 +1,5 @@
 //! Statements about savepoints and checkpoints: CREATE SAVEPOINT, DROP SAVEPOINT, SHOW SAVEPOINTS,
-//! SHOW CHECKPOINTS.
+//! SHOW CHECKPOINTS; BACKUP, EXPORT SAVEPOINT, IMPORT SAVEPOINT.
 
 use std::sync::Arc;
 
@@ -9,12 +9,16 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use futures::StreamExt;
 
+use crate::config::{Storage, parse_storage};
 use crate::coordinator::command::{Connection, Notice, Response};
 use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::show::retain_like;
-use crate::sql::statement::{CreateSavepoint, DropObjects, ShowList};
-use crate::types::error::{Result, SqlState};
+use crate::sql::statement::{CreateSavepoint, DropObjects, ShowList, Transfer, TransferWhat};
+use crate::storage::store::Store;
+use crate::storage::transfer::{self, Copied};
+use crate::storage::{remote, savepoint};
+use crate::types::error::{Error, Result, SqlState};
 
 /// Whether a SHOW lists what this file knows.
 pub(super) fn lists(what: ShowList) -> bool {
@@ -55,6 +59,18 @@ fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
 }
 
+/// The storage that a statement names.
+fn open_other(url: &str) -> Result<Store> {
+    match parse_storage(url)? {
+        Storage::Directory(directory) => Store::directory(&directory),
+        Storage::Remote(url) => remote::open(&url),
+        Storage::Memory | Storage::DataDir => {
+            Err(Error::user(SqlState::INVALID_PARAMETER_VALUE, format!("{url:?} keeps nothing"))
+                .hint("Use file:///path or s3://bucket/prefix."))
+        }
+    }
+}
+
 impl Connection {
     pub(super) async fn create_savepoint(
         &self,
@@ -89,6 +105,57 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// BACKUP, EXPORT SAVEPOINT, IMPORT SAVEPOINT.
+    pub(super) async fn run_transfer(
+        &self,
+        running: &Running,
+        transfer: &Transfer,
+    ) -> Result<Response> {
+        let Transfer { what, url, position } = transfer;
+        let other = open_other(url).map_err(|error| error.position(*position))?;
+        let coordinator = &self.database.coordinator;
+        let copied = match what {
+            TransferWhat::Backup => {
+                let held = running.wait(coordinator.hold(None)).await?;
+                running.wait(transfer::copy(&held.source, &other)).await?
+            }
+            TransferWhat::Export(name) => {
+                let held = coordinator.hold(Some(name));
+                let held = running.wait(held).await.map_err(|error| error.position(*position))?;
+                let empty = running.wait(transfer::is_empty(&other)).await?;
+                if !empty {
+                    return Err(Error::external(
+                        SqlState::OBJECT_IN_USE,
+                        format!("{url} is not empty"),
+                    )
+                    .hint("Export to a new directory or prefix."));
+                }
+                running.wait(transfer::copy(&held.source, &other)).await?
+            }
+            TransferWhat::Import(name) => {
+                // So that nothing of it is deleted as nobody's before it is named.
+                let held = running.wait(coordinator.hold(None)).await?;
+                if held.source.savepoints.contains_key(name) {
+                    return Err(savepoint::exists(name).position(*position));
+                }
+                let import = transfer::import(&other, &held.source.store, name);
+                let (savepoint, copied) = running.wait(import).await?;
+                running.wait(coordinator.add_savepoint(savepoint)).await?;
+                copied
+            }
+        };
+        let Copied { files, bytes, present } = copied;
+        let verb = if matches!(what, TransferWhat::Import(_)) { "from" } else { "to" };
+        let message =
+            format!("{files} files of {bytes} bytes copied {verb} {url}, {present} there");
+        self.session.notify(Notice::note("00000", message));
+        Ok(done(match what {
+            TransferWhat::Backup => "BACKUP",
+            TransferWhat::Export(_) => "EXPORT SAVEPOINT",
+            TransferWhat::Import(_) => "IMPORT SAVEPOINT",
+        }))
     }
 
     pub(super) async fn list_checkpoints(

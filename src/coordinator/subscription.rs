@@ -43,6 +43,8 @@ impl Gate {
 
 /// Changes of a query from one epoch on. Dropping it ends the dataflow behind it.
 pub struct Subscription {
+    /// The epoch of the content that it begins with.
+    pub as_of: Epoch,
     /// In epoch order; each step is complete.
     pub changes: Steps,
 }
@@ -92,6 +94,8 @@ struct Feed {
     frontiers: Vec<Epoch>,
     /// All epochs before this one have been sent.
     sent: Epoch,
+    /// This epoch and later ones are not sent.
+    end: Epoch,
     pending: BTreeMap<Epoch, Vec<ChangeBatch>>,
     pending_bytes: usize,
     /// `None` once the subscription has ended.
@@ -115,13 +119,14 @@ pub fn channel(
         gate,
         frontiers: vec![as_of; workers],
         sent: as_of,
+        end: Epoch(u64::MAX),
         pending: BTreeMap::new(),
         pending_bytes: 0,
         sender: Some(sender),
         waiting_bytes: waiting_bytes.clone(),
     };
     let steps = Steps { receiver, waiting_bytes, on_drop: Some(Box::new(on_drop)) };
-    (FeedSender(Arc::new(Mutex::new(feed))), Subscription { changes: steps })
+    (FeedSender(Arc::new(Mutex::new(feed))), Subscription { as_of, changes: steps })
 }
 
 impl FeedSender {
@@ -136,6 +141,13 @@ impl FeedSender {
     /// Sends what the gate held back.
     pub fn release(&self) {
         self.0.lock().expect("the feed does not panic").send_complete();
+    }
+
+    /// Ends the subscription in front of `epoch`, once it has come so far.
+    pub fn end_before(&self, epoch: Epoch) {
+        let mut feed = self.0.lock().expect("the feed does not panic");
+        feed.end = feed.end.min(epoch);
+        feed.send_complete();
     }
 
     /// Ends the subscription with an error.
@@ -179,8 +191,11 @@ impl Feed {
             return;
         }
         let computed = *self.frontiers.iter().min().expect("there is at least one worker");
-        let complete = computed.min(self.gate.limit());
+        let complete = computed.min(self.gate.limit()).min(self.end);
         if complete <= self.sent {
+            if self.end <= self.sent {
+                self.finish();
+            }
             return;
         }
         let rest = self.pending.split_off(&complete);
@@ -202,6 +217,16 @@ impl Feed {
             self.send(SubscriptionStep { epoch: self.sent, changes: vec![] });
         }
         self.sent = complete;
+        if complete == self.end {
+            self.finish();
+        }
+    }
+
+    /// Nothing more comes.
+    fn finish(&mut self) {
+        self.sender = None;
+        self.pending = BTreeMap::new();
+        self.pending_bytes = 0;
     }
 
     /// Changes of several workers may cancel.
@@ -226,8 +251,7 @@ impl Feed {
         if let Some(sender) = self.sender.take() {
             let _ = sender.send(Err(error));
         }
-        self.pending = BTreeMap::new();
-        self.pending_bytes = 0;
+        self.finish();
     }
 }
 

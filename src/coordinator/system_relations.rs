@@ -82,6 +82,7 @@ pub(super) struct SystemContents {
     operators: Vec<OperatorFact>,
     memory: Vec<MemoryFact>,
     sinks: Vec<SinkFact>,
+    epochs: Vec<(u64, i64)>,
 }
 
 impl SystemContents {
@@ -99,6 +100,7 @@ impl SystemContents {
             operators: &self.operators,
             memory: &self.memory,
             sinks: &self.sinks,
+            epochs: &self.epochs,
         })
     }
 }
@@ -150,6 +152,10 @@ impl Connection {
             let figures = running.wait(coordinator.figures(Vec::new())).await?;
             contents.operators = figures.dataflows.iter().flat_map(operator_facts).collect();
             contents.memory = memory_facts(&figures);
+        }
+        if names("epochs") {
+            let epochs = running.wait(coordinator.epochs()).await?;
+            contents.epochs = epochs.iter().map(|(epoch, time)| (epoch.0, time.0)).collect();
         }
         if names("errors") {
             let errors = running.wait(coordinator.errors()).await?;

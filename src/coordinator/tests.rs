@@ -2,10 +2,12 @@
 
 mod checkpoints;
 mod durability;
+mod history;
 mod lookups;
 mod row_patterns;
 mod sharing;
 mod sinks;
+mod transfer;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 
 use crate::coordinator::command::{ConnectOptions, Connection, Database, Response};
-use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
 use crate::observe::clock::Clock;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
@@ -27,6 +29,7 @@ fn database() -> Database {
         workers: 2,
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(300),
+        history: HistoryConfig::default(),
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");

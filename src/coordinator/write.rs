@@ -724,6 +724,7 @@ mod tests {
                 on_conflict: TableConflict::Error,
                 append_only: false,
                 watermark: None,
+                history_retention_us: None,
                 late_of: None,
             }),
             schema: Arc::new(arrow::datatypes::Schema::new(columns)),

@@ -31,17 +31,20 @@ use crate::dataflow::operators::materialize::Materialize;
 use crate::dataflow::operators::sink::Sink;
 use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
-use crate::dataflow::published::{Published, SnapshotRequest};
+use crate::dataflow::published::{ContentAt, Published, SnapshotRequest};
 use crate::observe::clock::Clock;
 use crate::plan::node::{Plan, SourceSpec};
 use crate::state::delta::RestoredState;
+use crate::state::history::{Forgotten, History, HistoryBudget};
 use crate::state::multi_table::MultiTable;
-use crate::state::snapshot::Snapshot;
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime, Watermark};
+
+/// SQLSTATE of Postgres for a snapshot that has gone.
+pub const SNAPSHOT_TOO_OLD: SqlState = SqlState("72000");
 
 /// What the coordinator tells every worker, in one order.
 #[derive(Clone)]
@@ -60,11 +63,14 @@ pub enum Command {
     Watermarks {
         request: u64,
     },
-    /// Report the content of these views at the newest closed epoch.
+    /// Report the content of these views at a closed epoch; without one, at the newest.
     Snapshot {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
+        epoch: Option<Epoch>,
     },
+    /// Views need not be read any more as they were before these epochs.
+    Forget(Arc<Vec<(ObjectId, Epoch)>>),
     /// Report what the operators of these dataflows have done; of all when there are none.
     Figures {
         request: u64,
@@ -121,6 +127,20 @@ pub struct DataflowSpec {
     pub table_contents: HashMap<ObjectId, Vec<Vec<RecordBatch>>>,
     /// The state that it begins with instead of the content of what it reads.
     pub restore: Option<Arc<RestoredState>>,
+    /// It begins in the past.
+    pub past: Option<Past>,
+    /// Whether what the view was at epochs before the newest is kept.
+    pub keeps_history: bool,
+}
+
+/// How a dataflow comes from an epoch in the past, its `as_of`, to now.
+pub struct Past {
+    /// The newest closed epoch.
+    pub until: Epoch,
+    /// Logical times of the epochs behind `as_of`.
+    pub times: Vec<(Epoch, EventTime)>,
+    /// What has changed in the tables that are scanned, epoch by epoch: one share per worker.
+    pub table_changes: HashMap<ObjectId, Vec<(Epoch, Vec<ChangeBatch>)>>,
 }
 
 /// Where a dataflow's changes end.
@@ -180,8 +200,12 @@ pub enum Report {
     Wake { object: ObjectId, at: EventTime },
     /// A new dataflow has its initial content here.
     Hydrated { worker: usize, object: ObjectId },
-    /// The answer to `Command::Snapshot` for one object.
-    Snapshot { request: u64, object: ObjectId, content: Option<Snapshot> },
+    /// The answer to `Command::Snapshot` for one object; `None`: it has gone.
+    Snapshot {
+        request: u64,
+        object: ObjectId,
+        content: Option<std::result::Result<ContentAt, Forgotten>>,
+    },
     /// The answer to `Command::Figures`.
     Figures { request: u64, worker: usize, figures: Vec<(ObjectId, DataflowFigures)> },
     /// A dataflow cannot go on.
@@ -232,7 +256,13 @@ impl Workers {
     ///
     /// # Errors
     /// When the threads cannot be started.
-    pub fn start(count: usize, closed: Epoch, clock: Clock, reporter: Reporter) -> Result<Workers> {
+    pub fn start(
+        count: usize,
+        closed: Epoch,
+        clock: Clock,
+        history: Arc<HistoryBudget>,
+        reporter: Reporter,
+    ) -> Result<Workers> {
         assert!(count > 0);
         // Commands in flight are bounded by the protocol: a few per open epoch, statement and
         // reader; the coordinator never runs ahead of an epoch that is not computed.
@@ -248,7 +278,9 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
-            run(worker, commands, closed, clock.clone(), reporter.clone());
+            let plane =
+                Plane::new(worker, closed, clock.clone(), history.clone(), reporter.clone());
+            run(worker, commands, plane);
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
         let mut threads: Vec<(usize, Thread)> = (0..count)
@@ -282,14 +314,7 @@ impl Workers {
     }
 }
 
-fn run(
-    worker: &mut Worker,
-    commands: Receiver<Command>,
-    closed: Epoch,
-    clock: Clock,
-    reporter: Reporter,
-) {
-    let mut plane = Plane::new(worker, closed, clock, reporter);
+fn run(worker: &mut Worker, commands: Receiver<Command>, mut plane: Plane) {
     loop {
         // After a command the turn is finished without sleeping: it may have to be answered.
         let mut busy = false;
@@ -351,6 +376,7 @@ struct Plane {
     workers: usize,
     reporter: Reporter,
     clock: Clock,
+    history: Arc<HistoryBudget>,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -365,12 +391,19 @@ struct Plane {
 }
 
 impl Plane {
-    fn new(worker: &Worker, closed: Epoch, clock: Clock, reporter: Reporter) -> Plane {
+    fn new(
+        worker: &Worker,
+        closed: Epoch,
+        clock: Clock,
+        history: Arc<HistoryBudget>,
+        reporter: Reporter,
+    ) -> Plane {
         Plane {
             worker: worker.index(),
             workers: worker.peers(),
             reporter,
             clock,
+            history,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -413,7 +446,10 @@ impl Plane {
                 }
             }
             Command::Close(close) => self.close(&close),
-            Command::Snapshot { request, objects } => self.snapshot(request, &objects),
+            Command::Snapshot { request, objects, epoch } => {
+                self.snapshot(request, &objects, epoch.unwrap_or(self.closed));
+            }
+            Command::Forget(floors) => self.forget(&floors),
             Command::Figures { request, objects } => self.figures(request, &objects),
             Command::Watermarks { request } => {
                 let marks = self.entries.iter().filter_map(|(object, entry)| {
@@ -444,7 +480,8 @@ impl Plane {
     }
 
     fn create_dataflow(&mut self, worker: &mut Worker, spec: &Arc<DataflowSpec>) -> Result<()> {
-        assert_eq!(spec.as_of, self.closed, "dataflows start at the newest closed epoch");
+        let began = spec.past.as_ref().map_or(spec.as_of, |past| past.until);
+        assert_eq!(began, self.closed, "dataflows start at the newest closed epoch");
         let failed = Rc::new(Cell::new(false));
         let id = Rc::new(Cell::new(spec.object));
         let object = spec.object;
@@ -473,7 +510,8 @@ impl Plane {
         };
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
             DataflowResult::Materialize => {
-                let published = Rc::new(RefCell::new(new_published(&spec.plan)?));
+                let published = new_published(spec, self.history.clone())?;
+                let published = Rc::new(RefCell::new(published));
                 let key = result_key(&spec.plan);
                 let schema = spec.plan.root.schema();
                 (Box::new(Materialize::new(schema, key, published.clone())), Some(published))
@@ -516,7 +554,7 @@ impl Plane {
             checkpoints: context.checkpoints,
             backfills,
             as_of: spec.as_of,
-            last_affected: spec.as_of,
+            last_affected: began,
             hydrated: false,
             failed,
             published,
@@ -538,7 +576,11 @@ impl Plane {
     ) -> Result<()> {
         let object = inbox.borrow().object;
         if object == CLOCK {
-            inbox.borrow_mut().push_watermark(spec.as_of, Watermark(spec.time));
+            let mut inbox = inbox.borrow_mut();
+            inbox.push_watermark(spec.as_of, Watermark(spec.time));
+            for (epoch, time) in spec.past.iter().flat_map(|past| &past.times) {
+                inbox.push_watermark(*epoch, Watermark(*time));
+            }
             return Ok(());
         }
         let columns = inbox.borrow().columns.clone();
@@ -556,6 +598,16 @@ impl Plane {
                     let rows = ChangeBatch::inserts(rows.project(&columns)?);
                     inbox.borrow_mut().push(spec.as_of, rows);
                 }
+                let changes = spec.past.iter().filter_map(|p| p.table_changes.get(&object));
+                for (epoch, shares) in changes.flatten() {
+                    let changes = shares[self.worker].project(&columns)?;
+                    inbox.borrow_mut().push(*epoch, changes);
+                }
+            }
+            Some(Entry::Dataflow(upstream)) if spec.past.is_some() => {
+                if let Some(published) = &upstream.published {
+                    fill_from_past(inbox, &mut published.borrow_mut(), spec.as_of)?;
+                }
             }
             Some(Entry::Dataflow(upstream)) => {
                 if let Some(published) = &upstream.published {
@@ -571,7 +623,8 @@ impl Plane {
             }
             None => return Err(Error::internal(format!("scanned object {object} has gone"))),
         }
-        self.tell_watermark(inbox, spec.as_of)
+        let until = spec.past.as_ref().map_or(spec.as_of, |past| past.until);
+        self.tell_watermark(inbox, until)
     }
 
     /// The watermark of everything up to `as_of`; a driver hands it over after the content.
@@ -601,6 +654,7 @@ impl Plane {
         if let (Some(before), Some(now)) = (&old.published, &new.published) {
             // Every closed epoch is computed, so it has what is asked for.
             before.borrow_mut().serve(|_| true);
+            now.borrow_mut().begin_anew(*epoch);
             let (before, now) = (before.borrow_mut().snapshot(), now.borrow_mut().snapshot());
             let mut old = old.hub.borrow_mut();
             let staying = old.readers_as(*by);
@@ -694,8 +748,18 @@ impl Plane {
         }
     }
 
-    fn snapshot(&mut self, request: u64, objects: &[ObjectId]) {
-        let epoch = self.closed;
+    /// Forgets what views were before these epochs.
+    fn forget(&mut self, floors: &[(ObjectId, Epoch)]) {
+        for (object, floor) in floors {
+            if let Some(Entry::Dataflow(dataflow)) = self.entries.get(object)
+                && let Some(published) = &dataflow.published
+            {
+                published.borrow_mut().history_mut().forget(*floor);
+            }
+        }
+    }
+
+    fn snapshot(&mut self, request: u64, objects: &[ObjectId], epoch: Epoch) {
         for object in objects {
             let Some(Entry::Dataflow(dataflow)) = self.entries.get(object) else {
                 self.report(Report::Snapshot { request, object: *object, content: None });
@@ -855,14 +919,57 @@ fn probe_frontier(probe: &Handle<u64>) -> Epoch {
     probe.with_frontier(|frontier| Epoch(frontier.first().copied().unwrap_or(u64::MAX)))
 }
 
-fn new_published(plan: &Plan) -> Result<Published> {
-    let schema = plan.root.schema();
-    let table = if plan.root.append_only() {
-        MultiTable::append_only(schema)
-    } else {
-        MultiTable::bag(schema)?
+fn new_published(spec: &DataflowSpec, budget: Arc<HistoryBudget>) -> Result<Published> {
+    let schema = spec.plan.root.schema();
+    let appends = spec.plan.root.append_only();
+    let mut history = History::new(schema.clone(), appends, spec.as_of, budget);
+    if !spec.keeps_history {
+        history.turn_off();
+    }
+    let table = match appends {
+        true => MultiTable::append_only(schema),
+        false => MultiTable::bag(schema)?,
     };
-    Ok(Published::new(table))
+    Ok(Published::new(table, history))
+}
+
+/// Gives a scan what a view was at `as_of`, and then its changes up to now. Everything has been
+/// applied.
+fn fill_from_past(
+    inbox: &Rc<RefCell<Inbox>>,
+    published: &mut Published,
+    as_of: Epoch,
+) -> Result<()> {
+    let now = published.snapshot();
+    let past = ContentAt::of(now.clone(), published.history(), as_of);
+    let past = past.map_err(|Forgotten(oldest)| forgotten(oldest))?;
+    let mut inbox = inbox.borrow_mut();
+    let columns = inbox.columns.clone();
+    for rows in past.content.batches_of(columns.clone()) {
+        inbox.push(as_of, ChangeBatch::inserts(rows?));
+    }
+    for later in &past.later {
+        inbox.push(as_of, later.project(&columns)?.negate());
+    }
+    for (epoch, changes) in published.history().changes_since(as_of) {
+        inbox.push(epoch, changes.project(&columns)?);
+    }
+    let counts = published.history().counts_since(as_of);
+    let mut rows = now.batches_of(columns);
+    let before = past.content.num_rows();
+    rows.skip_rows(before)?;
+    for (epoch, count) in counts {
+        for rows in rows.take_rows(usize::try_from(count).unwrap_or(usize::MAX))? {
+            inbox.push(epoch, ChangeBatch::inserts(rows));
+        }
+    }
+    Ok(())
+}
+
+/// What is said of an epoch that cannot be read any more.
+pub fn forgotten(oldest: Epoch) -> Error {
+    Error::user(SNAPSHOT_TOO_OLD, "what is asked for is before the history that is kept")
+        .hint(format!("The oldest epoch that can be read is {oldest}."))
 }
 
 /// Rows a source has given, for the metrics.

@@ -15,7 +15,7 @@
 //! | `demo.rs` | flights data and views over it, for a first look |
 
 mod catalog;
-mod client;
+pub mod client;
 mod command;
 mod complete;
 mod demo;

@@ -19,6 +19,19 @@ pub struct ViewOptions {
     pub recursion_limit: Option<u64>,
     /// A row goes when it has been there for so long.
     pub retention_us: Option<i64>,
+    /// For how long it can be read as it was, in microseconds; `None`: as the server says.
+    pub history_retention: HistoryRetention,
+}
+
+/// An option that is not in the fingerprint of a plan: no operator looks at it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct HistoryRetention(pub Option<i64>);
+
+impl std::fmt::Debug for HistoryRetention {
+    /// One line, see `plan/fingerprint.rs`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.unwrap_or(-1))
+    }
 }
 
 /// When rows come out.
@@ -87,6 +100,15 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
         },
     },
     ViewOption {
+        name: HISTORY_RETENTION,
+        doc: "For how long it can be read as it was; 0 keeps nothing.",
+        values: "0, or an interval of days and time, such as 1 hour",
+        set: |options, value| {
+            options.history_retention = HistoryRetention(retention_us(value));
+            options.history_retention.0.is_some()
+        },
+    },
+    ViewOption {
         name: "on_error",
         doc: "What becomes of a row for which an expression fails.",
         values: "fail, null, quarantine",
@@ -119,6 +141,20 @@ pub const VIEW_OPTIONS: &[ViewOption] = &[
         },
     },
 ];
+
+/// The option that says how long a view or a table can be read as it was.
+pub const HISTORY_RETENTION: &str = "history_retention";
+
+/// What [`HISTORY_RETENTION`] may be, in microseconds.
+pub fn retention_us(text: &str) -> Option<i64> {
+    if text.trim() == "0" { Some(0) } else { fixed_interval_us(text) }
+}
+
+/// What a view's stored options say of [`HISTORY_RETENTION`].
+pub fn history_retention_us(options: &[(String, String)]) -> Option<i64> {
+    let option = options.iter().find(|(name, _)| name == HISTORY_RETENTION)?;
+    retention_us(&option.1.to_lowercase())
+}
 
 /// The option that bounds the iterations of recursive queries.
 pub const RECURSION_LIMIT: &str = "recursion_limit";

@@ -450,6 +450,9 @@ fn versions_of(plan: &LogicalPlan) -> Result<Option<Versions>> {
         }
         LogicalPlan::TableScan(scan) => {
             let Some(source) = scan.source.downcast_ref::<CatalogSource>() else { return Ok(None) };
+            if source.version.is_some() {
+                return Ok(None);
+            }
             let watermark = match &source.object.kind {
                 ObjectKind::Source(source) => &source.watermark,
                 ObjectKind::Table(table) => &table.watermark,

@@ -36,6 +36,7 @@ use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{CatalogSource, Resolver, external, resolve};
 use crate::sql::rewrite::names::{name_parts, with_marked_aliases};
 use crate::sql::rewrite::{array_parameters, rewrite_query};
+use crate::sql::savepoint_tables::SavepointTables;
 use crate::sql::schema::{canonical_field, visible_schema};
 use crate::sql::system_functions::Session;
 use crate::types::error::{Error, Result, SqlState};
@@ -66,6 +67,8 @@ pub struct PlanContext {
     pub row_counts: Arc<BTreeMap<ObjectId, u64>>,
     /// What functions ask of the connection; `None` outside of one.
     pub session: Option<Arc<dyn Session>>,
+    /// What the statement reads of savepoints.
+    pub savepoints: Arc<SavepointTables>,
 }
 
 impl PlanContext {
@@ -82,6 +85,7 @@ impl PlanContext {
             settings: Arc::default(),
             row_counts: Arc::default(),
             session: None,
+            savepoints: Arc::default(),
         }
     }
 
@@ -138,7 +142,10 @@ impl PlanContext {
         let plan = with_canonical_output(plan)?;
         let schema = visible_schema(plan.schema()).map_err(external)?;
         let objects = scanned_objects(&plan)?;
-        Ok(PlannedQuery::new(plan, schema, resolved.parameters, objects, resolved.depends_on))
+        let past = scanned_versions(&plan)?;
+        let planned =
+            PlannedQuery::new(plan, schema, resolved.parameters, objects, resolved.depends_on);
+        Ok(planned.with_past(past))
     }
 
     /// Steps 2 and 3. `extra` are relations beside the catalog's.
@@ -220,12 +227,14 @@ impl PlanContext {
         Ok((plan, resolver.named_objects()))
     }
 
-    /// The query of a view as a plan with the view's columns; `depth` counts the views around it.
+    /// The query of a view as a plan with the view's columns; `depth` counts the views around it,
+    /// `version` is the time as of which it is read.
     pub(super) fn plan_view(
         &self,
         object: &Object,
         view: &ViewObject,
         depth: usize,
+        version: Option<Arc<str>>,
     ) -> Result<LogicalPlan, DataFusionError> {
         let context = PlanContext {
             database: object.name.database.clone(),
@@ -235,7 +244,7 @@ impl PlanContext {
         };
         let query = parse_query(&view.query_sql).map_err(external)?;
         let rewritten = rewrite_query(&query, &[]).map_err(external)?;
-        let resolver = Resolver::new(&context, depth, &[]);
+        let resolver = Resolver::new(&context, depth, &[]).as_of(version);
         let plan = SqlToRel::new(&resolver)
             .sql_statement_to_plan(ast::Statement::Query(Box::new(rewritten.tree)))?;
         let columns = plan.schema().columns();
@@ -460,12 +469,31 @@ fn with_canonical_output(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionErr
     LogicalPlanBuilder::from(plan).project(projection)?.build()
 }
 
-/// Objects that the plan reads, each once.
+/// Objects that the plan reads as of a time, each once for each time.
+fn scanned_versions(plan: &LogicalPlan) -> Result<Vec<(ObjectId, Arc<str>)>, DataFusionError> {
+    let mut versions = vec![];
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(source) = scan.source.downcast_ref::<CatalogSource>()
+            && let Some(version) = &source.version
+        {
+            let scanned = (source.object.id, version.clone());
+            if !versions.contains(&scanned) {
+                versions.push(scanned);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(versions)
+}
+
+/// Objects that the plan reads as they are now, each once.
 pub(super) fn scanned_objects(plan: &LogicalPlan) -> Result<Vec<ObjectId>, DataFusionError> {
     let mut objects = vec![];
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(source) = scan.source.downcast_ref::<CatalogSource>()
+            && source.version.is_none()
             && !objects.contains(&source.object.id)
         {
             objects.push(source.object.id);

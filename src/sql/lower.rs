@@ -181,6 +181,10 @@ fn lower_scan(scan: &TableScan) -> Result<Pipe> {
         ))
         .hint("Only sources, tables and materialized views have changes to follow."));
     };
+    if source.version.is_some() {
+        return Err(Error::unsupported("FOR SYSTEM_TIME AS OF a time in a maintained query")
+            .hint("What was then does not change: keep it with CREATE TABLE ... AS SELECT."));
+    }
     let object = &source.object;
     let columns: Vec<usize> = match &scan.projection {
         Some(columns) => columns.clone(),

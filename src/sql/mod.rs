@@ -5,7 +5,8 @@
 //! | `types.rs` | names of types and identifiers, as Postgres reads them |
 //! | `rewrite.rs` | Postgres's meaning of a syntax tree in the words that DataFusion plans |
 //! | `windows.rs` | TUMBLE, HOP, CUMULATE and SESSION, said in plain SQL |
-//! | `system_time.rs` | FOR SYSTEM_TIME AS OF becomes a part of its join's condition |
+//! | `savepoint_tables.rs` | calls of savepoint(), and rows for them |
+//! | `system_time.rs` | FOR SYSTEM_TIME AS OF becomes a part of its table's name, or of its join's condition |
 //! | `asof.rs` | ASOF and temporal joins as a node of the logical plan, and in a batch |
 //! | `bind.rs` | `PlanContext`: queries and expressions to typed plans |
 //! | `assign.rs` | values to a table's columns, with assignment casts and defaults |
@@ -71,11 +72,12 @@ pub mod query;
 pub mod resolve;
 pub mod returning;
 pub mod rewrite;
+pub mod savepoint_tables;
 pub mod schema;
 mod series;
 mod subquery;
 pub mod system_functions;
-mod system_time;
+pub mod system_time;
 
 mod extensions;
 pub mod statement;

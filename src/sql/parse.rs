@@ -224,6 +224,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
         "RELEASE" => session::release(cursor),
         "FLUSH" => session::single_word(cursor, Statement::Flush),
         "CHECKPOINT" => session::single_word(cursor, Statement::Checkpoint),
+        "BACKUP" | "EXPORT" | "IMPORT" => ddl::transfer(cursor),
         "PREPARE" => session::prepare(cursor),
         "EXECUTE" => session::execute(cursor),
         "DEALLOCATE" => session::deallocate(cursor),
@@ -237,7 +238,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
 
 /// Statements of others, and misspelt ones.
 fn not_a_statement(cursor: &Cursor<'_>, word: &str) -> Error {
-    const KNOWN: [(&str, &str); 26] = [
+    const KNOWN: [(&str, &str); 25] = [
         ("ANALYZE", "Statistics are kept without it."),
         ("ANALYSE", "Statistics are kept without it."),
         ("VACUUM", "Space is reclaimed without it."),
@@ -259,7 +260,6 @@ fn not_a_statement(cursor: &Cursor<'_>, word: &str) -> Error {
         ("CALL", "There are no procedures."),
         ("DO", "There is no procedural language."),
         ("LOAD", "There are no loadable libraries."),
-        ("IMPORT", "There are no foreign tables; use CREATE SOURCE."),
         ("USE", "Use SET search_path TO schema, or connect to the other database."),
         ("PRAGMA", "Use SET and SHOW."),
         ("ATTACH", "Use CREATE SOURCE."),

@@ -49,8 +49,11 @@ pub struct PlannedQuery {
     pub schema: SchemaRef,
     /// Types of `$1`, `$2`, ...
     pub parameters: Vec<SqlType>,
-    /// Sources, tables and materialized views that are read, each once; system relations apart.
+    /// Sources, tables and materialized views that are read as they are, each once; system
+    /// relations apart.
     pub objects: Vec<ObjectId>,
+    /// Tables and materialized views that are read as of a time, which is SQL text.
+    pub past: Vec<(ObjectId, Arc<str>)>,
     /// Objects that the query names itself: views stand here, not what they read.
     pub depends_on: Vec<ObjectId>,
     /// The plan optimised for batches, made by the first run.
@@ -76,6 +79,11 @@ pub trait Contents: Send + Sync {
         Ok(None)
     }
 
+    /// The rows of a table or materialized view as of a time, one of `PlannedQuery::past`.
+    fn past(&self, id: ObjectId, version: &str) -> Result<Content> {
+        Err(Error::internal(format!("{id} as of {version} was not prepared for reading")))
+    }
+
     /// The rows of a relation of `pg_catalog`, `information_schema` or `millstream`.
     fn system(&self, schema: &str, name: &str) -> Result<Vec<RecordBatch>>;
 }
@@ -93,10 +101,15 @@ impl PlannedQuery {
             schema,
             parameters,
             objects,
+            past: Vec::new(),
             depends_on,
             batch: Arc::default(),
             values: Arc::default(),
         }
+    }
+
+    pub(super) fn with_past(self, past: Vec<(ObjectId, Arc<str>)>) -> PlannedQuery {
+        PlannedQuery { past, ..self }
     }
 
     /// The same query with values (arrays of one element) in place of its parameters.
@@ -309,7 +322,10 @@ fn with_contents(
         .transform_up_with_subqueries(|node| {
             let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
             let content = if let Some(source) = scan.source.downcast_ref::<CatalogSource>() {
-                contents.object(source.object.id)
+                match &source.version {
+                    None => contents.object(source.object.id),
+                    Some(version) => contents.past(source.object.id, version),
+                }
             } else if let Some(source) = scan.source.downcast_ref::<SystemSource>() {
                 contents
                     .system(source.relation.schema_name, source.relation.name)

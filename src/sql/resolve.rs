@@ -36,6 +36,7 @@ use crate::sql::functions::{FUNCTIONS, OPTIONS, PostgresTypes, SESSION};
 use crate::sql::match_recognize::plan::MatchRecognizePlanner;
 use crate::sql::series::SeriesSource;
 use crate::sql::system_functions;
+use crate::sql::system_time::split_version;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 
@@ -199,6 +200,8 @@ pub struct CatalogSource {
     pub indexes: Vec<Arc<NamedIndex>>,
     /// Rows that it had, if that is known.
     pub rows: Option<u64>,
+    /// The time as of which it is read, as SQL text; `None`: now.
+    pub version: Option<Arc<str>>,
     constraints: Constraints,
     /// A view's query.
     plan: Option<LogicalPlan>,
@@ -230,7 +233,7 @@ impl CatalogSource {
         };
         let constraints = Constraints::new_unverified(constraints);
         let indexes = NamedIndex::all(catalog, &object);
-        CatalogSource { object, indexes, rows: None, constraints, plan, named }
+        CatalogSource { object, indexes, rows: None, version: None, constraints, plan, named }
     }
 }
 
@@ -267,6 +270,8 @@ pub struct Resolver<'a> {
     context: &'a PlanContext,
     /// How many views we are inside of.
     depth: usize,
+    /// The time as of which the views that we are inside of are read.
+    version: Option<Arc<str>>,
     /// Relations beside the catalog's; they hide those of the same name.
     extra: &'a [Arc<Object>],
     named: Arc<Mutex<BTreeSet<ObjectId>>>,
@@ -278,7 +283,14 @@ impl<'a> Resolver<'a> {
     pub fn new(context: &'a PlanContext, depth: usize, extra: &'a [Arc<Object>]) -> Resolver<'a> {
         let relation_planners: Vec<Arc<dyn RelationPlanner>> =
             vec![Arc::new(MatchRecognizePlanner { sql: context.sql.clone() })];
-        Resolver { context, depth, extra, named: Arc::default(), relation_planners }
+        let named = Arc::default();
+        Resolver { context, depth, version: None, extra, named, relation_planners }
+    }
+
+    /// The same within a view that is read as of a time.
+    #[must_use]
+    pub fn as_of(self, version: Option<Arc<str>>) -> Resolver<'a> {
+        Resolver { version, ..self }
     }
 
     /// The objects that the statement named, not those that its views name.
@@ -287,6 +299,45 @@ impl<'a> Resolver<'a> {
     }
 
     fn source_of(&self, parts: &[String]) -> Result<Arc<dyn TableSource>> {
+        let (parts, own) = without_version(parts);
+        let version = own.or_else(|| self.version.clone());
+        let source = self.newest_source(&parts, version.as_ref())?;
+        let Some(version) = version else { return Ok(source) };
+        match source.downcast_ref::<CatalogSource>() {
+            Some(source) if !matches!(source.object.kind, ObjectKind::Source(_)) => {
+                let (object, plan) = (source.object.clone(), source.plan.clone());
+                let source = CatalogSource::new(object, plan, self.named.clone(), None);
+                // Its indexes are of what is there now.
+                let (version, indexes) = (Some(version), Vec::new());
+                Ok(Arc::new(CatalogSource { version, indexes, ..source }))
+            }
+            _ => Err(Error::unsupported(format!("\"{}\" as of a time", parts.join(".")))
+                .hint("Tables and materialized views have a history, and views over them.")),
+        }
+    }
+
+    /// `savepoint('name', 'relation')`, whose rows have been read before.
+    fn savepoint(&self, args: &[Expr]) -> datafusion::common::Result<Arc<dyn TableSource>> {
+        let text = |arg: &Expr| match arg {
+            Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
+            _ => None,
+        };
+        let names = match args {
+            [name, relation] => text(name).zip(text(relation)),
+            _ => None,
+        };
+        let table = names.and_then(|names| self.context.savepoints.get(&names).cloned());
+        table.map(provider_as_source).ok_or_else(|| {
+            let error = Error::unsupported("savepoint() of anything but two literals");
+            external(error.hint("Write savepoint('name', 'schema.relation')."))
+        })
+    }
+
+    fn newest_source(
+        &self,
+        parts: &[String],
+        version: Option<&Arc<str>>,
+    ) -> Result<Arc<dyn TableSource>> {
         let extra = self.extra.iter().find(|o| [o.name.name.clone()] == *parts);
         if let Some(object) = extra {
             let source = CatalogSource::new(object.clone(), None, Arc::default(), None);
@@ -313,7 +364,7 @@ impl<'a> Resolver<'a> {
                 }
                 // The planner is within the planning of what names the view.
                 let plan = stacker::maybe_grow(VIEW_STACK_BYTES_MIN, VIEW_STACK_BYTES, || {
-                    self.context.plan_view(&object, view, self.depth + 1)
+                    self.context.plan_view(&object, view, self.depth + 1, version.cloned())
                 });
                 Some(plan.map_err(|error| {
                     Error::from(error).context(format!("view \"{}\"", object.name.name))
@@ -326,6 +377,15 @@ impl<'a> Resolver<'a> {
         let source = CatalogSource::new(object, plan, self.named.clone(), catalog);
         Ok(Arc::new(source.with_rows(rows)))
     }
+}
+
+/// A relation's name, and the time as of which it is read.
+fn without_version(parts: &[String]) -> (Cow<'_, [String]>, Option<Arc<str>>) {
+    let Some((last, others)) = parts.split_last() else { return (parts.into(), None) };
+    let (name, version) = split_version(last);
+    let Some(version) = version else { return (parts.into(), None) };
+    let plain = others.iter().cloned().chain([name.to_owned()]).collect::<Vec<_>>();
+    (plain.into(), Some(version.into()))
 }
 
 /// Functions whose value the session knows while it plans.
@@ -369,6 +429,9 @@ impl ContextProvider for Resolver<'_> {
     ) -> datafusion::common::Result<Arc<dyn TableSource>> {
         if name == "pg_get_keywords" {
             return Ok(provider_as_source(Arc::new(system_functions::keywords()?)));
+        }
+        if name.eq_ignore_ascii_case("savepoint") {
+            return self.savepoint(&args);
         }
         let function = FUNCTIONS.table.get(&name.to_lowercase()).ok_or_else(|| {
             external(Error::user(

@@ -36,6 +36,7 @@ pub enum Statement {
     CreateIndex(Box<CreateIndex>),
     /// `CREATE SAVEPOINT name`: a checkpoint with a name (not SAVEPOINT of a transaction).
     CreateSavepoint(CreateSavepoint),
+    Transfer(Transfer),
     Drop(DropObjects),
     Alter(Alter),
     CommentOn(CommentOn),
@@ -328,6 +329,8 @@ pub struct SchemaName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateDatabase {
     pub name: String,
+    /// `FROM SAVEPOINT name`.
+    pub from_savepoint: Option<String>,
     pub if_not_exists: bool,
     pub position: usize,
 }
@@ -355,6 +358,23 @@ pub struct CreateSavepoint {
     pub name: String,
     pub if_not_exists: bool,
     pub position: usize,
+}
+
+/// `BACKUP TO 'url'`, `EXPORT SAVEPOINT name TO 'url'`, `IMPORT SAVEPOINT name FROM 'url'`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    pub what: TransferWhat,
+    /// The other storage.
+    pub url: String,
+    /// Of the name, or of the URL.
+    pub position: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransferWhat {
+    Backup,
+    Export(String),
+    Import(String),
 }
 
 /// A kind of thing that has a name.
@@ -776,6 +796,11 @@ impl Statement {
             Statement::CreateDatabase(_) => "CREATE DATABASE",
             Statement::CreateIndex(_) => "CREATE INDEX",
             Statement::CreateSavepoint(_) => "CREATE SAVEPOINT",
+            Statement::Transfer(transfer) => match transfer.what {
+                TransferWhat::Backup => "BACKUP",
+                TransferWhat::Export(_) => "EXPORT SAVEPOINT",
+                TransferWhat::Import(_) => "IMPORT SAVEPOINT",
+            },
             Statement::Drop(drop) => match drop.kind {
                 Noun::Source => "DROP SOURCE",
                 Noun::Table => "DROP TABLE",

@@ -103,6 +103,7 @@ impl Fixture {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            history_retention_us: None,
             late_of: None,
         };
         let batch = rows_of(&schema, rows);
@@ -133,6 +134,7 @@ impl Fixture {
             on_conflict: TableConflict::Error,
             append_only: false,
             watermark: None,
+            history_retention_us: None,
             late_of: None,
         };
         let batch = rows_of(&schema, rows);

@@ -6,6 +6,7 @@
 //! | `keyed_table.rs` | unique key to row: SQL tables with a primary key |
 //! | `multi_table.rs` | rows that may be equal, many to a key: contents of views, sides of a join |
 //! | `ordered_table.rs` | partitions of sorted rows: Top-N, window functions |
+//! | `history.rs` | what has changed since recent epochs |
 //! | `snapshot.rs` | the content of a table at one moment, shared with readers |
 //! | `row_store.rs` | the rows of a table: segments, deletions, merging, checkpoint deltas |
 //! | `row_index.rs` | hash of key columns to one row id |
@@ -22,6 +23,7 @@
 pub mod delta;
 pub mod group_index;
 pub mod group_table;
+pub mod history;
 pub mod keyed_table;
 pub mod multi_table;
 pub mod ordered_table;

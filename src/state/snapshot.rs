@@ -40,6 +40,8 @@ pub struct Snapshot {
     segments: Arc<[Arc<Segment>]>,
     dead: Arc<DeadBits>,
     row_count: i64,
+    /// Only so many of the rows, in order.
+    rows_max: Option<u64>,
 }
 
 impl Snapshot {
@@ -49,7 +51,7 @@ impl Snapshot {
         dead: DeadBits,
         row_count: i64,
     ) -> Snapshot {
-        Snapshot { schema, segments, dead: Arc::new(dead), row_count }
+        Snapshot { schema, segments, dead: Arc::new(dead), row_count, rows_max: None }
     }
 
     /// A table without rows.
@@ -61,6 +63,16 @@ impl Snapshot {
         &self.schema
     }
 
+    /// The same without the `rows` that came last, each counted as often as it stands there. Of a
+    /// table that never deletes, whose rows are in the order in which they came.
+    #[must_use]
+    pub fn without_last(&self, rows: u64) -> Snapshot {
+        let kept = self.row_count - i64::try_from(rows).unwrap_or(i64::MAX);
+        let kept = kept.max(0);
+        let rows_max = Some(kept.unsigned_abs());
+        Snapshot { row_count: kept, rows_max, ..self.clone() }
+    }
+
     /// Rows, each counted as often as it stands there; known without reading them.
     pub fn num_rows(&self) -> usize {
         usize::try_from(self.row_count).unwrap_or(0)
@@ -68,13 +80,18 @@ impl Snapshot {
 
     /// The live rows, batch by batch, made as they are asked for.
     pub fn batches(&self) -> SnapshotBatches {
-        SnapshotBatches { snapshot: self.clone(), columns: None, segment: 0, cursor: None }
+        self.scan(None)
     }
 
     /// The live rows with only these columns, which is cheaper than projecting afterwards.
     pub fn batches_of(&self, columns: Vec<usize>) -> SnapshotBatches {
-        let columns = Some(columns);
-        SnapshotBatches { snapshot: self.clone(), columns, segment: 0, cursor: None }
+        self.scan(Some(columns))
+    }
+
+    fn scan(&self, columns: Option<Vec<usize>>) -> SnapshotBatches {
+        let left = self.rows_max;
+        let snapshot = self.clone();
+        SnapshotBatches { snapshot, columns, segment: 0, cursor: None, left, rest: None }
     }
 }
 
@@ -178,12 +195,19 @@ pub struct SnapshotBatches {
     columns: Option<Vec<usize>>,
     segment: usize,
     cursor: Option<Cursor>,
+    /// Rows that may still be given.
+    left: Option<u64>,
+    /// What `take_rows` has left of a batch.
+    rest: Option<RecordBatch>,
 }
 
 impl Iterator for SnapshotBatches {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Result<RecordBatch>> {
+        if self.left == Some(0) {
+            return None;
+        }
         loop {
             let segment = self.snapshot.segments.get(self.segment)?;
             if self.cursor.is_none() {
@@ -209,9 +233,48 @@ impl Iterator for SnapshotBatches {
             };
             match batch {
                 Ok(batch) if batch.num_rows() == 0 => {}
-                batch => return Some(batch),
+                Ok(batch) => return Some(Ok(self.cut(batch))),
+                error => return Some(error),
             }
         }
+    }
+}
+
+impl SnapshotBatches {
+    /// Goes past `rows` rows.
+    ///
+    /// # Errors
+    /// When rows cannot be made.
+    pub fn skip_rows(&mut self, rows: usize) -> Result<()> {
+        self.take_rows(rows).map(drop)
+    }
+
+    /// The next `rows` rows, or those that are left.
+    ///
+    /// # Errors
+    /// When rows cannot be made.
+    pub fn take_rows(&mut self, rows: usize) -> Result<Vec<RecordBatch>> {
+        let (mut taken, mut left) = (Vec::new(), rows);
+        while left > 0 {
+            let Some(batch) = self.rest.take().map(Ok).or_else(|| self.next()) else { break };
+            let batch = batch?;
+            let here = batch.num_rows().min(left);
+            left -= here;
+            if here < batch.num_rows() {
+                self.rest = Some(batch.slice(here, batch.num_rows() - here));
+            }
+            taken.push(batch.slice(0, here));
+        }
+        Ok(taken)
+    }
+
+    /// As many of the batch's rows as may still be given.
+    fn cut(&mut self, batch: RecordBatch) -> RecordBatch {
+        let Some(left) = &mut self.left else { return batch };
+        let rows =
+            usize::try_from(*left).map_or(batch.num_rows(), |left| left.min(batch.num_rows()));
+        *left -= rows as u64;
+        batch.slice(0, rows)
     }
 }
 

@@ -14,8 +14,8 @@
 //! When a step fails, nothing has changed. The same cut can be written again, and must be before
 //! any other: what operators have handed over for it, they do not hand over again.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use crate::storage::sinks::{self, SinkCut};
 use crate::storage::state_files::{self, StateChange};
 use crate::storage::store::Store;
 use crate::storage::table_files::{self, Next, RowsAgain, put_own};
+use crate::storage::transfer::Source;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -74,6 +75,8 @@ pub struct Cut {
 /// One view in a cut.
 pub enum ViewCut {
     Unchanged,
+    /// It has the state that files of another view have.
+    Files(ViewState),
     Changed {
         fingerprint: String,
         workers: usize,
@@ -87,6 +90,8 @@ pub enum ViewCut {
 #[derive(Clone)]
 pub enum TableCut {
     Unchanged,
+    /// It has the rows that files of another table have.
+    Files(Vec<FileRef>),
     Delta {
         schema: SchemaRef,
         changes: Vec<ChangeBatch>,
@@ -126,6 +131,15 @@ pub struct Checkpointer {
     /// Objects of the log before this one have been deleted.
     log_collected: u64,
     savepoints: Savepoints,
+    /// Manifests that somebody copies: their files stay for as long as it is there.
+    held: Vec<(Manifest, Weak<()>)>,
+}
+
+/// Keeps the files of a checkpoint and of all savepoints for as long as it is there.
+#[derive(Debug)]
+pub struct Held {
+    pub source: Source,
+    _hold: Arc<()>,
 }
 
 impl Checkpointer {
@@ -139,7 +153,54 @@ impl Checkpointer {
         log_collected: u64,
         savepoints: Savepoints,
     ) -> Checkpointer {
-        Checkpointer { store, generation, old, newest, log_collected, savepoints }
+        let held = Vec::new();
+        Checkpointer { store, generation, old, newest, log_collected, savepoints, held }
+    }
+
+    /// The newest checkpoint with all savepoints, or the one of a savepoint with that alone, to be
+    /// copied while others are written.
+    ///
+    /// # Errors
+    /// SQLSTATE 42704 when there is no such savepoint.
+    pub fn hold(&mut self, savepoint: Option<&str>) -> Result<Held> {
+        let (manifest, savepoints) = match savepoint {
+            None => (self.newest.clone(), self.savepoints.clone()),
+            Some(name) => {
+                let Some(savepoint) = self.savepoints.get(name) else {
+                    return Err(savepoint::missing(name, &self.savepoints));
+                };
+                let one = [(name.to_owned(), savepoint.clone())];
+                (savepoint.manifest.clone(), one.into())
+            }
+        };
+        let hold = Arc::new(());
+        let manifests = savepoints.values().map(|s| s.manifest.clone()).chain([manifest.clone()]);
+        self.held.extend(manifests.map(|manifest| (manifest, Arc::downgrade(&hold))));
+        let source = Source { store: self.store.clone(), manifest, savepoints };
+        Ok(Held { source, _hold: hold })
+    }
+
+    /// The files that are being copied.
+    fn held_files(&mut self) -> BTreeSet<String> {
+        self.held.retain(|(_, hold)| hold.strong_count() > 0);
+        let files = self.held.iter().flat_map(|(manifest, _)| manifest.files());
+        files.map(str::to_owned).collect()
+    }
+
+    /// Takes up a savepoint whose files have been copied here.
+    ///
+    /// # Errors
+    /// SQLSTATE 42710 when the name is taken; others when the storage fails.
+    pub async fn add_savepoint(&mut self, savepoint: Savepoint) -> Result<()> {
+        if self.savepoints.contains_key(&savepoint.name) {
+            return Err(savepoint::exists(&savepoint.name));
+        }
+        if let Some(error) = self.check_claim().await? {
+            return Err(error);
+        }
+        savepoint::write(&self.store, &savepoint).await?;
+        self.savepoints.insert(savepoint.name.clone(), savepoint);
+        Ok(())
     }
 
     /// Where it writes, and in the name of which claim.
@@ -175,14 +236,19 @@ impl Checkpointer {
     /// # Errors
     /// SQLSTATE 42704 when there is none of that name; others when the storage fails.
     pub async fn drop_savepoint(&mut self, name: &str) -> Result<()> {
-        let Some(savepoint) = self.savepoints.get(name) else {
+        if !self.savepoints.contains_key(name) {
             return Err(savepoint::missing(name, &self.savepoints));
-        };
+        }
         if let Some(error) = self.check_claim().await? {
             return Err(error);
         }
         self.store.delete(&Path::from(paths::savepoint(name))).await?;
+        let held = self.held_files();
+        let Some(savepoint) = self.savepoints.get(name) else {
+            return Err(savepoint::missing(name, &self.savepoints));
+        };
         let mut needed = savepoint::files(&self.savepoints, Some(name));
+        needed.extend(held.iter().map(String::as_str));
         needed.extend(self.old.iter().chain([&self.newest]).flat_map(Manifest::files));
         for file in savepoint.manifest.files().difference(&needed) {
             // What stays is found at the next start.
@@ -310,6 +376,9 @@ impl Checkpointer {
         cut: &ViewCut,
     ) -> Result<(Option<ViewState>, Option<FileRef>)> {
         let known = self.newest.views.get(&view.0);
+        if let ViewCut::Files(state) = cut {
+            return Ok((Some(state.clone()), None));
+        }
         let ViewCut::Changed { fingerprint, workers, first, changes } = cut else {
             return Ok((known.cloned(), None));
         };
@@ -369,11 +438,15 @@ impl Checkpointer {
         written: &mut Written,
     ) -> Result<Vec<FileRef>> {
         let mut files = self.newest.tables.get(&table.0).cloned().unwrap_or_default();
-        if let TableCut::Unchanged = cut {
-            return Ok(files);
+        match cut {
+            TableCut::Unchanged => return Ok(files),
+            TableCut::Files(files) if !files.is_empty() => return Ok(files.clone()),
+            _ => {}
         }
         match choose(cut.clone(), &files) {
-            TableCut::Unchanged | TableCut::Either { .. } => unreachable!("chosen before"),
+            TableCut::Unchanged | TableCut::Files(_) | TableCut::Either { .. } => {
+                unreachable!("chosen before")
+            }
             TableCut::Delta { schema, changes } => {
                 assert!(!files.is_empty(), "a delta stands on a base");
                 let (store, generation) = (&self.store, self.generation);
@@ -399,12 +472,14 @@ impl Checkpointer {
     /// Deletes what is not needed beside `kept` and the newest manifest.
     async fn collect(&mut self, kept: &Manifest) {
         let garbage = manifest::garbage(&self.old, kept, &self.newest);
+        let held = self.held_files();
         let result = async {
             // Manifests first: one that is there has all its files.
             for number in &garbage.manifests {
                 self.store.delete(&paths::numbered(MANIFESTS, *number)).await?;
             }
-            let named = savepoint::files(&self.savepoints, None);
+            let mut named = savepoint::files(&self.savepoints, None);
+            named.extend(held.iter().map(String::as_str));
             for file in garbage.files.iter().filter(|file| !named.contains(file.as_str())) {
                 self.store.delete(&Path::from(file.as_str())).await?;
             }
@@ -415,7 +490,8 @@ impl Checkpointer {
             Ok::<(), Error>(())
         };
         match result.await {
-            Ok(()) => self.old.clear(),
+            // The files of those that were copied meanwhile go with a later checkpoint.
+            Ok(()) => self.old.retain(|old| old.files().iter().any(|file| held.contains(*file))),
             Err(error) => tracing::warn!(%error, "old files cannot be deleted"),
         }
     }

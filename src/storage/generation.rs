@@ -16,7 +16,7 @@ use crate::storage::store::{Put, Store};
 use crate::types::error::{Error, Result, SqlState};
 
 /// Version of the claim's content, which nobody reads but people.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// Servers that may start at the same moment before one gives up.
 const ATTEMPTS_MAX: u32 = 100;

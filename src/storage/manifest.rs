@@ -90,6 +90,10 @@ impl SourcePlace {
     }
 }
 
+/// Epochs that a run may close after its last manifest: a start goes on behind them, so that no
+/// number is used twice. A checkpoint is made before they are used up, whatever has changed.
+pub const EPOCHS_RESERVED: u64 = 1_000_000;
+
 /// A file that a manifest names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRef {

@@ -16,6 +16,7 @@
 //! | `sinks.rs` | what sinks have to write out, staged until their target has it |
 //! | `savepoint.rs` | checkpoints with a name, whose files are kept |
 //! | `checkpoint.rs` | writes what changed, then a manifest, then collects what nobody needs |
+//! | `transfer.rs` | checkpoints in other storages: backup and restore, export and import |
 //! | `faulty.rs` | for tests: a store that fails when it is told to |
 //! | `recovery.rs` | claims a storage and finds out what is in it |
 //!
@@ -37,6 +38,7 @@ pub mod sinks;
 pub mod state_files;
 pub mod store;
 pub mod table_files;
+pub mod transfer;
 
 #[cfg(test)]
 pub mod faulty;

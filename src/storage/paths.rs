@@ -20,6 +20,8 @@ pub const ERRORS: &str = "errors";
 pub const SAVEPOINTS: &str = "savepoint";
 /// What sinks have not written out yet, a folder each.
 pub const SINKS: &str = "sink";
+/// Files of imported savepoints, a folder each.
+pub const IMPORTED: &str = "imported";
 /// Contents of tables, a folder each.
 pub const TABLES: &str = "tables";
 

@@ -2,7 +2,8 @@
 //!
 //! 1. The next generation is claimed.
 //! 2. The newest manifest whose files are sound is found, and written once more under the next
-//!    number: an older server that is still running cannot write that number any more.
+//!    number: an older server that is still running cannot write that number any more. It gets an
+//!    epoch behind all that the run before may have closed.
 //! 3. The log is read from where the manifest says, up to its end; then an empty object takes the
 //!    next number, which fences the log in the same way. If the other server was faster, its
 //!    object is read too, and the number after it is tried.
@@ -24,12 +25,13 @@ use crate::storage::checkpoint::{CATALOG_FORMAT, Checkpointer, ERRORS_FORMAT};
 use crate::storage::checksum::{crc32, damaged, unseal};
 use crate::storage::generation::{claim, fenced};
 use crate::storage::log::{Entry, ReadObject, Record, decode_object, encode_object};
-use crate::storage::manifest::{self, FileRef, Manifest};
-use crate::storage::paths::{self, CATALOGS, ERRORS, LOG, SINKS, STATES, TABLES};
+use crate::storage::manifest::{self, EPOCHS_RESERVED, FileRef, Manifest};
+use crate::storage::paths::{self, LOG};
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::storage::state_files::{self, StateRows};
 use crate::storage::store::{Put, Store};
 use crate::storage::table_files;
+use crate::storage::transfer::delete_others;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -56,6 +58,9 @@ pub struct Recovered {
     pub errors: Option<String>,
     /// What has happened since, oldest first, without gaps.
     pub records: Vec<Record>,
+    /// The first rows of tables that a record fills from files; whoever knows what records mean
+    /// reads them.
+    pub fills: BTreeMap<ObjectId, Vec<ChangeBatch>>,
     /// The last record there is; that of the manifest when there are none after it.
     pub sequence: u64,
     /// The newest object of the log, which is ours.
@@ -125,6 +130,7 @@ pub async fn recover_from(
         views: base.content.views,
         errors: base.content.errors,
         records,
+        fills: BTreeMap::new(),
         sequence,
         log_number: log.last,
         torn,
@@ -195,7 +201,9 @@ async fn fence_manifests(store: &Store, generation: u64) -> Result<Base> {
             return Err(fenced(store, generation));
         }
         let (manifest, content) = load_newest(store, &found.manifests).await?;
-        let manifest = Manifest { number: found.number_max + 1, generation, ..manifest };
+        let newest = found.manifests.iter().map(|manifest| manifest.epoch).max();
+        let epoch = newest.map_or(0, |newest| newest + EPOCHS_RESERVED);
+        let manifest = Manifest { number: found.number_max + 1, generation, epoch, ..manifest };
         if manifest::write(store, &manifest).await? {
             let mut older = found.manifests;
             older.reverse();
@@ -259,7 +267,11 @@ async fn load(store: &Store, manifest: &Manifest) -> Result<Content> {
     Ok(content)
 }
 
-async fn load_text(
+/// Reads a text object that a manifest names, if it names one.
+///
+/// # Errors
+/// When it is missing, damaged or of a newer version; when the storage fails.
+pub async fn load_text(
     store: &Store,
     file: Option<&FileRef>,
     kind: &str,
@@ -374,12 +386,5 @@ async fn remove_orphans(store: &Store, base: &Base, savepoints: &Savepoints) -> 
     let manifests = base.older.iter().chain([&base.manifest]);
     let mut needed: BTreeSet<&str> = manifests.flat_map(|manifest| manifest.files()).collect();
     needed.extend(savepoint::files(savepoints, None));
-    for folder in [CATALOGS, TABLES, STATES, ERRORS, SINKS] {
-        for path in store.list(folder).await? {
-            if !needed.contains(path.as_ref()) {
-                store.delete(&path).await?;
-            }
-        }
-    }
-    Ok(())
+    delete_others(store, &needed).await
 }

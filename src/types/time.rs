@@ -27,6 +27,14 @@ impl fmt::Display for Epoch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventTime(pub i64);
 
+/// A place in the past of tables and views, as a user names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    Epoch(Epoch),
+    /// The newest epoch that had ended by then.
+    Time(EventTime),
+}
+
 /// A length of event time in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventDuration(pub i64);

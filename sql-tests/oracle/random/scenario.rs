@@ -16,7 +16,7 @@ use futures::StreamExt;
 use millstream::coordinator::command::{
     ConnectOptions, Connection, Database, Prepared, Response, Value,
 };
-use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig};
+use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
 use millstream::coordinator::recovery::open;
 use millstream::frontend::encode::{Format, Style, encode_batch};
 use millstream::observe::clock::Clock;
@@ -218,6 +218,7 @@ async fn open_server(workers: usize, store: Option<&Store>) -> (Coordinator, Con
         workers,
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
+        history: HistoryConfig::default(),
     };
     let clock = Clock::system();
     let coordinator = match store {

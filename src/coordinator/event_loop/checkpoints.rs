@@ -36,7 +36,7 @@ use crate::dataflow::operator::RowError;
 use crate::dataflow::operators::source::ANNOUNCED;
 use crate::observe::metrics;
 use crate::storage::checkpoint::{Cut, TableCut, ViewCut, Written};
-use crate::storage::manifest::SourcePlace;
+use crate::storage::manifest::{EPOCHS_RESERVED, SourcePlace, ViewState};
 use crate::storage::state_files::StateChange;
 use crate::storage::table_files::{Rows, RowsAgain};
 use crate::types::change::ChangeBatch;
@@ -78,10 +78,14 @@ pub(super) struct ViewMark {
 #[derive(Default)]
 pub(super) struct Checkpoints {
     pub views: BTreeMap<ObjectId, ViewMark>,
+    /// Views with the state that files of other views have, which no checkpoint says yet.
+    pub cloned: BTreeMap<ObjectId, ViewState>,
     /// Some view has changed since the last cut.
     pub views_changed: bool,
     /// Row errors have come or gone since the last cut.
     pub errors_changed: bool,
+    /// The epoch that the storage knows.
+    pub stored_epoch: Epoch,
     gathering: Option<Box<Gathering>>,
     writing: Option<Writing>,
     history: VecDeque<CheckpointFact>,
@@ -209,7 +213,8 @@ impl State {
             || durable.catalog_changed
             || self.checkpoints.views_changed
             || self.checkpoints.errors_changed
-            || sinks_dirty;
+            || sinks_dirty
+            || self.epochs.closed().0 > self.checkpoints.stored_epoch.0 + EPOCHS_RESERVED / 2;
         if durable.wanted.is_empty() && now < durable.next_checkpoint {
             return match dirty {
                 true => Some(durable.next_checkpoint),
@@ -277,6 +282,8 @@ impl State {
         let waiting = std::mem::take(&mut durable.wanted);
         let checkpoints = &mut self.checkpoints;
         checkpoints.views_changed = false;
+        let cloned = &mut checkpoints.cloned;
+        cloned.retain(|view, _| views.get(view) != Some(&true));
         let errors_changed = std::mem::take(&mut checkpoints.errors_changed);
         let cut = Cut {
             sequence: durable.appended,
@@ -290,7 +297,10 @@ impl State {
             views: views
                 .iter()
                 .filter(|(_, changed)| !**changed)
-                .map(|(view, _)| (*view, ViewCut::Unchanged))
+                .map(|(view, _)| match cloned.remove(view) {
+                    Some(state) => (*view, ViewCut::Files(state)),
+                    None => (*view, ViewCut::Unchanged),
+                })
                 .collect(),
             places: BTreeMap::new(),
             errors: None,
@@ -340,6 +350,8 @@ impl State {
             let rows: RowsAgain = Arc::new(move || Box::new(snapshot.batches()) as Rows);
             let cut = match changed {
                 Changed::Base => TableCut::Base { schema, rows },
+                Changed::Files(files) if files.is_empty() => TableCut::Base { schema, rows },
+                Changed::Files(files) => TableCut::Files(files),
                 Changed::Delta { changes, .. } => {
                     TableCut::Either { schema, changes, rows, row_count }
                 }
@@ -421,10 +433,13 @@ impl State {
         }
         cut.places = places.into_iter().map(|(object, place)| (object.0, place)).collect();
         let views = states.len();
+        // A view that is in a checkpoint for the first time brings its errors, whenever they came.
+        let mut first_of_some = false;
         for (view, changes) in states {
             let Some(mark) = self.checkpoints.views.get_mut(&view) else { continue };
             mark.checkpointed = Some(cut.epoch);
             let first = !std::mem::replace(&mut mark.based, true);
+            first_of_some |= first;
             let cut_of_view = ViewCut::Changed {
                 fingerprint: mark.fingerprint.clone(),
                 workers: self.workers.count(),
@@ -433,7 +448,11 @@ impl State {
             };
             cut.views.insert(view, cut_of_view);
         }
-        if errors_changed || !late_errors.is_empty() {
+        // Those of its own epoch, and of epochs that were under way when it was closed,
+        // have come since it began; later ones are for the next checkpoint.
+        let changed_since =
+            std::mem::replace(&mut self.checkpoints.errors_changed, !late_errors.is_empty());
+        if errors_changed || changed_since || first_of_some {
             let kept = |object: ObjectId| {
                 cut.views.contains_key(&object) || cut.places.contains_key(&object.0)
             };
@@ -509,6 +528,7 @@ impl State {
                     "checkpoint"
                 );
                 self.sinks.staged(now, fact.time, writing.sinks, written.sinks);
+                self.checkpoints.stored_epoch = fact.epoch;
                 self.checkpoints.history.push_back(fact);
                 if self.checkpoints.history.len() > HISTORY_MAX {
                     self.checkpoints.history.pop_front();

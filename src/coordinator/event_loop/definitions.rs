@@ -12,13 +12,14 @@
 
 use std::sync::Arc;
 
+use super::cloning::CloneJob;
 use super::durable::given_up;
 use super::swap::Swap;
 use super::{
     Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, connectors,
     dependency_gone,
 };
-use crate::catalog::object::IndexObject;
+use crate::catalog::object::{IndexObject, ObjectKind};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::connectors::Source;
 use crate::coordinator::epoch::Moment;
@@ -48,6 +49,11 @@ pub(super) enum Step {
     },
     Apply {
         changes: Vec<Change>,
+        reply: Reply<()>,
+    },
+    /// A database made of a savepoint.
+    Clone {
+        job: Box<CloneJob>,
         reply: Reply<()>,
     },
 }
@@ -81,6 +87,7 @@ enum Effect {
     Source(Box<SourceSpec>, Arc<dyn Source>),
     /// The second's dataflow takes the first's place.
     Swap(ObjectId, ObjectId),
+    Clone(Box<CloneJob>),
 }
 
 pub(super) enum StepReply {
@@ -132,6 +139,7 @@ impl State {
             Step::Apply { changes, reply } => {
                 (self.check_apply(changes), StepReply::Applied(reply))
             }
+            Step::Clone { job, reply } => (self.check_clone(job), StepReply::Applied(reply)),
         };
         let (checked, changes, rows) = match result {
             Ok(checked) => checked,
@@ -156,7 +164,9 @@ impl State {
                 self.drop_running(creation.object.id);
                 let _ = reply.send(Err(error));
             }
-            Step::Apply { reply, .. } => drop(reply.send(Err(error))),
+            Step::Apply { reply, .. } | Step::Clone { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
         }
     }
 
@@ -207,6 +217,7 @@ impl State {
                 created_table = Some(id);
             }
             Effect::Source(spec, source) => self.install_source(*spec, source, None),
+            Effect::Clone(job) => self.install_clone(*job),
         }
         dropped.into_iter().for_each(|id| self.drop_running(id));
         if let Some((id, table)) = late {
@@ -219,7 +230,15 @@ impl State {
         }
     }
 
-    fn install_table(&mut self, id: ObjectId, rows: Table) {
+    pub(super) fn install_table(&mut self, id: ObjectId, rows: Table) {
+        let catalog = self.catalog();
+        let own = match catalog.get(id).map(|object| &object.kind) {
+            Some(ObjectKind::Table(table)) => table.history_retention_us,
+            _ => None,
+        };
+        // It is there from the open epoch on, with its first rows.
+        let floor = self.epochs.closed();
+        self.histories.add_table(id, &rows, floor, self.keeps_history(own));
         self.tables.insert(id, rows);
         self.add_running(id, vec![], RunningKind::Table);
         self.workers.send(Command::CreateTable(id));
@@ -305,6 +324,17 @@ impl State {
         }
         let dropped = creation.dropped(&self.catalog());
         Ok((Checked { next, effect: Effect::Nothing, late: None, dropped }, changes, None))
+    }
+
+    fn check_clone(&self, job: Box<CloneJob>) -> Result<Plan> {
+        let next = self.catalog().apply(&job.changes)?;
+        let fills = job.tables.iter().map(|table| {
+            let (object, files) = (table.id, table.files.clone());
+            Change::FillTable { object, files }
+        });
+        let changes = job.changes.iter().cloned().chain(fills).collect();
+        let effect = Effect::Clone(job);
+        Ok((Checked { next, effect, late: None, dropped: vec![] }, changes, None))
     }
 
     fn check_apply(&mut self, mut changes: Vec<Change>) -> Result<Plan> {

@@ -23,8 +23,9 @@ use crate::catalog::snapshot::Change;
 use crate::catalog::stored::change_to_text;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::subscription::Gate;
-use crate::storage::checkpoint::{Checkpointer, Cut, Written};
+use crate::storage::checkpoint::{Checkpointer, Cut, Held as HeldCheckpoint, Written};
 use crate::storage::log::{Entry, Log, LogEvent, Record};
+use crate::storage::manifest::FileRef;
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -105,6 +106,16 @@ pub(super) enum SavepointJob {
     List {
         reply: Reply<Vec<Savepoint>>,
     },
+    /// Keeps the newest checkpoint, or a savepoint, for someone who copies it.
+    Hold {
+        savepoint: Option<String>,
+        reply: Reply<HeldCheckpoint>,
+    },
+    /// Takes up one whose files are here.
+    Add {
+        savepoint: Box<Savepoint>,
+        reply: Reply<()>,
+    },
 }
 
 impl SavepointJob {
@@ -114,7 +125,9 @@ impl SavepointJob {
             SavepointJob::Create { reply, .. } | SavepointJob::Drop { reply, .. } => {
                 drop(reply.send(Err(error)));
             }
+            SavepointJob::Add { reply, .. } => drop(reply.send(Err(error))),
             SavepointJob::List { reply } => drop(reply.send(Err(error))),
+            SavepointJob::Hold { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
@@ -130,13 +143,24 @@ impl SavepointJob {
             SavepointJob::List { reply } => {
                 drop(reply.send(Ok(checkpointer.savepoints().values().cloned().collect())));
             }
+            SavepointJob::Hold { savepoint, reply } => {
+                drop(reply.send(checkpointer.hold(savepoint.as_deref())));
+            }
+            SavepointJob::Add { savepoint, reply } => {
+                drop(reply.send(checkpointer.add_savepoint(*savepoint).await));
+            }
         }
     }
 }
 
 /// How a table's next file comes about.
 pub(super) enum Changed {
-    Delta { bytes: usize, changes: Vec<ChangeBatch> },
+    /// It has the rows that files of another table have.
+    Files(Vec<FileRef>),
+    Delta {
+        bytes: usize,
+        changes: Vec<ChangeBatch>,
+    },
     Base,
 }
 
@@ -217,12 +241,16 @@ impl Durable {
             .changed
             .entry(table)
             .or_insert_with(|| Changed::Delta { bytes: 0, changes: Vec::new() });
-        if let Changed::Delta { bytes, changes: all } = entry {
-            *bytes += changes.size_bytes();
-            all.push(changes);
-            if *bytes > DELTA_BYTES_MAX {
-                *entry = Changed::Base;
+        match entry {
+            Changed::Delta { bytes, changes: all } => {
+                *bytes += changes.size_bytes();
+                all.push(changes);
+                if *bytes > DELTA_BYTES_MAX {
+                    *entry = Changed::Base;
+                }
             }
+            Changed::Files(_) => *entry = Changed::Base,
+            Changed::Base => {}
         }
     }
 
@@ -459,7 +487,7 @@ impl State {
                     (held.deliver)(Ok(()));
                 }
                 for running in self.running.values() {
-                    if let RunningKind::Subscription { sender } = &running.kind {
+                    if let RunningKind::Subscription { sender, .. } = &running.kind {
                         sender.release();
                     }
                 }
@@ -502,7 +530,7 @@ impl State {
             let _ = reply.send(Err(error.clone()));
         }
         for running in self.running.values() {
-            if let RunningKind::Subscription { sender } = &running.kind {
+            if let RunningKind::Subscription { sender, .. } = &running.kind {
                 sender.fail(error.clone());
             }
         }
@@ -512,7 +540,10 @@ impl State {
     pub(super) fn refuse(request: Request, error: &Error) {
         let error = error.clone();
         match request {
-            Request::Create { reply, .. } => drop(reply.send(Err(error))),
+            Request::Create { reply, .. } | Request::ReserveIds { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
+            Request::Clone { reply, .. } => drop(reply.send(Err(error))),
             Request::Restore { views } => {
                 for (_, _, reply) in views {
                     let _ = reply.send(Err(error.clone()));
@@ -523,7 +554,9 @@ impl State {
             Request::Apply { reply, .. } | Request::Checkpoint { reply } => {
                 drop(reply.send(Err(error)));
             }
-            Request::Read { reply, .. } => drop(reply.send(Err(error))),
+            Request::Read { reply, .. } | Request::ReadAt { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
             Request::Write { write, .. } => {
                 // A client that gives up finds its write refused, not done.
                 write.claim.take();
@@ -544,6 +577,7 @@ impl State {
             | Request::Sources { .. }
             | Request::Figures { .. }
             | Request::Errors { .. }
+            | Request::Epochs { .. }
             | Request::Stop => {}
             #[cfg(test)]
             Request::Tamper(..) => {}
@@ -569,8 +603,14 @@ impl State {
                 SavepointJob::Drop { name, reply } => {
                     drop(reply.send(Err(savepoint::missing(&name, &Savepoints::new()))));
                 }
-                job @ SavepointJob::Create { .. } => {
-                    let error = Error::unsupported("CREATE SAVEPOINT without a storage");
+                job @ (SavepointJob::Create { .. }
+                | SavepointJob::Hold { .. }
+                | SavepointJob::Add { .. }) => {
+                    let what = match &job {
+                        SavepointJob::Create { .. } => "CREATE SAVEPOINT without a storage",
+                        _ => "a backup or a savepoint without a storage",
+                    };
+                    let error = Error::unsupported(what);
                     job.refuse(error.hint("Start the server with another --storage."));
                 }
             };

@@ -80,7 +80,10 @@ impl State {
         }
         let tables = self.tables.iter().filter(|(id, _)| wanted(id));
         let tables = tables
-            .map(|(id, table)| (*id, table.snapshot().num_rows(), table.memory_bytes()))
+            .map(|(id, table)| {
+                let bytes = table.memory_bytes() + self.histories.table_bytes(*id);
+                (*id, table.snapshot().num_rows(), bytes)
+            })
             .collect();
         // The client may have gone.
         let _ = pending.reply.send(Figures { dataflows, tables });

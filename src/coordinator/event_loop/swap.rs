@@ -92,7 +92,7 @@ impl State {
             let Some(reader) = self.running.get_mut(&id) else { continue };
             match (&reader.kind, &mut reader.plan) {
                 (_, Some(plan)) if fits => move_columns(Arc::make_mut(plan), view, &moved),
-                (RunningKind::Subscription { sender }, _) => {
+                (RunningKind::Subscription { sender, .. }, _) => {
                     sender.fail(dependency_gone("subscription"));
                     self.drop_running(id);
                 }
@@ -118,6 +118,7 @@ impl State {
         self.running.insert(view, new);
         self.running.insert(by, old);
         self.errors.exchange(view, by);
+        self.checkpoints.errors_changed = true;
         // What the storage has of the view's state is of the old definition.
         self.checkpoint_without(view);
         if let Some(mark) = self.checkpoints.views.remove(&by) {

@@ -26,6 +26,7 @@ fn start(workers: usize) -> Coordinator {
         workers,
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(200),
+        history: HistoryConfig::default(),
     };
     Coordinator::start(config, Clock::system()).expect("starts")
 }
@@ -53,6 +54,7 @@ async fn table(coordinator: &Coordinator, name: &str, primary_key: Vec<usize>) -
         on_conflict: TableConflict::Error,
         append_only: false,
         watermark: None,
+        history_retention_us: None,
         late_of: None,
     });
     coordinator

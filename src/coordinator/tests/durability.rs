@@ -34,6 +34,7 @@ pub(super) async fn start_with(
         workers,
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(300),
+        history: HistoryConfig::default(),
     };
     let clock = Clock::system();
     let coordinator =

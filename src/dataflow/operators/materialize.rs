@@ -77,7 +77,8 @@ impl Operator for Materialize {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.published.borrow().table().memory_bytes()
+        let published = self.published.borrow();
+        published.table().memory_bytes() + published.history().memory_bytes()
     }
 
     fn state_rows(&self) -> usize {

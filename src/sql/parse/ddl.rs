@@ -7,7 +7,7 @@ use crate::sql::parse::{data, hints, table};
 use crate::sql::statement::{
     Alter, AlterAction, CommentOn, CreateDatabase, CreateIndex, CreateMaterializedView,
     CreateSavepoint, CreateSchema, CreateSink, CreateView, DropObjects, Emit, IndexKey, Name, Noun,
-    SinkInput, Statement,
+    SinkInput, Statement, Transfer, TransferWhat,
 };
 use crate::types::error::{Error, Result, SqlState};
 
@@ -245,7 +245,12 @@ fn database(cursor: &mut Cursor<'_>) -> Result<Statement> {
     {
         return Err(cursor.unsupported("an option of CREATE DATABASE", "Leave it out."));
     }
-    Ok(Statement::CreateDatabase(CreateDatabase { name, if_not_exists, position }))
+    let from_savepoint = match cursor.eat_words(&["FROM", "SAVEPOINT"]) {
+        true => Some(cursor.ident()?),
+        false => None,
+    };
+    let create = CreateDatabase { name, from_savepoint, if_not_exists, position };
+    Ok(Statement::CreateDatabase(create))
 }
 
 /// `CREATE INDEX [IF NOT EXISTS] [name] ON relation [USING method] (key, ...) [INCLUDE (...)]`.
@@ -297,6 +302,35 @@ fn savepoint(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let position = cursor.position();
     let name = cursor.ident()?;
     Ok(Statement::CreateSavepoint(CreateSavepoint { name, if_not_exists, position }))
+}
+
+/// `BACKUP TO 'url'`, `EXPORT SAVEPOINT name TO 'url'`, `IMPORT SAVEPOINT name FROM 'url'`.
+pub(super) fn transfer(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    let first = cursor.eat_one_of(&["BACKUP", "EXPORT", "IMPORT"]);
+    let position = cursor.position();
+    if first == Some("BACKUP") {
+        cursor.expect("TO")?;
+        let (position, url) = (cursor.position(), cursor.string()?);
+        return Ok(Statement::Transfer(Transfer { what: TransferWhat::Backup, url, position }));
+    }
+    if !cursor.eat("SAVEPOINT") {
+        let hint = "There are EXPORT SAVEPOINT and IMPORT SAVEPOINT; use CREATE SOURCE for data.";
+        return Err(cursor.syntax_error().hint(hint).position(position));
+    }
+    let position = cursor.position();
+    let name = cursor.ident()?;
+    let what = match first {
+        Some("EXPORT") => {
+            cursor.expect("TO")?;
+            TransferWhat::Export(name)
+        }
+        _ => {
+            cursor.expect("FROM")?;
+            TransferWhat::Import(name)
+        }
+    };
+    let url = cursor.string()?;
+    Ok(Statement::Transfer(Transfer { what, url, position }))
 }
 
 /// A kind of object, where one must stand. `statement` is for messages.

@@ -1,4 +1,4 @@
-//! The stored formats do not change unseen: a storage of version 1 stands in the tree and is
+//! The stored formats do not change unseen: storages of versions 1 and 2 stand in the tree and are
 //! read; `docs/FORMAT.md` says what is in it.
 
 use std::path::Path;
@@ -7,12 +7,13 @@ use arrow::array::UInt64Array;
 
 use super::*;
 use crate::storage::checkpoint::ViewCut;
-use crate::storage::manifest::SourcePlace;
+use crate::storage::manifest::{EPOCHS_RESERVED, SourcePlace};
 use crate::storage::recovery::recover_from;
 use crate::storage::state_files::StateChange;
 use crate::storage::store::Store;
 
 const SAMPLE_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v1");
+const SAMPLE_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v2");
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -93,6 +94,14 @@ async fn a_storage_of_version_1_is_read() {
     assert!(recovered.views.is_empty() && recovered.errors.is_none());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_of_version_2_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = folder.path().join("storage");
+    copy(Path::new(SAMPLE_2), &copied);
+    check_2(&copied).await;
+}
+
 async fn check_2(directory: &Path) {
     let recovered = check(directory).await;
     assert_eq!(recovered.errors.as_deref(), Some("[]"));
@@ -118,7 +127,8 @@ async fn check_2(directory: &Path) {
 async fn check(directory: &Path) -> Recovered {
     let recovered = recover(Store::directory(directory).unwrap(), "reader").await.unwrap();
     assert_eq!(recovered.catalog.as_deref(), Some("{\"at\":1}"));
-    assert_eq!((recovered.manifest.sequence, recovered.manifest.epoch), (1, 101));
+    let epoch = recovered.manifest.epoch;
+    assert_eq!((recovered.manifest.sequence, epoch), (1, 101 + EPOCHS_RESERVED));
     assert_eq!((recovered.sequence, recovered.manifest.next_id), (2, 2));
     let all = ChangeBatch::concat(&schema(), &recovered.tables[&ObjectId(1)]).unwrap();
     let all = all.consolidate().unwrap();
