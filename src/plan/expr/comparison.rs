@@ -1,8 +1,9 @@
 //! Inequalities within a condition: what tells a join which rows are too old to meet others.
 
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::BinaryExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr, Literal};
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -26,6 +27,16 @@ impl Expr {
 }
 
 fn collect(condition: &Arc<dyn PhysicalExpr>, schema: &Schema, found: &mut Vec<AtLeast>) {
+    // A conjunction in a fixed order: CASE WHEN a THEN b ELSE false END.
+    if let Some(case) = condition.downcast_ref::<CaseExpr>() {
+        let otherwise = case.else_expr().and_then(|other| other.downcast_ref::<Literal>());
+        let is_false = otherwise.is_some_and(|l| *l.value() == ScalarValue::Boolean(Some(false)));
+        if let (None, [(first, then)], true) = (case.expr(), case.when_then_expr(), is_false) {
+            collect(first, schema, found);
+            collect(then, schema, found);
+        }
+        return;
+    }
     let Some(binary) = condition.downcast_ref::<BinaryExpr>() else { return };
     let (left, right) = (binary.left(), binary.right());
     let (greater, lesser) = match binary.op() {
