@@ -101,11 +101,14 @@ pub(super) fn rewrite(text: &SqlText, tokens: Vec<TokenWithSpan>) -> Result<Vec<
     let mut tokens = tokens;
     let has = |tokens: &[TokenWithSpan], word: &str| tokens.iter().any(|t| is_word(&t.token, word));
     let in_window = has(&tokens, "PATTERN") && has(&tokens, "OVER");
-    while in_window {
-        let reader = Rewriter { text, tokens: &tokens, output: vec![], has_patterns: false };
-        match reader.lift_window_pattern()? {
-            Some(lifted) => tokens = lifted,
-            None => break,
+    if in_window {
+        // One window at a time.
+        loop {
+            let reader = Rewriter { text, tokens: &tokens, output: vec![], has_patterns: false };
+            match reader.lift_window_pattern()? {
+                Some(lifted) => tokens = lifted,
+                None => break,
+            }
         }
     }
     let mut rewriter = Rewriter {
