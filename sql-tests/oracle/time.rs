@@ -24,8 +24,6 @@
 //! `MILLSTREAM_FROM` on; `MILLSTREAM_FAILURES=n` goes on after so many failures. 100,000 epochs take some hours:
 //! `MILLSTREAM_EPOCHS=100000 cargo test --test sql_tests oracle::time`.
 
-#![expect(clippy::print_stdout, reason = "seeds are for people")]
-
 mod feed;
 mod queries;
 

@@ -26,6 +26,7 @@ use crate::catalog::{information_schema, pg_catalog};
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
+use crate::types::text::secret::shown_options;
 
 /// The schemas of the system relations; users cannot create or drop in them.
 pub const SYSTEM_SCHEMAS: [&str; 3] = ["information_schema", "millstream", "pg_catalog"];
@@ -533,7 +534,7 @@ fn sink_row(facts: &SystemFacts, object: &Object) -> Option<Row> {
     let fact = facts.sinks.iter().find(|s| s.object == object.id);
     let number = |of: fn(&SinkFact) -> u64| Cell::Int(fact.map_or(0, |fact| of(fact) as i64));
     let time = |of: fn(&SinkFact) -> Option<i64>| fact.and_then(of).map_or(Cell::Null, Cell::Time);
-    let options = crate::connectors::sink::shown_options(&sink.options);
+    let options = shown_options(&sink.options);
     Some(vec![
         ("database", object.name.database.clone().into()),
         ("schema", object.name.schema.clone().into()),

@@ -311,7 +311,7 @@ impl Connection {
         let (mut object, planned) = materialized_view_object(context, parsed, create, place.name)?;
         let plan = view_plan(&planned, &object)?;
         keep_promises(&mut object, &plan);
-        let install = Install::Dataflow(plan);
+        let install = Install::Dataflow(Box::new(plan));
         // Dropping the wait when the statement is cancelled takes the half-made view away.
         let definer = Some(view_definer(context, parsed, &planned));
         let create = self.database.coordinator.replace_object(object, definer, install, None);

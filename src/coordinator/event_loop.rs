@@ -134,7 +134,7 @@ pub enum Install {
     Table(Option<RecordBatch>),
     Source(SourceSpec),
     /// A materialized view: the dataflow that maintains it.
-    Dataflow(Plan),
+    Dataflow(Box<Plan>),
 }
 
 /// What an object with a watermark has beside it.
@@ -291,7 +291,6 @@ struct Queues {
     from_storage: Receiver<StorageEvent>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one at a time")]
 enum Event {
     Client(Request),
     Worker(Report),
@@ -398,7 +397,7 @@ enum Request {
         write: WaitingWrite,
     },
     Subscribe {
-        plan: Plan,
+        plan: Box<Plan>,
         span: Span,
         reply: Reply<Subscription>,
     },
@@ -663,7 +662,7 @@ impl Coordinator {
         let definer = definer.map(Arc::new);
         let (replaces, timed) = (Some(view), Timed::default());
         let creation = Box::new(Creation { object, definer, replaces, in_place: true, timed });
-        let install = Install::Dataflow(plan);
+        let install = Install::Dataflow(Box::new(plan));
         self.ask(|reply| Request::Create { creation, install, reply }).await?
     }
 
@@ -934,6 +933,7 @@ impl Coordinator {
     /// # Errors
     /// Also as [`Coordinator::read_at`]; of a view, the first step may be the error.
     pub async fn subscribe_span(&self, plan: Plan, span: Span) -> Result<Subscription> {
+        let plan = Box::new(plan);
         self.ask(|reply| Request::Subscribe { plan, span, reply }).await?
     }
 
@@ -1435,7 +1435,7 @@ impl State {
             Request::Subscribe { plan, span, reply } => {
                 let id = self.new_id();
                 let purpose = Purpose::Subscription { span, reply };
-                let restore = None;
+                let (plan, restore) = (*plan, None);
                 self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
             }
             Request::Unsubscribe(id) => self.drop_running(id),
@@ -1744,7 +1744,7 @@ impl State {
                 Ok(()) => {
                     let id = creation.object.id;
                     let purpose = Purpose::View { creation, made: Made::Now, reply };
-                    let restore = None;
+                    let (plan, restore) = (*plan, None);
                     self.new_dataflows.push_back(NewDataflow { id, plan, purpose, restore });
                 }
                 Err(error) => drop(reply.send(Err(error))),

@@ -152,7 +152,8 @@ impl Connection {
         context: &PlanContext,
         planned: &PlannedQuery,
     ) -> Result<HashMap<(ObjectId, Arc<str>), Vec<RecordBatch>>> {
-        let mut by_time: Vec<(At, Vec<(ObjectId, Arc<str>)>)> = Vec::new();
+        type Scanned = (ObjectId, Arc<str>);
+        let mut by_time: Vec<(At, Vec<Scanned>)> = Vec::new();
         for (id, version) in &planned.past {
             let at = system_time::evaluate(context, version)?;
             let scanned = (*id, version.clone());

@@ -62,7 +62,8 @@ impl Connection {
         running.wait(target.prepare()).await?;
         drop(target);
         let object = Object { name: place.name, create_sql: parsed.sql.clone(), ..object };
-        let (definer, install) = (Some(definer(context, parsed)), Install::Dataflow(plan));
+        let (definer, install) =
+            (Some(definer(context, parsed)), Install::Dataflow(Box::new(plan)));
         let coordinator = &self.database.coordinator;
         // Dropping the wait when the statement is cancelled takes the half-made sink away.
         let create = coordinator.replace_object(object, definer, install, None);
@@ -143,7 +144,7 @@ impl Connection {
         let plan = plan_of(&object)?;
         let key = plan.unique_key.clone().or_else(|| key_behind_views(context, &query));
         if let ObjectKind::Sink(definition) = &mut object.kind {
-            definition.options.extend(key_option(&definition, &object.schema, key));
+            definition.options.extend(key_option(definition, &object.schema, key));
         }
         let ObjectKind::Sink(definition) = &object.kind else {
             return Err(Error::internal("a sink was made above"));

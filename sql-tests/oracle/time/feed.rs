@@ -317,10 +317,9 @@ impl Stream {
     /// Events of a split come; the statement for a table.
     fn take(&mut self, kind: Kind, split: usize, mut events: Vec<Event>) -> Option<String> {
         // Numbers are given one after the other, so that they are different.
-        let mut next = self.events.len() as i64;
-        for event in events.iter_mut().filter(|event| event.id >= 0) {
-            event.id = next;
-            next += 1;
+        let numbered = events.iter_mut().filter(|event| event.id >= 0);
+        for (id, event) in (self.events.len() as i64..).zip(numbered) {
+            event.id = id;
         }
         let split = &mut self.splits[split];
         let before_us = split.watermark_us;

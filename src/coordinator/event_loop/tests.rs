@@ -88,7 +88,7 @@ fn union(inputs: Vec<Node>) -> Plan {
 async fn view(coordinator: &Coordinator, name: &str, inputs: Vec<ObjectId>) -> Result<ObjectId> {
     let plan = union(inputs.iter().map(|i| scan(*i)).collect());
     let kind = ObjectKind::MaterializedView(ViewObject::default());
-    coordinator.create_object(object(name, kind, inputs), Install::Dataflow(plan)).await
+    coordinator.create_object(object(name, kind, inputs), Install::Dataflow(Box::new(plan))).await
 }
 
 async fn insert(coordinator: &Coordinator, table: ObjectId, pairs: &[(i64, i64)]) -> Result<Epoch> {
@@ -352,7 +352,9 @@ async fn a_replaced_object_goes_when_the_new_one_is_ready() {
         let object = object(name, kind, inputs);
         let coordinator = coordinator.clone();
         async move {
-            coordinator.replace_object(object, None, Install::Dataflow(plan), Some(replaces)).await
+            coordinator
+                .replace_object(object, None, Install::Dataflow(Box::new(plan)), Some(replaces))
+                .await
         }
     };
     let new = replace("v", vec![t, t], old).await.expect("replaced");

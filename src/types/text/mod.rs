@@ -8,6 +8,7 @@
 //! | `zone.rs` | time zones and their offsets |
 //! | `scalar.rs` | boolean, bytea, uuid |
 //! | `quote.rs` | names and texts as SQL that means them |
+//! | `secret.rs` | options as they are shown, without passwords |
 //! | `json.rs` | json is checked, jsonb is brought into its one spelling |
 //!
 //! Printing appends to a buffer and cannot fail; reading returns the error of Postgres with its
@@ -19,6 +20,7 @@ pub mod json;
 pub mod number;
 pub mod quote;
 pub mod scalar;
+pub mod secret;
 pub mod zone;
 
 use crate::types::error::{Error, SqlState};
