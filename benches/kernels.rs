@@ -290,7 +290,7 @@ fn aggregate(criterion: &mut Criterion) {
         fields.extend(calls.iter().map(|c| Field::new(&c.display, c.return_type.clone(), true)));
         let spec = AggregateSpec {
             on_close: false,
-            time_key: None,
+            time_keys: vec![],
             keys: vec![*key],
             calls: calls.clone(),
             append_only: *append_only,
