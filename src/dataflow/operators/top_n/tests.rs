@@ -6,6 +6,8 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::dataflow::script::{self, Driven, batch as rows, schema};
+use crate::plan::event_time::TimeBound;
+use crate::types::time::EventTime;
 
 const COLUMNS: &str = "p bigint, v bigint, t text";
 
@@ -219,6 +221,40 @@ fn input_that_only_grows_keeps_what_shows() {
         [("1 100098 a", -1), ("1 999999 z", 1), ("2 5 old", -1), ("2 6 new", 1), ("2 7 newer", 1)];
     let sent: Vec<_> = sent.rows.iter().map(|(row, weight)| (row.as_str(), *weight)).collect();
     assert_eq!(sent, expected);
+}
+
+#[test]
+fn a_partition_goes_when_the_watermark_has_passed_its_time() {
+    let columns = "w timestamp, v bigint";
+    for rank in [RankFunction::RowNumber, RankFunction::Rank] {
+        let spec =
+            TopNSpec { append_only: true, schema: schema(columns), ..spec(rank, 0, Some(2)) };
+        let closing = vec![TimeKey { place: 0, bound: TimeBound::of_watermark(0) }];
+        let operator = || build(spec.clone(), &schema(columns), closing.clone()).expect("sorts");
+        let mut driven = Driven::new(operator);
+        let lines = "+ 100 1\n+ 100 2\n+ 100 3\n+ 200 5\n+ . 7\n+ . 8";
+        driven.batch(0, rows(&schema(columns), lines)).expect("takes a batch");
+        driven.epoch(Epoch(1)).expect("completes");
+        assert_eq!(driven.state_rows(), 5);
+        let mark = |us| Watermark(EventTime(us));
+        driven.watermark(0, mark(100)).expect("takes a watermark");
+        driven.epoch(Epoch(2)).expect("completes");
+        assert_eq!(driven.state_rows(), 5, "rows of time 100 may still come");
+        driven.watermark(0, mark(101)).expect("takes a watermark");
+        driven.epoch(Epoch(3)).expect("completes");
+        assert_eq!(driven.state_rows(), 3, "NULL is no time");
+        // What is left goes on, over a restart too, and its group's number is free for another.
+        driven.checkpoint().expect("checkpoints");
+        driven.restart().expect("restores");
+        driven.sent();
+        driven.batch(0, rows(&schema(columns), "+ 200 6\n+ 300 1")).expect("takes a batch");
+        driven.epoch(Epoch(4)).expect("completes");
+        let sent = driven.sent();
+        assert!(sent.rows.values().all(|weight| *weight == 1) && sent.rows.len() == 2);
+        driven.watermark(0, Watermark::END).expect("takes a watermark");
+        driven.epoch(Epoch(5)).expect("completes");
+        assert!(driven.sent().rows.is_empty(), "what has gone from the state still shows");
+    }
 }
 
 type Row = (Option<i64>, Option<i64>, String);
