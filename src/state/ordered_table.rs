@@ -28,6 +28,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::plan::event_time::time_values;
 use crate::state::delta::TableDelta;
+use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 
 /// Rows of one batch of a checkpoint.
@@ -109,6 +110,51 @@ impl Encoded {
     pub fn key(&self, row: usize) -> &[u8] {
         self.rows.as_ref().map_or(&[], |rows| rows.row(row).data())
     }
+
+    /// The changes of the batch that was encoded.
+    pub fn changes(&self, batch: &ChangeBatch) -> impl Iterator<Item = RowChange> {
+        (0..batch.num_rows()).map(|row| RowChange {
+            key: self.key(row).into(),
+            partition_length: self.partition(row).len(),
+            peer_length: self.peers(row).len(),
+            weight: batch.weight(row),
+        })
+    }
+}
+
+/// A row that changes.
+#[derive(Debug)]
+pub struct RowChange {
+    pub key: RowKey,
+    pub partition_length: usize,
+    pub peer_length: usize,
+    pub weight: i64,
+}
+
+impl RowChange {
+    /// The part of the key that its partition shares.
+    pub fn partition(&self) -> &[u8] {
+        &self.key[..self.partition_length]
+    }
+
+    /// The part of the key that rows share which sort alike.
+    pub fn peers(&self) -> &[u8] {
+        &self.key[..self.peer_length]
+    }
+}
+
+/// Changes in the order of their rows, each row once; what cancels out is left out.
+pub fn added_up(mut changes: Vec<RowChange>) -> Vec<RowChange> {
+    changes.sort_unstable_by(|l, r| l.key.cmp(&r.key));
+    changes.dedup_by(|next, kept| {
+        let same = next.key == kept.key;
+        if same {
+            kept.weight = kept.weight.saturating_add(next.weight);
+        }
+        same
+    });
+    changes.retain(|change| change.weight != 0);
+    changes
 }
 
 /// How columns become bytes: the first ones in this order, the others ascending.

@@ -32,7 +32,9 @@ use crate::dataflow::operators::materialize::consolidate;
 use crate::plan::event_time::{TimeBound, find, time_bounds};
 use crate::plan::node::{self, AsofOrder};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
-use crate::state::ordered_table::{Copies, OrderedBy, OrderedTable, RowKey, successor};
+use crate::state::ordered_table::{
+    Copies, OrderedBy, OrderedTable, RowChange, RowKey, added_up, successor,
+};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -73,25 +75,6 @@ impl From<&node::AsofJoin> for AsofJoinSpec {
     }
 }
 
-/// A row that changes.
-#[derive(Debug)]
-struct Change {
-    key: RowKey,
-    partition_length: usize,
-    peer_length: usize,
-    weight: i64,
-}
-
-impl Change {
-    fn partition(&self) -> &[u8] {
-        &self.key[..self.partition_length]
-    }
-
-    fn peers(&self) -> &[u8] {
-        &self.key[..self.peer_length]
-    }
-}
-
 /// One input.
 struct Side {
     /// Its key columns, in key order.
@@ -100,7 +83,7 @@ struct Side {
     /// Rows with keys and a time, by those.
     table: OrderedTable,
     /// Changes of the current epoch; empty right after `on_epoch`.
-    changes: Vec<Change>,
+    changes: Vec<RowChange>,
     watermark: Option<Watermark>,
 }
 
@@ -180,22 +163,7 @@ impl AsofJoin {
         Ok(AsofJoin { spec, sides, pending: Vec::new(), walks: Walks::default() })
     }
 
-    /// The epoch's changes of one side, each row once, in order.
-    fn take_changes(&mut self, port: usize) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.sides[port].changes);
-        changes.sort_unstable_by(|l, r| l.key.cmp(&r.key));
-        changes.dedup_by(|next, kept| {
-            let same = next.key == kept.key;
-            if same {
-                kept.weight = kept.weight.saturating_add(next.weight);
-            }
-            same
-        });
-        changes.retain(|change| change.weight != 0);
-        changes
-    }
-
-    fn apply(&mut self, port: usize, changes: &[Change]) {
+    fn apply(&mut self, port: usize, changes: &[RowChange]) {
         for change in changes {
             self.sides[port].table.add(&change.key, change.peer_length, change.weight);
         }
@@ -234,7 +202,7 @@ impl AsofJoin {
 
     /// The left rows, as their table is now, whose match the right changes may be about; the right
     /// table as it was before them.
-    fn touched(&self, changes: &[Change]) -> BTreeMap<RowKey, Touched> {
+    fn touched(&self, changes: &[RowChange]) -> BTreeMap<RowKey, Touched> {
         let mut touched = BTreeMap::new();
         let changes_row = |key: &[u8]| changes.binary_search_by(|c| (*c.key).cmp(key)).is_ok();
         let (left, right) = (&self.sides[LEFT].table, &self.sides[RIGHT].table);
@@ -439,12 +407,7 @@ impl Operator for AsofJoin {
         let batch = self.pass_nulls(port, batch)?;
         let side = &mut self.sides[port];
         let encoded = side.table.encode(batch.rows())?;
-        side.changes.extend((0..batch.num_rows()).map(|row| Change {
-            key: encoded.key(row).into(),
-            partition_length: encoded.partition(row).len(),
-            peer_length: encoded.peers(row).len(),
-            weight: batch.weight(row),
-        }));
+        side.changes.extend(encoded.changes(&batch));
         Ok(())
     }
 
@@ -459,7 +422,10 @@ impl Operator for AsofJoin {
     }
 
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
-        let (left, right) = (self.take_changes(LEFT), self.take_changes(RIGHT));
+        let (left, right) = (
+            added_up(std::mem::take(&mut self.sides[LEFT].changes)),
+            added_up(std::mem::take(&mut self.sides[RIGHT].changes)),
+        );
         let touched = self.touched(&right);
         let matches: Vec<Option<RowKey>> = touched
             .iter()
@@ -516,7 +482,7 @@ impl Operator for AsofJoin {
             let changes = side.changes.iter().map(|change| change.key.len());
             side.table.memory_bytes()
                 + changes.sum::<usize>()
-                + side.changes.capacity() * size_of::<Change>()
+                + side.changes.capacity() * size_of::<RowChange>()
         };
         self.sides.iter().map(side).sum()
     }

@@ -40,7 +40,7 @@ use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
-use crate::state::ordered_table::{OrderedTable, RowKey};
+use crate::state::ordered_table::{OrderedTable, RowChange, RowKey, added_up};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
@@ -66,25 +66,11 @@ pub struct MatchRecognize {
     schema: SchemaRef,
     table: OrderedTable,
     /// Changes of the current epoch; empty right after `on_epoch`.
-    changes: Vec<Change>,
+    changes: Vec<RowChange>,
     /// By partition, in the order of its rows. A partition without anchors is matched from its
     /// beginning.
     anchors: BTreeMap<RowKey, Vec<Anchor>>,
     scratch: Scratch,
-}
-
-/// A row that changes.
-struct Change {
-    key: RowKey,
-    peer_length: usize,
-    partition_length: usize,
-    weight: i64,
-}
-
-impl Change {
-    fn partition(&self) -> &[u8] {
-        &self.key[..self.partition_length]
-    }
 }
 
 /// A place before which everything is decided.
@@ -170,24 +156,9 @@ impl MatchRecognize {
         })
     }
 
-    /// The epoch's changes, each row once, in order.
-    fn take_changes(&mut self) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.changes);
-        changes.sort_unstable_by(|l, r| l.key.cmp(&r.key));
-        changes.dedup_by(|next, kept| {
-            let same = next.key == kept.key;
-            if same {
-                kept.weight = kept.weight.saturating_add(next.weight);
-            }
-            same
-        });
-        changes.retain(|change| change.weight != 0);
-        changes
-    }
-
     /// The partitions of changes, which are in order, with where each is matched from; anchors
     /// behind that are dropped.
-    fn touched(&mut self, changes: &[Change]) -> Vec<Touched> {
+    fn touched(&mut self, changes: &[RowChange]) -> Vec<Touched> {
         let mut touched: Vec<Touched> = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             let partition = change.partition();
@@ -213,7 +184,7 @@ impl MatchRecognize {
         touched
     }
 
-    fn apply(&mut self, changes: &[Change]) {
+    fn apply(&mut self, changes: &[RowChange]) {
         for change in changes {
             self.table.add(&change.key, change.peer_length, change.weight);
         }
@@ -228,7 +199,7 @@ impl MatchRecognize {
     fn part_with<'a>(
         &'a self,
         touched: &'a Touched,
-        undone: Option<&'a [Change]>,
+        undone: Option<&'a [RowChange]>,
         limit: Option<&Anchor>,
     ) -> Result<Part<'a>> {
         let mut part = Part { keys: Vec::new(), begin: 0, complete: true };
@@ -431,11 +402,11 @@ impl MatchRecognize {
 /// A partition's rows as they were before some changes.
 struct Undone<'a, I: Iterator<Item = (&'a [u8], i64)>> {
     rows: std::iter::Peekable<I>,
-    changes: std::iter::Peekable<std::slice::Iter<'a, Change>>,
+    changes: std::iter::Peekable<std::slice::Iter<'a, RowChange>>,
 }
 
 impl<'a, I: Iterator<Item = (&'a [u8], i64)>> Undone<'a, I> {
-    fn new(rows: I, changes: &'a [Change]) -> Undone<'a, I> {
+    fn new(rows: I, changes: &'a [RowChange]) -> Undone<'a, I> {
         Undone { rows: rows.peekable(), changes: changes.iter().peekable() }
     }
 }
@@ -521,12 +492,7 @@ impl Operator for MatchRecognize {
     fn on_batch(&mut self, port: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
         assert_eq!(port, 0, "match_recognize has one input");
         let encoded = self.table.encode(batch.rows())?;
-        self.changes.extend((0..batch.num_rows()).map(|row| Change {
-            key: encoded.key(row).into(),
-            peer_length: encoded.peers(row).len(),
-            partition_length: encoded.partition(row).len(),
-            weight: batch.weight(row),
-        }));
+        self.changes.extend(encoded.changes(&batch));
         Ok(())
     }
 
@@ -537,7 +503,7 @@ impl Operator for MatchRecognize {
     }
 
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
-        let changes = self.take_changes();
+        let changes = added_up(std::mem::take(&mut self.changes));
         if changes.is_empty() {
             return Ok(());
         }
@@ -601,7 +567,7 @@ impl Operator for MatchRecognize {
         let anchors = anchors.map(|a| a.row.len() + a.seen.len() + size_of::<Anchor>());
         self.table.memory_bytes()
             + changes.sum::<usize>()
-            + self.changes.capacity() * size_of::<Change>()
+            + self.changes.capacity() * size_of::<RowChange>()
             + anchors.sum::<usize>()
     }
 }

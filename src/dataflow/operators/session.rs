@@ -27,7 +27,7 @@ use crate::functions::window::session::{is_apart, session_end};
 use crate::plan::event_time::{TimeBound, find, time_bounds};
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
-use crate::state::ordered_table::{OrderedBy, OrderedTable, RowKey};
+use crate::state::ordered_table::{OrderedBy, OrderedTable, RowChange, RowKey, added_up};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, EventDuration, EventTime, Watermark};
@@ -69,18 +69,10 @@ pub struct Session {
     /// By partition, then time.
     table: OrderedTable,
     /// Changes of the current epoch; empty right after `on_epoch`.
-    changes: Vec<Change>,
+    changes: Vec<RowChange>,
     /// No change still to come has an earlier time.
     closed_before: EventTime,
     walks: Walks,
-}
-
-/// A row that changes.
-#[derive(Debug)]
-struct Change {
-    key: RowKey,
-    peer_length: usize,
-    weight: i64,
 }
 
 /// A row of a range that changes. Sessions are their first and last times; of rows without copies
@@ -118,29 +110,14 @@ impl Session {
         })
     }
 
-    /// The epoch's changes, each row once, in order.
-    fn take_changes(&mut self) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.changes);
-        changes.sort_unstable_by(|l, r| l.key.cmp(&r.key));
-        changes.dedup_by(|next, kept| {
-            let same = next.key == kept.key;
-            if same {
-                kept.weight = kept.weight.saturating_add(next.weight);
-            }
-            same
-        });
-        changes.retain(|change| change.weight != 0);
-        changes
-    }
-
-    fn apply(&mut self, changes: &[Change], which: impl Fn(i64) -> bool) {
+    fn apply(&mut self, changes: &[RowChange], which: impl Fn(i64) -> bool) {
         for change in changes.iter().filter(|change| which(change.weight)) {
             self.table.add(&change.key, change.peer_length, change.weight);
         }
     }
 
     /// The furthest row that is linked to this one by rows at most a gap apart.
-    fn linked_end<'a>(&'a self, change: &'a Change, forward: bool) -> &'a [u8] {
+    fn linked_end<'a>(&'a self, change: &'a RowChange, forward: bool) -> &'a [u8] {
         let peers = &change.key[..change.peer_length];
         let partition = &peers[..peers.len() - TIME_BYTES];
         let (mut end, mut time): (&[u8], i64) = (&change.key, time_of(peers));
@@ -164,7 +141,7 @@ impl Session {
     }
 
     /// The changes of all rows, the table having those of before and of now.
-    fn emit_changes(&self, changes: &[Change], out: &mut Output) -> Result<()> {
+    fn emit_changes(&self, changes: &[RowChange], out: &mut Output) -> Result<()> {
         let mut emitted = Emitted::default();
         let mut next = 0;
         while next < changes.len() {
@@ -194,7 +171,7 @@ impl Session {
         partition: &'a [u8],
         from: &[u8],
         to: &[u8],
-        changes: &[Change],
+        changes: &[RowChange],
     ) -> Vec<Row<'a>> {
         let mut changes = changes.iter().peekable();
         let mut rows = Vec::new();
@@ -336,11 +313,7 @@ impl Operator for Session {
             None => batch,
         };
         let encoded = self.table.encode(batch.rows())?;
-        self.changes.extend((0..batch.num_rows()).map(|row| Change {
-            key: encoded.key(row).into(),
-            peer_length: encoded.peers(row).len(),
-            weight: batch.weight(row),
-        }));
+        self.changes.extend(encoded.changes(&batch));
         Ok(())
     }
 
@@ -356,7 +329,7 @@ impl Operator for Session {
     }
 
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
-        let changes = self.take_changes();
+        let changes = added_up(std::mem::take(&mut self.changes));
         if !changes.is_empty() {
             self.apply(&changes, |weight| weight > 0);
             if changes.iter().any(|change| self.table.get(&change.key).is_none()) {
@@ -387,7 +360,7 @@ impl Operator for Session {
         let changes = self.changes.iter().map(|change| change.key.len());
         self.table.memory_bytes()
             + changes.sum::<usize>()
-            + self.changes.capacity() * size_of::<Change>()
+            + self.changes.capacity() * size_of::<RowChange>()
     }
 
     fn state_rows(&self) -> usize {

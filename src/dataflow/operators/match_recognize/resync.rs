@@ -11,11 +11,10 @@
 //! The stretch is read up to a few anchors behind the changes, then to more of them, and in the end
 //! to the partition's end.
 
-use crate::dataflow::operators::match_recognize::{
-    Anchor, Change, MatchRecognize, Matched, Part, Touched,
-};
+use crate::dataflow::operators::match_recognize::{Anchor, MatchRecognize, Matched, Part, Touched};
 use crate::pattern::matcher::{Found, Matcher, Scratch};
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::state::ordered_table::RowChange;
 use crate::types::error::Result;
 
 /// Anchors behind the changes that are tried first; then four times as many, and so on.
@@ -43,7 +42,7 @@ impl MatchRecognize {
     pub(super) fn resync(
         &self,
         touched: &Touched,
-        changes: &[Change],
+        changes: &[RowChange],
         later: &[Anchor],
         scratch: &mut Scratch,
     ) -> Result<Resynced> {
@@ -77,7 +76,7 @@ impl MatchRecognize {
     fn resync_before(
         &self,
         touched: &Touched,
-        changes: &[Change],
+        changes: &[RowChange],
         candidates: &[Anchor],
         scratch: &mut Scratch,
     ) -> Result<Option<(Resynced, usize, crate::state::ordered_table::RowKey)>> {
@@ -126,7 +125,7 @@ impl MatchRecognize {
         rows: &Rows<'_>,
         part: &Part<'_>,
         touched: &Touched,
-        changes: &[Change],
+        changes: &[RowChange],
         candidates: &[Anchor],
         scratch: &mut Scratch,
         found: &mut Found,
