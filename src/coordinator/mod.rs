@@ -52,6 +52,7 @@ pub mod locks;
 mod query;
 pub mod recovery;
 mod replace;
+mod replay;
 mod rows;
 mod running;
 mod savepoint_rows;
