@@ -140,6 +140,9 @@ enum Benchmark {
         /// Read the events from Parquet files in this directory; they are written first
         #[arg(long, value_name = "DIRECTORY")]
         files: Option<PathBuf>,
+        /// Where the results go: into a view that can be read, or to a sink that drops them
+        #[arg(long, default_value = "view", value_name = "WHERE")]
+        output: bench::OutputTo,
         /// A line of JSON for each query
         #[arg(long)]
         json: bool,
@@ -535,14 +538,22 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Ok::<_, Error>(config)
     };
     match benchmark {
-        Benchmark::Nexmark { queries, events, workers, checkpoint_interval, files, json } => {
+        Benchmark::Nexmark {
+            queries,
+            events,
+            workers,
+            checkpoint_interval,
+            files,
+            output,
+            json,
+        } => {
             let mut config = config(workers)?;
             // Without the flag nothing is durable, and nothing pays for it.
             let durable = checkpoint_interval.is_some();
             if let Some(interval) = checkpoint_interval {
                 config.set("checkpoint_interval", &interval)?;
             }
-            let options = NexmarkOptions { queries, events, json, durable, files, config };
+            let options = NexmarkOptions { queries, events, json, durable, files, output, config };
             bench::nexmark(options).await?;
         }
         Benchmark::Latency { events_per_second: events_per_s, seconds, workers, json } => {

@@ -2069,7 +2069,7 @@ impl State {
                 self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 let result = match self.sinks.has(id) {
-                    true => DataflowResult::Sink { snapshot: self.sinks.snapshot(id) },
+                    true => self.sinks.dataflow_result(id),
                     false => DataflowResult::Materialize,
                 };
                 (name, kind, result)

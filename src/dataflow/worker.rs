@@ -22,7 +22,7 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
-use crate::dataflow::assemble::{CLOCK, assemble, result_key};
+use crate::dataflow::assemble::{CLOCK, assemble, result_exchange, result_key};
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
@@ -33,7 +33,7 @@ use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{ContentAt, Published, SnapshotRequest};
 use crate::observe::clock::Clock;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::plan::node::{Exchange, Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
 use crate::state::multi_table::MultiTable;
@@ -151,8 +151,10 @@ pub enum DataflowResult {
     Materialize,
     Subscribe(SubscriptionSender),
     /// Handed over with each checkpoint; with the first content or without.
+    /// One that `forgets` counts them only.
     Sink {
         snapshot: bool,
+        forgets: bool,
     },
 }
 
@@ -532,7 +534,7 @@ impl Plane {
                 let schema = spec.plan.root.schema();
                 (Box::new(Subscribe::new(schema, sender.clone())), None)
             }
-            DataflowResult::Sink { snapshot } => {
+            DataflowResult::Sink { snapshot, forgets } => {
                 let reporter = self.reporter.clone();
                 let hand_over = Box::new(move |epoch, changes| {
                     reporter(Report::SinkChanges { object, epoch, changes });
@@ -540,13 +542,19 @@ impl Plane {
                 // One that takes up its state has written its first content out.
                 let skip_until = (!snapshot).then_some(spec.as_of);
                 let schema = spec.plan.root.schema();
-                (Box::new(Sink::new(schema, skip_until, hand_over)), None)
+                let sink = Sink::new(schema, skip_until, hand_over);
+                (Box::new(if *forgets { sink.that_forgets() } else { sink }), None)
             }
+        };
+        let exchange = match &spec.result {
+            // What is only counted may be anywhere.
+            DataflowResult::Sink { forgets: true, .. } => Exchange::Local,
+            _ => result_exchange(&spec.plan),
         };
         let index = worker.next_dataflow_index();
         let hub: Rc<RefCell<Hub>> = Rc::default();
         let assembled = worker.dataflow_named::<u64, _, _>(&spec.name, |scope| {
-            assemble(scope, &spec.plan, result, hub.clone(), &context)
+            assemble(scope, &spec.plan, result, exchange, hub.clone(), &context)
         })?;
         let mut backfills = Vec::new();
         for inbox in &assembled.scans {
