@@ -44,7 +44,8 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// Faster than memory can fill up: bytes a millisecond.
 const FILL_BYTES_PER_MS: u64 = 1 << 20;
 
-/// Tests set it to `always`, so that all state goes to the disk as soon as it may.
+/// Tests set it to `always`, so that all state goes to the disk as soon as it may; measurements to
+/// `cold`, so that the kernel keeps nothing of it in memory.
 const SPILL_VARIABLE: &str = "MILLSTREAM_SPILL";
 
 /// Memory of state whose overflow goes to `directory`, which is there.
@@ -52,6 +53,7 @@ pub fn state_memory(directory: &Path) -> Arc<StateMemory> {
     let directory = directory.to_owned();
     Arc::new(match std::env::var(SPILL_VARIABLE).as_deref() {
         Ok("always") => StateMemory::always_full(directory),
+        Ok("cold") => StateMemory::with_cold_disk(directory),
         _ => StateMemory::new(directory),
     })
 }

@@ -79,7 +79,7 @@ impl Drop for Mapping {
 }
 
 /// The same arrays over a new file in `directory`, and the bytes of the file; `None` when they have
-/// no bytes.
+/// no bytes. `cold`: the kernel keeps nothing of it in memory.
 ///
 /// # Errors
 /// When the file cannot be made, written or mapped. Nothing is left behind.
@@ -87,6 +87,7 @@ pub(super) fn write_arrays(
     directory: &Path,
     disk: &Arc<DiskUse>,
     arrays: &[ArrayRef],
+    cold: bool,
 ) -> std::io::Result<Option<(Vec<ArrayRef>, usize)>> {
     let compact = |array: &ArrayRef| compact(array).map_err(std::io::Error::other);
     let data = arrays.iter().map(|array| Ok(compact(array)?.to_data()));
@@ -103,11 +104,24 @@ pub(super) fn write_arrays(
     }
     let bytes = file.bytes;
     let file = file.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    if cold {
+        drop_from_cache(&file)?;
+    }
     let mapping = Arc::new(Mapping::new(&file, bytes, disk.clone())?);
     let mut reader = Reader { mapping, at: 0 };
     let arrays = data.iter().map(|array| make_array(reader.read_data(array))).collect();
     assert_eq!(reader.at, bytes, "what was written is read");
     Ok(Some((arrays, bytes)))
+}
+
+/// Brings a file to the disk and drops it from the kernel's memory.
+fn drop_from_cache(file: &File) -> std::io::Result<()> {
+    file.sync_data()?;
+    // SAFETY: it is advice about a file that is open; no memory of ours is concerned.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        code => Err(std::io::Error::from_raw_os_error(code)),
+    }
 }
 
 /// The array without bytes that belong to others' rows, where that spares much.
@@ -208,7 +222,7 @@ mod tests {
     fn there_and_back(arrays: &[ArrayRef]) -> (Vec<ArrayRef>, usize, Arc<DiskUse>) {
         let directory = tempfile::tempdir().unwrap();
         let disk = Arc::new(DiskUse::default());
-        let (mapped, bytes) = write_arrays(directory.path(), &disk, arrays).unwrap().unwrap();
+        let (mapped, bytes) = write_arrays(directory.path(), &disk, arrays, true).unwrap().unwrap();
         assert_eq!(disk.now_bytes(), bytes as u64);
         // The file is there as long as an array over it, not as long as its directory.
         drop(directory);
@@ -267,8 +281,10 @@ mod tests {
         let disk = Arc::new(DiskUse::default());
         let nothing: ArrayRef = Arc::new(NullArray::new(5));
         let directory = tempfile::tempdir().unwrap();
-        assert!(write_arrays(directory.path(), &disk, &[nothing.clone()]).unwrap().is_none());
+        assert!(
+            write_arrays(directory.path(), &disk, &[nothing.clone()], false).unwrap().is_none()
+        );
         let gone = directory.path().join("gone");
-        assert!(write_arrays(&gone, &disk, &[nothing]).is_err());
+        assert!(write_arrays(&gone, &disk, &[nothing], false).is_err());
     }
 }

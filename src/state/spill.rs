@@ -92,6 +92,8 @@ pub struct StateMemory {
     disk: Arc<DiskUse>,
     /// Everything goes to the disk as soon as it may: for tests.
     always: bool,
+    /// Files do not stay in the kernel's memory: for measurements.
+    cold: bool,
     /// Bytes that are still wanted in the round under way.
     wanted: AtomicI64,
     /// Owners that have not been through their stores in the round under way.
@@ -122,6 +124,7 @@ impl StateMemory {
             directory,
             disk: Arc::default(),
             always: false,
+            cold: false,
             wanted: AtomicI64::new(0),
             at_work: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
@@ -136,6 +139,12 @@ impl StateMemory {
     pub fn always_full(directory: PathBuf) -> StateMemory {
         let wanted = AtomicI64::new(i64::MAX);
         StateMemory { always: true, wanted, ..StateMemory::new(directory) }
+    }
+
+    /// The same where what goes to the disk leaves the kernel's memory, too: what a measurement
+    /// wants on a machine with more memory than is measured.
+    pub fn with_cold_disk(directory: PathBuf) -> StateMemory {
+        StateMemory { cold: true, ..StateMemory::new(directory) }
     }
 
     /// Whether everything goes to the disk as soon as it may.
@@ -259,7 +268,7 @@ impl StateMemory {
         arrays: &[ArrayRef],
         memory_bytes: usize,
     ) -> Option<(Vec<ArrayRef>, usize)> {
-        match write_arrays(&self.directory, &self.disk, arrays) {
+        match write_arrays(&self.directory, &self.disk, arrays, self.cold) {
             Ok(written) => {
                 self.lock_failure().message = None;
                 if written.is_some() && !self.always {
