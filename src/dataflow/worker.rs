@@ -38,6 +38,7 @@ use crate::plan::node::{Exchange, Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
 use crate::state::multi_table::MultiTable;
+use crate::state::spill::{EVERYTHING, PASSES, Pass, StateMemory};
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -77,6 +78,8 @@ pub enum Command {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
     },
+    /// Make the room in memory that is wanted, and look whether sources may go on.
+    Relieve,
     /// Makes the content of a view wrong on the first worker, for tests of those who look.
     #[cfg(test)]
     Tamper(ObjectId, ChangeBatch),
@@ -266,6 +269,7 @@ impl Workers {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Result<Workers> {
         assert!(count > 0);
@@ -283,8 +287,9 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
+            let (history, memory) = (history.clone(), memory.clone());
             let plane =
-                Plane::new(worker, closed, clock.clone(), history.clone(), reporter.clone());
+                Plane::new(worker, closed, clock.clone(), history, memory, reporter.clone());
             run(worker, commands, plane);
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
@@ -382,6 +387,7 @@ struct Plane {
     reporter: Reporter,
     clock: Clock,
     history: Arc<HistoryBudget>,
+    memory: Arc<StateMemory>,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -401,6 +407,7 @@ impl Plane {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Plane {
         Plane {
@@ -409,6 +416,7 @@ impl Plane {
             reporter,
             clock,
             history,
+            memory,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -462,6 +470,10 @@ impl Plane {
                 });
                 let marks = marks.collect();
                 self.report(Report::Watermarks { request, marks });
+            }
+            Command::Relieve => {
+                PASSES.into_iter().for_each(|pass| self.spill(pass));
+                self.memory.done();
             }
             #[cfg(test)]
             Command::Tamper(object, changes) => {
@@ -853,8 +865,21 @@ impl Plane {
         }
     }
 
-    /// Takes rows from readers; whether there were any.
+    /// Lets rows of all operators go to the disk, as far as that is wanted.
+    fn spill(&self, pass: Pass) {
+        for entry in self.entries.values().filter(|_| self.memory.is_wanted()) {
+            if let Entry::Dataflow(dataflow) = entry {
+                dataflow.metrics.spill(&self.memory, pass);
+            }
+        }
+    }
+
+    /// Takes rows from readers; whether there were any. While memory is used up there are none: who
+    /// makes room wakes this worker.
     fn poll_sources(&mut self) -> bool {
+        if self.memory.is_held() {
+            return false;
+        }
         let open = self.closed.next();
         let mut busy = false;
         let mut reports = Vec::new();
@@ -883,6 +908,9 @@ impl Plane {
     /// Tells what has been finished since the last turn.
     fn after_step(&mut self) {
         self.advance_scans();
+        if self.memory.is_always_full() {
+            self.spill(EVERYTHING);
+        }
         if !self.checkpointing.is_empty() {
             self.tell_states();
         }

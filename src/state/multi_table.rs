@@ -34,6 +34,7 @@ use crate::state::row_ids::{IdVec, NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, sum_equal_rows};
 use crate::types::error::{Error, Result};
 
@@ -54,6 +55,16 @@ pub struct MultiTable {
     negative_rows: usize,
     /// A number per row that the owner keeps (a join: matches of the row); moves with the row.
     counts: Option<IdVec<i64>>,
+}
+
+impl Spill for MultiTable {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.store.spill(memory, pass);
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.store.disk_bytes()
+    }
 }
 
 impl MultiTable {

@@ -12,6 +12,9 @@
 //! 4. A checkpoint delta needs no log of inserts: it is what lives with an id past the mark of the
 //!    last checkpoint. Ids from before the mark are noted when they die.
 //!
+//! When memory is short, segments go to the disk as they are ([`Spill`]), the coldest first; what is
+//! merged or rewritten later is in memory again.
+//!
 //! Rewriting drops the data of dead rows. An index must therefore be rid of a row before
 //! [`RowStore::compact`] runs, which is the only place where data goes.
 
@@ -29,6 +32,7 @@ use crate::state::delta::TableDelta;
 use crate::state::row_ids::{DeadBits, NIL, ShortId, WINDOW_IDS_MAX};
 use crate::state::segment::Segment;
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, Weights};
 use crate::types::error::{Error, Result, SqlState};
 
@@ -84,7 +88,38 @@ pub struct RowStore {
     died: Vec<u64>,
     /// Slots that lost rows since `compact`.
     touched: bool,
+    /// Of all segments, in memory and on the disk.
     segment_bytes: usize,
+    disk_bytes: usize,
+}
+
+impl Spill for RowStore {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        // Oldest first: the newest are about to be merged, and looked up more often.
+        for index in 0..self.slots.len() {
+            if !memory.is_wanted() {
+                return;
+            }
+            let segment = &self.slots[index].segment;
+            let stays = segment.disk_bytes() > 0
+                || segment.row_bytes() < pass.bytes_min
+                || pass.spares_touched && segment.take_touched();
+            if stays {
+                continue;
+            }
+            if let Some(segment) = segment.on_disk(memory) {
+                let before = std::mem::replace(&mut self.slots[index].segment, Arc::new(segment));
+                self.segment_bytes -= before.memory_bytes();
+                let segment = &self.slots[index].segment;
+                self.segment_bytes += segment.memory_bytes();
+                self.disk_bytes += segment.disk_bytes();
+            }
+        }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.disk_bytes
+    }
 }
 
 impl RowStore {
@@ -102,6 +137,7 @@ impl RowStore {
             died: Vec::new(),
             touched: false,
             segment_bytes: 0,
+            disk_bytes: 0,
         }
     }
 
@@ -289,6 +325,7 @@ impl RowStore {
     fn remove_slots(&mut self, range: std::ops::Range<usize>) {
         for slot in self.slots.drain(range.clone()) {
             self.segment_bytes -= slot.segment.memory_bytes();
+            self.disk_bytes -= slot.segment.disk_bytes();
             self.weighted_slots -= usize::from(slot.segment.weights().is_some());
         }
         self.starts.drain(range);
@@ -343,7 +380,7 @@ impl RowStore {
                 .rev()
                 .take_while(|slot| {
                     rows += slot.live_rows();
-                    bytes += slot.segment.memory_bytes();
+                    bytes += slot.segment.row_bytes();
                     full = rows > SEGMENT_ROWS_MAX || bytes > SEGMENT_BYTES_MAX;
                     size_class(slot.live_rows()) <= class && !full
                 })
@@ -469,6 +506,7 @@ impl RowStore {
                 if places[slot] == NIL {
                     places[slot] = hit.len() as u32;
                     hit.push(slot);
+                    self.slots[slot].segment.touch();
                 }
                 (places[slot] as usize, self.slots[slot].segment.position(id))
             })
@@ -534,7 +572,7 @@ impl RowStore {
         ChangeBatch::new(rows, weights.values().to_vec())
     }
 
-    /// Bytes of the rows, deletion bits and indexes.
+    /// Bytes in memory of the rows, deletion bits and indexes.
     pub fn memory_bytes(&self) -> usize {
         self.segment_bytes
             + self.slots.iter().map(|slot| slot.segment.index_bytes()).sum::<usize>()
