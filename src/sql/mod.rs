@@ -64,6 +64,7 @@ pub mod lateral;
 mod limited;
 pub mod lookup;
 pub mod lower;
+mod marking;
 pub mod match_recognize;
 pub mod offset;
 pub mod operators;
