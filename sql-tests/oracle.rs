@@ -171,6 +171,7 @@ async fn run_case(seed: u64) {
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
         history: HistoryConfig::default(),
+        memory: millstream::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");

@@ -13,6 +13,7 @@
 
 mod files;
 mod latency;
+mod memory;
 mod patterns;
 mod startup;
 pub mod tpch;
@@ -32,6 +33,7 @@ use crate::slt::PrivateServer;
 use crate::types::error::{Error, Result, SqlState};
 
 pub use latency::{LatencyOptions, latency};
+pub use memory::{MemoryOptions, memory};
 pub use patterns::{PatternOptions, patterns};
 pub use startup::{StartupOptions, startup};
 pub use tpch::{TpchOptions, tpch};

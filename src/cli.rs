@@ -13,7 +13,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{
-    self, LatencyOptions, NexmarkOptions, PatternOptions, StartupOptions, TpchOptions,
+    self, LatencyOptions, MemoryOptions, NexmarkOptions, PatternOptions, StartupOptions,
+    TpchOptions,
 };
 use crate::config::{SETTINGS, ServerConfig, parse_storage};
 use crate::frontend::repl::client::{Client, Event};
@@ -186,6 +187,34 @@ enum Benchmark {
         #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
         workers: Option<String>,
         /// A line of JSON for each pattern
+        #[arg(long)]
+        json: bool,
+    },
+    /// State that does not fit into memory: a Nexmark join with all memory there is, and with a
+    /// fraction of what its state takes
+    Memory {
+        /// Which query
+        #[arg(long, default_value = "q20")]
+        query: String,
+        /// Events of all three kinds
+        #[arg(long, env = "MILLSTREAM_EVENTS", default_value_t = 10_000_000)]
+        events: u64,
+        /// The state is so many times the memory limit
+        #[arg(long, default_value_t = 4)]
+        times: u64,
+        /// Do not leave files in the kernel's memory
+        #[arg(long)]
+        cold: bool,
+        /// Threads that maintain the view
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// Measure once, with the memory limit that is given
+        #[arg(long)]
+        once: bool,
+        /// For --once
+        #[arg(long, value_name = "SIZE")]
+        memory_limit: Option<String>,
+        /// A line of JSON
         #[arg(long)]
         json: bool,
     },
@@ -566,6 +595,14 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Benchmark::Patterns { rows, workers, json } => {
             let config = config(workers)?;
             bench::patterns(PatternOptions { rows, json, config }).await?;
+        }
+        Benchmark::Memory { query, events, times, cold, workers, once, memory_limit, json } => {
+            let mut config = config(workers)?;
+            if let Some(limit) = memory_limit {
+                config.set("memory_limit", &limit)?;
+            }
+            let options = MemoryOptions { query, events, times, cold, json, once, config };
+            bench::memory(options).await?;
         }
         Benchmark::Tpch { scale, queries, workers, json } => {
             let config = config(workers)?;

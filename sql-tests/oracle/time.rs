@@ -148,6 +148,7 @@ async fn open_server(workers: usize, store: &Store) -> (Coordinator, Connection)
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
         history: HistoryConfig::default(),
+        memory: millstream::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let opened = open(config, clock.clone(), store.clone(), CHECKPOINT_INTERVAL).await;

@@ -83,7 +83,10 @@ pub struct OperatorFact {
     pub rows_in: u64,
     pub rows_out: u64,
     pub state_rows: u64,
+    /// In memory.
     pub state_bytes: u64,
+    /// In files of the local disk.
+    pub disk_bytes: u64,
     pub busy_us: u64,
     /// Since the view was built.
     pub age_us: u64,
@@ -102,7 +105,10 @@ pub struct MemoryFact {
     pub operators: u64,
     /// Rows that these hold, its content among them.
     pub state_rows: u64,
+    /// In memory.
     pub bytes: u64,
+    /// In files of the local disk.
+    pub disk_bytes: u64,
 }
 
 /// Where a sink stands, from the data plane.
@@ -471,6 +477,7 @@ fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
         ("rows_out", (fact.rows_out as i64).into()),
         ("state_rows", (fact.state_rows as i64).into()),
         ("state_bytes", (fact.state_bytes as i64).into()),
+        ("disk_bytes", (fact.disk_bytes as i64).into()),
         ("busy_us", (fact.busy_us as i64).into()),
         ("age_us", (fact.age_us as i64).into()),
         ("lag_epochs", (fact.lag_epochs as i64).into()),
@@ -489,6 +496,7 @@ fn memory_row(facts: &SystemFacts, fact: &MemoryFact) -> Option<Row> {
         ("operators", (fact.operators as i64).into()),
         ("state_rows", (fact.state_rows as i64).into()),
         ("bytes", (fact.bytes as i64).into()),
+        ("disk_bytes", (fact.disk_bytes as i64).into()),
     ])
 }
 
@@ -593,6 +601,7 @@ mod tests {
             watermark: None,
             history_retention_us: None,
             late_of: None,
+            replayed_of: None,
         };
         let columns = vec![
             SqlType::Int8.to_field("id", false),

@@ -26,6 +26,7 @@
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
 //! | `epoch.rs` | opens and closes epochs; a pure state machine |
+//! | `memory.rs` | when state goes to the disk, and when nothing new is let in |
 //! | `watermarks.rs` | what the watermarks of sources and tables are; a pure state machine |
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
 //! | `ground.rs` | catalog and tables as a storage has them: files, then the log |
@@ -49,9 +50,11 @@ mod explain;
 pub mod ground;
 mod index;
 pub mod locks;
+pub mod memory;
 mod query;
 pub mod recovery;
 mod replace;
+mod replay;
 mod rows;
 mod running;
 mod savepoint_rows;

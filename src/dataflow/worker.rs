@@ -23,6 +23,7 @@ use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
 use crate::dataflow::assemble::{CLOCK, assemble, result_exchange, result_key};
+use crate::dataflow::contract;
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
@@ -37,6 +38,7 @@ use crate::plan::node::{Exchange, Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
 use crate::state::multi_table::MultiTable;
+use crate::state::spill::{EVERYTHING, PASSES, Pass, StateMemory};
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -76,6 +78,8 @@ pub enum Command {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
     },
+    /// Make the room in memory that is wanted, and look whether sources may go on.
+    Relieve,
     /// Makes the content of a view wrong on the first worker, for tests of those who look.
     #[cfg(test)]
     Tamper(ObjectId, ChangeBatch),
@@ -98,6 +102,8 @@ pub struct CloseEpoch {
     pub watermarks: Vec<(ObjectId, Watermark)>,
     /// Logical time; it never goes back.
     pub time: EventTime,
+    /// The earliest event time of rows that were late and are taken in again.
+    pub reopened: Option<EventTime>,
 }
 
 /// A view that gets another dataflow.
@@ -263,6 +269,7 @@ impl Workers {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Result<Workers> {
         assert!(count > 0);
@@ -280,8 +287,9 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
+            let (history, memory) = (history.clone(), memory.clone());
             let plane =
-                Plane::new(worker, closed, clock.clone(), history.clone(), reporter.clone());
+                Plane::new(worker, closed, clock.clone(), history, memory, reporter.clone());
             run(worker, commands, plane);
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
@@ -379,6 +387,7 @@ struct Plane {
     reporter: Reporter,
     clock: Clock,
     history: Arc<HistoryBudget>,
+    memory: Arc<StateMemory>,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -398,6 +407,7 @@ impl Plane {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Plane {
         Plane {
@@ -406,6 +416,7 @@ impl Plane {
             reporter,
             clock,
             history,
+            memory,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -459,6 +470,10 @@ impl Plane {
                 });
                 let marks = marks.collect();
                 self.report(Report::Watermarks { request, marks });
+            }
+            Command::Relieve => {
+                PASSES.into_iter().for_each(|pass| self.spill(pass));
+                self.memory.done();
             }
             #[cfg(test)]
             Command::Tamper(object, changes) => {
@@ -626,6 +641,12 @@ impl Plane {
                 }
             }
             Some(Entry::Source(source)) => {
+                // What was late and has been taken in again.
+                let shares = spec.table_contents.get(&object);
+                for rows in shares.and_then(|s| s.get(self.worker)).into_iter().flatten() {
+                    let rows = ChangeBatch::inserts(rows.project(&columns)?);
+                    inbox.borrow_mut().push(spec.as_of, rows);
+                }
                 backfills.extend(source.backfill(inbox.clone())?);
                 source.read_wanted_columns()?;
             }
@@ -692,11 +713,18 @@ impl Plane {
 
     fn close(&mut self, close: &CloseEpoch) {
         assert_eq!(close.epoch, self.closed.next(), "epochs close in order");
+        if let Some(time) = close.reopened {
+            contract::reopen(time);
+        }
         for (object, shares) in &close.changes {
-            if let Some(Entry::Table(hub)) = self.entries.get(object) {
-                let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
-                pushed.expect("readers want columns that the table has");
-            }
+            // Of a source: rows that were late and are taken in again.
+            let hub = match self.entries.get(object) {
+                Some(Entry::Table(hub)) => hub,
+                Some(Entry::Source(source)) => &source.hub,
+                _ => continue,
+            };
+            let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
+            pushed.expect("readers want columns that the object has");
         }
         for (object, watermark) in &close.watermarks {
             if let Some(entry) = self.entries.get(object) {
@@ -837,8 +865,21 @@ impl Plane {
         }
     }
 
-    /// Takes rows from readers; whether there were any.
+    /// Lets rows of all operators go to the disk, as far as that is wanted.
+    fn spill(&self, pass: Pass) {
+        for entry in self.entries.values().filter(|_| self.memory.is_wanted()) {
+            if let Entry::Dataflow(dataflow) = entry {
+                dataflow.metrics.spill(&self.memory, pass);
+            }
+        }
+    }
+
+    /// Takes rows from readers; whether there were any. While memory is used up there are none: who
+    /// makes room wakes this worker.
     fn poll_sources(&mut self) -> bool {
+        if self.memory.is_held() {
+            return false;
+        }
         let open = self.closed.next();
         let mut busy = false;
         let mut reports = Vec::new();
@@ -867,6 +908,9 @@ impl Plane {
     /// Tells what has been finished since the last turn.
     fn after_step(&mut self) {
         self.advance_scans();
+        if self.memory.is_always_full() {
+            self.spill(EVERYTHING);
+        }
         if !self.checkpointing.is_empty() {
             self.tell_states();
         }

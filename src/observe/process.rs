@@ -39,6 +39,15 @@ pub fn resident_bytes() -> u64 {
     status_bytes("VmRSS:")
 }
 
+/// Memory that the process cannot do without: resident pages but for those of mapped files, which
+/// the kernel may drop at any time. All of the resident memory where the kernel does not tell.
+pub fn anonymous_bytes() -> u64 {
+    match status_bytes("RssAnon:") {
+        0 => resident_bytes(),
+        bytes => bytes,
+    }
+}
+
 /// The most resident memory since the start, or since [`reset_peak`]; 0 where the kernel does
 /// not tell.
 pub fn resident_peak_bytes() -> u64 {
@@ -74,6 +83,7 @@ mod tests {
         assert!(sum > 0);
         if cfg!(target_os = "linux") {
             assert!(resident_bytes() > 1 << 20);
+            assert!(anonymous_bytes() > 1 << 20);
             assert!(resident_peak_bytes() >= resident_bytes() / 2);
         }
     }

@@ -33,6 +33,7 @@
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
+//! | `query_memory.rs` | how much memory queries get, and the disk beside it |
 //! | `errors.rs` | DataFusion's complaints in the words and codes of Postgres |
 //! | `coerce.rs`, `assign.rs` | types that meet, and values on their way into a column |
 //! | `expressions.rs` | a typed expression as a `plan::Expr` |
@@ -63,12 +64,14 @@ pub mod lateral;
 mod limited;
 pub mod lookup;
 pub mod lower;
+mod marking;
 pub mod match_recognize;
 pub mod offset;
 pub mod operators;
 pub mod optimize;
 pub mod parse;
 pub mod query;
+pub mod query_memory;
 pub mod resolve;
 pub mod returning;
 pub mod rewrite;

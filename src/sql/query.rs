@@ -16,8 +16,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -33,6 +33,7 @@ use crate::sql::functions::SESSION;
 use crate::sql::lookup::{Lookup, lookup_of};
 use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
+use crate::sql::query_memory::QueryEnvironment;
 use crate::sql::resolve::{CatalogSource, SystemSource, external};
 use crate::sql::schema::check_storable;
 use crate::sql::series::{SeriesSource, unnest_long_series};
@@ -264,8 +265,26 @@ impl BatchRun {
     /// # Errors
     /// When the plan cannot be executed.
     pub fn start(self) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.start_with(SESSION.task_ctx())
+    }
+
+    /// Starts it with no more memory than there is.
+    ///
+    /// # Errors
+    /// When the plan cannot be executed.
+    pub fn start_in(
+        self,
+        environment: &QueryEnvironment,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.start_with(environment.session.task_ctx())
+    }
+
+    fn start_with(
+        self,
+        context: Arc<TaskContext>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let BatchRun { physical, schema, .. } = self;
-        let stream = execute_stream(physical, SESSION.task_ctx()).map_err(Error::from)?;
+        let stream = execute_stream(physical, context).map_err(Error::from)?;
         Ok(stream.map(move |batch| conform(batch.map_err(Error::from)?, &schema)).boxed())
     }
 }

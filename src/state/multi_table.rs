@@ -36,6 +36,7 @@ use crate::state::row_ids::{IdVec, NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, sum_equal_rows};
 use crate::types::error::{Error, Result};
 
@@ -65,6 +66,16 @@ pub struct MultiTable {
     counts: Option<IdVec<i64>>,
     /// Deletions are to be expected.
     deleting: bool,
+}
+
+impl Spill for MultiTable {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.store.spill(memory, pass);
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.store.disk_bytes()
+    }
 }
 
 impl MultiTable {

@@ -219,6 +219,7 @@ async fn open_server(workers: usize, store: Option<&Store>) -> (Coordinator, Con
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
         history: HistoryConfig::default(),
+        memory: millstream::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let coordinator = match store {

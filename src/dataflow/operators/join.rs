@@ -57,6 +57,7 @@ use crate::plan::node::{self, JoinKind};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::multi_table::{MultiTable, Walk};
 use crate::state::row_ids::{NIL, ShortId};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
@@ -955,6 +956,10 @@ impl Operator for Join {
             side.table.restore(reader.read(table, &side.table_keys)?)?;
         }
         self.restore_counts()
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.sides.iter_mut().for_each(|side| visit(&mut side.table));
     }
 
     fn memory_bytes(&self) -> usize {

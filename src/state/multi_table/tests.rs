@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
+use crate::state::spill::EVERYTHING;
 
 type Row = (Option<i64>, i64);
 
@@ -135,7 +136,14 @@ fn random_changes_against_a_map() {
     let mut bag = MultiTable::bag(schema()).expect("a bag");
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
     let mut fold = CheckpointFold::default();
+    let memory = StateMemory::always_full(std::env::temp_dir());
     for step in 0..300 {
+        if random.random_bool(0.3) {
+            table.spill(&memory, EVERYTHING);
+            bag.spill(&memory, EVERYTHING);
+            // Checkpoints share what they were given.
+            assert!((table.disk_bytes() + bag.disk_bytes()) as u64 <= memory.disk().now_bytes());
+        }
         let mut rows: Vec<(Row, i64)> = Vec::new();
         let flood = step % 60 == 20;
         for _ in 0..random.random_range(0..if flood { 30_000 } else { 100 }) {
