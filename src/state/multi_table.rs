@@ -128,7 +128,9 @@ impl MultiTable {
     /// The same empty table, of which it is known that it will delete.
     #[must_use]
     pub fn deleting(mut self) -> MultiTable {
-        self.deleting = true;
+        let keys = self.by_key.as_ref().map_or(&[][..], |chains| chains.heads.columns());
+        // Where the key is all that there is, the first row of a chain is as good as any.
+        self.deleting = (0..self.schema().fields().len()).any(|column| !keys.contains(&column));
         self
     }
 
