@@ -33,6 +33,7 @@
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
+//! | `stored_scan.rs` | rows of large tables and views, made as a batch reads them |
 //! | `query_memory.rs` | how much memory queries get, and the disk beside it |
 //! | `errors.rs` | DataFusion's complaints in the words and codes of Postgres |
 //! | `coerce.rs`, `assign.rs` | types that meet, and values on their way into a column |
@@ -77,6 +78,7 @@ pub mod rewrite;
 pub mod savepoint_tables;
 pub mod schema;
 mod series;
+mod stored_scan;
 mod subquery;
 pub mod system_functions;
 pub mod system_time;
