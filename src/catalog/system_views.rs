@@ -601,6 +601,7 @@ mod tests {
             watermark: None,
             history_retention_us: None,
             late_of: None,
+            replayed_of: None,
         };
         let columns = vec![
             SqlType::Int8.to_field("id", false),

@@ -169,6 +169,7 @@ fn changes(
         }
         if let ObjectKind::Table(table) = &mut new.kind {
             table.late_of = table.late_of.and_then(|owner| ids.get(&owner).copied());
+            table.replayed_of = table.replayed_of.and_then(|owner| ids.get(&owner).copied());
         }
         let id = new.id;
         changes.push(Change::CreateObject(Arc::new(new)));

@@ -12,6 +12,7 @@
 //! | `figures.rs` | what operators have done and hold |
 //! | `memory.rs` | room in memory |
 //! | `event_time.rs` | watermarks and late rows |
+//! | `replay.rs` | late rows that are taken in again |
 //! | `sharing.rs` | views that read what others keep although they do not name them |
 //! | `history.rs` | reads of the past |
 //! | `swap.rs` | a materialized view gets its new definition |
@@ -41,6 +42,7 @@ use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
 pub use self::history::HistoryConfig;
 use self::history::{Histories, PastStart, is_reached};
+pub use self::replay::{Replay, Replayed};
 pub use self::sinks::SinkFact;
 use self::sinks::Sinks;
 use self::swap::Swap;
@@ -87,6 +89,7 @@ mod event_time;
 mod figures;
 mod history;
 mod memory;
+mod replay;
 mod sharing;
 mod sinks;
 mod swap;
@@ -235,13 +238,15 @@ pub enum WriteChange {
     /// lock. A key that this leaves twice is a unique violation.
     Changes(ChangeBatch),
     Truncate,
+    /// Late rows leave their table and are taken in again, as far as time allows.
+    Replay(Box<Replay>),
 }
 
 impl WriteChange {
     /// Whether the table may have more rows than before.
     fn grows(&self) -> bool {
         match self {
-            WriteChange::Insert { .. } => true,
+            WriteChange::Insert { .. } | WriteChange::Replay(_) => true,
             WriteChange::Changes(changes) => changes.weight_sum() > 0,
             WriteChange::Truncate => false,
         }
@@ -267,6 +272,8 @@ pub struct WriteOutcome {
     pub inserted: Vec<RecordBatch>,
     /// Rows that came behind their tables' watermarks, and went into the tables of late rows.
     pub late: u64,
+    /// What became of late rows that were to be taken in again.
+    pub replayed: Option<Replayed>,
 }
 
 /// The right to write some tables, held until dropped. Others who want them wait in line.
@@ -1136,10 +1143,10 @@ impl Creation {
         Creation { object, definer: None, replaces: None, in_place: false, timed }
     }
 
-    /// What goes, in order: what is replaced, with the table of its late rows.
+    /// What goes, in order: what is replaced, with the tables of its late rows.
     fn dropped(&self, catalog: &Catalog) -> Vec<ObjectId> {
-        let late = self.replaces.and_then(|old| catalog.late_of(old)).map(|late| late.id);
-        late.into_iter().chain(self.replaces).collect()
+        let parts = self.replaces.map_or_else(Vec::new, |old| catalog.parts_of(old));
+        parts.into_iter().chain(self.replaces).collect()
     }
 }
 
@@ -1213,6 +1220,10 @@ struct State {
     table_rules: HashMap<ObjectId, WatermarkSpec>,
     /// Late rows that wait until a new dataflow is installed.
     late_waiting: Vec<(ObjectId, RecordBatch)>,
+    /// Tables of late rows that were taken in again, with their sources.
+    replays: HashMap<ObjectId, ObjectId>,
+    /// The earliest event time of rows that the open epoch takes in again.
+    reopened: Option<EventTime>,
     /// Logical time of the newest closed epoch.
     time: EventTime,
     /// Dataflows that want an epoch at a time.
@@ -1286,6 +1297,8 @@ impl State {
             resumed: BTreeSet::new(),
             table_rules: HashMap::new(),
             late_waiting: Vec::new(),
+            replays: HashMap::new(),
+            reopened: None,
             time: EventTime(i64::MIN),
             wakes: BTreeSet::new(),
             drops: 0,
@@ -1325,6 +1338,7 @@ impl State {
             };
             self.histories.add_table(id, &table, ground.epoch, self.keeps_history(own));
             self.tables.insert(id, table);
+            self.note_replays(&ground.catalog, id);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
         }
@@ -1349,6 +1363,8 @@ impl State {
                 let Some(changes) = changes else { continue };
                 if !changes.is_empty() {
                     self.changes.insert(*table, changes.clone());
+                    // Which of them were late at their time is not known any more.
+                    self.reopened = Some(EventTime(i64::MIN));
                     self.epochs.touch(self.clock.elapsed());
                 }
             }
@@ -1640,6 +1656,7 @@ impl State {
         let watermarks = self.watermarks.announce(now);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
+        touched.extend(changes.keys().filter_map(|table| self.replays.get(table)));
         touched.extend(watermarks.iter().map(|(object, _)| *object));
         let time = self.logical_time();
         let woken = self.take_woken(time);
@@ -1680,10 +1697,13 @@ impl State {
             self.ready.clear();
         }
         let count = self.workers.count();
+        let replayed = self.rows_of_sources(&changes);
         let changes = changes
             .into_iter()
+            .chain(replayed)
             .map(|(object, batches)| (object, share_changes(&batches, count, epoch)))
             .collect();
+        let reopened = self.reopened.take();
         let moves = affected.len() * count;
         let admitted = self.admitted.iter().copied().collect();
         self.workers.send(Command::Close(Arc::new(CloseEpoch {
@@ -1694,6 +1714,7 @@ impl State {
             checkpoint,
             watermarks,
             time,
+            reopened,
         })));
         self.epochs.close(now, moves);
         views
@@ -1917,6 +1938,7 @@ impl State {
         self.sinks.remove(id);
         self.checkpoint_without(id);
         self.tables.remove(&id);
+        self.replays.remove(&id);
         self.histories.remove(id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -1993,6 +2015,7 @@ impl State {
             _ => Vec::new(),
         };
         let reads = plan.root.scanned_objects();
+        self.begin_sources(&reads);
         if let Purpose::View { made: Made::Before, .. } = &purpose {
             shares = self.shared_before(id, &reads);
         }
@@ -2101,14 +2124,6 @@ impl State {
                 ("subscription".to_owned(), RunningKind::Subscription { sender, up_to }, result)
             }
         };
-        for source in &reads {
-            let read = self.running.values().any(|running| running.reads.contains(source));
-            let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
-            let is_source = self.running.get(source).is_some_and(is_source);
-            if is_source && !read && !self.resumed.contains(source) {
-                self.forget_late(*source);
-            }
-        }
         let plan = Arc::new(plan);
         let running = Running {
             reads,
@@ -2161,7 +2176,9 @@ impl State {
     fn table_shares(&self, objects: &[ObjectId]) -> Result<TableShares> {
         let mut contents = HashMap::new();
         for object in objects {
-            let Some(table) = self.tables.get(object) else { continue };
+            // Of a source, what was late and has been taken in again.
+            let rows = self.catalog().replayed_of(*object).map_or(*object, |replayed| replayed.id);
+            let Some(table) = self.tables.get(&rows) else { continue };
             contents.insert(*object, table.snapshot().batches().collect::<Result<Vec<_>>>()?);
         }
         Ok(self.share_contents(contents))
@@ -2428,11 +2445,24 @@ impl State {
             return;
         }
         let mut done: Vec<(ObjectId, ChangeBatch)> = Vec::new();
-        let mut outcome =
-            WriteOutcome { epoch: self.epochs.open(), counts: vec![], inserted: vec![], late: 0 };
+        let mut outcome = WriteOutcome {
+            epoch: self.epochs.open(),
+            counts: vec![],
+            inserted: vec![],
+            late: 0,
+            replayed: None,
+        };
         let asked = writes.len();
         let Diverted { writes, late, advances } = self.divert_late(writes);
         outcome.late = late;
+        let (writes, replayed) = match self.expand_replays(writes) {
+            Ok(expanded) => expanded,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        outcome.replayed = replayed;
         for (number, TableWrite { table, change }) in writes.into_iter().enumerate() {
             let result = match self.tables.get_mut(&table) {
                 Some(rows) => rows.write(change),
@@ -2457,6 +2487,9 @@ impl State {
             }
         }
         metrics::LATE_ROWS.fetch_add(late, Ordering::Relaxed);
+        if let Some(replayed) = &outcome.replayed {
+            self.note_reopened(replayed);
+        }
         for (table, watermark) in advances {
             self.watermarks.advance(table, watermark);
         }

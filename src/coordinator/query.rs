@@ -140,7 +140,15 @@ impl Connection {
     ) -> Result<StatementContents> {
         let mut readers = HashMap::new();
         for object in sources {
-            let table = SourceTable::open(context, &object, self.session.clone())?;
+            // What was late and has been taken in again.
+            let mut replayed = Vec::new();
+            if let Some(table) = context.catalog.replayed_of(object.id) {
+                let id = table.id;
+                let coordinator = &self.database.coordinator;
+                let mut read = running.wait(coordinator.read(vec![id])).await?;
+                replayed = read.contents.remove(&id).unwrap_or_default();
+            }
+            let table = SourceTable::open(context, &object, replayed, self.session.clone())?;
             readers.insert(object.id, Arc::new(table));
         }
         let system = self.system_contents(running, &context.catalog, planned).await?;

@@ -232,7 +232,9 @@ fn open_sources(
             Ok((spec, connector)) => {
                 let mut place = manifest.places.get(&object.id.0).cloned();
                 let late = catalog.late_of(object.id).and_then(|late| late_until.get(&late.id));
-                if let (Some(place), Some(late)) = (&mut place, late) {
+                if let Some(late) = late.filter(|late| !late.is_empty()) {
+                    // Without a place it is read from its beginning: these are known all the same.
+                    let place = place.get_or_insert_default();
                     let until = late.iter().map(|(s, time)| (format!("{LATE_UNTIL}{s}"), time));
                     place.values.extend(until.map(|(name, time)| (name, time.clone())));
                 }

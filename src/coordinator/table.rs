@@ -155,6 +155,9 @@ impl Table {
                 let count = positive_weight(&changes).max(positive_weight(&changes.negate()));
                 (changes, count)
             }
+            WriteChange::Replay(_) => {
+                return Err(Error::internal("a replay is taken apart before it is written"));
+            }
             WriteChange::Truncate => {
                 let batches = self.snapshot().batches().collect::<Result<Vec<_>>>()?;
                 let rows = compute::concat_batches(&self.schema, &batches)?;

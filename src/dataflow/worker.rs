@@ -23,6 +23,7 @@ use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
 use crate::dataflow::assemble::{CLOCK, assemble, result_exchange, result_key};
+use crate::dataflow::contract;
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
@@ -101,6 +102,8 @@ pub struct CloseEpoch {
     pub watermarks: Vec<(ObjectId, Watermark)>,
     /// Logical time; it never goes back.
     pub time: EventTime,
+    /// The earliest event time of rows that were late and are taken in again.
+    pub reopened: Option<EventTime>,
 }
 
 /// A view that gets another dataflow.
@@ -638,6 +641,12 @@ impl Plane {
                 }
             }
             Some(Entry::Source(source)) => {
+                // What was late and has been taken in again.
+                let shares = spec.table_contents.get(&object);
+                for rows in shares.and_then(|s| s.get(self.worker)).into_iter().flatten() {
+                    let rows = ChangeBatch::inserts(rows.project(&columns)?);
+                    inbox.borrow_mut().push(spec.as_of, rows);
+                }
                 backfills.extend(source.backfill(inbox.clone())?);
                 source.read_wanted_columns()?;
             }
@@ -704,11 +713,18 @@ impl Plane {
 
     fn close(&mut self, close: &CloseEpoch) {
         assert_eq!(close.epoch, self.closed.next(), "epochs close in order");
+        if let Some(time) = close.reopened {
+            contract::reopen(time);
+        }
         for (object, shares) in &close.changes {
-            if let Some(Entry::Table(hub)) = self.entries.get(object) {
-                let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
-                pushed.expect("readers want columns that the table has");
-            }
+            // Of a source: rows that were late and are taken in again.
+            let hub = match self.entries.get(object) {
+                Some(Entry::Table(hub)) => hub,
+                Some(Entry::Source(source)) => &source.hub,
+                _ => continue,
+            };
+            let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
+            pushed.expect("readers want columns that the object has");
         }
         for (object, watermark) in &close.watermarks {
             if let Some(entry) = self.entries.get(object) {

@@ -426,7 +426,12 @@ const RULES: &[Rule] = &[
         say: |text| {
             let what = after(text, "Physical plan does not support logical expression ")?;
             let what = what.split('(').next()?;
-            Some(Error::unsupported(format!("{what} in this place")))
+            let subqueries = ["OuterReferenceColumn", "ScalarSubquery", "Exists", "InSubquery"];
+            Some(match subqueries.contains(&what) {
+                true => Error::unsupported("a correlated subquery of this kind")
+                    .hint("Join what it reads in FROM, or write it as LATERAL (SELECT ...) there."),
+                false => Error::unsupported(format!("{what} in this place")),
+            })
         },
     },
     Rule {

@@ -22,7 +22,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, SortExpr, Union, WindowFrame,
-    WindowFrameBound, WindowFrameUnits,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -34,7 +34,7 @@ use crate::functions::scalar::cast::{
 };
 use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::functions::scalar::float_key::sort_key;
-use crate::functions::scalar::marked::marked;
+use crate::functions::scalar::marked::is_marked;
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
@@ -42,9 +42,10 @@ use crate::sql::bags::count_copies;
 use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::limited::number_limited_subqueries;
+use crate::sql::marking::marking;
 use crate::sql::operators::{
-    comparable, is_char, is_plain_text, is_quoted_literal, marked_result, no_operator, widen,
-    without_blanks,
+    UNMARKING, UNMARKING_AGGREGATES, comparable, is_char, is_plain_text, is_quoted_literal,
+    marked_result, no_operator, widen, with_mark, without_blanks,
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
@@ -230,12 +231,10 @@ fn before_analysis(
             }
             let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
             unify("CASE", results.chain(case.else_expr.as_deref_mut()).collect(), schema)?;
-            let sql_type = marked_result(&case, schema);
-            let case = Expr::Case(case);
-            Transformed::yes(match sql_type {
-                Some(sql_type) => marked(sql_type).call(vec![case]),
-                None => case,
-            })
+            Transformed::yes(with_mark(Expr::Case(case), schema))
+        }
+        Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
+            Transformed::yes(with_mark(Expr::ScalarFunction(call), schema))
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args })
             if UNIFYING.contains(&func.name()) =>
@@ -244,18 +243,37 @@ fn before_analysis(
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
         }
         Expr::AggregateFunction(call) => {
+            let mut call = call;
             if let Some(filter) = &call.params.filter {
                 check_boolean("FILTER", filter, schema)?;
             }
-            Transformed::no(Expr::AggregateFunction(call))
-        }
-        Expr::WindowFunction(mut call) => match frame_of_peers(&call.params, schema) {
-            Some(frame) => {
-                call.params.window_frame = frame;
-                Transformed::yes(Expr::WindowFunction(call))
+            // An aggregate stands by itself in its node: nothing can be put around it.
+            let func = call.func.clone();
+            let unmarking = UNMARKING_AGGREGATES.contains(&func.name());
+            match marked_result(&Expr::AggregateFunction(call.clone()), schema) {
+                Some(sql_type) if unmarking => {
+                    call.func = marking(&func, sql_type);
+                    Transformed::yes(Expr::AggregateFunction(call))
+                }
+                _ => Transformed::no(Expr::AggregateFunction(call)),
             }
-            None => Transformed::no(Expr::WindowFunction(call)),
-        },
+        }
+        Expr::WindowFunction(mut call) => {
+            let frame = frame_of_peers(&call.params, schema);
+            let mut changed = frame.is_some();
+            if let Some(frame) = frame {
+                call.params.window_frame = frame;
+            }
+            let sql_type = marked_result(&Expr::WindowFunction(call.clone()), schema);
+            if let (WindowFunctionDefinition::AggregateUDF(func), Some(sql_type)) =
+                (&call.fun, sql_type)
+            {
+                call.fun = WindowFunctionDefinition::AggregateUDF(marking(func, sql_type));
+                changed = true;
+            }
+            let call = Expr::WindowFunction(call);
+            if changed { Transformed::yes(call) } else { Transformed::no(call) }
+        }
         other => Transformed::no(other),
     })
 }
@@ -466,17 +484,6 @@ fn after_analysis(
 ) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
-        Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
-            let sql_type = passed_on(&call, schema)?;
-            let call = Expr::ScalarFunction(call);
-            match sql_type {
-                Some(sql_type) => {
-                    let marked = ScalarFunction::new_udf(marked(sql_type), vec![call]);
-                    Transformed::yes(Expr::ScalarFunction(marked))
-                }
-                None => Transformed::no(call),
-            }
-        }
         Expr::Negative(inner) => {
             let zero = match inner.get_type(schema)? {
                 DataType::Int16 => ScalarValue::Int16(Some(0)),
@@ -502,28 +509,6 @@ fn after_analysis(
         }
         other => Transformed::no(other),
     })
-}
-
-/// Functions of DataFusion that forget which type of ours an argument has.
-const UNMARKING: [&str; 2] = ["make_array", "array_element"];
-
-/// The type that such a function passes on, where only a field's mark tells it.
-fn passed_on(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<SqlType>> {
-    let marked = |t: &SqlType| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
-    for arg in &call.args {
-        let (_, field) = arg.to_field(schema)?;
-        match (call.func.name(), SqlType::of_field(&field)) {
-            ("array_element", Some(SqlType::Array(item))) if marked(&item) => {
-                return Ok(Some(*item));
-            }
-            ("make_array", Some(item)) if marked(&item) => {
-                return Ok(Some(SqlType::Array(Box::new(item))));
-            }
-            (_, Some(sql_type)) if marked(&sql_type) => return Ok(Some(sql_type)),
-            _ => {}
-        }
-    }
-    Ok(None)
 }
 
 /// Functions that take digits from a number.
@@ -589,7 +574,7 @@ fn postgres_cast(
         };
         Some(from)
     };
-    let marked = matches!(to, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
+    let marked = is_marked(&to);
     let kind = match &from {
         // NULL takes any type; what the Arrow type does not tell needs the function's field.
         None if marked => CastKind::Function,

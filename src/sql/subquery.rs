@@ -9,6 +9,7 @@
 //!    y ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL,
 //!    and for a `y` that is NULL. So do those in a condition whose NULL is not simply false: under
 //!    NOT or in a CASE, and correlated NOT IN, for which a join knows the NULLs of all rows only.
+//!    And so do conditions over subqueries that no join follows (`dependent::is_unjoinable`).
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::functions::scalar::single_row::single_row;
+use crate::sql::dependent::is_unjoinable;
 use crate::sql::functions::FUNCTIONS;
 
 /// Lets scalar subqueries count their rows where they may have several.
@@ -33,6 +35,8 @@ pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
         let selects = matches!(node, LogicalPlan::Projection(_));
         let input = merge_schema(&node.inputs());
         let filters = matches!(node, LogicalPlan::Filter(_));
+        let unjoinable =
+            |subquery: &Subquery| -> Result<bool> { is_unjoinable(&subquery.subquery, &input) };
         let mapped = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let expr = if filters { count_unknown(expr, true, true, &input)? } else { expr };
@@ -40,16 +44,18 @@ pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
                 Expr::ScalarSubquery(subquery) if subquery.subquery.max_rows() != Some(1) => {
                     Ok(Transformed::yes(counted(subquery)?))
                 }
-                Expr::Exists(Exists { subquery, negated }) if selects => {
+                Expr::Exists(Exists { subquery, negated }) if selects || unjoinable(&subquery)? => {
                     let rows = count_of(&subquery, None)?;
                     let found = if negated { rows.eq(lit(0_i64)) } else { rows.gt(lit(0_i64)) };
                     Ok(Transformed::yes(found))
                 }
-                Expr::InSubquery(InSubquery { expr, subquery, negated }) if selects => {
+                Expr::InSubquery(InSubquery { expr, subquery, negated })
+                    if selects || unjoinable(&subquery)? =>
+                {
                     let found = found_in(*expr, &subquery, &input)?;
                     Ok(Transformed::yes(if negated { not(found) } else { found }))
                 }
-                Expr::SetComparison(comparison) if selects => {
+                Expr::SetComparison(comparison) if selects || unjoinable(&comparison.subquery)? => {
                     Ok(Transformed::yes(compared(comparison, &input)?))
                 }
                 other => Ok(Transformed::no(other)),

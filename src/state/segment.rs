@@ -13,11 +13,13 @@
 //!
 //! Which rows are dead is not the segment's business (`row_ids::DeadBits`).
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, RecordBatch, RecordBatchOptions,
+    Array, ArrayData, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, RecordBatch,
+    RecordBatchOptions, UInt64Array,
 };
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute;
@@ -251,6 +253,17 @@ impl Segment {
         }
     }
 
+    /// The ids held from `first` on, which are those of the last positions.
+    pub fn ids_from(&self, first: u64) -> UInt64Array {
+        match &self.kept {
+            None => UInt64Array::from_iter_values(first.max(self.start)..self.end),
+            Some(kept) => {
+                let ids = kept.offsets().map(|offset| self.start + offset);
+                UInt64Array::from_iter_values(ids.skip_while(|id| *id < first))
+            }
+        }
+    }
+
     /// Which rows are alive, by position; `None` when all are.
     pub fn alive(&self, dead: &DeadBits) -> Option<BooleanBuffer> {
         if !dead.any() {
@@ -355,6 +368,8 @@ fn slice_bytes(column: &ArrayRef) -> usize {
 fn own(rows: RecordBatch) -> Result<RecordBatch> {
     let mut columns = Vec::with_capacity(rows.num_columns());
     let mut changed = false;
+    // Columns that stand on one piece of memory pin it once.
+    let mut together: Option<bool> = None;
     for column in rows.columns() {
         let owned = match column.data_type() {
             DataType::Utf8View => {
@@ -369,7 +384,8 @@ fn own(rows: RecordBatch) -> Result<RecordBatch> {
             }
             _ => {
                 let pinned = column.get_buffer_memory_size();
-                if pinned > PINNED_BYTES_MAX && pinned - PINNED_BYTES_MAX > 2 * slice_bytes(column)
+                if pins_too_much(pinned, slice_bytes(column))
+                    && *together.get_or_insert_with(|| pins_too_much_together(&rows))
                 {
                     // `concat` of a single array gives that array back; of two it copies.
                     Some(compute::concat(&[column, &column.slice(0, 0)])?)
@@ -385,6 +401,25 @@ fn own(rows: RecordBatch) -> Result<RecordBatch> {
         return Ok(rows);
     }
     batch_of(&rows, columns)
+}
+
+fn pins_too_much(pinned: usize, own: usize) -> bool {
+    pinned > PINNED_BYTES_MAX && pinned - PINNED_BYTES_MAX > 2 * own
+}
+
+/// The same of a whole batch.
+fn pins_too_much_together(rows: &RecordBatch) -> bool {
+    fn note(data: &ArrayData, pieces: &mut HashMap<usize, usize>) {
+        let nulls = data.nulls().map(|nulls| nulls.buffer());
+        for buffer in data.buffers().iter().chain(nulls) {
+            pieces.insert(buffer.data_ptr().as_ptr() as usize, buffer.capacity());
+        }
+        data.child_data().iter().for_each(|child| note(child, pieces));
+    }
+    let mut pieces = HashMap::new();
+    rows.columns().iter().for_each(|column| note(&column.to_data(), &mut pieces));
+    let own = rows.columns().iter().map(slice_bytes).sum();
+    pins_too_much(pieces.values().sum(), own)
 }
 
 /// A batch with the schema and length of `like`.

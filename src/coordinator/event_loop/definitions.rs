@@ -240,6 +240,7 @@ impl State {
         let floor = self.epochs.closed();
         self.histories.add_table(id, &rows, floor, self.keeps_history(own));
         self.tables.insert(id, rows);
+        self.note_replays(&catalog, id);
         self.add_running(id, vec![], RunningKind::Table);
         self.workers.send(Command::CreateTable(id));
     }

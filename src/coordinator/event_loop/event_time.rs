@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use arrow::array::{RecordBatch, TimestampMicrosecondArray};
 
-use super::{Command, Reply, State, TableWrite, WriteChange, WriteConflict, dependency_gone};
+use super::{
+    Command, Reply, Running, RunningKind, State, TableWrite, WriteChange, WriteConflict,
+    dependency_gone,
+};
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::table::Table;
 use crate::dataflow::operators::source::LATE_SPLIT_MARK;
@@ -130,18 +133,37 @@ impl State {
         self.epochs.touch(now);
     }
 
-    /// A source is read from its beginning again: its late rows will come again.
-    pub(super) fn forget_late(&mut self, source: ObjectId) {
-        let Some(late) = self.catalog().late_of(source).map(|late| late.id) else { return };
-        let Some(table) = self.tables.get_mut(&late).filter(|table| table.has_rows()) else {
-            return;
+    /// Before a dataflow is filled: sources that nobody reads are read from their beginning again.
+    pub(super) fn begin_sources(&mut self, reads: &[ObjectId]) {
+        let begins = |source: &ObjectId| {
+            let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
+            let read = self.running.values().any(|running| running.reads.contains(source));
+            self.running.get(source).is_some_and(is_source)
+                && !read
+                && !self.resumed.contains(source)
         };
-        match table.write(WriteChange::Truncate) {
-            Ok(written) => {
-                let forgotten = (LATE_SPLIT_MARK.to_owned(), String::new());
-                self.late_written(late, written.changes, HashMap::from([forgotten]));
+        let begin: Vec<ObjectId> = reads.iter().filter(|read| begins(read)).copied().collect();
+        for source in begin {
+            self.forget_late(source);
+        }
+    }
+
+    /// A source is read from its beginning again: its late rows will come again, those that were
+    /// taken in again as late ones.
+    fn forget_late(&mut self, source: ObjectId) {
+        for part in self.catalog().parts_of(source) {
+            let Some(table) = self.tables.get_mut(&part).filter(|table| table.has_rows()) else {
+                continue;
+            };
+            match table.write(WriteChange::Truncate) {
+                Ok(written) => {
+                    let forgotten = (LATE_SPLIT_MARK.to_owned(), String::new());
+                    self.late_written(part, written.changes, HashMap::from([forgotten]));
+                }
+                Err(error) => {
+                    tracing::error!(%source, %error, "late rows of an older reading stay")
+                }
             }
-            Err(error) => tracing::error!(%source, %error, "late rows of an older reading stay"),
         }
     }
 
@@ -234,7 +256,7 @@ impl State {
         let rows = match &change {
             WriteChange::Insert { rows, .. } => rows.clone(),
             WriteChange::Changes(changes) if changes.all_inserts() => changes.rows().clone(),
-            WriteChange::Changes(_) | WriteChange::Truncate => {
+            WriteChange::Changes(_) | WriteChange::Truncate | WriteChange::Replay(_) => {
                 return (TableWrite { table, change }, None);
             }
         };

@@ -57,6 +57,7 @@ async fn table(coordinator: &Coordinator, name: &str, primary_key: Vec<usize>) -
         watermark: None,
         history_retention_us: None,
         late_of: None,
+        replayed_of: None,
     });
     coordinator
         .create_object(object(name, kind, vec![]), Install::Table(None))

@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
+use crate::functions::scalar::marked::is_marked;
 use crate::types::sql_type::SqlType;
 
 /// The functions that are wrapped.
@@ -38,7 +39,7 @@ pub fn passing(inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
 /// The type of the first argument that only a mark tells.
 fn mark_of(fields: &[FieldRef]) -> Option<SqlType> {
     let mut types = fields.iter().filter_map(|field| SqlType::of_field(field));
-    types.find(|t| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb))
+    types.find(is_marked)
 }
 
 impl ScalarUDFImpl for Passing {
