@@ -33,6 +33,7 @@
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
+//! | `stored_scan.rs` | rows of large tables and views, made as a batch reads them |
 //! | `query_memory.rs` | how much memory queries get, and the disk beside it |
 //! | `errors.rs` | DataFusion's complaints in the words and codes of Postgres |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
@@ -74,6 +75,7 @@ pub mod rewrite;
 pub mod savepoint_tables;
 pub mod schema;
 mod series;
+mod stored_scan;
 mod subquery;
 pub mod system_functions;
 pub mod system_time;
