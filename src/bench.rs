@@ -20,6 +20,7 @@ pub mod tpch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -82,12 +83,28 @@ impl Query {
 }
 
 /// Where the rows of a query go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputTo {
     /// A materialized view that can be read.
     View,
     /// A sink that drops them.
     Blackhole,
+}
+
+impl FromStr for OutputTo {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<OutputTo> {
+        match name {
+            "view" => Ok(OutputTo::View),
+            "blackhole" => Ok(OutputTo::Blackhole),
+            other => Err(Error::user(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("there is no output \"{other}\""),
+            )
+            .hint("There are view and blackhole.")),
+        }
+    }
 }
 
 /// The queries of the benchmark, in its order, and a count per auction of all bids, which is the

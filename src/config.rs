@@ -75,7 +75,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "memory_limit",
         default: "",
         unit: "size",
-        doc: "Memory above which the server warns. Default: three quarters of the machine's.",
+        doc: "Memory of the process, beyond which state goes to the local disk. Default: three \
+              quarters of the machine's.",
     },
     Setting {
         name: "history_retention",

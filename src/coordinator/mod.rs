@@ -18,8 +18,8 @@
 //! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
 //! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
+//! | `replay.rs` | REPLAY LATE: late rows are taken in again |
 //! | `sinks.rs`, `sink_writer.rs` | CREATE SINK; one sink's batches on their way to its target |
-//! | `savepoints.rs` | savepoints, and SHOW CHECKPOINTS |
 //! | `savepoints.rs`, `savepoint_rows.rs` | savepoints, backups, SHOW CHECKPOINTS; savepoints read by SELECT |
 //! | `clone.rs` | CREATE DATABASE ... FROM SAVEPOINT |
 //! | `cursor.rs` | cursors and the statements of PREPARE |

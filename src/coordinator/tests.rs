@@ -4,6 +4,7 @@ mod checkpoints;
 mod durability;
 mod history;
 mod lookups;
+mod memory;
 mod row_patterns;
 mod sharing;
 mod sinks;

@@ -238,8 +238,9 @@ pub enum Report {
 
 /// What a worker knows of a source's event time.
 pub enum TimeNews {
-    /// The splits of its share, all that are known now.
-    Splits(Vec<SplitId>),
+    /// The splits of its share, all that are known now, with the watermarks that those have which
+    /// were read before: after a restart they may have given all their rows.
+    Splits(Vec<(SplitId, Option<Watermark>)>),
     /// A split has given rows; its own watermark after them.
     Rows { split: SplitId, watermark: Option<Watermark> },
     /// A split has ended.

@@ -428,9 +428,8 @@ const RULES: &[Rule] = &[
             let what = what.split('(').next()?;
             let subqueries = ["OuterReferenceColumn", "ScalarSubquery", "Exists", "InSubquery"];
             Some(match subqueries.contains(&what) {
-                true => Error::unsupported("a correlated subquery of this kind").hint(
-                    "Join what it reads in FROM, or write it as LATERAL (SELECT ...) there.",
-                ),
+                true => Error::unsupported("a correlated subquery of this kind")
+                    .hint("Join what it reads in FROM, or write it as LATERAL (SELECT ...) there."),
                 false => Error::unsupported(format!("{what} in this place")),
             })
         },

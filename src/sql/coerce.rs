@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::{
     Between, InList, Placeholder, ScalarFunction, WindowFunctionParams,
@@ -34,7 +34,7 @@ use crate::functions::scalar::cast::{
 };
 use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::functions::scalar::float_key::sort_key;
-use crate::functions::scalar::marked::is_marked;
+use crate::functions::scalar::marked::{is_marked, marked};
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
@@ -44,8 +44,8 @@ use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::limited::number_limited_subqueries;
 use crate::sql::marking::marking;
 use crate::sql::operators::{
-    UNMARKING, UNMARKING_AGGREGATES, comparable, is_char, is_plain_text, is_quoted_literal,
-    marked_result, no_operator, widen, with_mark, without_blanks,
+    UNMARKING, comparable, is_char, is_plain_text, is_quoted_literal, marked_result, no_operator,
+    widen, with_mark, without_blanks,
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
@@ -60,10 +60,12 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
     let plan = number_limited_subqueries(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
     let plan = join_dependent_subqueries(plan)?;
-    let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
+    let before = |expr, schema: &DFSchema| before_analysis(expr, schema, settings);
+    let plan = map_plan_expressions(plan, &before, &mark_elements)?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
-    let plan = map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))?;
+    let after = |expr, schema: &DFSchema| after_analysis(expr, schema, settings);
+    let plan = map_plan_expressions(plan, &after, &|node| Ok(node))?;
     sort_by_keys(plan)
 }
 
@@ -126,6 +128,7 @@ pub fn coerce_expr(expr: Expr, schema: &DFSchema, settings: &CastSettings) -> Re
 fn map_plan_expressions(
     plan: LogicalPlan,
     rewrite: &impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+    finish: &impl Fn(LogicalPlan) -> Result<LogicalPlan>,
 ) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let node = match node {
@@ -146,9 +149,39 @@ fn map_plan_expressions(
             let mapped = expr.transform_up(|e| rewrite(e, &schema))?;
             Ok(mapped.update_data(|e| name.restore(e)))
         })?;
-        mapped.map_data(LogicalPlan::recompute_schema)
+        mapped.map_data(|node| finish(node.recompute_schema()?))
     })?;
     Ok(rewritten.data)
+}
+
+/// Elements of unnested arrays in the fields that they should have: DataFusion drops their marks.
+fn mark_elements(node: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Unnest(unnest) = &node else { return Ok(node) };
+    let input = unnest.input.schema();
+    let element = |place: &usize| {
+        let (_, list) = unnest.list_type_columns.iter().find(|(column, _)| column == place)?;
+        let mut field = input.field(*place).clone();
+        for _ in 0..list.depth {
+            let DataType::List(item) = field.data_type() else { return None };
+            field = item.clone();
+        }
+        SqlType::of_field(&field).filter(is_marked)
+    };
+    let types: Vec<Option<SqlType>> = unnest.dependency_indices.iter().map(element).collect();
+    if types.iter().all(Option::is_none) {
+        return Ok(node);
+    }
+    let columns = node.schema().iter().zip(types).map(|((table, field), sql_type)| {
+        let column = Expr::Column(Column::new(table.cloned(), field.name()));
+        match sql_type {
+            Some(sql_type) => {
+                marked(sql_type).call(vec![column]).alias_qualified(table.cloned(), field.name())
+            }
+            None => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(node))?))
 }
 
 /// Steps 1 and 2.
@@ -242,20 +275,17 @@ fn before_analysis(
             unify(&func.name().to_uppercase(), args.iter_mut().collect(), schema)?;
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
         }
-        Expr::AggregateFunction(call) => {
-            let mut call = call;
+        Expr::AggregateFunction(mut call) => {
             if let Some(filter) = &call.params.filter {
                 check_boolean("FILTER", filter, schema)?;
             }
             // An aggregate stands by itself in its node: nothing can be put around it.
-            let func = call.func.clone();
-            let unmarking = UNMARKING_AGGREGATES.contains(&func.name());
             match marked_result(&Expr::AggregateFunction(call.clone()), schema) {
-                Some(sql_type) if unmarking => {
-                    call.func = marking(&func, sql_type);
+                Some(sql_type) => {
+                    call.func = marking(&call.func, sql_type);
                     Transformed::yes(Expr::AggregateFunction(call))
                 }
-                _ => Transformed::no(Expr::AggregateFunction(call)),
+                None => Transformed::no(Expr::AggregateFunction(call)),
             }
         }
         Expr::WindowFunction(mut call) => {

@@ -336,13 +336,15 @@ fn looks_further(plan: &LogicalPlan, near: &DFSchema) -> Result<bool> {
 
 /// Whether a subquery in a condition over these columns looks outside where DataFusion does not
 /// follow with a join: past the query around it, from a query inside of it, below an unnest, or in
-/// its first column.
-pub fn is_unjoinable(plan: &LogicalPlan, near: &DFSchema) -> Result<bool> {
+/// its first column where that is `compared`.
+pub fn is_unjoinable(plan: &LogicalPlan, near: &DFSchema, compared: bool) -> Result<bool> {
     if looks_further(plan, near)? {
         return Ok(true);
     }
     let mut unjoinable = match plan {
-        LogicalPlan::Projection(projection) => projection.expr.iter().any(Expr::contains_outer),
+        LogicalPlan::Projection(projection) if compared => {
+            projection.expr.iter().any(Expr::contains_outer)
+        }
         _ => false,
     };
     plan.apply(|node| {

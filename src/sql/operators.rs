@@ -87,6 +87,10 @@ impl ExprPlanner for PostgresOperators {
             return plan_arithmetic(op, raw, left.data_type(), right.data_type());
         }
         if is_only_ours(&raw.op) {
+            // What looks like text may be a document whose mark is not known yet.
+            if let Some(planned) = plan_unmarked(&raw, &left, &right) {
+                return Ok(PlannerResult::Planned(planned));
+            }
             return Err(no_operator(&raw.op.to_string(), &left, &right));
         }
         if is_comparison(&raw.op) && !comparable(&left, &right) {
@@ -167,6 +171,32 @@ fn plan_family(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> Option
     if raw.op == BinaryOperator::StringConcat && both_text {
         return None;
     }
+    let given = given_types(raw, left, right);
+    if given.iter().all(Option::is_none) && !is_only_ours(&raw.op) {
+        return None;
+    }
+    family_call(raw, &given)
+}
+
+/// As [`plan_family`], where text may be anything; `sql::coerce` looks again when all marks are
+/// known.
+fn plan_unmarked(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> Option<Expr> {
+    let known =
+        |t: &SqlType| !matches!(t, SqlType::Text | SqlType::Bytea | SqlType::Json | SqlType::Jsonb);
+    let given = given_types(raw, left, right).map(|given| given.filter(known));
+    family_call(raw, &given)
+}
+
+fn given_types(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> [Option<SqlType>; 2] {
+    let literal = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    };
+    let (left_literal, right_literal) = (literal(&raw.left), literal(&raw.right));
+    [given_type(left, left_literal.as_ref()), given_type(right, right_literal.as_ref())]
+}
+
+fn family_call(raw: &RawBinaryExpr, given: &[Option<SqlType>]) -> Option<Expr> {
     // sqlparser reads `#` and `^` as operators of their own.
     let symbol = match &raw.op {
         BinaryOperator::PGBitwiseXor => "#".to_owned(),
@@ -175,17 +205,7 @@ fn plan_family(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> Option
     };
     let function = FUNCTIONS.scalar.get(&symbol)?;
     let family = function.inner().downcast_ref::<Family>()?;
-    let literal = |expr: &Expr| match expr {
-        Expr::Literal(value, _) => Some(value.clone()),
-        _ => None,
-    };
-    let (left_literal, right_literal) = (literal(&raw.left), literal(&raw.right));
-    let given =
-        [given_type(left, left_literal.as_ref()), given_type(right, right_literal.as_ref())];
-    if given.iter().all(Option::is_none) && !is_only_ours(&raw.op) {
-        return None;
-    }
-    family.fits(&given).then(|| {
+    family.fits(given).then(|| {
         let args = vec![raw.left.clone(), raw.right.clone()];
         Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), args))
     })
@@ -221,9 +241,6 @@ pub fn with_mark(expr: Expr, schema: &DFSchema) -> Expr {
 
 /// Functions of DataFusion that give one of their values, and forget which type of ours it has.
 pub const UNMARKING: [&str; 3] = ["make_array", "array_element", "array_slice"];
-
-/// Aggregates that give one of their values and forget its type, also over a window.
-pub const UNMARKING_AGGREGATES: [&str; 3] = ["min", "max", "array_agg"];
 
 /// The type of an expression when only a field's mark tells it, and DataFusion drops that: of CASE,
 /// of arrays and their items, of aggregates. `None` for all others.

@@ -37,6 +37,8 @@ use crate::sql::query_memory::QueryEnvironment;
 use crate::sql::resolve::{CatalogSource, SystemSource, external};
 use crate::sql::schema::check_storable;
 use crate::sql::series::{SeriesSource, unnest_long_series};
+use crate::sql::stored_scan::StoredTable;
+use crate::state::snapshot::Snapshot as StoredPart;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -66,6 +68,8 @@ pub struct PlannedQuery {
 /// The rows of one relation during one batch execution.
 pub enum Content {
     Batches(Vec<RecordBatch>),
+    /// Rows that are made as they are read.
+    Stored(Vec<StoredPart>),
     Provider(Arc<dyn TableProvider>),
 }
 
@@ -361,6 +365,11 @@ fn with_contents(
                     rows = None;
                     provider
                 }
+                Content::Stored(parts) => {
+                    let count: usize = parts.iter().map(StoredPart::num_rows).sum();
+                    rows = rows.map(|rows: usize| rows + count);
+                    Arc::new(StoredTable::new(scan.source.schema(), parts))
+                }
                 Content::Batches(batches) => {
                     let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
                     rows = rows.map(|rows: usize| rows + count);
@@ -389,7 +398,7 @@ fn give_way(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 }
 
 /// Below this many rows a second thread costs more than it brings.
-const ROWS_SINGLE_THREAD_MAX: usize = 50_000;
+pub const ROWS_SINGLE_THREAD_MAX: usize = 50_000;
 
 /// The session to plan with: few rows are not worth spreading over threads.
 fn session_for(rows: Option<usize>) -> &'static SessionState {

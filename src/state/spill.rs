@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::ArrayRef;
 
+use crate::observe::metrics;
 use crate::state::mapped::write_arrays;
 
 /// Asks to skip before a disk that failed is tried again: they come every 20 ms or less often.
@@ -35,10 +36,13 @@ impl DiskUse {
     pub(super) fn add(&self, bytes: usize) {
         self.now.fetch_add(bytes as u64, Ordering::Relaxed);
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        metrics::STATE_DISK_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        metrics::STATE_SPILLED_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn remove(&self, bytes: usize) {
         self.now.fetch_sub(bytes as u64, Ordering::Relaxed);
+        metrics::STATE_DISK_BYTES.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
     /// In files now.

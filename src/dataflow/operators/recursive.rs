@@ -273,6 +273,9 @@ impl Operator for Recursive {
     }
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        if let Some(table) = &mut self.derivations {
+            visit(table);
+        }
         for link in &mut self.step.links {
             link.operator.visit_stores(&mut *visit);
         }

@@ -647,7 +647,9 @@ impl ScalarUDFImpl for Family {
             // While a query is planned, what passes on a document or uuid (CASE, an array's item)
             // may have lost its mark: it may be anything. `sql::coerce` asks again with all marks.
             Err(error) => {
-                let known = |t: &SqlType| !matches!(t, SqlType::Text | SqlType::Bytea);
+                let known = |t: &SqlType| {
+                    !matches!(t, SqlType::Text | SqlType::Bytea | SqlType::Json | SqlType::Jsonb)
+                };
                 let guess: Vec<_> = given.iter().map(|t| t.clone().filter(known)).collect();
                 self.resolve(&guess, &literals).map_err(|_| external(error))?
             }

@@ -242,6 +242,29 @@ fn rows_go_to_the_disk_oldest_and_coldest_first_and_nobody_can_tell() {
 }
 
 #[test]
+fn shares_of_a_snapshot_are_all_of_it_once() {
+    let mut store = RowStore::new(schema());
+    store.append(&ChangeBatch::inserts(rows(0..100_000))).expect("appends");
+    let weighted = ChangeBatch::new(rows(100_000..100_500), vec![50; 500]).expect("weights");
+    store.append(&weighted).expect("appends");
+    store.append(&ChangeBatch::inserts(rows(100_500..120_000))).expect("appends");
+    store.kill_all(&(0..30_000).step_by(3).collect::<Vec<_>>());
+    let snapshot = store.snapshot();
+    for snapshot in [snapshot.clone(), snapshot.without_last(10_000)] {
+        for shares in [1, 2, 3, 7] {
+            let mut all = Vec::new();
+            for share in 0..shares {
+                let batches = snapshot.share_of(vec![0], (share, shares));
+                let part: Vec<i64> = batches.flat_map(|b| numbers(&b.expect("rows"))).collect();
+                all.extend(part);
+            }
+            all.sort_unstable();
+            assert_eq!(all, content(&snapshot), "{shares} shares");
+        }
+    }
+}
+
+#[test]
 fn a_disk_that_takes_nothing_leaves_rows_in_memory() {
     let mut store = RowStore::new(schema());
     store.append(&ChangeBatch::inserts(rows(0..100_000))).expect("appends");
