@@ -98,8 +98,7 @@ impl Server {
             start_ms = clock.elapsed().as_millis(),
             "server is ready"
         );
-        let limit_bytes = config.memory_limit_bytes;
-        let memory = tokio::spawn(memory::watch(coordinator.clone(), limit_bytes, clock.clone()));
+        let memory = tokio::spawn(memory::watch(coordinator.clone(), clock.clone()));
         Ok(Server {
             config,
             coordinator,
@@ -195,7 +194,7 @@ async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coord
             retention: config.history_retention,
             bytes_max: usize::try_from(config.history_memory_limit_bytes).unwrap_or(usize::MAX),
         },
-        memory: memory::state_memory(&spill_dir),
+        memory: memory::limited_state_memory(&spill_dir, config.memory_limit_bytes),
     };
     let Some(store) = open_store(config).await? else {
         return Coordinator::start(own, clock.clone());
