@@ -31,6 +31,9 @@ use crate::web::api::{self, Health, Phase};
 /// wherever the storage is. Files in it have no names.
 const SPILL_DIRECTORY: &str = "spill";
 
+/// The history may have so much of the memory limit, an eighth.
+const HISTORY_SHARE_MAX: u64 = 8;
+
 /// Beyond `shutdown_timeout`, for what ends by itself.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -98,8 +101,7 @@ impl Server {
             start_ms = clock.elapsed().as_millis(),
             "server is ready"
         );
-        let limit_bytes = config.memory_limit_bytes;
-        let memory = tokio::spawn(memory::watch(coordinator.clone(), limit_bytes, clock.clone()));
+        let memory = tokio::spawn(memory::watch(coordinator.clone(), clock.clone()));
         Ok(Server {
             config,
             coordinator,
@@ -187,15 +189,18 @@ async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coord
     std::fs::create_dir_all(&spill_dir).map_err(|error| {
         Error::from(error).context(format!("directory {}", spill_dir.display()))
     })?;
+    // It does not go to the disk.
+    let history_bytes =
+        config.history_memory_limit_bytes.min(config.memory_limit_bytes / HISTORY_SHARE_MAX);
     let own = CoordinatorConfig {
         workers: config.workers.get(),
         epoch_interval_max: config.epoch_interval_max,
         lock_timeout: config.lock_timeout,
         history: HistoryConfig {
             retention: config.history_retention,
-            bytes_max: usize::try_from(config.history_memory_limit_bytes).unwrap_or(usize::MAX),
+            bytes_max: usize::try_from(history_bytes).unwrap_or(usize::MAX),
         },
-        memory: memory::state_memory(&spill_dir),
+        memory: memory::limited_state_memory(&spill_dir, config.memory_limit_bytes),
     };
     let Some(store) = open_store(config).await? else {
         return Coordinator::start(own, clock.clone());

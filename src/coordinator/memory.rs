@@ -26,6 +26,7 @@ use crate::coordinator::event_loop::Coordinator;
 use crate::observe::clock::Clock;
 use crate::observe::process;
 use crate::state::spill::StateMemory;
+use crate::storage::state_files::Keep;
 
 /// State begins to go to the disk.
 const SPILL_ABOVE_PERCENT: u64 = 85;
@@ -38,9 +39,11 @@ const HOLD_ABOVE_PERCENT: u64 = 125;
 /// Of the limit, for all queries together, however much state there is.
 const QUERY_SHARE_MIN: u64 = 8;
 /// After which memory that was let go of has come back, or does not come.
-const SETTLING: Duration = Duration::from_secs(1);
+const SETTLING: Duration = Duration::from_millis(200);
 const LOOK_MIN: Duration = Duration::from_millis(20);
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// When nothing is left to go: others have to make room.
+const LOOK_EXHAUSTED: Duration = Duration::from_millis(200);
 /// Faster than memory can fill up: bytes a millisecond.
 const FILL_BYTES_PER_MS: u64 = 1 << 20;
 
@@ -48,13 +51,31 @@ const FILL_BYTES_PER_MS: u64 = 1 << 20;
 /// `cold`, so that the kernel keeps nothing of it in memory.
 const SPILL_VARIABLE: &str = "MILLSTREAM_SPILL";
 
-/// Memory of state whose overflow goes to `directory`, which is there.
+/// Memory of state without a limit; its overflow goes to `directory`, which is there.
 pub fn state_memory(directory: &Path) -> Arc<StateMemory> {
+    limited_state_memory(directory, u64::MAX)
+}
+
+/// The same for a process that may have so much memory.
+pub fn limited_state_memory(directory: &Path, limit_bytes: u64) -> Arc<StateMemory> {
     let directory = directory.to_owned();
-    Arc::new(match std::env::var(SPILL_VARIABLE).as_deref() {
+    let memory = match std::env::var(SPILL_VARIABLE).as_deref() {
         Ok("always") => StateMemory::always_full(directory),
         Ok("cold") => StateMemory::with_cold_disk(directory),
         _ => StateMemory::new(directory),
+    };
+    Arc::new(memory.with_limit(limit_bytes))
+}
+
+/// Where rows of a checkpoint wait until the operators have them: in memory until half of the limit
+/// is used, then on the disk.
+pub fn keep_rows(memory: Arc<StateMemory>) -> Keep {
+    Arc::new(move |rows| {
+        let half = memory.limit_bytes() / 2;
+        match memory.is_always_full() || process::anonymous_bytes() > half {
+            true => memory.batch_on_disk(rows),
+            false => rows,
+        }
     })
 }
 
@@ -96,7 +117,7 @@ impl Governor {
     }
 
     fn percent(&self, percent: u64) -> u64 {
-        self.limit_bytes / 100 * percent
+        (self.limit_bytes / 100).saturating_mul(percent)
     }
 
     fn decide(&mut self, look: Look) -> Verdict {
@@ -123,14 +144,18 @@ impl Governor {
             spill_bytes,
             held: self.held,
             query_bytes: room.max(self.limit_bytes / QUERY_SHARE_MIN),
-            look_again_in: pause.clamp(LOOK_MIN, LOOK_MAX),
+            look_again_in: match look.exhausted {
+                true => LOOK_EXHAUSTED,
+                false => pause.clamp(LOOK_MIN, LOOK_MAX),
+            },
         }
     }
 }
 
 /// Keeps a server within its memory, until the coordinator stops.
-pub async fn watch(coordinator: Coordinator, limit_bytes: u64, clock: Clock) {
+pub async fn watch(coordinator: Coordinator, clock: Clock) {
     let memory = coordinator.config().memory.clone();
+    let limit_bytes = memory.limit_bytes();
     let mut governor = Governor::new(limit_bytes);
     let mut spilling = false;
     loop {
@@ -199,7 +224,7 @@ mod tests {
         let verdict = governor.decide(look(40, 900, 100, false));
         assert_eq!(verdict.spill_bytes, 0);
         // Nor does it later: there is more to do.
-        let verdict = governor.decide(look(1100, 900, 100, false));
+        let verdict = governor.decide(look(300, 900, 100, false));
         assert_eq!(verdict.spill_bytes / MB, 100);
     }
 

@@ -34,6 +34,7 @@ use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{ContentAt, Published, SnapshotRequest};
 use crate::observe::clock::Clock;
+use crate::observe::process;
 use crate::plan::node::{Exchange, Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
@@ -474,6 +475,7 @@ impl Plane {
             }
             Command::Relieve => {
                 PASSES.into_iter().for_each(|pass| self.spill(pass));
+                process::give_back_memory();
                 self.memory.done();
             }
             #[cfg(test)]

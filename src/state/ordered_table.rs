@@ -4,8 +4,8 @@
 //!    partition, then those that it is sorted by, then all others. So a partition is one range of
 //!    keys, equal keys are equal rows, and rows that sort alike (peers) stand in an order that does
 //!    not depend on how they came.
-//! 2. One sorted map (`map.rs`) has, for each key, how many copies of the row there are. The row itself is in
-//!    the key and comes back out of it ([`OrderedTable::decode`]).
+//! 2. One sorted map (`map.rs`) has, for each key, how many copies of the row there are. The row
+//!    itself is in the key and comes back out of it ([`OrderedTable::decode`]).
 //! 3. [`OrderedTable::add`] takes weights in any order. A row whose deletion came first stands with
 //!    a negative weight until its insert comes; at the end of an epoch there should be none.
 //!

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 
 use crate::observe::metrics;
 use crate::state::mapped::write_arrays;
@@ -94,6 +94,8 @@ pub struct StateMemory {
     /// Where files go; they have no names in it.
     directory: PathBuf,
     disk: Arc<DiskUse>,
+    /// Of the whole process, for who watches it.
+    limit_bytes: u64,
     /// Everything goes to the disk as soon as it may: for tests.
     always: bool,
     /// Files do not stay in the kernel's memory: for measurements.
@@ -127,6 +129,7 @@ impl StateMemory {
         StateMemory {
             directory,
             disk: Arc::default(),
+            limit_bytes: u64::MAX,
             always: false,
             cold: false,
             wanted: AtomicI64::new(0),
@@ -149,6 +152,17 @@ impl StateMemory {
     /// wants on a machine with more memory than is measured.
     pub fn with_cold_disk(directory: PathBuf) -> StateMemory {
         StateMemory { cold: true, ..StateMemory::new(directory) }
+    }
+
+    /// The same in a process that may have so much memory.
+    #[must_use]
+    pub fn with_limit(self, limit_bytes: u64) -> StateMemory {
+        StateMemory { limit_bytes, ..self }
+    }
+
+    /// What the whole process may have.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
     }
 
     /// Whether everything goes to the disk as soon as it may.
@@ -263,6 +277,14 @@ impl StateMemory {
 
     fn lock_failure(&self) -> MutexGuard<'_, Failure> {
         self.failure.lock().expect("nobody panics while holding it")
+    }
+
+    /// The same rows on the disk; as they are when it does not take them.
+    pub fn batch_on_disk(&self, rows: RecordBatch) -> RecordBatch {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let Some((columns, _)) = self.write(rows.columns(), 0) else { return rows };
+        let made = RecordBatch::try_new_with_options(rows.schema(), columns, &options);
+        made.expect("they are the same arrays")
     }
 
     /// Arrays on the disk in the place of `arrays`, which hold `memory_bytes`, and the bytes that

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array,
@@ -206,11 +207,11 @@ pub fn encode(changes: &[StateChange], as_in_memory: bool) -> Result<Encoded> {
 fn with_ids(ids: &UInt64Array, rows: &RecordBatch) -> Result<RecordBatch> {
     let schema = rows.schema();
     let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-    fields.push(std::sync::Arc::new(Field::new(ROW_ID_COLUMN, DataType::UInt64, false)));
+    fields.push(Arc::new(Field::new(ROW_ID_COLUMN, DataType::UInt64, false)));
     let schema = Schema::new_with_metadata(fields, schema.metadata().clone());
     let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-    columns.push(std::sync::Arc::new(ids.clone()));
-    Ok(RecordBatch::try_new(std::sync::Arc::new(schema), columns)?)
+    columns.push(Arc::new(ids.clone()));
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
 }
 
 /// Where the directory of a file of `bytes` begins, and the directory, or the bytes of the file's
@@ -330,7 +331,7 @@ fn split_ids(batch: &RecordBatch) -> Option<(UInt64Array, RecordBatch)> {
     let ids = batch.column(columns).as_primitive_opt::<UInt64Type>()?.clone();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let own: Vec<usize> = (0..columns).collect();
-    let schema = std::sync::Arc::new(batch.schema().project(&own).ok()?);
+    let schema = Arc::new(batch.schema().project(&own).ok()?);
     let columns = batch.columns()[..columns].to_vec();
     let rows = RecordBatch::try_new_with_options(schema, columns, &options).ok()?;
     (ids.null_count() == 0).then_some((ids, rows))
@@ -487,11 +488,20 @@ async fn read_file(store: &Store, file: &FileRef) -> Result<Vec<StateChange>> {
     decoded.await.map_err(|error| Error::internal(format!("a file was not decoded: {error}")))?
 }
 
+/// What becomes of rows that were read and wait until somebody takes them up: the same rows,
+/// perhaps elsewhere than in memory.
+pub type Keep = Arc<dyn Fn(RecordBatch) -> RecordBatch + Send + Sync>;
+
+/// Rows stay in memory.
+pub fn in_memory() -> Keep {
+    Arc::new(|rows| rows)
+}
+
 /// The live rows of a view's state.
 ///
 /// # Errors
 /// As [`read`] and [`fold`].
-pub async fn read_rows(store: &Store, state: &ViewState) -> Result<StateRows> {
+pub async fn read_rows(store: &Store, state: &ViewState, keep: Keep) -> Result<StateRows> {
     let changes = read(store, &state.files).await?;
     let workers = state.workers;
     let folded = tokio::task::spawn_blocking(move || {
@@ -502,7 +512,7 @@ pub async fn read_rows(store: &Store, state: &ViewState) -> Result<StateRows> {
             let Some(tables) = written.get_mut(change.worker) else {
                 return Err(lost(&change, format!("worker {} of {workers}", change.worker)));
             };
-            let batches = change.appended.into_iter().map(|(_, rows)| rows).collect();
+            let batches = change.appended.into_iter().map(|(_, rows)| keep(rows)).collect();
             tables.insert(change.table, batches);
         }
         Ok(rows)
@@ -512,8 +522,6 @@ pub async fn read_rows(store: &Store, state: &ViewState) -> Result<StateRows> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{Int64Array, IntervalMonthDayNanoArray};
     use arrow::datatypes::{Int64Type, IntervalMonthDayNano, IntervalUnit};
 

@@ -4,6 +4,7 @@
 //! and each worker is told to do the same with its operators.
 
 use super::{Command, RunningKind, State};
+use crate::observe::process;
 use crate::state::spill::PASSES;
 use crate::types::error::{Error, SqlState};
 
@@ -20,6 +21,7 @@ impl State {
         for pass in PASSES {
             self.tables.values_mut().for_each(|table| table.spill(&self.memory, pass));
         }
+        process::give_back_memory();
         self.memory.done();
     }
 
