@@ -9,14 +9,17 @@
 //! With `--output blackhole` the result goes to a sink that drops it, as is usual for this
 //! benchmark; otherwise into a view that can be read. Some queries (q0, q1, q10, q13, q14, q21,
 //! q22) put out as much as they read: their views keep one row, the greatest value of each output
-//! column, so that every value is computed and read, but not kept.
+//! column, so that every value is computed and read, but not kept. `q10_files` is q10 with its
+//! sink: files in a folder for each day and minute.
 
 mod files;
 mod latency;
 mod memory;
+pub mod partitioned;
 mod patterns;
 mod startup;
 pub mod tpch;
+mod windows;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,6 +41,7 @@ pub use memory::{MemoryOptions, memory};
 pub use patterns::{PatternOptions, patterns};
 pub use startup::{StartupOptions, startup};
 pub use tpch::{TpchOptions, tpch};
+pub use windows::{WindowOptions, windows};
 
 /// What to measure, and how.
 #[derive(Clone, Debug)]
@@ -209,8 +213,12 @@ pub async fn nexmark(options: NexmarkOptions) -> Result<()> {
     let mut queries = Vec::new();
     for name in &options.queries {
         match name.as_str() {
-            ALL => queries.extend(QUERIES),
-            name => queries.push(find(name)?),
+            ALL => {
+                queries.extend(QUERIES.iter().map(Some));
+                queries.push(None);
+            }
+            partitioned::Q10_FILES => queries.push(None),
+            name => queries.push(Some(find(name)?)),
         }
     }
     if !options.json {
@@ -220,7 +228,13 @@ pub async fn nexmark(options: NexmarkOptions) -> Result<()> {
         files::write(directory, options.events)?;
     }
     for query in queries {
-        let measured = measure(query, &options).await.map_err(|e| e.context(query.name))?;
+        let measured = match query {
+            Some(query) => measure(query, &options).await.map_err(|e| e.context(query.name))?,
+            None => {
+                let measured = partitioned::measure(&options).await;
+                measured.map_err(|e| e.context(partitioned::Q10_FILES))?
+            }
+        };
         print(&match options.json {
             true => serde_json::to_string(&measured).expect("plain numbers have a JSON form"),
             false => table_line(&measured),
@@ -233,7 +247,11 @@ fn find(name: &str) -> Result<&'static Query> {
     QUERIES.iter().find(|query| query.name == name).ok_or_else(|| {
         let names: Vec<_> = QUERIES.iter().map(|query| query.name).collect();
         Error::user(SqlState::INVALID_PARAMETER_VALUE, format!("there is no query \"{name}\""))
-            .hint(format!("There are {}, and {ALL} for all of them.", names.join(", ")))
+            .hint(format!(
+                "There are {}, {}, and {ALL} for all of them.",
+                names.join(", "),
+                partitioned::Q10_FILES
+            ))
     })
 }
 

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{
     self, LatencyOptions, MemoryOptions, NexmarkOptions, PatternOptions, StartupOptions,
-    TpchOptions,
+    TpchOptions, WindowOptions,
 };
 use crate::config::{SETTINGS, ServerConfig, parse_storage};
 use crate::frontend::repl::client::{Client, Event};
@@ -215,6 +215,21 @@ enum Benchmark {
         #[arg(long, value_name = "SIZE")]
         memory_limit: Option<String>,
         /// A line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Overlapping windows beside plain ones, and what open sessions take, in this process
+    Windows {
+        /// Nexmark's events behind the windows
+        #[arg(long, default_value_t = 5_000_000)]
+        events: u64,
+        /// Sessions that are open at the same time
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: u64,
+        /// Threads that maintain the views
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// A line of JSON for each view
         #[arg(long)]
         json: bool,
     },
@@ -603,6 +618,10 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
             }
             let options = MemoryOptions { query, events, times, cold, json, once, config };
             bench::memory(options).await?;
+        }
+        Benchmark::Windows { events, sessions, workers, json } => {
+            let config = config(workers)?;
+            bench::windows(WindowOptions { events, sessions, json, config }).await?;
         }
         Benchmark::Tpch { scale, queries, workers, json } => {
             let config = config(workers)?;

@@ -20,7 +20,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::object::{Object, ObjectKind, ViewObject};
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::{information_schema, pg_catalog};
 use crate::types::error::{Error, Result};
@@ -95,6 +95,18 @@ pub struct OperatorFact {
     pub watermark_us: Option<i64>,
 }
 
+/// How far a source, table, view or one of its operators is in event time, from the data plane.
+#[derive(Clone, Debug)]
+pub struct WatermarkFact {
+    pub object: ObjectId,
+    /// An operator of the view, with what EXPLAIN says of it; `None`: the object itself.
+    pub operator: Option<(usize, String)>,
+    /// Microseconds since 1970; `None`: there is none yet.
+    pub watermark_us: Option<i64>,
+    /// How long ago that is; `None` also at the end of time.
+    pub lag_us: Option<i64>,
+}
+
 /// What a table or view holds, from the data plane.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryFact {
@@ -143,6 +155,7 @@ pub struct SystemFacts<'a> {
     pub sources: &'a [SourceFact],
     pub errors: &'a [ErrorFact],
     pub operators: &'a [OperatorFact],
+    pub watermarks: &'a [WatermarkFact],
     pub memory: &'a [MemoryFact],
     pub sinks: &'a [SinkFact],
     /// Epochs of which history is kept, with the times when they ended, in microseconds.
@@ -459,6 +472,7 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
         "epochs" => facts.epochs.iter().map(epoch_row).collect(),
         "errors" => facts.errors.iter().map(error_row).collect(),
         "operators" => facts.operators.iter().filter_map(|f| operator_row(facts, f)).collect(),
+        "watermarks" => facts.watermarks.iter().filter_map(|f| watermark_row(facts, f)).collect(),
         "memory" => facts.memory.iter().filter_map(|f| memory_row(facts, f)).collect(),
         _ => Vec::new(),
     }
@@ -482,6 +496,41 @@ fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
         ("age_us", (fact.age_us as i64).into()),
         ("lag_epochs", (fact.lag_epochs as i64).into()),
         ("watermark", fact.watermark_us.map_or(Cell::Null, Cell::Time)),
+    ])
+}
+
+fn watermark_row(facts: &SystemFacts, fact: &WatermarkFact) -> Option<Row> {
+    let object = facts.catalog.get(fact.object)?;
+    let declared = match &object.kind {
+        ObjectKind::Source(source) => source.watermark.as_ref(),
+        ObjectKind::Table(table) => table.watermark.as_ref(),
+        _ => None,
+    };
+    let bounded = |view: &ViewObject| -> Vec<String> {
+        let name = |column: usize| object.schema.field(column).name().clone();
+        view.time_bounds.iter().map(|bound| name(bound.column)).collect()
+    };
+    let columns = match (&object.kind, &fact.operator) {
+        (_, Some(_)) => None,
+        (ObjectKind::MaterializedView(view), None) => Some(bounded(view)),
+        _ => Some(declared.iter().map(|watermark| watermark.column.clone()).collect()),
+    };
+    let kind = if fact.operator.is_some() { "operator" } else { object.kind_noun() };
+    let (operator, description) = match &fact.operator {
+        Some((number, description)) => (Some(*number as i64), Some(description.clone())),
+        None => (None, None),
+    };
+    Some(vec![
+        ("database", object.name.database.clone().into()),
+        ("schema", object.name.schema.clone().into()),
+        ("name", object.name.name.clone().into()),
+        ("kind", kind.into()),
+        ("operator", operator.into()),
+        ("description", description.into()),
+        ("columns", columns.map_or(Cell::Null, Cell::Texts)),
+        ("expression", declared.map(|watermark| watermark.expression_sql.clone()).into()),
+        ("watermark", fact.watermark_us.map_or(Cell::Null, Cell::Time)),
+        ("lag_us", fact.lag_us.into()),
     ])
 }
 
@@ -639,6 +688,7 @@ mod tests {
             sources: &[],
             errors: &[],
             operators: &[],
+            watermarks: &[],
             memory: &[],
             sinks: &[],
             epochs: &[],
@@ -730,6 +780,7 @@ mod tests {
             sources: &[],
             errors: &[],
             operators: &[],
+            watermarks: &[],
             memory: &[],
             sinks: &[],
             epochs: &[],

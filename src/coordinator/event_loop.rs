@@ -65,7 +65,6 @@ use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
-use crate::observe::metrics;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
@@ -1654,6 +1653,7 @@ impl State {
         let changes = std::mem::take(&mut self.changes);
         let now = self.now();
         let watermarks = self.watermarks.announce(now);
+        self.note_watermarks(&watermarks);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
         touched.extend(changes.keys().filter_map(|table| self.replays.get(table)));
@@ -2454,7 +2454,7 @@ impl State {
         };
         let asked = writes.len();
         let Diverted { writes, late, advances } = self.divert_late(writes);
-        outcome.late = late;
+        outcome.late = late.iter().map(|(_, rows)| rows).sum();
         let (writes, replayed) = match self.expand_replays(writes) {
             Ok(expanded) => expanded,
             Err(error) => {
@@ -2486,7 +2486,7 @@ impl State {
                 }
             }
         }
-        metrics::LATE_ROWS.fetch_add(late, Ordering::Relaxed);
+        self.count_diverted(&late);
         if let Some(replayed) = &outcome.replayed {
             self.note_reopened(replayed);
         }

@@ -206,6 +206,7 @@ impl State {
         }
         let Checked { next, effect, late, dropped } = checked;
         let mut created_table = None;
+        self.forget_figures(&dropped);
         self.set_catalog(next);
         match effect {
             Effect::Nothing | Effect::Swap(..) => {}

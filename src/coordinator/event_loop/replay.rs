@@ -15,9 +15,11 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute;
 
+use super::event_time::metric_name;
 use super::{State, TableWrite, WriteChange, WriteConflict};
 use crate::catalog::object::ObjectKind;
 use crate::catalog::snapshot::Catalog;
+use crate::observe::metrics;
 use crate::plan::event_time::time_values;
 use crate::plan::reopen::open_from;
 use crate::types::change::ChangeBatch;
@@ -43,6 +45,7 @@ pub struct Replay {
 #[derive(Debug)]
 pub struct Replayed {
     pub taken: u64,
+    pub owner: ObjectId,
     /// The earliest event time among those that were taken in.
     pub earliest: Option<EventTime>,
     /// The others, and for each the view (or sink) that has closed its time.
@@ -112,9 +115,9 @@ impl State {
             ));
         }
         let horizons = self.horizons(*owner);
-        // By the horizon that is the latest of those that a row is behind.
+        // By the latest horizon of those that a row is behind; of equal ones by the oldest view's.
         let closes = |time: i64| {
-            let behind = horizons.iter().filter(|(from, _)| time < *from);
+            let behind = horizons.iter().rev().filter(|(from, _)| time < *from);
             behind.max_by_key(|(from, _)| *from)
         };
         let closed: Vec<Option<&String>> = (0..times.len())
@@ -127,6 +130,7 @@ impl State {
         let of_taken = time_values(taken.column(*event_time)).ok_or_else(wrong)?;
         let replayed = Replayed {
             taken: taken.num_rows() as u64,
+            owner: *owner,
             earliest: compute::min(&of_taken).map(EventTime),
             beyond,
             closed_by: closed.into_iter().flatten().cloned().collect(),
@@ -170,6 +174,9 @@ impl State {
     pub(super) fn note_reopened(&mut self, replayed: &Replayed) {
         if let Some(earliest) = replayed.earliest {
             self.reopened = Some(self.reopened.map_or(earliest, |before| before.min(earliest)));
+        }
+        if let Some(owner) = self.catalog().get(replayed.owner) {
+            metrics::count_replayed_rows(metric_name(owner), replayed.taken);
         }
     }
 }
