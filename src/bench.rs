@@ -12,6 +12,7 @@
 
 mod files;
 mod latency;
+mod pattern_files;
 mod patterns;
 mod startup;
 pub mod tpch;

@@ -9,7 +9,7 @@
 use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Operator, Output, PartialMatch};
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::types::change::ChangeBatch;
@@ -194,6 +194,10 @@ impl Operator for Checked {
 
     fn counted(&self) -> Vec<(String, u64)> {
         self.operator.counted()
+    }
+
+    fn partial_matches(&self, limit: usize) -> Result<Vec<PartialMatch>> {
+        self.operator.partial_matches(limit)
     }
 }
 
