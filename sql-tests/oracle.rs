@@ -9,6 +9,7 @@
 //! case alone. `MILLSTREAM_EPOCHS=n` sets how many epochs are tried (default [`EPOCHS`]).
 
 mod expressions;
+mod patterns;
 mod random;
 mod time;
 

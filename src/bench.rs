@@ -16,6 +16,7 @@ mod files;
 mod latency;
 mod memory;
 pub mod partitioned;
+mod pattern_files;
 mod patterns;
 mod startup;
 pub mod tpch;

@@ -183,6 +183,13 @@ enum Benchmark {
         /// Rows of each table
         #[arg(long, default_value_t = 4_000_000)]
         rows: u64,
+        /// Partitions of the view; at most a quarter of the rows
+        #[arg(long)]
+        partitions: Option<u64>,
+        /// Only the view, over Parquet files in this folder, which are written if they are not
+        /// there; one line of JSON
+        #[arg(long, value_name = "FOLDER")]
+        files: Option<PathBuf>,
         /// Threads that maintain the view
         #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
         workers: Option<String>,
@@ -607,9 +614,13 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Benchmark::Startup { runs, views, seconds, json } => {
             bench::startup(StartupOptions { runs, views, seconds, json }).await?;
         }
-        Benchmark::Patterns { rows, workers, json } => {
-            let config = config(workers)?;
-            bench::patterns(PatternOptions { rows, json, config }).await?;
+        Benchmark::Patterns { rows, partitions, files, workers, json } => {
+            let mut config = config(workers)?;
+            if files.is_some() {
+                config.set("checkpoint_interval", "1s")?;
+            }
+            let options = PatternOptions { rows, json, files, partitions, config };
+            bench::patterns(options).await?;
         }
         Benchmark::Memory { query, events, times, cold, workers, once, memory_limit, json } => {
             let mut config = config(workers)?;

@@ -63,7 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A number from the environment.
-fn setting(name: &str) -> Option<u64> {
+pub(super) fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
@@ -146,7 +146,7 @@ async fn run_case(seed: u64) -> Result<(), String> {
     done.map_err(|failure| format!("{failure}\nlog:\n{log};"))
 }
 
-async fn open_server(workers: usize, store: &Store) -> (Coordinator, Connection) {
+pub(super) async fn open_server(workers: usize, store: &Store) -> (Coordinator, Connection) {
     let config = CoordinatorConfig {
         workers,
         epoch_interval_max: Duration::from_millis(2),
@@ -466,7 +466,7 @@ impl Case {
 }
 
 /// Whether a sorted bag has all that another one has.
-fn contains(all: &[String], part: &[String]) -> bool {
+pub(super) fn contains(all: &[String], part: &[String]) -> bool {
     let mut all = all.iter().peekable();
     part.iter().all(|row| {
         while all.next_if(|other| *other < row).is_some() {}
@@ -475,7 +475,7 @@ fn contains(all: &[String], part: &[String]) -> bool {
 }
 
 /// Two sorted bags, as far as they differ.
-fn difference(found: &[String], expected: &[String]) -> String {
+pub(super) fn difference(found: &[String], expected: &[String]) -> String {
     let mut counts: std::collections::BTreeMap<&str, i64> = std::collections::BTreeMap::new();
     for row in found {
         *counts.entry(row).or_default() += 1;

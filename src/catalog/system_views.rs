@@ -107,6 +107,24 @@ pub struct WatermarkFact {
     pub lag_us: Option<i64>,
 }
 
+/// A match of a row pattern that is under way, from the data plane.
+#[derive(Clone, Debug)]
+pub struct PartialMatchFact {
+    /// The view.
+    pub object: ObjectId,
+    pub operator: usize,
+    pub worker: usize,
+    pub partition: String,
+    pub began_us: Option<i64>,
+    pub latest_us: Option<i64>,
+    pub rows: u64,
+    pub variables: String,
+    pub waits_for: String,
+    pub condition: String,
+    pub deadline_us: Option<i64>,
+    pub is_complete: bool,
+}
+
 /// What a table or view holds, from the data plane.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryFact {
@@ -157,6 +175,7 @@ pub struct SystemFacts<'a> {
     pub operators: &'a [OperatorFact],
     pub watermarks: &'a [WatermarkFact],
     pub memory: &'a [MemoryFact],
+    pub partial_matches: &'a [PartialMatchFact],
     pub sinks: &'a [SinkFact],
     /// Epochs of which history is kept, with the times when they ended, in microseconds.
     pub epochs: &'a [(u64, i64)],
@@ -473,6 +492,10 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
         "errors" => facts.errors.iter().map(error_row).collect(),
         "operators" => facts.operators.iter().filter_map(|f| operator_row(facts, f)).collect(),
         "watermarks" => facts.watermarks.iter().filter_map(|f| watermark_row(facts, f)).collect(),
+        "partial_matches" => {
+            let all = facts.partial_matches.iter();
+            all.filter_map(|f| partial_match_row(facts, f)).collect()
+        }
         "memory" => facts.memory.iter().filter_map(|f| memory_row(facts, f)).collect(),
         _ => Vec::new(),
     }
@@ -531,6 +554,27 @@ fn watermark_row(facts: &SystemFacts, fact: &WatermarkFact) -> Option<Row> {
         ("expression", declared.map(|watermark| watermark.expression_sql.clone()).into()),
         ("watermark", fact.watermark_us.map_or(Cell::Null, Cell::Time)),
         ("lag_us", fact.lag_us.into()),
+    ])
+}
+
+fn partial_match_row(facts: &SystemFacts, fact: &PartialMatchFact) -> Option<Row> {
+    let object = facts.catalog.get(fact.object)?;
+    let time = |us: Option<i64>| us.map_or(Cell::Null, Cell::Time);
+    Some(vec![
+        ("database", object.name.database.clone().into()),
+        ("schema", object.name.schema.clone().into()),
+        ("view", object.name.name.clone().into()),
+        ("operator", (fact.operator as i64).into()),
+        ("worker", (fact.worker as i64).into()),
+        ("partition", fact.partition.clone().into()),
+        ("began", time(fact.began_us)),
+        ("latest", time(fact.latest_us)),
+        ("rows", (fact.rows as i64).into()),
+        ("variables", fact.variables.clone().into()),
+        ("waits_for", fact.waits_for.clone().into()),
+        ("condition", fact.condition.clone().into()),
+        ("deadline", time(fact.deadline_us)),
+        ("complete", fact.is_complete.into()),
     ])
 }
 
@@ -690,6 +734,7 @@ mod tests {
             operators: &[],
             watermarks: &[],
             memory: &[],
+            partial_matches: &[],
             sinks: &[],
             epochs: &[],
         };
@@ -782,6 +827,7 @@ mod tests {
             operators: &[],
             watermarks: &[],
             memory: &[],
+            partial_matches: &[],
             sinks: &[],
             epochs: &[],
         };

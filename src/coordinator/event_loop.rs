@@ -432,6 +432,7 @@ enum Request {
     },
     Figures {
         objects: Vec<ObjectId>,
+        partial_matches: bool,
         reply: oneshot::Sender<Figures>,
     },
     /// Memory is short, or no longer so.
@@ -994,7 +995,17 @@ impl Coordinator {
     /// # Errors
     /// When the server stops.
     pub async fn figures(&self, objects: Vec<ObjectId>) -> Result<Figures> {
-        self.ask(|reply| Request::Figures { objects, reply }).await
+        let partial_matches = false;
+        self.ask(|reply| Request::Figures { objects, partial_matches, reply }).await
+    }
+
+    /// The same of all dataflows, with the partial matches of their row patterns.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn figures_with_partial_matches(&self) -> Result<Figures> {
+        let (objects, partial_matches) = (Vec::new(), true);
+        self.ask(|reply| Request::Figures { objects, partial_matches, reply }).await
     }
 
     /// Lets tables and workers make the room that has been asked of their [`StateMemory`], and
@@ -1496,7 +1507,9 @@ impl State {
             Request::Sources { reply } => {
                 let _ = reply.send(self.source_statuses());
             }
-            Request::Figures { objects, reply } => self.ask_figures(objects, reply),
+            Request::Figures { objects, partial_matches, reply } => {
+                self.ask_figures(objects, partial_matches, reply);
+            }
             Request::Relieve { reply } => {
                 self.relieve();
                 // Who asked may have gone.

@@ -25,6 +25,7 @@ use crate::coordinator::source_scan::SourceTable;
 use crate::coordinator::stored;
 use crate::coordinator::subscription::SubscriptionStep;
 use crate::coordinator::system_relations::SystemContents;
+use crate::plan::emission::in_event_time;
 use crate::sql::bind::PlanContext;
 use crate::sql::lookup::Lookup;
 use crate::sql::query::{Content, Contents, PlannedQuery, ROWS_SINGLE_THREAD_MAX};
@@ -242,7 +243,7 @@ impl Connection {
         planned: &PlannedQuery,
         subscribe: &Subscribe,
     ) -> Result<Response> {
-        let plan = planned.lower()?;
+        let plan = in_event_time(planned.lower()?);
         let at = |clause: &Option<Expression>| {
             let evaluated = clause.as_ref().map(|e| {
                 let at = system_time::evaluate(context, &e.sql);

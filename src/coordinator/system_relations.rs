@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use crate::catalog::object::ObjectKind;
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
-    self, ErrorFact, MemoryFact, OperatorFact, SessionFact, SettingFact, SinkFact, SourceFact,
-    SystemFacts, WatermarkFact,
+    self, ErrorFact, MemoryFact, OperatorFact, PartialMatchFact, SessionFact, SettingFact,
+    SinkFact, SourceFact, SystemFacts, WatermarkFact,
 };
 use crate::coordinator::command::{Connection, DatabaseInner, SessionShared};
 use crate::coordinator::event_loop::{Figures, RunningFigures};
@@ -86,6 +86,7 @@ pub(super) struct SystemContents {
     operators: Vec<OperatorFact>,
     watermarks: Vec<WatermarkFact>,
     memory: Vec<MemoryFact>,
+    partial_matches: Vec<PartialMatchFact>,
     sinks: Vec<SinkFact>,
     epochs: Vec<(u64, i64)>,
 }
@@ -105,6 +106,7 @@ impl SystemContents {
             operators: &self.operators,
             watermarks: &self.watermarks,
             memory: &self.memory,
+            partial_matches: &self.partial_matches,
             sinks: &self.sinks,
             epochs: &self.epochs,
         })
@@ -164,6 +166,11 @@ impl Connection {
             let figures = running.wait(coordinator.figures(Vec::new())).await?;
             let now_us = self.database.now().timestamp_micros();
             contents.watermarks = watermark_facts(catalog, &marks, &figures, now_us);
+        }
+        if names("partial_matches") {
+            let figures = running.wait(coordinator.figures_with_partial_matches()).await?;
+            contents.partial_matches =
+                figures.dataflows.into_iter().flat_map(partial_match_facts).collect();
         }
         if names("epochs") {
             let epochs = running.wait(coordinator.epochs()).await?;
@@ -252,6 +259,28 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
                 watermark_us: figure.watermark.map(|watermark| watermark.0.0),
             });
         }
+    }
+    facts
+}
+
+/// Those of all workers.
+fn partial_match_facts(running: RunningFigures) -> Vec<PartialMatchFact> {
+    let mut facts = Vec::new();
+    for (worker, figures) in running.workers.into_iter().enumerate() {
+        facts.extend(figures.partial_matches.into_iter().map(|(operator, one)| PartialMatchFact {
+            object: running.object,
+            operator,
+            worker,
+            partition: one.partition,
+            began_us: one.began_us,
+            latest_us: one.latest_us,
+            rows: one.rows,
+            variables: one.variables,
+            waits_for: one.waits_for,
+            condition: one.condition,
+            deadline_us: one.deadline_us,
+            is_complete: one.is_complete,
+        }));
     }
     facts
 }

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Operator, Output, PartialMatch};
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::StoreVisitor;
@@ -217,6 +217,10 @@ impl Operator for Checked {
 
     fn counted(&self) -> Vec<(String, u64)> {
         self.operator.counted()
+    }
+
+    fn partial_matches(&self, limit: usize) -> Result<Vec<PartialMatch>> {
+        self.operator.partial_matches(limit)
     }
 }
 

@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Operator, Output, PartialMatch};
 use crate::observe::clock::Clock;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::{Pass, Spill, StateMemory, StoreVisitor};
@@ -62,6 +62,8 @@ pub struct DataflowFigures {
     pub operators: Vec<OperatorFigures>,
     /// By number: what the operator counts beside rows.
     pub counted: Vec<Vec<(String, u64)>>,
+    /// Partial matches of row patterns by the operator's number, if they were asked for.
+    pub partial_matches: Vec<(usize, PartialMatch)>,
     /// Since it was built.
     pub age: Duration,
 }
@@ -155,8 +157,21 @@ impl DataflowMetrics {
         DataflowFigures {
             operators: self.watched.borrow().iter().map(figures).collect(),
             counted: self.watched.borrow().iter().map(counted).collect(),
+            partial_matches: Vec::new(),
             age: self.clock.elapsed().saturating_sub(self.since),
         }
+    }
+
+    /// The partial matches of row patterns, so many of each operator at most. Operators that cannot
+    /// tell now are left out: nobody's work depends on it.
+    pub fn partial_matches(&self, limit: usize) -> Vec<(usize, PartialMatch)> {
+        let watched = self.watched.borrow();
+        let numbered = watched.iter().enumerate();
+        let of = numbered.filter_map(|(number, (_, operator))| {
+            let found = operator.as_ref()?.borrow().partial_matches(limit).ok()?;
+            Some(found.into_iter().map(move |one| (number, one)))
+        });
+        of.flatten().collect()
     }
 }
 
@@ -237,6 +252,10 @@ impl Operator for Metered {
 
     fn counted(&self) -> Vec<(String, u64)> {
         self.operator.borrow().counted()
+    }
+
+    fn partial_matches(&self, limit: usize) -> Result<Vec<PartialMatch>> {
+        self.operator.borrow().partial_matches(limit)
     }
 }
 

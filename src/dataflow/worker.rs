@@ -49,6 +49,9 @@ use crate::types::time::{Epoch, EventTime, Watermark};
 /// SQLSTATE of Postgres for a snapshot that has gone.
 pub const SNAPSHOT_TOO_OLD: SqlState = SqlState("72000");
 
+/// Partial matches that one operator tells of on one worker when somebody looks.
+const PARTIAL_MATCHES_SHOWN: usize = 10_000;
+
 /// What the coordinator tells every worker, in one order.
 #[derive(Clone)]
 pub enum Command {
@@ -78,6 +81,8 @@ pub enum Command {
     Figures {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
+        /// Tell the partial matches of row patterns, too.
+        partial_matches: bool,
     },
     /// Make the room in memory that is wanted, and look whether sources may go on.
     Relieve,
@@ -465,7 +470,9 @@ impl Plane {
                 self.snapshot(request, &objects, epoch.unwrap_or(self.closed));
             }
             Command::Forget(floors) => self.forget(&floors),
-            Command::Figures { request, objects } => self.figures(request, &objects),
+            Command::Figures { request, objects, partial_matches } => {
+                self.figures(request, &objects, partial_matches);
+            }
             Command::Watermarks { request } => {
                 let marks = self.entries.iter().filter_map(|(object, entry)| {
                     Some((*object, hub(entry).borrow().watermark()?))
@@ -813,7 +820,7 @@ impl Plane {
         }
     }
 
-    fn figures(&self, request: u64, objects: &[ObjectId]) {
+    fn figures(&self, request: u64, objects: &[ObjectId], partial_matches: bool) {
         let mut figures = Vec::new();
         for (object, entry) in &self.entries {
             let Entry::Dataflow(dataflow) = entry else { continue };
@@ -821,7 +828,11 @@ impl Plane {
                 // What is idle is complete.
                 let idle = probe_frontier(&dataflow.probe) > dataflow.last_affected;
                 let closed = if idle { Epoch(0) } else { dataflow.last_affected };
-                figures.push((*object, dataflow.metrics.figures(closed)));
+                let mut own = dataflow.metrics.figures(closed);
+                if partial_matches {
+                    own.partial_matches = dataflow.metrics.partial_matches(PARTIAL_MATCHES_SHOWN);
+                }
+                figures.push((*object, own));
             }
         }
         self.report(Report::Figures { request, worker: self.worker, figures });

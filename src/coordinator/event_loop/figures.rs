@@ -54,13 +54,19 @@ struct Pending {
 }
 
 impl State {
-    pub(super) fn ask_figures(&mut self, objects: Vec<ObjectId>, reply: oneshot::Sender<Figures>) {
+    pub(super) fn ask_figures(
+        &mut self,
+        objects: Vec<ObjectId>,
+        partial_matches: bool,
+        reply: oneshot::Sender<Figures>,
+    ) {
         let request = self.figures.next;
         self.figures.next += 1;
         let answers = vec![None; self.workers.count()];
         let pending = Pending { objects: objects.clone(), answers, reply };
         self.figures.waiting.insert(request, pending);
-        self.workers.send(Command::Figures { request, objects: Arc::new(objects) });
+        let objects = Arc::new(objects);
+        self.workers.send(Command::Figures { request, objects, partial_matches });
     }
 
     pub(super) fn figures_arrived(
