@@ -16,7 +16,7 @@ use std::iter::{Peekable, Rev};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryArray};
+use arrow::array::{ArrayRef, AsArray, LargeBinaryArray, LargeBinaryBuilder};
 
 use super::{Copies, ENTRY_BYTES, RowKey};
 use crate::state::spill::{Pass, StateMemory};
@@ -287,8 +287,11 @@ impl OrderedMap {
 
     /// Writes runs of keys to a file, a block each; false when the disk does not take it.
     fn write(&mut self, memory: &StateMemory, runs: Vec<Vec<RowKey>>) -> bool {
-        let keys = LargeBinaryArray::from_iter_values(runs.iter().flatten());
-        let rows = keys.len();
+        let rows = runs.iter().map(Vec::len).sum();
+        let bytes = runs.iter().flatten().map(|key| key.len()).sum();
+        let mut keys = LargeBinaryBuilder::with_capacity(rows, bytes);
+        runs.iter().flatten().for_each(|key| keys.append_value(key));
+        let keys = keys.finish();
         let freed_bytes = keys.value_data().len() + rows * ENTRY_BYTES;
         let keys: ArrayRef = Arc::new(keys);
         let Some((keys, _)) = memory.write(&[keys], freed_bytes) else { return false };
