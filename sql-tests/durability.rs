@@ -391,8 +391,11 @@ async fn kill_again_and_again(place: &Place, kills: u64, mut outside: Option<&mu
         let pause = Duration::from_millis(random.random_range(0..400));
         let reads = tokio::time::timeout(pause, async {
             loop {
-                let row = client.query_one("SELECT s FROM total", &[]).await.expect("answers");
-                assert_eq!(row.get::<_, i64>(0), ACCOUNTS * 1000, "{context}: while it runs");
+                let sql = "SELECT s, (SELECT sum(balance)::bigint FROM accounts) FROM total";
+                let row = client.query_one(sql, &[]).await.expect("answers");
+                let sums = (row.get::<_, i64>(0), row.get::<_, i64>(1));
+                let all = ACCOUNTS * 1000;
+                assert_eq!(sums, (all, all), "{context}: view and table while it runs");
             }
         });
         let _ = reads.await;
@@ -475,10 +478,12 @@ async fn a_savepoint_is_the_state_that_it_was() {
     server.kill();
 }
 
-/// An S3-compatible server of this test's own; `None`, with the reason, where there is none.
+/// A server of this test's own that keeps buckets, with one in it.
 struct Bucket {
     child: Child,
     place: Place,
+    /// With what its objects can be looked at.
+    python: PathBuf,
 }
 
 impl Drop for Bucket {
@@ -488,23 +493,145 @@ impl Drop for Bucket {
     }
 }
 
+/// The address that a child says on one of its outputs, which is read on.
+fn address_of(output: impl Read + Send + 'static) -> String {
+    let mut output = BufReader::new(output);
+    let mut log = String::new();
+    let endpoint = loop {
+        let start = log.len();
+        assert!(output.read_line(&mut log).expect("it logs") > 0, "it ended:\n{log}");
+        let line = &log[start..];
+        if let Some(at) = line.find("http://127.0.0.1:") {
+            break line[at..].split_whitespace().next().expect("an address").to_owned();
+        }
+    };
+    std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+    endpoint
+}
+
+/// A server of Azure's protocol from the npm registry.
+const AZURITE: &str = "azurite@3.37.0";
+
+/// Makes a container of an emulator: a request that is signed with the emulators' known key.
+const MAKE_CONTAINER: &str = r#"
+import base64, hashlib, hmac, sys, urllib.request
+from email.utils import formatdate
+endpoint, container = sys.argv[1:3]
+key = base64.b64decode("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==")
+account, version, date = "devstoreaccount1", "2021-08-06", formatdate(usegmt=True)
+text = ("PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n"
+        f"/{account}/{account}/{container}\nrestype:container")
+signature = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
+headers = {"x-ms-date": date, "x-ms-version": version,
+           "Authorization": f"SharedKey {account}:{signature}"}
+urllib.request.urlopen(urllib.request.Request(
+    f"{endpoint}/{account}/{container}?restype=container", method="PUT", headers=headers))
+"#;
+
+/// The same with Azure's protocol; `None`, with the reason, where there is none.
+fn container(directory: &Path) -> Option<Bucket> {
+    let node = crate::clients::needed("Azurite", crate::clients::node(AZURITE))?;
+    let python = PathBuf::from("python3");
+    let mut command = Command::new("node");
+    command.arg(node.join("node_modules/.bin/azurite-blob"));
+    command.args(["--blobHost", "127.0.0.1", "--blobPort", "0", "--skipApiVersionCheck"]);
+    command.args(["--silent", "--disableTelemetry", "--inMemoryPersistence"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+    let endpoint = address_of(child.stdout.take().expect("piped"));
+    let status = Command::new(&python).args(["-c", MAKE_CONTAINER, &endpoint, "bucket"]).status();
+    assert!(status.expect("python runs").success(), "a container can be made");
+    let variables = vec![
+        ("AZURE_STORAGE_USE_EMULATOR", "true".to_owned()),
+        ("AZURITE_BLOB_STORAGE_URL", endpoint),
+    ];
+    let bucket = Some("az://bucket/some/prefix".to_owned());
+    let place = Place { directory: directory.to_owned(), bucket, variables };
+    Some(Bucket { child, place, python })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_of_azure_is_as_good_as_a_disk() {
+    let directory = tempfile::tempdir().expect("a folder can be made");
+    let Some(container) = container(directory.path()) else { return };
+    let kills = variable("MILLSTREAM_KILLS").unwrap_or(2).min(20);
+    kill_again_and_again(&container.place, kills, None).await;
+    assert!(!directory.path().join("storage").exists(), "nothing is on the disk");
+}
+
+/// Prints what objects below a prefix have, one after the other.
+const SHOW_OBJECTS: &str = r#"
+import boto3, os, sys
+s3 = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+pages = s3.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=sys.argv[1])
+for item in (item for page in pages for item in page.get("Contents", [])):
+    assert item["Key"].endswith(".ndjson"), item["Key"]
+    sys.stdout.buffer.write(s3.get_object(Bucket="bucket", Key=item["Key"])["Body"].read())
+"#;
+
+/// A server that is killed while a sink writes files to a bucket: every row is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_sink_in_a_bucket_have_every_row_once() {
+    let directory = tempfile::tempdir().expect("a folder can be made");
+    let Some(bucket) = bucket(directory.path()) else { return };
+    // The state is on the disk, the sink's files are not.
+    let place = Place { bucket: None, ..bucket.place.clone() };
+    let server = serve_in(&place, "2", &[]);
+    let set_up = "CREATE TABLE log (id bigint, note text) APPEND ONLY;
+        CREATE SINK lines FROM log WITH (connector = 'file', path = 's3://bucket/lines',
+            file_rows = 40);";
+    server.connect().await.batch_execute(set_up).await.expect("the set-up runs");
+    server.kill();
+    let (mut random, mut written) = (rand::rng(), 0);
+    for round in 0..5 {
+        let server = serve_in(&place, ["1", "2", "3"][round % 3], &[]);
+        let client = server.connect().await;
+        for _ in 0..4 {
+            let (from, to) = (written + 1, written + 50);
+            let insert = format!(
+                "INSERT INTO log SELECT g, 'row ' || g FROM generate_series({from}, {to}) g(g)"
+            );
+            client.batch_execute(&insert).await.expect("is written");
+            written = to;
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
+        }
+        server.kill();
+    }
+    let server = serve_in(&place, "2", &[]);
+    let client = server.connect().await;
+    let settled = tokio::time::timeout(PATIENCE, async {
+        let pending = "SELECT coalesce(sum(pending_rows), 0)::bigint FROM millstream.sinks";
+        loop {
+            client.batch_execute("CHECKPOINT").await.expect("is written");
+            if number(&client, pending).await == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    settled.await.expect("the sink comes to an end");
+    let mut look = Command::new(&bucket.python);
+    look.args(["-c", SHOW_OBJECTS, "lines/"]).envs(place.variables.clone());
+    let output = look.output().expect("python runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let mut found: Vec<&str> = text.lines().collect();
+    found.sort_unstable();
+    let line = |id: i64| format!("{{\"id\":{id},\"note\":\"row {id}\"}}");
+    let mut expected: Vec<String> = (1..=written).map(line).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    server.kill();
+}
+
+/// An S3-compatible one; `None`, with the reason, where there is none.
 fn bucket(directory: &Path) -> Option<Bucket> {
     let python = crate::clients::needed("S3", crate::clients::python(&[MOTO]))?;
     let folder = python.parent().expect("it is in a folder");
     let mut command = Command::new(folder.join("moto_server"));
     command.args(["-H", "127.0.0.1", "-p", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the server starts");
-    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-    let mut log = String::new();
-    let endpoint = loop {
-        let start = log.len();
-        assert!(stderr.read_line(&mut log).expect("it logs") > 0, "S3 ended:\n{log}");
-        if let Some(at) = log[start..].find("http://127.0.0.1:") {
-            let rest = &log[start + at..];
-            break rest.split_whitespace().next().expect("an address").to_owned();
-        }
-    };
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    let endpoint = address_of(child.stderr.take().expect("piped"));
     let variables = vec![
         ("AWS_ENDPOINT_URL", endpoint.clone()),
         ("AWS_ACCESS_KEY_ID", "key".to_owned()),
@@ -517,7 +644,7 @@ fn bucket(directory: &Path) -> Option<Bucket> {
     assert!(status.expect("python runs").success(), "a bucket can be made");
     let bucket = Some("s3://bucket/some/prefix".to_owned());
     let place = Place { directory: directory.to_owned(), bucket, variables };
-    Some(Bucket { child, place })
+    Some(Bucket { child, place, python })
 }
 
 /// An S3-compatible server from PyPI.

@@ -12,6 +12,7 @@
 //! column, so that every value is computed and read, but not kept. `q10_files` is q10 with its
 //! sink: files in a folder for each day and minute.
 
+mod durability;
 mod files;
 mod latency;
 mod memory;
@@ -37,6 +38,7 @@ use crate::observe::process;
 use crate::slt::PrivateServer;
 use crate::types::error::{Error, Result, SqlState};
 
+pub use durability::{DurabilityOptions, durability};
 pub use latency::{LatencyOptions, latency};
 pub use memory::{MemoryOptions, memory};
 pub use patterns::{PatternOptions, patterns};
@@ -201,6 +203,18 @@ pub struct Measurement {
     pub cpu_seconds: f64,
     /// The most memory of the process while the query ran.
     pub peak_rss_mib: u64,
+    /// Of a durable run.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Checkpoints>,
+}
+
+/// What `SHOW CHECKPOINTS` says at the end, of the last hundred.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Checkpoints {
+    pub checkpoints: u64,
+    pub checkpoint_mib: u64,
+    /// The longest time for which the stream stood still.
+    pub stall_max_ms: f64,
 }
 
 /// How often it is asked whether a query is done.
@@ -291,6 +305,10 @@ async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Meas
     let cpu_seconds = (process::cpu_time() - cpu_before).as_secs_f64();
     let peak_bytes = process::resident_peak_bytes();
     progress.finish_and_clear();
+    let checkpoints = match options.durable {
+        true => Some(checkpoints(&client).await?),
+        false => None,
+    };
     drop(client);
     server.stop().await;
     Ok(Measurement {
@@ -300,7 +318,25 @@ async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Meas
         events_per_s: (options.events as f64 / seconds) as u64,
         cpu_seconds: (cpu_seconds * 1e3).round() / 1e3,
         peak_rss_mib: peak_bytes >> 20,
+        checkpoints,
     })
+}
+
+async fn checkpoints(client: &Client) -> Result<Checkpoints> {
+    let messages = client.simple_query("SHOW CHECKPOINTS").await.map_err(failed)?;
+    let (mut all, mut bytes) = (Checkpoints::default(), 0.0);
+    for message in messages {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        let number = |name: &str| {
+            let text = row.try_get(name).ok().flatten();
+            text.and_then(|text| text.parse::<f64>().ok()).unwrap_or_default()
+        };
+        all.checkpoints += 1;
+        bytes += number("bytes");
+        all.stall_max_ms = all.stall_max_ms.max(number("stall_ms"));
+    }
+    all.checkpoint_mib = bytes as u64 >> 20;
+    Ok(all)
 }
 
 const RESULT: &str = "result";
@@ -374,7 +410,15 @@ fn heading(options: &NexmarkOptions) -> String {
 
 fn table_line(measured: &Measurement) -> String {
     let Measurement { query, seconds, events_per_s, cpu_seconds, peak_rss_mib, .. } = measured;
-    format!("{query:<18} {seconds:>9.3} {events_per_s:>12} {cpu_seconds:>9.3} {peak_rss_mib:>9}")
+    let line = format!(
+        "{query:<18} {seconds:>9.3} {events_per_s:>12} {cpu_seconds:>9.3} {peak_rss_mib:>9}"
+    );
+    match measured.checkpoints {
+        None => line,
+        Some(Checkpoints { checkpoints, checkpoint_mib, stall_max_ms }) => format!(
+            "{line}  {checkpoints} checkpoints, {checkpoint_mib} MiB, stall {stall_max_ms} ms"
+        ),
+    }
 }
 
 /// A line of the result. Who reads no further, as `head` does, is not an error.
@@ -415,11 +459,15 @@ mod tests {
             events_per_s: 2_000,
             cpu_seconds: 0.75,
             peak_rss_mib: 64,
+            checkpoints: None,
         };
-        assert_eq!(
-            serde_json::to_string(&measured).unwrap(),
-            "{\"query\":\"q0\",\"events\":1000,\"seconds\":0.5,\"events_per_s\":2000,\
-             \"cpu_seconds\":0.75,\"peak_rss_mib\":64}"
-        );
+        let line = "{\"query\":\"q0\",\"events\":1000,\"seconds\":0.5,\"events_per_s\":2000,\
+                    \"cpu_seconds\":0.75,\"peak_rss_mib\":64";
+        assert_eq!(serde_json::to_string(&measured).unwrap(), format!("{line}}}"));
+        let checkpoints =
+            Some(Checkpoints { checkpoints: 2, checkpoint_mib: 7, stall_max_ms: 1.5 });
+        let durable = Measurement { checkpoints, ..measured };
+        let more = ",\"checkpoints\":2,\"checkpoint_mib\":7,\"stall_max_ms\":1.5}";
+        assert_eq!(serde_json::to_string(&durable).unwrap(), format!("{line}{more}"));
     }
 }

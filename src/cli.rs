@@ -13,8 +13,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{
-    self, LatencyOptions, MemoryOptions, NexmarkOptions, PatternOptions, StartupOptions,
-    TpchOptions, WindowOptions,
+    self, DurabilityOptions, LatencyOptions, MemoryOptions, NexmarkOptions, PatternOptions,
+    StartupOptions, TpchOptions, WindowOptions,
 };
 use crate::config::{SETTINGS, ServerConfig, parse_storage};
 use crate::frontend::repl::client::{Client, Event};
@@ -174,6 +174,30 @@ enum Benchmark {
         /// How long it idles
         #[arg(long, default_value_t = 20)]
         seconds: u64,
+        /// A line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bytes of a checkpoint, time of a restart, durable commits and COPY, of a server on a disk
+    Durability {
+        /// Rows of 100 bytes in a table and in a view over it
+        #[arg(long, default_value_t = 10_000_000)]
+        keys: u64,
+        /// Clients that commit rows
+        #[arg(long, default_value_t = 32)]
+        clients: usize,
+        /// How long they do
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Rows that COPY brings
+        #[arg(long, default_value_t = 5_000_000)]
+        copy_rows: u64,
+        /// Where the server keeps its data; the system's directory of temporary files otherwise
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+        /// Threads that maintain views
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
         /// A line of JSON
         #[arg(long)]
         json: bool,
@@ -613,6 +637,12 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         }
         Benchmark::Startup { runs, views, seconds, json } => {
             bench::startup(StartupOptions { runs, views, seconds, json }).await?;
+        }
+        Benchmark::Durability { keys, clients, seconds, copy_rows, directory, workers, json } => {
+            let workers = config(workers)?.workers.get();
+            let options =
+                DurabilityOptions { keys, clients, seconds, copy_rows, directory, workers, json };
+            bench::durability(options).await?;
         }
         Benchmark::Patterns { rows, partitions, files, workers, json } => {
             let mut config = config(workers)?;

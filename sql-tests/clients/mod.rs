@@ -175,6 +175,16 @@ pub fn python(packages: &[&str]) -> Result<PathBuf, String> {
     Ok(folder.join("bin/python"))
 }
 
+/// A folder with a package of the npm registry, `name@version`.
+pub fn node(package: &str) -> Result<PathBuf, String> {
+    installed(&package.replace('@', "-"), |folder| {
+        succeed(command("node", &["--version"]))?;
+        let path = folder.to_str().ok_or("the target folder's path is not UTF-8")?;
+        let flags = ["install", "--silent", "--no-fund", "--no-audit", "--prefix", path, package];
+        succeed(command("npm", &flags)).map(|_| ())
+    })
+}
+
 /// The output of a client must say that all of its tests passed.
 fn check_passed(client: &str, output: &Output) {
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -226,13 +236,7 @@ fn jdbc() {
 #[test]
 fn node_postgres() {
     let package = format!("pg@{NODE_POSTGRES_VERSION}");
-    let found = installed(&format!("node-postgres-{NODE_POSTGRES_VERSION}"), |folder| {
-        succeed(command("node", &["--version"]))?;
-        let path = folder.to_str().ok_or("the target folder's path is not UTF-8")?;
-        let flags = ["install", "--silent", "--no-fund", "--no-audit", "--prefix", path, &package];
-        succeed(command("npm", &flags)).map(|_| ())
-    });
-    let Some(folder) = needed("node-postgres", found) else { return };
+    let Some(folder) = needed("node-postgres", node(&package)) else { return };
     let mut client = command("node", &["--no-deprecation", &script("node_postgres_client.js")]);
     client.env("NODE_PATH", folder.join("node_modules"));
     check_passed("node-postgres", &TestServer::start().run_program(client, b""));

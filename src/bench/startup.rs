@@ -6,6 +6,7 @@
 //! kernel.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -100,31 +101,43 @@ async fn idle_percent(options: &StartupOptions) -> Result<f64> {
     Ok((percent * 1e3).round() / 1e3)
 }
 
-/// This program as a server, in a directory of its own; gone when dropped.
-struct OwnServer {
+/// This program as a server; gone when dropped.
+pub(super) struct OwnServer {
     child: Child,
-    client: Config,
-    _directory: tempfile::TempDir,
+    pub(super) client: Config,
+    _directory: Option<tempfile::TempDir>,
 }
 
 impl OwnServer {
-    /// A server that has answered, and how long that took.
+    /// A server in an empty directory of its own that has answered, and how long that took.
     async fn start() -> Result<(OwnServer, Duration)> {
         let directory = tempfile::tempdir()?;
+        let (mut server, took) = OwnServer::start_in(directory.path(), &[], PATIENCE).await?;
+        server._directory = Some(directory);
+        Ok((server, took))
+    }
+
+    /// The same in a directory that may have something.
+    pub(super) async fn start_in(
+        directory: &Path,
+        more: &[&str],
+        patience: Duration,
+    ) -> Result<(OwnServer, Duration)> {
         let port = free_port()?;
         let clock = Clock::system();
         let child = Command::new(std::env::current_exe()?)
             .arg("serve")
             .arg("--data-dir")
-            .arg(directory.path())
+            .arg(directory)
             .args(["--listen", &format!("127.0.0.1:{port}"), "--http", "127.0.0.1:0"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
         let mut client = Config::new();
         client.host("127.0.0.1").port(port).user("millstream").dbname("millstream");
-        let mut server = OwnServer { child, client, _directory: directory };
+        let mut server = OwnServer { child, client, _directory: None };
         loop {
             if let Ok(client) = connect(&server.client).await {
                 run(&client, "SELECT 1").await?;
@@ -133,7 +146,7 @@ impl OwnServer {
             if let Some(status) = server.child.try_wait()? {
                 return Err(Error::internal(format!("the server ended with {status}")));
             }
-            if clock.elapsed() > PATIENCE {
+            if clock.elapsed() > patience {
                 return Err(Error::internal("the server does not answer"));
             }
             tokio::time::sleep(RETRY).await;

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod durability;
+mod faulty_store;
 mod history;
 mod lookups;
 mod memory;

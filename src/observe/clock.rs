@@ -16,6 +16,9 @@ enum Kind {
     System {
         /// What [`Clock::elapsed`] counts from.
         start: Instant,
+        /// What somebody has set the clock ahead or back.
+        #[cfg(test)]
+        set_us: Arc<std::sync::atomic::AtomicI64>,
     },
     /// Microseconds since the clock was made; the wall time is that after 1970.
     Test(Arc<AtomicU64>),
@@ -25,7 +28,11 @@ impl Clock {
     /// The machine's clock.
     #[expect(clippy::disallowed_methods, reason = "the one reader of the machine's clock")]
     pub fn system() -> Clock {
-        Clock(Kind::System { start: Instant::now() })
+        Clock(Kind::System {
+            start: Instant::now(),
+            #[cfg(test)]
+            set_us: Arc::default(),
+        })
     }
 
     /// A clock that stands at the beginning of 1970 until [`Clock::advance`] moves it.
@@ -37,12 +44,19 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the one reader of the machine's clock")]
     pub fn now(&self) -> EventTime {
         match &self.0 {
-            Kind::System { .. } => {
+            Kind::System {
+                #[cfg(test)]
+                set_us,
+                ..
+            } => {
                 let now = SystemTime::now();
-                EventTime(match now.duration_since(UNIX_EPOCH) {
+                let us = match now.duration_since(UNIX_EPOCH) {
                     Ok(after) => micros(after),
                     Err(before) => -micros(before.duration()),
-                })
+                };
+                #[cfg(test)]
+                let us = us + set_us.load(Ordering::SeqCst);
+                EventTime(us)
             }
             Kind::Test(elapsed_us) => {
                 EventTime(micros(Duration::from_micros(elapsed_us.load(Ordering::SeqCst))))
@@ -64,8 +78,16 @@ impl Clock {
     /// Time since the clock was made: for measuring and waiting. Never goes back.
     pub fn elapsed(&self) -> Duration {
         match &self.0 {
-            Kind::System { start } => start.elapsed(),
+            Kind::System { start, .. } => start.elapsed(),
             Kind::Test(elapsed_us) => Duration::from_micros(elapsed_us.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Sets the machine's clock ahead, or back, for those who have this one.
+    #[cfg(test)]
+    pub fn set_ahead_us(&self, us: i64) {
+        if let Kind::System { set_us, .. } = &self.0 {
+            set_us.store(us, Ordering::SeqCst);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Processor time and memory of this process, as the kernel counts them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 // The allocator of the program, which is linked with this.
@@ -19,14 +21,50 @@ pub fn give_back_memory() {
 
 /// User and system time of all threads since the process started.
 pub fn cpu_time() -> Duration {
+    usage(libc::RUSAGE_SELF)
+}
+
+/// User and system time of the calling thread; zero where the kernel does not count it.
+pub fn cpu_time_of_thread() -> Duration {
+    #[cfg(target_os = "linux")]
+    let spent = usage(libc::RUSAGE_THREAD);
+    #[cfg(not(target_os = "linux"))]
+    let spent = Duration::ZERO;
+    spent
+}
+
+fn usage(who: libc::c_int) -> Duration {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: getrusage writes a whole `rusage` to the place given; zero is a valid one before.
     let usage = unsafe {
-        let outcome = libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        let outcome = libc::getrusage(who, usage.as_mut_ptr());
         assert_eq!(outcome, 0, "getrusage fails only for an unknown `who`");
         usage.assume_init()
     };
     duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
+/// Adds up the processor time of pieces of work, on whatever threads they run. Clones add to the
+/// same sum.
+#[derive(Clone, Debug, Default)]
+pub struct CpuMeter {
+    ns: Arc<AtomicU64>,
+}
+
+impl CpuMeter {
+    /// Does some work on this thread and counts it.
+    pub fn count<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = cpu_time_of_thread();
+        let done = work();
+        let spent = cpu_time_of_thread().saturating_sub(before);
+        self.ns.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        done
+    }
+
+    /// All that has been counted.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.ns.load(Ordering::Relaxed))
+    }
 }
 
 /// User and system time of the running process `id`, all of its threads together.

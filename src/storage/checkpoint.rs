@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -116,6 +117,8 @@ pub struct Written {
     pub manifest: u64,
     pub files: usize,
     pub bytes: u64,
+    /// Processor time of making and writing the files.
+    pub cpu: Duration,
     /// What was staged for sinks.
     pub sinks: BTreeMap<ObjectId, FileRef>,
 }
@@ -131,6 +134,9 @@ pub struct Checkpointer {
     /// Objects of the log before this one have been deleted.
     log_collected: u64,
     savepoints: Savepoints,
+    /// Savepoints that may be there or not: to write them has failed, perhaps after it was done.
+    /// Their files stay.
+    doubtful: Savepoints,
     /// Manifests that somebody copies: their files stay for as long as it is there.
     held: Vec<(Manifest, Weak<()>)>,
 }
@@ -153,8 +159,9 @@ impl Checkpointer {
         log_collected: u64,
         savepoints: Savepoints,
     ) -> Checkpointer {
-        let held = Vec::new();
-        Checkpointer { store, generation, old, newest, log_collected, savepoints, held }
+        let (held, doubtful) = (Vec::new(), Savepoints::new());
+        let store = store.counted_apart();
+        Checkpointer { store, generation, old, newest, log_collected, savepoints, doubtful, held }
     }
 
     /// The newest checkpoint with all savepoints, or the one of a savepoint with that alone, to be
@@ -198,8 +205,25 @@ impl Checkpointer {
         if let Some(error) = self.check_claim().await? {
             return Err(error);
         }
-        savepoint::write(&self.store, &savepoint).await?;
-        self.savepoints.insert(savepoint.name.clone(), savepoint);
+        self.write_savepoint(savepoint).await
+    }
+
+    async fn write_savepoint(&mut self, savepoint: Savepoint) -> Result<()> {
+        let name = savepoint.name.clone();
+        if self.doubtful.contains_key(&name) {
+            // Of this server, which has told nobody that it is there.
+            self.store.delete(&Path::from(paths::savepoint(&name))).await?;
+            self.doubtful.remove(&name);
+        }
+        match savepoint::write(&self.store, &savepoint).await {
+            Ok(()) => drop(self.savepoints.insert(name, savepoint)),
+            Err(error) => {
+                if error.sqlstate() != SqlState::DUPLICATE_OBJECT {
+                    self.doubtful.insert(name, savepoint);
+                }
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -226,9 +250,7 @@ impl Checkpointer {
         }
         let savepoint =
             Savepoint { name: name.to_owned(), created_at_us, manifest: self.newest.clone() };
-        savepoint::write(&self.store, &savepoint).await?;
-        self.savepoints.insert(name.to_owned(), savepoint);
-        Ok(())
+        self.write_savepoint(savepoint).await
     }
 
     /// Drops a savepoint, with the files that nobody else needs.
@@ -249,6 +271,7 @@ impl Checkpointer {
         };
         let mut needed = savepoint::files(&self.savepoints, Some(name));
         needed.extend(held.iter().map(String::as_str));
+        needed.extend(savepoint::files(&self.doubtful, None));
         needed.extend(self.old.iter().chain([&self.newest]).flat_map(Manifest::files));
         for file in savepoint.manifest.files().difference(&needed) {
             // What stays is found at the next start.
@@ -299,8 +322,10 @@ impl Checkpointer {
             manifest: number,
             files: 0,
             bytes: 0,
+            cpu: Duration::ZERO,
             sinks: BTreeMap::new(),
         };
+        let cpu_before = self.store.meter().total();
         if let Some(json) = &cut.catalog {
             let name = paths::catalog(self.generation, number);
             let file = self.write_text(name, "catalog", CATALOG_FORMAT, json).await?;
@@ -352,6 +377,7 @@ impl Checkpointer {
         let kept = std::mem::replace(&mut self.newest, next);
         self.collect(&kept).await;
         self.old.push(kept);
+        written.cpu = self.store.meter().total().saturating_sub(cpu_before);
         Ok(written)
     }
 
@@ -406,14 +432,16 @@ impl Checkpointer {
         let kept = state_files::merge_from(files, rows, deleted);
         let earlier = state_files::read(&self.store, &files[kept..]).await?;
         let (changes, as_in_memory) = (changes.clone(), self.store.has_cheap_bytes());
-        let encoded = tokio::task::spawn_blocking(move || match earlier.is_empty() {
+        let encode = move || match earlier.is_empty() {
             true => state_files::encode(&changes, as_in_memory),
             false => {
                 let all = earlier.into_iter().chain(changes.iter().cloned()).collect();
                 let whole = kept == 0;
                 state_files::encode(&state_files::fold(all, whole)?, as_in_memory)
             }
-        });
+        };
+        let meter = self.store.meter().clone();
+        let encoded = tokio::task::spawn_blocking(move || meter.count(encode));
         let encoded = encoded
             .await
             .map_err(|error| Error::internal(format!("a file was not encoded: {error}")))??;
@@ -480,6 +508,7 @@ impl Checkpointer {
             }
             let mut named = savepoint::files(&self.savepoints, None);
             named.extend(held.iter().map(String::as_str));
+            named.extend(savepoint::files(&self.doubtful, None));
             for file in garbage.files.iter().filter(|file| !named.contains(file.as_str())) {
                 self.store.delete(&Path::from(file.as_str())).await?;
             }

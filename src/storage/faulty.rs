@@ -24,6 +24,8 @@ pub enum Fault {
     None,
     /// Nothing is written.
     DiskFull,
+    /// Nothing is written, for another reason.
+    Refused(std::io::ErrorKind),
     /// Everything is written, and no answer comes back.
     LostAnswers,
     /// A random part of writes fails, before or after it was done.
@@ -112,7 +114,7 @@ impl FaultyStore {
     fn next_write(&self) -> (bool, bool) {
         match &mut *self.fault.lock().expect("no panic under this lock") {
             Fault::None => (false, false),
-            Fault::DiskFull => (true, false),
+            Fault::DiskFull | Fault::Refused(_) => (true, false),
             Fault::LostAnswers => (false, true),
             Fault::Random(random, probability) => {
                 (random.random_bool(*probability), random.random_bool(*probability))
@@ -142,7 +144,11 @@ impl ObjectStore for FaultyStore {
         let (before, after) = self.next_write();
         if before {
             self.refused_writes.fetch_add(1, Ordering::SeqCst);
-            return Err(io(std::io::ErrorKind::StorageFull));
+            let kind = match &*self.fault.lock().expect("no panic under this lock") {
+                Fault::Refused(kind) => *kind,
+                _ => std::io::ErrorKind::StorageFull,
+            };
+            return Err(io(kind));
         }
         let result = self.objects.put_opts(path, payload.clone(), options).await;
         if result.is_ok() {

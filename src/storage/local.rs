@@ -25,6 +25,7 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
 };
 
+use crate::observe::process::CpuMeter;
 use crate::types::error::{Error, Result};
 
 /// A directory.
@@ -80,8 +81,9 @@ impl ObjectStore for LocalStore {
         let path = self.files.path_to_filesystem(location)?;
         let root = self.root.clone();
         let number = self.unfinished.fetch_add(1, Ordering::Relaxed);
+        let meter = options.extensions.get::<CpuMeter>().cloned().unwrap_or_default();
         let written = tokio::task::spawn_blocking(move || match options.mode {
-            PutMode::Create => write_new(&root, &path, number, &payload),
+            PutMode::Create => meter.count(|| write_new(&root, &path, number, &payload)),
             PutMode::Overwrite | PutMode::Update(_) => Err(io::Error::new(
                 ErrorKind::Unsupported,
                 "objects are written once, and never changed",

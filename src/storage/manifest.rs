@@ -16,7 +16,7 @@ use crate::storage::store::{Put, Store};
 use crate::types::error::{Result, SqlState};
 
 /// Version of the format, see `docs/FORMAT.md`.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// What is durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

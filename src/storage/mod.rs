@@ -20,6 +20,7 @@
 //! | `checkpoint.rs` | writes what changed, then a manifest, then collects what nobody needs |
 //! | `transfer.rs` | checkpoints in other storages: backup and restore, export and import |
 //! | `faulty.rs` | for tests: a store that fails when it is told to |
+//! | `seeded_store.rs` | for tests: a store whose faults follow from a seed |
 //! | `recovery.rs` | claims a storage and finds out what is in it |
 //!
 //! Nobody else knows that object stores exist. What the log's entries mean is the coordinator's
@@ -46,5 +47,7 @@ pub mod transfer;
 
 #[cfg(test)]
 pub mod faulty;
+#[cfg(test)]
+pub mod seeded_store;
 #[cfg(test)]
 mod tests;

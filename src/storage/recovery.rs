@@ -38,8 +38,10 @@ use crate::types::id::ObjectId;
 
 /// Numbers that the servers may fight over before one gives up.
 const ATTEMPTS_MAX: u32 = 1000;
-/// Views whose state is read at the same time.
+/// Tables, and views, that are read at the same time.
 const READS_MAX: usize = 4;
+/// Objects of the log that are read at the same time.
+const LOG_READS_MAX: usize = 16;
 
 /// A claimed storage and what is in it.
 #[derive(Debug)]
@@ -253,9 +255,10 @@ async fn load(store: &Store, manifest: &Manifest, keep: &Keep) -> Result<Content
         errors: load_text(store, manifest.errors.as_ref(), "errors", ERRORS_FORMAT).await?,
         ..Content::default()
     };
+    let mut tables = Vec::with_capacity(manifest.tables.len());
     for (table, files) in &manifest.tables {
-        let rows = table_files::read_table(store, files).await?;
-        content.tables.insert(ObjectId(*table), rows);
+        let read = table_files::read_table(store, files);
+        tables.push(async move { Ok::<_, Error>((ObjectId(*table), read.await?)) }.boxed());
     }
     let mut reads = Vec::with_capacity(manifest.views.len());
     for (view, state) in &manifest.views {
@@ -268,8 +271,9 @@ async fn load(store: &Store, manifest: &Manifest, keep: &Keep) -> Result<Content
             return Err(damaged(&file.name, "it is missing"));
         }
     }
-    let reads = futures::stream::iter(reads).buffer_unordered(READS_MAX);
-    content.views = reads.try_collect().await?;
+    let tables = futures::stream::iter(tables).buffer_unordered(READS_MAX).try_collect();
+    let views = futures::stream::iter(reads).buffer_unordered(READS_MAX).try_collect();
+    (content.tables, content.views) = futures::try_join!(tables, views)?;
     Ok(content)
 }
 
@@ -309,20 +313,28 @@ struct FencedLog {
 async fn fence_log(store: &Store, generation: u64, start: u64) -> Result<FencedLog> {
     let numbers = store.list_numbers(LOG).await?;
     let first = numbers.first().copied().unwrap_or(start);
-    let mut objects = Vec::new();
     let mut next = start;
-    for number in numbers.into_iter().filter(|number| *number >= start) {
-        if number != next {
+    let numbers: Vec<u64> = numbers.into_iter().filter(|number| *number >= start).collect();
+    for number in &numbers {
+        if *number != next {
             return Err(damaged(
                 paths::numbered(LOG, next).as_ref(),
                 "it is missing, and later ones are there",
             )
             .hint("Restore the storage from a backup; nothing has been changed."));
         }
-        let bytes = store.get(&paths::numbered(LOG, number)).await?;
-        objects.push((number, decode_object(number, &bytes)));
         next += 1;
     }
+    let mut reads = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let read = async move {
+            let bytes = store.get(&paths::numbered(LOG, number)).await?;
+            Ok::<_, Error>((number, decode_object(number, &bytes)))
+        };
+        reads.push(read.boxed());
+    }
+    let mut objects: Vec<(u64, ReadObject)> =
+        futures::stream::iter(reads).buffered(LOG_READS_MAX).try_collect().await?;
     for _ in 0..ATTEMPTS_MAX {
         let content = encode_object(generation, next, &[])?;
         match store.put_new(&paths::numbered(LOG, next), content).await? {

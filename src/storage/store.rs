@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use crate::observe::process::CpuMeter;
 use crate::storage::checksum::damaged;
 use crate::storage::local::LocalStore;
 use crate::storage::paths;
@@ -27,6 +28,8 @@ pub struct Store {
     place: Arc<str>,
     /// Whether bytes are cheap, as on a disk, or to be saved, as on the way to a bucket.
     cheap_bytes: bool,
+    /// Counts what writing through this handle takes.
+    meter: CpuMeter,
 }
 
 /// What became of an object that was to be written.
@@ -62,7 +65,19 @@ impl Store {
 
     /// Any store.
     pub fn over(objects: Arc<dyn ObjectStore>, place: &str) -> Store {
-        Store { objects, place: place.into(), cheap_bytes: false }
+        Store { objects, place: place.into(), cheap_bytes: false, meter: CpuMeter::default() }
+    }
+
+    /// A handle that counts for itself.
+    #[must_use]
+    pub fn counted_apart(self) -> Store {
+        Store { meter: CpuMeter::default(), ..self }
+    }
+
+    /// What counts the processor time of writing through this handle: the making of what is
+    /// written, by whoever makes it, and its way to a disk.
+    pub fn meter(&self) -> &CpuMeter {
+        &self.meter
     }
 
     /// The same store, on which bytes cost less than packing them.
@@ -86,7 +101,8 @@ impl Store {
     /// # Errors
     /// When the store fails; the object may or may not be there.
     pub async fn put_new(&self, path: &Path, content: impl Into<PutPayload>) -> Result<Put> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let mut options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        options.extensions.insert(self.meter.clone());
         let content = content.into();
         match self.objects.put_opts(path, content.clone(), options).await {
             Ok(_) => Ok(Put::Written),

@@ -175,9 +175,12 @@ async fn write(
         false => Format::of(&schema),
     };
     let level = ZstdLevel::try_new(1).expect("zstd has a level 1");
+    let meter = store.meter().clone();
     let encoded = tokio::task::spawn_blocking(move || {
-        let (content, rows) = encode_rows(format, Compression::ZSTD(level), &schema, rows)?;
-        Ok::<_, Error>((crc32_of(&content), content, rows))
+        meter.count(|| {
+            let (content, rows) = encode_rows(format, Compression::ZSTD(level), &schema, rows)?;
+            Ok::<_, Error>((crc32_of(&content), content, rows))
+        })
     });
     let (crc32, content, rows) = encoded
         .await

@@ -18,6 +18,9 @@
 //!
 //! A view that is being filled, or has failed, is in no checkpoint, and is computed anew after a
 //! restart.
+//!
+//! `checkpoint_interval` is a target: a checkpoint that took more than a tenth of the workers'
+//! processor time since it began lets the next come later, up to ten intervals ([`pause_after`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -47,6 +50,11 @@ use crate::types::time::{Epoch, EventTime, Watermark};
 /// Checkpoints that `SHOW CHECKPOINTS` remembers.
 const HISTORY_MAX: usize = 100;
 
+/// Checkpoints may take one in so many of the workers' processor time, ...
+const CPU_PART: u32 = 10;
+/// ... but come at least once in so many intervals.
+const STRETCH_MAX: u32 = 10;
+
 /// One checkpoint that is durable.
 #[derive(Clone, Debug)]
 pub struct CheckpointFact {
@@ -59,6 +67,8 @@ pub struct CheckpointFact {
     pub duration: Duration,
     /// The longest time for which a worker's stream stood still for it.
     pub stall: Duration,
+    /// Processor time that it took, of workers and of whoever wrote it.
+    pub cpu: Duration,
     pub files: usize,
     pub bytes: u64,
     /// Views whose state has changed.
@@ -118,6 +128,8 @@ struct Writing {
     epoch: Epoch,
     began: Moment,
     stall: Duration,
+    /// Of all workers together.
+    stalls: Duration,
     views: usize,
     waiting: Vec<Reply<()>>,
     sinks: HandedOver,
@@ -470,7 +482,8 @@ impl State {
             return;
         }
         let epoch = cut.epoch;
-        let stall = stalls.into_iter().max().unwrap_or_default();
+        let (stall, stalls) =
+            (stalls.iter().max().copied().unwrap_or_default(), stalls.iter().sum());
         let Some(durable) = &mut self.durable else { return };
         cut.log_until = durable.appended;
         if durable.jobs.send(Job::Cut(Box::new(cut))).is_err() {
@@ -482,7 +495,7 @@ impl State {
             return;
         }
         self.checkpoints.writing =
-            Some(Writing { epoch, began, stall, views, waiting, sinks: handed });
+            Some(Writing { epoch, began, stall, stalls, views, waiting, sinks: handed });
     }
 
     /// A checkpoint cannot be written now; it is tried again.
@@ -508,6 +521,7 @@ impl State {
                     time: self.clock.now(),
                     duration: now.saturating_sub(writing.began),
                     stall: writing.stall,
+                    cpu: writing.stalls + written.cpu,
                     files: written.files,
                     bytes: written.bytes,
                     views: writing.views,
@@ -525,8 +539,14 @@ impl State {
                     bytes = fact.bytes,
                     duration_ms = fact.duration.as_millis(),
                     stall_us = fact.stall.as_micros(),
+                    cpu_ms = fact.cpu.as_millis(),
                     "checkpoint"
                 );
+                if let Some(durable) = &mut self.durable {
+                    let pause = pause_after(fact.cpu, self.workers.count(), durable.interval);
+                    let next = durable.next_checkpoint.max(writing.began + pause);
+                    durable.next_checkpoint = next;
+                }
                 self.sinks.staged(now, fact.time, writing.sinks, written.sinks);
                 self.checkpoints.stored_epoch = fact.epoch;
                 self.checkpoints.history.push_back(fact);
@@ -548,6 +568,14 @@ impl State {
     }
 }
 
+/// How long after the beginning of a checkpoint that took so much processor time the next may
+/// begin, so that checkpoints take a tenth of the workers' time at most; within bounds, because
+/// what has not been written is done again after a crash.
+fn pause_after(cpu: Duration, workers: usize, interval: Duration) -> Duration {
+    let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
+    (cpu * CPU_PART / workers).clamp(interval, interval * STRETCH_MAX)
+}
+
 /// What one operator has handed over, table by table.
 fn state_changes(worker: usize, state: OperatorState) -> impl Iterator<Item = StateChange> {
     let OperatorState { operator, name, writer } = state;
@@ -559,4 +587,20 @@ fn state_changes(worker: usize, state: OperatorState) -> impl Iterator<Item = St
         appended: delta.appended,
         deleted: delta.deleted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dear_checkpoints_come_less_often_but_come() {
+        let ms = Duration::from_millis;
+        assert_eq!(pause_after(ms(3), 2, ms(1000)), ms(1000));
+        assert_eq!(pause_after(ms(200), 2, ms(1000)), ms(1000));
+        assert_eq!(pause_after(ms(400), 2, ms(1000)), ms(2000));
+        assert_eq!(pause_after(ms(400), 1, ms(1000)), ms(4000));
+        assert_eq!(pause_after(ms(60_000), 1, ms(1000)), ms(10_000));
+        assert_eq!(pause_after(ms(400), 1, Duration::ZERO), Duration::ZERO);
+    }
 }

@@ -282,6 +282,21 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done_at_any_crash_poin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_writes_and_goes_on_by_itself() {
+    refuses_and_goes_on(Fault::DiskFull, "53100").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_is_away_refuses_writes_and_goes_on_by_itself() {
+    refuses_and_goes_on(Fault::Refused(std::io::ErrorKind::TimedOut), "58030").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_denies_access_refuses_writes_and_goes_on_by_itself() {
+    refuses_and_goes_on(Fault::Refused(std::io::ErrorKind::PermissionDenied), "42501").await;
+}
+
+/// While the store has the fault, writes are refused with this SQLSTATE.
+async fn refuses_and_goes_on(fault: Fault, sqlstate: &str) {
     let store = FaultyStore::new();
     let server = start(&store, 1).await;
     let setup = "
@@ -291,7 +306,7 @@ async fn a_full_disk_refuses_writes_and_goes_on_by_itself() {
         CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t
     ";
     server.run(setup).await;
-    store.set(Fault::DiskFull);
+    store.set(fault);
     // On its way when the disk is full: waits, and so does who would see it.
     let mut writer = connect(&server.database).await;
     let write = tokio::spawn(async move { run(&mut writer, "INSERT INTO t VALUES (2)").await });
@@ -300,9 +315,9 @@ async fn a_full_disk_refuses_writes_and_goes_on_by_itself() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let refused = server.run("INSERT INTO other VALUES (1)").await;
-    assert!(refused.starts_with("53100: the log cannot be written"), "{refused}");
+    assert!(refused.starts_with(&format!("{sqlstate}: the log cannot be written")), "{refused}");
     let created = server.run("CREATE TABLE new (a int)").await;
-    assert!(created.starts_with("53100"), "{created}");
+    assert!(created.starts_with(sqlstate), "{created}");
     let mut reader = connect(&server.database).await;
     let read = tokio::spawn(async move { run(&mut reader, "SELECT n FROM v").await });
     // Who has nothing to do with it reads on.
@@ -319,6 +334,44 @@ async fn a_full_disk_refuses_writes_and_goes_on_by_itself() {
         server.run("SELECT n FROM v\nSELECT count(*) FROM t").await,
         "2\nSELECT 1\n2\nSELECT 1\n"
     );
+    server.stop().await;
+}
+
+/// What is durable does not follow the time of day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_stops_nothing_and_loses_nothing() {
+    let store = FaultyStore::new();
+    let clock = Clock::system();
+    let config = CoordinatorConfig {
+        workers: 2,
+        epoch_interval_max: Duration::from_millis(10),
+        lock_timeout: Duration::from_secs(10),
+        history: HistoryConfig::default(),
+        memory: crate::coordinator::memory::state_memory(&std::env::temp_dir()),
+    };
+    let opened = open(config, clock.clone(), store.store(), Duration::from_millis(5)).await;
+    let coordinator = opened.expect("opens");
+    let database = Database::new(coordinator.clone(), clock.clone()).expect("has threads");
+    let server = Running { database, coordinator };
+    let setup = "
+        CREATE TABLE t (a int PRIMARY KEY, at timestamptz DEFAULT now())
+        CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n FROM t
+        CREATE MATERIALIZED VIEW recent AS SELECT a FROM t WHERE at > now() - INTERVAL '1 hour'
+    ";
+    let made = server.run(setup).await;
+    assert!(!made.contains(": "), "{made}");
+    let hour_us = 3_600_000_000;
+    for (n, hours) in [0, 2, -3, 24, -48, 0].into_iter().enumerate() {
+        clock.set_ahead_us(hours * hour_us);
+        let script = format!("INSERT INTO t (a) VALUES ({n})\nCHECKPOINT\nSELECT n FROM v");
+        let out = tokio::time::timeout(PATIENCE, server.run(&script)).await.expect("goes on");
+        assert_eq!(out, format!("INSERT 0 1\nCHECKPOINT\n{}\nSELECT 1\n", n + 1), "{hours} hours");
+    }
+    server.stop().await;
+    let server = start(&store, 1).await;
+    assert_eq!(server.run("SELECT n FROM v").await, "6\nSELECT 1\n");
+    // A row of the day ahead is as recent as can be.
+    assert!(server.run("SELECT a FROM recent ORDER BY a").await.contains("3\n"));
     server.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! The stored formats do not change unseen: storages of versions 1 and 2 stand in the tree and are
+//! The stored formats do not change unseen: storages of versions 1 to 4 stand in the tree and are
 //! read; `docs/FORMAT.md` says what is in it.
 
 use std::path::Path;
@@ -14,6 +14,8 @@ use crate::storage::store::Store;
 
 const SAMPLE_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v1");
 const SAMPLE_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v2");
+const SAMPLE_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v3");
+const SAMPLE_4: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v4");
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -94,12 +96,19 @@ async fn a_storage_of_version_1_is_read() {
     assert!(recovered.views.is_empty() && recovered.errors.is_none());
 }
 
+/// Files of tables and state are Parquet in versions 2 and 3, streams in version 4.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storage_of_version_2_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let copied = folder.path().join("storage");
-    copy(Path::new(SAMPLE_2), &copied);
-    check_2(&copied).await;
+async fn storages_of_versions_2_to_4_are_read() {
+    for (sample, extension) in [(SAMPLE_2, "parquet"), (SAMPLE_3, "parquet"), (SAMPLE_4, "arrows")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let copied = folder.path().join("storage");
+        copy(Path::new(sample), &copied);
+        let files = std::fs::read_dir(copied.join("tables/1")).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        assert!(names.into_iter().all(|name| name.ends_with(extension)), "{sample}");
+        check_2(&copied).await;
+    }
 }
 
 async fn check_2(directory: &Path) {
