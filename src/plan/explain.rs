@@ -132,8 +132,7 @@ fn write_head(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
             write!(f, "Throttle: changes every {}", seconds(EventDuration(n.every_us)))?
         }
         Node::TemporalFilter(n) => {
-            let conditions: Vec<&str> = n.conditions.iter().map(|c| c.display.as_str()).collect();
-            write!(f, "TemporalFilter where {}", conditions.join(" AND "))?;
+            write!(f, "TemporalFilter where {}", n.display)?;
         }
         Node::Retain(n) => write!(f, "Retain for {}", seconds(EventDuration(n.keep_us)))?,
     }

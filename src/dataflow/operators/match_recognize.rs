@@ -44,6 +44,7 @@ use crate::plan::match_recognize::MatchSpec;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedTable, RowChange, RowKey, added_up};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
@@ -589,6 +590,10 @@ impl Operator for MatchRecognize {
 
     fn partial_matches(&self, limit: usize) -> Result<Vec<PartialMatch>> {
         self.under_way(limit)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
     }
 
     fn memory_bytes(&self) -> usize {
