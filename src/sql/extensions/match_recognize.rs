@@ -178,17 +178,11 @@ impl ClauseReader<'_, '_> {
             self.eat(&["STRICT"]);
             ContiguityClause::Strict
         };
-        let from = self.at;
-        let pattern_from = self.eat(&["FROM"]);
+        let pattern_from = !window && self.eat(&["FROM"]);
         let pattern_position = self.rewriter.position(self.at);
         let Some(close) = self.rewriter.close_of(self.at) else { return Err(self.expected("(")) };
         let value = pattern_from.then_some((self.at + 1, close));
         let pattern = match pattern_from {
-            true if window => {
-                return Err(Error::unsupported("PATTERN FROM in a window")
-                    .hint("Use MATCH_RECOGNIZE in FROM.")
-                    .position(self.rewriter.position(from)));
-            }
             true if self.at + 1 == close => return Err(self.expected("an expression")),
             true => NamedPattern::Empty,
             false => {

@@ -3,9 +3,9 @@
 use crate::sql::tests::Fixture;
 
 const CASES: [(&str, &str, &str); 14] = [
-    ("ORDER BY id PATTERN (a b) DEFINE @c AS v > 1", "42704", "Variables are the names"),
+    ("ORDER BY id PATTERN (a b) DEFINE @c AS v > 1", "42704", "meant \"a\""),
     ("ORDER BY id AFTER MATCH SKIP TO @dwn PATTERN (strt down+)", "42704", "meant \"down\""),
-    ("ORDER BY id PATTERN (a b) SUBSET u = (a, @c)", "42704", "Variables are the names"),
+    ("ORDER BY id PATTERN (a b) SUBSET u = (a, @c)", "42704", "meant \"a\""),
     ("ORDER BY id PATTERN (a) DEFINE a AS v > 1, @a AS v < 1", "42710", ""),
     ("ORDER BY id PATTERN (a b) SUBSET @b = (a)", "42710", ""),
     ("ORDER BY id MEASURES @sum(a.v + b.v) AS s PATTERN (a b)", "42P10", "SUBSET U = (A, B)"),
