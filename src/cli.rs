@@ -13,7 +13,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{
-    self, LatencyOptions, NexmarkOptions, PatternOptions, StartupOptions, TpchOptions,
+    self, LatencyOptions, MemoryOptions, NexmarkOptions, PatternOptions, StartupOptions,
+    TpchOptions, WindowOptions,
 };
 use crate::config::{SETTINGS, ServerConfig, parse_storage};
 use crate::frontend::repl::client::{Client, Event};
@@ -140,6 +141,9 @@ enum Benchmark {
         /// Read the events from Parquet files in this directory; they are written first
         #[arg(long, value_name = "DIRECTORY")]
         files: Option<PathBuf>,
+        /// Where the results go: into a view that can be read, or to a sink that drops them
+        #[arg(long, default_value = "view", value_name = "WHERE")]
+        output: bench::OutputTo,
         /// A line of JSON for each query
         #[arg(long)]
         json: bool,
@@ -179,10 +183,60 @@ enum Benchmark {
         /// Rows of each table
         #[arg(long, default_value_t = 4_000_000)]
         rows: u64,
+        /// Partitions of the view; at most a quarter of the rows
+        #[arg(long)]
+        partitions: Option<u64>,
+        /// Only the view, over Parquet files in this folder, which are written if they are not
+        /// there; one line of JSON
+        #[arg(long, value_name = "FOLDER")]
+        files: Option<PathBuf>,
         /// Threads that maintain the view
         #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
         workers: Option<String>,
         /// A line of JSON for each pattern
+        #[arg(long)]
+        json: bool,
+    },
+    /// State that does not fit into memory: a Nexmark join with all memory there is, and with a
+    /// fraction of what its state takes
+    Memory {
+        /// Which query
+        #[arg(long, default_value = "q20")]
+        query: String,
+        /// Events of all three kinds
+        #[arg(long, env = "MILLSTREAM_EVENTS", default_value_t = 10_000_000)]
+        events: u64,
+        /// The state is so many times the memory limit
+        #[arg(long, default_value_t = 4)]
+        times: u64,
+        /// Do not leave files in the kernel's memory
+        #[arg(long)]
+        cold: bool,
+        /// Threads that maintain the view
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// Measure once, with the memory limit that is given
+        #[arg(long)]
+        once: bool,
+        /// For --once
+        #[arg(long, value_name = "SIZE")]
+        memory_limit: Option<String>,
+        /// A line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Overlapping windows beside plain ones, and what open sessions take, in this process
+    Windows {
+        /// Nexmark's events behind the windows
+        #[arg(long, default_value_t = 5_000_000)]
+        events: u64,
+        /// Sessions that are open at the same time
+        #[arg(long, default_value_t = 1_000_000)]
+        sessions: u64,
+        /// Threads that maintain the views
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// A line of JSON for each view
         #[arg(long)]
         json: bool,
     },
@@ -535,14 +589,22 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Ok::<_, Error>(config)
     };
     match benchmark {
-        Benchmark::Nexmark { queries, events, workers, checkpoint_interval, files, json } => {
+        Benchmark::Nexmark {
+            queries,
+            events,
+            workers,
+            checkpoint_interval,
+            files,
+            output,
+            json,
+        } => {
             let mut config = config(workers)?;
             // Without the flag nothing is durable, and nothing pays for it.
             let durable = checkpoint_interval.is_some();
             if let Some(interval) = checkpoint_interval {
                 config.set("checkpoint_interval", &interval)?;
             }
-            let options = NexmarkOptions { queries, events, json, durable, files, config };
+            let options = NexmarkOptions { queries, events, json, durable, files, output, config };
             bench::nexmark(options).await?;
         }
         Benchmark::Latency { events_per_second: events_per_s, seconds, workers, json } => {
@@ -552,9 +614,25 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Benchmark::Startup { runs, views, seconds, json } => {
             bench::startup(StartupOptions { runs, views, seconds, json }).await?;
         }
-        Benchmark::Patterns { rows, workers, json } => {
+        Benchmark::Patterns { rows, partitions, files, workers, json } => {
+            let mut config = config(workers)?;
+            if files.is_some() {
+                config.set("checkpoint_interval", "1s")?;
+            }
+            let options = PatternOptions { rows, json, files, partitions, config };
+            bench::patterns(options).await?;
+        }
+        Benchmark::Memory { query, events, times, cold, workers, once, memory_limit, json } => {
+            let mut config = config(workers)?;
+            if let Some(limit) = memory_limit {
+                config.set("memory_limit", &limit)?;
+            }
+            let options = MemoryOptions { query, events, times, cold, json, once, config };
+            bench::memory(options).await?;
+        }
+        Benchmark::Windows { events, sessions, workers, json } => {
             let config = config(workers)?;
-            bench::patterns(PatternOptions { rows, json, config }).await?;
+            bench::windows(WindowOptions { events, sessions, json, config }).await?;
         }
         Benchmark::Tpch { scale, queries, workers, json } => {
             let config = config(workers)?;

@@ -10,6 +10,9 @@
 //!    that it held before;
 //! 3. the tables of late rows hold each late row once, and the watermark is what it should be.
 //!
+//! Now and then late rows are taken in again (REPLAY LATE): from then on those that were not beyond
+//! repair are rows of the stream like others.
+//!
 //! At the end an event of the far future comes, or the sources end: what operators keep then is no
 //! more than that event. Meanwhile the server is started again at random, with or without a checkpoint, on
 //! 1, 2 or 3 workers.
@@ -35,6 +38,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use millstream::coordinator::command::{ConnectOptions, Connection, Database, Response};
 use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
+use millstream::coordinator::memory::state_memory;
 use millstream::coordinator::recovery::open;
 use millstream::observe::clock::Clock;
 use millstream::storage::store::Store;
@@ -59,7 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A number from the environment.
-fn setting(name: &str) -> Option<u64> {
+pub(super) fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 
@@ -142,12 +146,13 @@ async fn run_case(seed: u64) -> Result<(), String> {
     done.map_err(|failure| format!("{failure}\nlog:\n{log};"))
 }
 
-async fn open_server(workers: usize, store: &Store) -> (Coordinator, Connection) {
+pub(super) async fn open_server(workers: usize, store: &Store) -> (Coordinator, Connection) {
     let config = CoordinatorConfig {
         workers,
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
         history: HistoryConfig::default(),
+        memory: state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let opened = open(config, clock.clone(), store.clone(), CHECKPOINT_INTERVAL).await;
@@ -243,6 +248,9 @@ impl Case {
         if self.random.random_bool(0.08) {
             self.restart().await?;
         }
+        if self.random.random_bool(0.15) {
+            self.replay_late().await?;
+        }
         let kind = self.feed.kind;
         let fed = self.feed.step(&mut self.random);
         for statement in &fed {
@@ -258,6 +266,20 @@ impl Case {
             self.run(&statement).await?;
         }
         self.compare().await
+    }
+
+    /// Takes late rows in again, all or some; the server says which of them are beyond repair.
+    async fn replay_late(&mut self) -> Result<(), String> {
+        for stream in STREAMS {
+            let some = self.random.random_bool(0.3);
+            let condition = if some { " WHERE id % 2 = 0" } else { "" };
+            let sql = format!("REPLAY LATE {stream}{condition}");
+            self.log.push(sql.clone());
+            let beyond = self.run(&sql).await?;
+            let ids = beyond.iter().filter_map(|row| row.split(" | ").next()?.parse().ok());
+            self.feed.replayed(stream, &ids.collect::<Vec<i64>>(), some);
+        }
+        Ok(())
     }
 
     /// Ends the server and starts another over what it left.
@@ -444,7 +466,7 @@ impl Case {
 }
 
 /// Whether a sorted bag has all that another one has.
-fn contains(all: &[String], part: &[String]) -> bool {
+pub(super) fn contains(all: &[String], part: &[String]) -> bool {
     let mut all = all.iter().peekable();
     part.iter().all(|row| {
         while all.next_if(|other| *other < row).is_some() {}
@@ -453,7 +475,7 @@ fn contains(all: &[String], part: &[String]) -> bool {
 }
 
 /// Two sorted bags, as far as they differ.
-fn difference(found: &[String], expected: &[String]) -> String {
+pub(super) fn difference(found: &[String], expected: &[String]) -> String {
     let mut counts: std::collections::BTreeMap<&str, i64> = std::collections::BTreeMap::new();
     for row in found {
         *counts.entry(row).or_default() += 1;

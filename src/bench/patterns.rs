@@ -7,9 +7,11 @@
 //! 3. a SELECT in which so many partial matches are alive at each row: what a row costs by their
 //!    number.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
-use crate::bench::{connect, print, run};
+use crate::bench::{connect, pattern_files, print, run};
 use crate::config::ServerConfig;
 use crate::observe::clock::Clock;
 use crate::slt::PrivateServer;
@@ -21,6 +23,11 @@ pub struct PatternOptions {
     /// Rows of the first two; the third is smaller.
     pub rows: u64,
     pub json: bool,
+    /// Only the first, of rows from Parquet files in this directory, which are written first if
+    /// need be.
+    pub files: Option<PathBuf>,
+    /// Of the first.
+    pub partitions: Option<u64>,
     pub config: ServerConfig,
 }
 
@@ -43,6 +50,12 @@ const ROWS_BEHIND: u64 = 2_000;
 /// # Errors
 /// When the server or a statement fails.
 pub async fn patterns(options: PatternOptions) -> Result<()> {
+    let few = options.rows.div_ceil(4);
+    let partitions = options.partitions.unwrap_or(PARTITIONS).min(few).max(1);
+    if let Some(directory) = &options.files {
+        let config = options.config.clone();
+        return pattern_files::measure(directory, options.rows, partitions, config).await;
+    }
     let server = PrivateServer::start_with(options.config.clone()).await?;
     let client = connect(&server.client_config()).await?;
     let rows = options.rows;
@@ -53,7 +66,6 @@ pub async fn patterns(options: PatternOptions) -> Result<()> {
             "pattern", "rows", "seconds", "rows/s"
         ));
     }
-    let partitions = PARTITIONS.min(rows.div_ceil(4));
     run(
         &client,
         "CREATE TABLE steps (p bigint, at timestamp, v int, WATERMARK FOR at AS at) APPEND ONLY",

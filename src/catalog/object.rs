@@ -105,6 +105,9 @@ pub struct TableObject {
     pub history_retention_us: Option<i64>,
     /// The source or table whose late rows it has. It goes with its owner.
     pub late_of: Option<ObjectId>,
+    /// The source whose late rows it has that were taken in again (REPLAY LATE): they are rows of
+    /// the source. It goes with its owner.
+    pub replayed_of: Option<ObjectId>,
 }
 
 /// What an INSERT without ON CONFLICT does with a key that exists.

@@ -178,13 +178,27 @@ impl Catalog {
         self.objects.values().find(is_late)
     }
 
-    /// Objects that name `id` in their definition, directly, or the table of its late rows, which
-    /// is a part of it.
+    /// The table that has the late rows of `id` which were taken in again.
+    pub fn replayed_of(&self, id: ObjectId) -> Option<&Arc<Object>> {
+        let is_replayed = |object: &&Arc<Object>| match &object.kind {
+            ObjectKind::Table(table) => table.replayed_of == Some(id),
+            _ => false,
+        };
+        self.objects.values().find(is_replayed)
+    }
+
+    /// The tables that go with `id`: of its late rows, and of those that were taken in again.
+    pub fn parts_of(&self, id: ObjectId) -> Vec<ObjectId> {
+        self.late_of(id).into_iter().chain(self.replayed_of(id)).map(|part| part.id).collect()
+    }
+
+    /// Objects that name `id` in their definition, directly, or a table of its late rows, which is
+    /// a part of it.
     pub fn dependants(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
-        let late = self.late_of(id).map(|object| object.id);
+        let parts = self.parts_of(id);
         self.objects.values().filter(move |o| {
-            let on_late = late.is_some_and(|late| o.depends_on.contains(&late));
-            (o.depends_on.contains(&id) || on_late) && Some(o.id) != late
+            let on_part = parts.iter().any(|part| o.depends_on.contains(part));
+            (o.depends_on.contains(&id) || on_part) && !parts.contains(&o.id)
         })
     }
 
@@ -202,7 +216,7 @@ impl Catalog {
         for dependant in self.dependants(id) {
             self.collect_dependants(dependant.id, order);
         }
-        for part in self.late_of(id).map(|late| late.id).into_iter().chain([id]) {
+        for part in self.parts_of(id).into_iter().chain([id]) {
             if !order.contains(&part) {
                 order.push(part);
             }

@@ -94,6 +94,8 @@ enum StoredKind {
         #[serde(default)]
         late_of: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        replayed_of: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         history_retention_us: Option<i64>,
     },
     View {
@@ -272,6 +274,7 @@ fn store_object(object: &Object) -> Result<StoredObject> {
             append_only: table.append_only,
             watermark: table.watermark.as_ref().map(store_watermark),
             late_of: table.late_of.map(|owner| owner.0),
+            replayed_of: table.replayed_of.map(|owner| owner.0),
             history_retention_us: table.history_retention_us,
         },
         ObjectKind::View(definition) => {
@@ -339,6 +342,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             append_only,
             watermark,
             late_of,
+            replayed_of,
             history_retention_us,
         } => ObjectKind::Table(TableObject {
             primary_key,
@@ -353,6 +357,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             watermark: watermark.map(load_watermark),
             history_retention_us,
             late_of: late_of.map(ObjectId),
+            replayed_of: replayed_of.map(ObjectId),
         }),
         StoredKind::View { query_sql, search_path } => {
             ObjectKind::View(ViewObject { query_sql, search_path, ..ViewObject::default() })
@@ -512,6 +517,7 @@ mod tests {
             watermark: watermark(),
             history_retention_us: None,
             late_of: None,
+            replayed_of: None,
         });
         let source = ObjectKind::Source(SourceObject {
             connector: "file".into(),

@@ -20,7 +20,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::catalog::object::{Object, ObjectKind};
+use crate::catalog::object::{Object, ObjectKind, ViewObject};
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::{information_schema, pg_catalog};
 use crate::types::error::{Error, Result};
@@ -83,13 +83,46 @@ pub struct OperatorFact {
     pub rows_in: u64,
     pub rows_out: u64,
     pub state_rows: u64,
+    /// In memory.
     pub state_bytes: u64,
+    /// In files of the local disk.
+    pub disk_bytes: u64,
     pub busy_us: u64,
     /// Since the view was built.
     pub age_us: u64,
     pub lag_epochs: u64,
     /// Of its output.
     pub watermark_us: Option<i64>,
+}
+
+/// How far a source, table, view or one of its operators is in event time, from the data plane.
+#[derive(Clone, Debug)]
+pub struct WatermarkFact {
+    pub object: ObjectId,
+    /// An operator of the view, with what EXPLAIN says of it; `None`: the object itself.
+    pub operator: Option<(usize, String)>,
+    /// Microseconds since 1970; `None`: there is none yet.
+    pub watermark_us: Option<i64>,
+    /// How long ago that is; `None` also at the end of time.
+    pub lag_us: Option<i64>,
+}
+
+/// A match of a row pattern that is under way, from the data plane.
+#[derive(Clone, Debug)]
+pub struct PartialMatchFact {
+    /// The view.
+    pub object: ObjectId,
+    pub operator: usize,
+    pub worker: usize,
+    pub partition: String,
+    pub began_us: Option<i64>,
+    pub latest_us: Option<i64>,
+    pub rows: u64,
+    pub variables: String,
+    pub waits_for: String,
+    pub condition: String,
+    pub deadline_us: Option<i64>,
+    pub is_complete: bool,
 }
 
 /// What a table or view holds, from the data plane.
@@ -102,7 +135,10 @@ pub struct MemoryFact {
     pub operators: u64,
     /// Rows that these hold, its content among them.
     pub state_rows: u64,
+    /// In memory.
     pub bytes: u64,
+    /// In files of the local disk.
+    pub disk_bytes: u64,
 }
 
 /// Where a sink stands, from the data plane.
@@ -137,7 +173,9 @@ pub struct SystemFacts<'a> {
     pub sources: &'a [SourceFact],
     pub errors: &'a [ErrorFact],
     pub operators: &'a [OperatorFact],
+    pub watermarks: &'a [WatermarkFact],
     pub memory: &'a [MemoryFact],
+    pub partial_matches: &'a [PartialMatchFact],
     pub sinks: &'a [SinkFact],
     /// Epochs of which history is kept, with the times when they ended, in microseconds.
     pub epochs: &'a [(u64, i64)],
@@ -453,6 +491,11 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
         "epochs" => facts.epochs.iter().map(epoch_row).collect(),
         "errors" => facts.errors.iter().map(error_row).collect(),
         "operators" => facts.operators.iter().filter_map(|f| operator_row(facts, f)).collect(),
+        "watermarks" => facts.watermarks.iter().filter_map(|f| watermark_row(facts, f)).collect(),
+        "partial_matches" => {
+            let all = facts.partial_matches.iter();
+            all.filter_map(|f| partial_match_row(facts, f)).collect()
+        }
         "memory" => facts.memory.iter().filter_map(|f| memory_row(facts, f)).collect(),
         _ => Vec::new(),
     }
@@ -471,10 +514,67 @@ fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
         ("rows_out", (fact.rows_out as i64).into()),
         ("state_rows", (fact.state_rows as i64).into()),
         ("state_bytes", (fact.state_bytes as i64).into()),
+        ("disk_bytes", (fact.disk_bytes as i64).into()),
         ("busy_us", (fact.busy_us as i64).into()),
         ("age_us", (fact.age_us as i64).into()),
         ("lag_epochs", (fact.lag_epochs as i64).into()),
         ("watermark", fact.watermark_us.map_or(Cell::Null, Cell::Time)),
+    ])
+}
+
+fn watermark_row(facts: &SystemFacts, fact: &WatermarkFact) -> Option<Row> {
+    let object = facts.catalog.get(fact.object)?;
+    let declared = match &object.kind {
+        ObjectKind::Source(source) => source.watermark.as_ref(),
+        ObjectKind::Table(table) => table.watermark.as_ref(),
+        _ => None,
+    };
+    let bounded = |view: &ViewObject| -> Vec<String> {
+        let name = |column: usize| object.schema.field(column).name().clone();
+        view.time_bounds.iter().map(|bound| name(bound.column)).collect()
+    };
+    let columns = match (&object.kind, &fact.operator) {
+        (_, Some(_)) => None,
+        (ObjectKind::MaterializedView(view), None) => Some(bounded(view)),
+        _ => Some(declared.iter().map(|watermark| watermark.column.clone()).collect()),
+    };
+    let kind = if fact.operator.is_some() { "operator" } else { object.kind_noun() };
+    let (operator, description) = match &fact.operator {
+        Some((number, description)) => (Some(*number as i64), Some(description.clone())),
+        None => (None, None),
+    };
+    Some(vec![
+        ("database", object.name.database.clone().into()),
+        ("schema", object.name.schema.clone().into()),
+        ("name", object.name.name.clone().into()),
+        ("kind", kind.into()),
+        ("operator", operator.into()),
+        ("description", description.into()),
+        ("columns", columns.map_or(Cell::Null, Cell::Texts)),
+        ("expression", declared.map(|watermark| watermark.expression_sql.clone()).into()),
+        ("watermark", fact.watermark_us.map_or(Cell::Null, Cell::Time)),
+        ("lag_us", fact.lag_us.into()),
+    ])
+}
+
+fn partial_match_row(facts: &SystemFacts, fact: &PartialMatchFact) -> Option<Row> {
+    let object = facts.catalog.get(fact.object)?;
+    let time = |us: Option<i64>| us.map_or(Cell::Null, Cell::Time);
+    Some(vec![
+        ("database", object.name.database.clone().into()),
+        ("schema", object.name.schema.clone().into()),
+        ("view", object.name.name.clone().into()),
+        ("operator", (fact.operator as i64).into()),
+        ("worker", (fact.worker as i64).into()),
+        ("partition", fact.partition.clone().into()),
+        ("began", time(fact.began_us)),
+        ("latest", time(fact.latest_us)),
+        ("rows", (fact.rows as i64).into()),
+        ("variables", fact.variables.clone().into()),
+        ("waits_for", fact.waits_for.clone().into()),
+        ("condition", fact.condition.clone().into()),
+        ("deadline", time(fact.deadline_us)),
+        ("complete", fact.is_complete.into()),
     ])
 }
 
@@ -489,6 +589,7 @@ fn memory_row(facts: &SystemFacts, fact: &MemoryFact) -> Option<Row> {
         ("operators", (fact.operators as i64).into()),
         ("state_rows", (fact.state_rows as i64).into()),
         ("bytes", (fact.bytes as i64).into()),
+        ("disk_bytes", (fact.disk_bytes as i64).into()),
     ])
 }
 
@@ -593,6 +694,7 @@ mod tests {
             watermark: None,
             history_retention_us: None,
             late_of: None,
+            replayed_of: None,
         };
         let columns = vec![
             SqlType::Int8.to_field("id", false),
@@ -630,7 +732,9 @@ mod tests {
             sources: &[],
             errors: &[],
             operators: &[],
+            watermarks: &[],
             memory: &[],
+            partial_matches: &[],
             sinks: &[],
             epochs: &[],
         };
@@ -721,7 +825,9 @@ mod tests {
             sources: &[],
             errors: &[],
             operators: &[],
+            watermarks: &[],
             memory: &[],
+            partial_matches: &[],
             sinks: &[],
             epochs: &[],
         };

@@ -88,7 +88,10 @@ pub(super) async fn clone_database(
     let mut stored = BTreeMap::new();
     for object in old.iter().filter(|o| matches!(o.kind, ObjectKind::MaterializedView(_))) {
         if let Some(state) = manifest.views.get(&object.id.0) {
-            stored.insert(object.id, state_files::read_rows(store, state).await?);
+            stored.insert(
+                object.id,
+                state_files::read_rows(store, state, state_files::in_memory()).await?,
+            );
         }
     }
     let planned = plan_views(&then, manifest, stored, &BTreeSet::new());
@@ -169,6 +172,7 @@ fn changes(
         }
         if let ObjectKind::Table(table) = &mut new.kind {
             table.late_of = table.late_of.and_then(|owner| ids.get(&owner).copied());
+            table.replayed_of = table.replayed_of.and_then(|owner| ids.get(&owner).copied());
         }
         let id = new.id;
         changes.push(Change::CreateObject(Arc::new(new)));

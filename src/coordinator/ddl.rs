@@ -888,6 +888,7 @@ fn table_object(
         watermark: create.watermark.as_ref().map(watermark_object),
         history_retention_us: table_history(create)?,
         late_of: None,
+        replayed_of: None,
     };
     let object = Object {
         id: ObjectId(0),
@@ -1076,6 +1077,7 @@ fn late_table(name: &ObjectName, schema: &SchemaRef, time_column: usize) -> Obje
             // Known when the owner has an id.
             history_retention_us: None,
             late_of: None,
+            replayed_of: None,
         }),
         schema: Arc::new(Schema::new(fields)),
         create_sql: String::new(),

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::object::Object;
+use crate::catalog::object::{Object, ObjectKind, TableObject};
 use crate::catalog::snapshot::{Catalog, Change, no_schema};
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
 use crate::coordinator::command::{Connection, Notice};
@@ -49,6 +49,18 @@ impl Connection {
         }
         let catalog = &context.catalog;
         let ids: Vec<ObjectId> = targets.iter().map(|t| t.id).collect();
+        for target in &targets {
+            if let ObjectKind::Table(TableObject { replayed_of: Some(source), .. }) = &target.kind
+                && !ids.contains(source)
+            {
+                let name = shown(context, target);
+                return Err(Error::user(
+                    SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+                    format!("cannot drop table {name} because its rows are rows of a source"),
+                )
+                .hint("Drop the source."));
+            }
+        }
         let dependants = dependants(catalog, &ids);
         if !dependants.is_empty() {
             if !drop.cascade {

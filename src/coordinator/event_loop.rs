@@ -10,7 +10,9 @@
 //! | `definitions.rs` | changes of the catalog, one after the other |
 //! | `cloning.rs` | a database made of a savepoint |
 //! | `figures.rs` | what operators have done and hold |
+//! | `memory.rs` | room in memory |
 //! | `event_time.rs` | watermarks and late rows |
+//! | `replay.rs` | late rows that are taken in again |
 //! | `sharing.rs` | views that read what others keep although they do not name them |
 //! | `history.rs` | reads of the past |
 //! | `swap.rs` | a materialized view gets its new definition |
@@ -40,6 +42,7 @@ use self::figures::PendingFigures;
 pub use self::figures::{Figures, RunningFigures};
 pub use self::history::HistoryConfig;
 use self::history::{Histories, PastStart, is_reached};
+pub use self::replay::{Replay, Replayed};
 pub use self::sinks::SinkFact;
 use self::sinks::Sinks;
 use self::swap::Swap;
@@ -62,12 +65,12 @@ use crate::dataflow::worker::{
     CloseEpoch, Command, DataflowResult, DataflowSpec, Report, SourceMetrics, Workers,
 };
 use crate::observe::clock::Clock;
-use crate::observe::metrics;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::Forgotten;
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{EVERYTHING, StateMemory};
 use crate::storage::checkpoint::Held as HeldCheckpoint;
 use crate::storage::manifest::SourcePlace;
 use crate::storage::savepoint::{self, Savepoint};
@@ -84,6 +87,8 @@ mod durable;
 mod event_time;
 mod figures;
 mod history;
+mod memory;
+mod replay;
 mod sharing;
 mod sinks;
 mod swap;
@@ -108,6 +113,8 @@ pub struct CoordinatorConfig {
     /// How long a statement waits for a table that another transaction writes.
     pub lock_timeout: Duration,
     pub history: HistoryConfig,
+    /// The memory of tables and views.
+    pub memory: Arc<StateMemory>,
 }
 
 /// The way to the coordinator's thread. Cheap to clone; every method may be called from any task.
@@ -230,6 +237,19 @@ pub enum WriteChange {
     /// lock. A key that this leaves twice is a unique violation.
     Changes(ChangeBatch),
     Truncate,
+    /// Late rows leave their table and are taken in again, as far as time allows.
+    Replay(Box<Replay>),
+}
+
+impl WriteChange {
+    /// Whether the table may have more rows than before.
+    fn grows(&self) -> bool {
+        match self {
+            WriteChange::Insert { .. } | WriteChange::Replay(_) => true,
+            WriteChange::Changes(changes) => changes.weight_sum() > 0,
+            WriteChange::Truncate => false,
+        }
+    }
 }
 
 /// What happens to a new row whose key exists.
@@ -251,6 +271,8 @@ pub struct WriteOutcome {
     pub inserted: Vec<RecordBatch>,
     /// Rows that came behind their tables' watermarks, and went into the tables of late rows.
     pub late: u64,
+    /// What became of late rows that were to be taken in again.
+    pub replayed: Option<Replayed>,
 }
 
 /// The right to write some tables, held until dropped. Others who want them wait in line.
@@ -410,7 +432,12 @@ enum Request {
     },
     Figures {
         objects: Vec<ObjectId>,
+        partial_matches: bool,
         reply: oneshot::Sender<Figures>,
+    },
+    /// Memory is short, or no longer so.
+    Relieve {
+        reply: oneshot::Sender<()>,
     },
     #[cfg(test)]
     Tamper(ObjectId, ChangeBatch),
@@ -527,6 +554,7 @@ impl Coordinator {
             start.ground.epoch,
             clock.clone(),
             histories.budget.clone(),
+            config.memory.clone(),
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
@@ -548,6 +576,7 @@ impl Coordinator {
             storage_events,
             sinks,
             histories,
+            memory: config.memory.clone(),
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
         let restored = state.lay_ground(start);
@@ -966,7 +995,31 @@ impl Coordinator {
     /// # Errors
     /// When the server stops.
     pub async fn figures(&self, objects: Vec<ObjectId>) -> Result<Figures> {
-        self.ask(|reply| Request::Figures { objects, reply }).await
+        let partial_matches = false;
+        self.ask(|reply| Request::Figures { objects, partial_matches, reply }).await
+    }
+
+    /// The same of all dataflows, with the partial matches of their row patterns.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn figures_with_partial_matches(&self) -> Result<Figures> {
+        let (objects, partial_matches) = (Vec::new(), true);
+        self.ask(|reply| Request::Figures { objects, partial_matches, reply }).await
+    }
+
+    /// Lets tables and workers make the room that has been asked of their [`StateMemory`], and
+    /// look whether they may go on.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn relieve(&self) -> Result<()> {
+        self.ask(|reply| Request::Relieve { reply }).await
+    }
+
+    /// Those who take part in making room.
+    pub fn state_owners(&self) -> usize {
+        self.config.workers + 1
     }
 
     /// The watermarks of sources, tables and materialized views that have one.
@@ -1100,10 +1153,10 @@ impl Creation {
         Creation { object, definer: None, replaces: None, in_place: false, timed }
     }
 
-    /// What goes, in order: what is replaced, with the table of its late rows.
+    /// What goes, in order: what is replaced, with the tables of its late rows.
     fn dropped(&self, catalog: &Catalog) -> Vec<ObjectId> {
-        let late = self.replaces.and_then(|old| catalog.late_of(old)).map(|late| late.id);
-        late.into_iter().chain(self.replaces).collect()
+        let parts = self.replaces.map_or_else(Vec::new, |old| catalog.parts_of(old));
+        parts.into_iter().chain(self.replaces).collect()
     }
 }
 
@@ -1177,6 +1230,10 @@ struct State {
     table_rules: HashMap<ObjectId, WatermarkSpec>,
     /// Late rows that wait until a new dataflow is installed.
     late_waiting: Vec<(ObjectId, RecordBatch)>,
+    /// Tables of late rows that were taken in again, with their sources.
+    replays: HashMap<ObjectId, ObjectId>,
+    /// The earliest event time of rows that the open epoch takes in again.
+    reopened: Option<EventTime>,
     /// Logical time of the newest closed epoch.
     time: EventTime,
     /// Dataflows that want an epoch at a time.
@@ -1196,6 +1253,7 @@ struct State {
     durable: Option<Durable>,
     checkpoints: Checkpoints,
     histories: Histories,
+    memory: Arc<StateMemory>,
     /// Why everything is refused.
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
@@ -1249,6 +1307,8 @@ impl State {
             resumed: BTreeSet::new(),
             table_rules: HashMap::new(),
             late_waiting: Vec::new(),
+            replays: HashMap::new(),
+            reopened: None,
             time: EventTime(i64::MIN),
             wakes: BTreeSet::new(),
             drops: 0,
@@ -1260,6 +1320,7 @@ impl State {
             durable: None,
             checkpoints: Checkpoints::default(),
             histories: Histories::new(HistoryConfig::default()),
+            memory: Arc::new(StateMemory::new(std::env::temp_dir())),
             halted: None,
             failure: watch::Sender::new(None),
             storage_events: unbounded().0,
@@ -1287,6 +1348,7 @@ impl State {
             };
             self.histories.add_table(id, &table, ground.epoch, self.keeps_history(own));
             self.tables.insert(id, table);
+            self.note_replays(&ground.catalog, id);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
         }
@@ -1311,6 +1373,8 @@ impl State {
                 let Some(changes) = changes else { continue };
                 if !changes.is_empty() {
                     self.changes.insert(*table, changes.clone());
+                    // Which of them were late at their time is not known any more.
+                    self.reopened = Some(EventTime(i64::MIN));
                     self.epochs.touch(self.clock.elapsed());
                 }
             }
@@ -1443,7 +1507,14 @@ impl State {
             Request::Sources { reply } => {
                 let _ = reply.send(self.source_statuses());
             }
-            Request::Figures { objects, reply } => self.ask_figures(objects, reply),
+            Request::Figures { objects, partial_matches, reply } => {
+                self.ask_figures(objects, partial_matches, reply);
+            }
+            Request::Relieve { reply } => {
+                self.relieve();
+                // Who asked may have gone.
+                let _ = reply.send(());
+            }
             #[cfg(test)]
             Request::Tamper(view, changes) => {
                 if let Some(Running { kind: RunningKind::View { snapshot, .. }, .. }) =
@@ -1595,8 +1666,10 @@ impl State {
         let changes = std::mem::take(&mut self.changes);
         let now = self.now();
         let watermarks = self.watermarks.announce(now);
+        self.note_watermarks(&watermarks);
         let mut touched: Vec<ObjectId> = changes.keys().copied().collect();
         touched.extend(self.admitted.iter().copied());
+        touched.extend(changes.keys().filter_map(|table| self.replays.get(table)));
         touched.extend(watermarks.iter().map(|(object, _)| *object));
         let time = self.logical_time();
         let woken = self.take_woken(time);
@@ -1637,10 +1710,13 @@ impl State {
             self.ready.clear();
         }
         let count = self.workers.count();
+        let replayed = self.rows_of_sources(&changes);
         let changes = changes
             .into_iter()
+            .chain(replayed)
             .map(|(object, batches)| (object, share_changes(&batches, count, epoch)))
             .collect();
+        let reopened = self.reopened.take();
         let moves = affected.len() * count;
         let admitted = self.admitted.iter().copied().collect();
         self.workers.send(Command::Close(Arc::new(CloseEpoch {
@@ -1651,6 +1727,7 @@ impl State {
             checkpoint,
             watermarks,
             time,
+            reopened,
         })));
         self.epochs.close(now, moves);
         views
@@ -1874,6 +1951,7 @@ impl State {
         self.sinks.remove(id);
         self.checkpoint_without(id);
         self.tables.remove(&id);
+        self.replays.remove(&id);
         self.histories.remove(id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -1950,6 +2028,7 @@ impl State {
             _ => Vec::new(),
         };
         let reads = plan.root.scanned_objects();
+        self.begin_sources(&reads);
         if let Purpose::View { made: Made::Before, .. } = &purpose {
             shares = self.shared_before(id, &reads);
         }
@@ -2026,7 +2105,7 @@ impl State {
                 self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 let result = match self.sinks.has(id) {
-                    true => DataflowResult::Sink { snapshot: self.sinks.snapshot(id) },
+                    true => self.sinks.dataflow_result(id),
                     false => DataflowResult::Materialize,
                 };
                 (name, kind, result)
@@ -2058,14 +2137,6 @@ impl State {
                 ("subscription".to_owned(), RunningKind::Subscription { sender, up_to }, result)
             }
         };
-        for source in &reads {
-            let read = self.running.values().any(|running| running.reads.contains(source));
-            let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
-            let is_source = self.running.get(source).is_some_and(is_source);
-            if is_source && !read && !self.resumed.contains(source) {
-                self.forget_late(*source);
-            }
-        }
         let plan = Arc::new(plan);
         let running = Running {
             reads,
@@ -2118,7 +2189,9 @@ impl State {
     fn table_shares(&self, objects: &[ObjectId]) -> Result<TableShares> {
         let mut contents = HashMap::new();
         for object in objects {
-            let Some(table) = self.tables.get(object) else { continue };
+            // Of a source, what was late and has been taken in again.
+            let rows = self.catalog().replayed_of(*object).map_or(*object, |replayed| replayed.id);
+            let Some(table) = self.tables.get(&rows) else { continue };
             contents.insert(*object, table.snapshot().batches().collect::<Result<Vec<_>>>()?);
         }
         Ok(self.share_contents(contents))
@@ -2378,16 +2451,31 @@ impl State {
             // The statement was cancelled while it waited.
             return;
         }
-        if let Some(error) = self.writes_refused() {
+        let grows = || writes.iter().any(|write| write.change.grows());
+        let refused = self.writes_refused();
+        if let Some(error) = refused.or_else(|| self.growth_refused().filter(|_| grows())) {
             let _ = reply.send(Err(error));
             return;
         }
         let mut done: Vec<(ObjectId, ChangeBatch)> = Vec::new();
-        let mut outcome =
-            WriteOutcome { epoch: self.epochs.open(), counts: vec![], inserted: vec![], late: 0 };
+        let mut outcome = WriteOutcome {
+            epoch: self.epochs.open(),
+            counts: vec![],
+            inserted: vec![],
+            late: 0,
+            replayed: None,
+        };
         let asked = writes.len();
         let Diverted { writes, late, advances } = self.divert_late(writes);
-        outcome.late = late;
+        outcome.late = late.iter().map(|(_, rows)| rows).sum();
+        let (writes, replayed) = match self.expand_replays(writes) {
+            Ok(expanded) => expanded,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        outcome.replayed = replayed;
         for (number, TableWrite { table, change }) in writes.into_iter().enumerate() {
             let result = match self.tables.get_mut(&table) {
                 Some(rows) => rows.write(change),
@@ -2411,13 +2499,21 @@ impl State {
                 }
             }
         }
-        metrics::LATE_ROWS.fetch_add(late, Ordering::Relaxed);
+        self.count_diverted(&late);
+        if let Some(replayed) = &outcome.replayed {
+            self.note_reopened(replayed);
+        }
         for (table, watermark) in advances {
             self.watermarks.advance(table, watermark);
         }
         let record = self.log_rows(&done);
         let mut touched = false;
         for (table, changes) in done {
+            if self.memory.is_always_full()
+                && let Some(table) = self.tables.get_mut(&table)
+            {
+                table.spill(&self.memory, EVERYTHING);
+            }
             if !changes.is_empty() {
                 touched = true;
                 self.changes.entry(table).or_default().push(changes);

@@ -153,6 +153,9 @@ impl Connection {
             S::Insert(insert) => StatementPlan::Insert(context.plan_insert(insert, declared)?),
             S::Update(update) => StatementPlan::Update(context.plan_update(update, declared)?),
             S::Delete(delete) => StatementPlan::Delete(context.plan_delete(delete, declared)?),
+            S::ReplayLate(replay) => {
+                StatementPlan::Query(self.plan_replay(context, replay, declared)?)
+            }
             S::Subscribe(subscribe) => {
                 StatementPlan::Query(self.plan_subscribe(context, subscribe)?)
             }
@@ -192,6 +195,9 @@ impl Connection {
             (S::Insert(_), StatementPlan::Insert(insert)) => returning(&insert.returning),
             (S::Update(_), StatementPlan::Update(update)) => returning(&update.returning),
             (S::Delete(_), StatementPlan::Delete(delete)) => returning(&delete.returning),
+            (S::ReplayLate(_), StatementPlan::Query(query)) => {
+                Some(super::replay::replay_schema(&query.schema))
+            }
             (S::Explain(_), _) => Some(show::explain_schema()),
             (S::Show(show), _) => Some(show::show_schema(show)),
             (S::Describe(_), _) => Some(show::columns_schema()),
@@ -334,6 +340,10 @@ impl Connection {
                 self.run_delete(running, context, delete).await
             }
             (S::Truncate(truncate), _) => self.run_truncate(running, context, truncate).await,
+            (S::ReplayLate(replay), StatementPlan::Query(query)) => {
+                let query = query.bind_parameters(values)?;
+                self.run_replay(running, context, replay, &query).await
+            }
             (S::Subscribe(subscribe), StatementPlan::Query(query)) => {
                 self.run_subscribe(running, context, query, subscribe).await
             }
@@ -730,6 +740,7 @@ fn runs_in_block(statement: &statement::Statement) -> bool {
             | S::Drop(_)
             | S::Alter(_)
             | S::CommentOn(_)
+            | S::ReplayLate(_)
             | S::Subscribe(_)
             | S::VerifyMaterializedView(_)
             | S::Flush

@@ -25,9 +25,10 @@ use crate::coordinator::source_scan::SourceTable;
 use crate::coordinator::stored;
 use crate::coordinator::subscription::SubscriptionStep;
 use crate::coordinator::system_relations::SystemContents;
+use crate::plan::emission::in_event_time;
 use crate::sql::bind::PlanContext;
 use crate::sql::lookup::Lookup;
-use crate::sql::query::{Content, Contents, PlannedQuery};
+use crate::sql::query::{Content, Contents, PlannedQuery, ROWS_SINGLE_THREAD_MAX};
 use crate::sql::statement::{Expression, Subscribe, SubscribeTarget};
 use crate::sql::system_time;
 use crate::types::change::ChangeBatch;
@@ -54,7 +55,10 @@ pub(super) struct StatementContents {
 impl Contents for StatementContents {
     fn object(&self, id: ObjectId) -> Result<Content> {
         if let Some(stored) = self.stored.get(&id) {
-            return stored.batches().map(Content::Batches);
+            return match stored.large_parts(ROWS_SINGLE_THREAD_MAX) {
+                Some(parts) => Ok(Content::Stored(parts)),
+                None => stored.batches().map(Content::Batches),
+            };
         }
         match self.sources.get(&id) {
             Some(source) => Ok(Content::Provider(source.clone())),
@@ -137,7 +141,15 @@ impl Connection {
     ) -> Result<StatementContents> {
         let mut readers = HashMap::new();
         for object in sources {
-            let table = SourceTable::open(context, &object, self.session.clone())?;
+            // What was late and has been taken in again.
+            let mut replayed = Vec::new();
+            if let Some(table) = context.catalog.replayed_of(object.id) {
+                let id = table.id;
+                let coordinator = &self.database.coordinator;
+                let mut read = running.wait(coordinator.read(vec![id])).await?;
+                replayed = read.contents.remove(&id).unwrap_or_default();
+            }
+            let table = SourceTable::open(context, &object, replayed, self.session.clone())?;
             readers.insert(object.id, Arc::new(table));
         }
         let system = self.system_contents(running, &context.catalog, planned).await?;
@@ -231,7 +243,7 @@ impl Connection {
         planned: &PlannedQuery,
         subscribe: &Subscribe,
     ) -> Result<Response> {
-        let plan = planned.lower()?;
+        let plan = in_event_time(planned.lower()?);
         let at = |clause: &Option<Expression>| {
             let evaluated = clause.as_ref().map(|e| {
                 let at = system_time::evaluate(context, &e.sql);

@@ -28,6 +28,7 @@ use crate::coordinator::event_loop::{
     StartState,
 };
 use crate::coordinator::ground::GroundState;
+use crate::coordinator::memory::keep_rows;
 use crate::dataflow::operators;
 use crate::dataflow::operators::source::LATE_UNTIL;
 use crate::observe::clock::Clock;
@@ -78,7 +79,8 @@ pub async fn open_from(
 ) -> Result<Coordinator> {
     let began = clock.elapsed();
     let identity = uuid::Uuid::new_v4().to_string();
-    let mut recovered = recover_from(store.clone(), &identity, from_savepoint).await?;
+    let keep = keep_rows(config.memory.clone());
+    let mut recovered = recover_from(store.clone(), &identity, from_savepoint, keep).await?;
     let (records, torn) = (recovered.records.len(), recovered.torn);
     recovered.fills = read_fills(&store, &recovered.records).await?;
     let stored = std::mem::take(&mut recovered.views);
@@ -232,7 +234,9 @@ fn open_sources(
             Ok((spec, connector)) => {
                 let mut place = manifest.places.get(&object.id.0).cloned();
                 let late = catalog.late_of(object.id).and_then(|late| late_until.get(&late.id));
-                if let (Some(place), Some(late)) = (&mut place, late) {
+                if let Some(late) = late.filter(|late| !late.is_empty()) {
+                    // Without a place it is read from its beginning: these are known all the same.
+                    let place = place.get_or_insert_default();
                     let until = late.iter().map(|(s, time)| (format!("{LATE_UNTIL}{s}"), time));
                     place.values.extend(until.map(|(name, time)| (name, time.clone())));
                 }

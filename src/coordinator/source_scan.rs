@@ -8,7 +8,8 @@
 //!
 //! Records that could not be read are counted, and told as one warning per reader at its end.
 //!
-//! Rows that come behind their split's watermark are left out, as in the views over the source.
+//! Rows that come behind their split's watermark are left out, as in the views over the source, but
+//! for those that were taken in again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(super) struct SourceTable {
     /// The columns over the connector's; `None`: column for column.
     columns: Option<Arc<Vec<Expr>>>,
     watermark: Option<WatermarkSpec>,
+    /// Rows that were late and have been taken in again.
+    replayed: Vec<RecordBatch>,
     session: Arc<SessionShared>,
 }
 
@@ -69,6 +72,7 @@ impl SourceTable {
     pub fn open(
         context: &PlanContext,
         object: &Object,
+        replayed: Vec<RecordBatch>,
         session: Arc<SessionShared>,
     ) -> Result<SourceTable> {
         let ObjectKind::Source(definition) = &object.kind else {
@@ -86,6 +90,7 @@ impl SourceTable {
             source,
             schema: object.schema.clone(),
             columns: crate::coordinator::ddl::source_columns(context, object, definition)?,
+            replayed,
             session,
         })
     }
@@ -113,6 +118,8 @@ impl TableProvider for SourceTable {
             None => (0..self.schema.fields().len()).collect(),
         };
         let schema = Arc::new(self.schema.project(&wanted)?);
+        let replayed: Vec<RecordBatch> =
+            self.replayed.iter().map(|rows| rows.project(&wanted)).collect::<Result<_, _>>()?;
         // What a watermark looks at is read, too, and taken out again.
         let read = match &self.watermark {
             Some(_) => with_needed(self.watermark.as_ref(), &wanted),
@@ -136,7 +143,7 @@ impl TableProvider for SourceTable {
             None => (wanted, None),
         };
         let outputs = outputs.map(Arc::new);
-        let partitions = (0..readers)
+        let mut partitions: Vec<Arc<dyn PartitionStream>> = (0..readers)
             .map(|reader| {
                 let share = splits.iter().skip(reader).step_by(readers).cloned().collect();
                 Arc::new(Share {
@@ -153,8 +160,29 @@ impl TableProvider for SourceTable {
                 }) as Arc<dyn PartitionStream>
             })
             .collect();
+        if !replayed.is_empty() {
+            partitions.push(Arc::new(Again { schema: schema.clone(), rows: replayed }));
+        }
         let scan = StreamingTableExec::try_new(schema, partitions, None, [], false, limit)?;
         Ok(Arc::new(scan))
+    }
+}
+
+/// Rows that stand beside what is read.
+#[derive(Debug)]
+struct Again {
+    schema: SchemaRef,
+    rows: Vec<RecordBatch>,
+}
+
+impl PartitionStream for Again {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = futures::stream::iter(self.rows.clone().into_iter().map(Ok));
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The system relations as one statement sees them: the facts behind them, taken at its start.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use datafusion::logical_expr::LogicalPlan;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::catalog::object::ObjectKind;
 use crate::catalog::snapshot::Catalog;
 use crate::catalog::system_views::{
-    self, ErrorFact, MemoryFact, OperatorFact, SessionFact, SettingFact, SinkFact, SourceFact,
-    SystemFacts,
+    self, ErrorFact, MemoryFact, OperatorFact, PartialMatchFact, SessionFact, SettingFact,
+    SinkFact, SourceFact, SystemFacts, WatermarkFact,
 };
 use crate::coordinator::command::{Connection, DatabaseInner, SessionShared};
 use crate::coordinator::event_loop::{Figures, RunningFigures};
@@ -26,6 +28,8 @@ use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::SystemSource;
 use crate::sql::system_functions::Session;
 use crate::types::error::{Error, Result};
+use crate::types::id::ObjectId;
+use crate::types::time::Watermark;
 
 /// What functions may ask of their connection. Plans are kept by the connection, so the way back
 /// to the server is weak.
@@ -80,7 +84,9 @@ pub(super) struct SystemContents {
     sources: Vec<SourceFact>,
     errors: Vec<ErrorFact>,
     operators: Vec<OperatorFact>,
+    watermarks: Vec<WatermarkFact>,
     memory: Vec<MemoryFact>,
+    partial_matches: Vec<PartialMatchFact>,
     sinks: Vec<SinkFact>,
     epochs: Vec<(u64, i64)>,
 }
@@ -98,7 +104,9 @@ impl SystemContents {
             sources: &self.sources,
             errors: &self.errors,
             operators: &self.operators,
+            watermarks: &self.watermarks,
             memory: &self.memory,
+            partial_matches: &self.partial_matches,
             sinks: &self.sinks,
             epochs: &self.epochs,
         })
@@ -153,6 +161,17 @@ impl Connection {
             contents.operators = figures.dataflows.iter().flat_map(operator_facts).collect();
             contents.memory = memory_facts(&figures);
         }
+        if names("watermarks") {
+            let marks = running.wait(coordinator.watermarks()).await?;
+            let figures = running.wait(coordinator.figures(Vec::new())).await?;
+            let now_us = self.database.now().timestamp_micros();
+            contents.watermarks = watermark_facts(catalog, &marks, &figures, now_us);
+        }
+        if names("partial_matches") {
+            let figures = running.wait(coordinator.figures_with_partial_matches()).await?;
+            contents.partial_matches =
+                figures.dataflows.into_iter().flat_map(partial_match_facts).collect();
+        }
         if names("epochs") {
             let epochs = running.wait(coordinator.epochs()).await?;
             contents.epochs = epochs.iter().map(|(epoch, time)| (epoch.0, time.0)).collect();
@@ -179,6 +198,44 @@ impl Connection {
     }
 }
 
+/// Of sources and tables that declare a watermark, of views whose columns are bounded by one, and of
+/// the operators of all views that have one: the least over the workers.
+fn watermark_facts(
+    catalog: &Catalog,
+    marks: &BTreeMap<ObjectId, Watermark>,
+    figures: &Figures,
+    now_us: i64,
+) -> Vec<WatermarkFact> {
+    let fact = |object: ObjectId, operator: Option<(usize, String)>, mark: Option<Watermark>| {
+        let lag =
+            |mark: &Watermark| (*mark != Watermark::END).then(|| now_us.saturating_sub(mark.0.0));
+        let watermark_us = mark.map(|mark| mark.0.0);
+        WatermarkFact { object, operator, watermark_us, lag_us: mark.as_ref().and_then(lag) }
+    };
+    let in_time = catalog.objects().filter(|object| match &object.kind {
+        ObjectKind::Source(source) => source.watermark.is_some(),
+        ObjectKind::Table(table) => table.watermark.is_some(),
+        ObjectKind::MaterializedView(view) => !view.time_bounds.is_empty(),
+        ObjectKind::View(_) | ObjectKind::Sink(_) => false,
+    });
+    let mut facts: Vec<WatermarkFact> =
+        in_time.map(|object| fact(object.id, None, marks.get(&object.id).copied())).collect();
+    for running in &figures.dataflows {
+        for (number, operator) in operators(&running.plan).into_iter().enumerate() {
+            let of_worker = running
+                .workers
+                .iter()
+                .map(|worker| worker.operators.get(number).and_then(|figures| figures.watermark));
+            // A worker without one holds the others back.
+            let least = of_worker.min().flatten();
+            if least.is_some() {
+                facts.push(fact(running.object, Some((number, describe(operator))), least));
+            }
+        }
+    }
+    facts
+}
+
 /// One for each operator and worker, the result behind the others.
 fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
     let mut texts: Vec<String> = operators(&running.plan).into_iter().map(describe).collect();
@@ -195,6 +252,7 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
                 rows_out: figure.rows_out,
                 state_rows: figure.state_rows,
                 state_bytes: figure.state_bytes,
+                disk_bytes: figure.disk_bytes,
                 busy_us: figure.busy.as_micros() as u64,
                 age_us: figures.age.as_micros() as u64,
                 lag_epochs: figure.lag_epochs,
@@ -205,13 +263,36 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
     facts
 }
 
+/// Those of all workers.
+fn partial_match_facts(running: RunningFigures) -> Vec<PartialMatchFact> {
+    let mut facts = Vec::new();
+    for (worker, figures) in running.workers.into_iter().enumerate() {
+        facts.extend(figures.partial_matches.into_iter().map(|(operator, one)| PartialMatchFact {
+            object: running.object,
+            operator,
+            worker,
+            partition: one.partition,
+            began_us: one.began_us,
+            latest_us: one.latest_us,
+            rows: one.rows,
+            variables: one.variables,
+            waits_for: one.waits_for,
+            condition: one.condition,
+            deadline_us: one.deadline_us,
+            is_complete: one.is_complete,
+        }));
+    }
+    facts
+}
+
 fn memory_facts(figures: &Figures) -> Vec<MemoryFact> {
-    let tables = figures.tables.iter().map(|(object, rows, bytes)| MemoryFact {
-        object: *object,
-        rows: *rows as u64,
+    let tables = figures.tables.iter().map(|table| MemoryFact {
+        object: table.object,
+        rows: table.rows as u64,
         operators: 0,
-        state_rows: *rows as u64,
-        bytes: *bytes as u64,
+        state_rows: table.rows as u64,
+        bytes: table.memory_bytes as u64,
+        disk_bytes: table.disk_bytes as u64,
     });
     let views = figures.dataflows.iter().map(|running| {
         let all = || running.workers.iter().flat_map(|worker| &worker.operators);
@@ -222,6 +303,7 @@ fn memory_facts(figures: &Figures) -> Vec<MemoryFact> {
             operators: operators(&running.plan).len() as u64 + 1,
             state_rows: all().map(|figure| figure.state_rows).sum(),
             bytes: all().map(|figure| figure.state_bytes).sum(),
+            disk_bytes: all().map(|figure| figure.disk_bytes).sum(),
         }
     });
     tables.chain(views).collect()

@@ -15,6 +15,7 @@ use crate::coordinator::rows::{RowIndex, columns_at};
 use crate::state::keyed_table::{KeyedTable, OnConflict};
 use crate::state::multi_table::MultiTable;
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 
@@ -110,6 +111,22 @@ impl Table {
         }
     }
 
+    /// Bytes of rows on the disk.
+    pub fn disk_bytes(&self) -> usize {
+        match &self.rows {
+            Rows::Keyed(table) => table.disk_bytes(),
+            Rows::Bag(table) => table.disk_bytes(),
+        }
+    }
+
+    /// Lets rows go to the disk, as far as that is wanted.
+    pub fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        match &mut self.rows {
+            Rows::Keyed(table) => table.spill(memory, pass),
+            Rows::Bag(table) => table.spill(memory, pass),
+        }
+    }
+
     /// The content now.
     pub fn snapshot(&self) -> Snapshot {
         match &self.rows {
@@ -137,6 +154,9 @@ impl Table {
             WriteChange::Changes(changes) => {
                 let count = positive_weight(&changes).max(positive_weight(&changes.negate()));
                 (changes, count)
+            }
+            WriteChange::Replay(_) => {
+                return Err(Error::internal("a replay is taken apart before it is written"));
             }
             WriteChange::Truncate => {
                 let batches = self.snapshot().batches().collect::<Result<Vec<_>>>()?;

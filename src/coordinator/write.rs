@@ -470,6 +470,12 @@ pub(super) fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Reco
 /// The table that a statement changes.
 pub(super) fn table_of<'a>(object: &'a Object, verb: &str) -> Result<&'a TableObject> {
     match &object.kind {
+        ObjectKind::Table(TableObject { replayed_of: Some(_), .. }) => Err(Error::user(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("cannot {verb} table \"{}\"", object.name.name),
+        )
+        .detail("It has the late rows of a source that were taken in again.")
+        .hint("REPLAY LATE takes rows in.")),
         ObjectKind::Table(table) => Ok(table),
         ObjectKind::Source(_) => Err(Error::user(
             SqlState::WRONG_OBJECT_TYPE,
@@ -726,6 +732,7 @@ mod tests {
                 watermark: None,
                 history_retention_us: None,
                 late_of: None,
+                replayed_of: None,
             }),
             schema: Arc::new(arrow::datatypes::Schema::new(columns)),
             create_sql: String::new(),

@@ -6,15 +6,18 @@
 //! never deletes, a watermark that goes up. A breach is our mistake and panics; the driver turns
 //! that into a failed dataflow.
 
+use std::cell::Cell;
+
 use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Operator, Output, PartialMatch};
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
-use crate::types::time::{Epoch, Watermark};
+use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// What an operator was planned to take and give.
 #[derive(Clone, Debug)]
@@ -25,6 +28,22 @@ pub struct Contract {
     pub append_only: bool,
     /// What the output's watermark promises.
     pub time_bounds: Vec<TimeBound>,
+}
+
+thread_local! {
+    /// The earliest event time of late rows that were taken in again on this worker. They are behind
+    /// the watermark, but not behind anything that an operator has forgotten by it.
+    static REOPENED: Cell<i64> = const { Cell::new(i64::MAX) };
+}
+
+/// Rows of this event time come once more: nothing behind it is promised any more.
+pub fn reopen(time: EventTime) {
+    REOPENED.set(REOPENED.get().min(time.0));
+}
+
+/// What is promised of a watermark, given what has been taken in again.
+fn still_promised(watermark: Watermark) -> Watermark {
+    watermark.min(Watermark(EventTime(REOPENED.get())))
 }
 
 /// The operator, watched in debug builds.
@@ -77,7 +96,7 @@ impl Checked {
             assert!(!batch.is_empty(), "{name} emits an empty batch");
             check_columns(name, "emits", &self.contract.output, batch);
             for bound in self.promised.iter().flat_map(|_| &self.contract.time_bounds) {
-                let least = bound.at(self.promised.expect("there is one"));
+                let least = bound.at(still_promised(self.promised.expect("there is one")));
                 let times = time_values(batch.column(bound.column)).expect("bounded by time");
                 assert!(
                     arrow::compute::min(&times).is_none_or(|first| first >= least),
@@ -184,6 +203,10 @@ impl Operator for Checked {
         self.operator.restore(reader)
     }
 
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.operator.visit_stores(visit);
+    }
+
     fn memory_bytes(&self) -> usize {
         self.operator.memory_bytes()
     }
@@ -194,6 +217,10 @@ impl Operator for Checked {
 
     fn counted(&self) -> Vec<(String, u64)> {
         self.operator.counted()
+    }
+
+    fn partial_matches(&self, limit: usize) -> Result<Vec<PartialMatch>> {
+        self.operator.partial_matches(limit)
     }
 }
 

@@ -20,6 +20,7 @@
 //! data, not an `Err`: it goes to [`Output::row_error`].
 
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -47,6 +48,12 @@ pub trait Operator {
     /// Memory held, in bytes.
     fn memory_bytes(&self) -> usize;
 
+    /// Shows the stores whose rows can go to the disk when memory is short. Called between epochs
+    /// and within them, but never within another call.
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        let _ = visit;
+    }
+
     /// Rows held from one epoch to the next, for those who look: groups, rows of both sides.
     fn state_rows(&self) -> usize {
         0
@@ -56,6 +63,35 @@ pub trait Operator {
     fn counted(&self) -> Vec<(String, u64)> {
         Vec::new()
     }
+
+    /// Matches of a row pattern that are under way, for those who look; so many at most.
+    ///
+    /// # Errors
+    /// When rows that it needs for that cannot be had.
+    fn partial_matches(&self, _limit: usize) -> Result<Vec<PartialMatch>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A beginning of a match of a row pattern that may still become one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartialMatch {
+    /// `who = ann, rule = 7`.
+    pub partition: String,
+    /// The times of its first and its last row so far, if rows are in the order of a time.
+    pub began_us: Option<i64>,
+    pub latest_us: Option<i64>,
+    /// Rows so far.
+    pub rows: u64,
+    /// What they are mapped to: `a b b`.
+    pub variables: String,
+    /// What the next row should be.
+    pub waits_for: String,
+    pub condition: String,
+    /// When its time is over.
+    pub deadline_us: Option<i64>,
+    /// There is a match already, but a preferred one may yet come.
+    pub is_complete: bool,
 }
 
 /// An operator without state: what it emits for a batch depends on nothing else.

@@ -22,7 +22,8 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
-use crate::dataflow::assemble::{CLOCK, assemble, result_key};
+use crate::dataflow::assemble::{CLOCK, assemble, result_exchange, result_key};
+use crate::dataflow::contract;
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
@@ -33,10 +34,12 @@ use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{ContentAt, Published, SnapshotRequest};
 use crate::observe::clock::Clock;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::observe::process;
+use crate::plan::node::{Exchange, Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
 use crate::state::multi_table::MultiTable;
+use crate::state::spill::{EVERYTHING, PASSES, Pass, StateMemory};
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -45,6 +48,9 @@ use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// SQLSTATE of Postgres for a snapshot that has gone.
 pub const SNAPSHOT_TOO_OLD: SqlState = SqlState("72000");
+
+/// Partial matches that one operator tells of on one worker when somebody looks.
+const PARTIAL_MATCHES_SHOWN: usize = 10_000;
 
 /// What the coordinator tells every worker, in one order.
 #[derive(Clone)]
@@ -75,7 +81,11 @@ pub enum Command {
     Figures {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
+        /// Tell the partial matches of row patterns, too.
+        partial_matches: bool,
     },
+    /// Make the room in memory that is wanted, and look whether sources may go on.
+    Relieve,
     /// Makes the content of a view wrong on the first worker, for tests of those who look.
     #[cfg(test)]
     Tamper(ObjectId, ChangeBatch),
@@ -98,6 +108,8 @@ pub struct CloseEpoch {
     pub watermarks: Vec<(ObjectId, Watermark)>,
     /// Logical time; it never goes back.
     pub time: EventTime,
+    /// The earliest event time of rows that were late and are taken in again.
+    pub reopened: Option<EventTime>,
 }
 
 /// A view that gets another dataflow.
@@ -148,8 +160,10 @@ pub enum DataflowResult {
     Materialize,
     Subscribe(SubscriptionSender),
     /// Handed over with each checkpoint; with the first content or without.
+    /// One that `forgets` counts them only.
     Sink {
         snapshot: bool,
+        forgets: bool,
     },
 }
 
@@ -230,8 +244,9 @@ pub enum Report {
 
 /// What a worker knows of a source's event time.
 pub enum TimeNews {
-    /// The splits of its share, all that are known now.
-    Splits(Vec<SplitId>),
+    /// The splits of its share, all that are known now, with the watermarks that those have which
+    /// were read before: after a restart they may have given all their rows.
+    Splits(Vec<(SplitId, Option<Watermark>)>),
     /// A split has given rows; its own watermark after them.
     Rows { split: SplitId, watermark: Option<Watermark> },
     /// A split has ended.
@@ -261,6 +276,7 @@ impl Workers {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Result<Workers> {
         assert!(count > 0);
@@ -278,8 +294,9 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
+            let (history, memory) = (history.clone(), memory.clone());
             let plane =
-                Plane::new(worker, closed, clock.clone(), history.clone(), reporter.clone());
+                Plane::new(worker, closed, clock.clone(), history, memory, reporter.clone());
             run(worker, commands, plane);
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
@@ -377,6 +394,7 @@ struct Plane {
     reporter: Reporter,
     clock: Clock,
     history: Arc<HistoryBudget>,
+    memory: Arc<StateMemory>,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -396,6 +414,7 @@ impl Plane {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Plane {
         Plane {
@@ -404,6 +423,7 @@ impl Plane {
             reporter,
             clock,
             history,
+            memory,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -450,13 +470,20 @@ impl Plane {
                 self.snapshot(request, &objects, epoch.unwrap_or(self.closed));
             }
             Command::Forget(floors) => self.forget(&floors),
-            Command::Figures { request, objects } => self.figures(request, &objects),
+            Command::Figures { request, objects, partial_matches } => {
+                self.figures(request, &objects, partial_matches);
+            }
             Command::Watermarks { request } => {
                 let marks = self.entries.iter().filter_map(|(object, entry)| {
                     Some((*object, hub(entry).borrow().watermark()?))
                 });
                 let marks = marks.collect();
                 self.report(Report::Watermarks { request, marks });
+            }
+            Command::Relieve => {
+                PASSES.into_iter().for_each(|pass| self.spill(pass));
+                process::give_back_memory();
+                self.memory.done();
             }
             #[cfg(test)]
             Command::Tamper(object, changes) => {
@@ -520,7 +547,7 @@ impl Plane {
                 let schema = spec.plan.root.schema();
                 (Box::new(Subscribe::new(schema, sender.clone())), None)
             }
-            DataflowResult::Sink { snapshot } => {
+            DataflowResult::Sink { snapshot, forgets } => {
                 let reporter = self.reporter.clone();
                 let hand_over = Box::new(move |epoch, changes| {
                     reporter(Report::SinkChanges { object, epoch, changes });
@@ -528,13 +555,19 @@ impl Plane {
                 // One that takes up its state has written its first content out.
                 let skip_until = (!snapshot).then_some(spec.as_of);
                 let schema = spec.plan.root.schema();
-                (Box::new(Sink::new(schema, skip_until, hand_over)), None)
+                let sink = Sink::new(schema, skip_until, hand_over);
+                (Box::new(if *forgets { sink.that_forgets() } else { sink }), None)
             }
+        };
+        let exchange = match &spec.result {
+            // What is only counted may be anywhere.
+            DataflowResult::Sink { forgets: true, .. } => Exchange::Local,
+            _ => result_exchange(&spec.plan),
         };
         let index = worker.next_dataflow_index();
         let hub: Rc<RefCell<Hub>> = Rc::default();
         let assembled = worker.dataflow_named::<u64, _, _>(&spec.name, |scope| {
-            assemble(scope, &spec.plan, result, hub.clone(), &context)
+            assemble(scope, &spec.plan, result, exchange, hub.clone(), &context)
         })?;
         let mut backfills = Vec::new();
         for inbox in &assembled.scans {
@@ -618,6 +651,12 @@ impl Plane {
                 }
             }
             Some(Entry::Source(source)) => {
+                // What was late and has been taken in again.
+                let shares = spec.table_contents.get(&object);
+                for rows in shares.and_then(|s| s.get(self.worker)).into_iter().flatten() {
+                    let rows = ChangeBatch::inserts(rows.project(&columns)?);
+                    inbox.borrow_mut().push(spec.as_of, rows);
+                }
                 backfills.extend(source.backfill(inbox.clone())?);
                 source.read_wanted_columns()?;
             }
@@ -684,11 +723,18 @@ impl Plane {
 
     fn close(&mut self, close: &CloseEpoch) {
         assert_eq!(close.epoch, self.closed.next(), "epochs close in order");
+        if let Some(time) = close.reopened {
+            contract::reopen(time);
+        }
         for (object, shares) in &close.changes {
-            if let Some(Entry::Table(hub)) = self.entries.get(object) {
-                let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
-                pushed.expect("readers want columns that the table has");
-            }
+            // Of a source: rows that were late and are taken in again.
+            let hub = match self.entries.get(object) {
+                Some(Entry::Table(hub)) => hub,
+                Some(Entry::Source(source)) => &source.hub,
+                _ => continue,
+            };
+            let pushed = hub.borrow_mut().push(close.epoch, &shares[self.worker], None);
+            pushed.expect("readers want columns that the object has");
         }
         for (object, watermark) in &close.watermarks {
             if let Some(entry) = self.entries.get(object) {
@@ -774,7 +820,7 @@ impl Plane {
         }
     }
 
-    fn figures(&self, request: u64, objects: &[ObjectId]) {
+    fn figures(&self, request: u64, objects: &[ObjectId], partial_matches: bool) {
         let mut figures = Vec::new();
         for (object, entry) in &self.entries {
             let Entry::Dataflow(dataflow) = entry else { continue };
@@ -782,7 +828,11 @@ impl Plane {
                 // What is idle is complete.
                 let idle = probe_frontier(&dataflow.probe) > dataflow.last_affected;
                 let closed = if idle { Epoch(0) } else { dataflow.last_affected };
-                figures.push((*object, dataflow.metrics.figures(closed)));
+                let mut own = dataflow.metrics.figures(closed);
+                if partial_matches {
+                    own.partial_matches = dataflow.metrics.partial_matches(PARTIAL_MATCHES_SHOWN);
+                }
+                figures.push((*object, own));
             }
         }
         self.report(Report::Figures { request, worker: self.worker, figures });
@@ -829,8 +879,21 @@ impl Plane {
         }
     }
 
-    /// Takes rows from readers; whether there were any.
+    /// Lets rows of all operators go to the disk, as far as that is wanted.
+    fn spill(&self, pass: Pass) {
+        for entry in self.entries.values().filter(|_| self.memory.is_wanted()) {
+            if let Entry::Dataflow(dataflow) = entry {
+                dataflow.metrics.spill(&self.memory, pass);
+            }
+        }
+    }
+
+    /// Takes rows from readers; whether there were any. While memory is used up there are none: who
+    /// makes room wakes this worker.
     fn poll_sources(&mut self) -> bool {
+        if self.memory.is_held() {
+            return false;
+        }
         let open = self.closed.next();
         let mut busy = false;
         let mut reports = Vec::new();
@@ -859,6 +922,9 @@ impl Plane {
     /// Tells what has been finished since the last turn.
     fn after_step(&mut self) {
         self.advance_scans();
+        if self.memory.is_always_full() {
+            self.spill(EVERYTHING);
+        }
         if !self.checkpointing.is_empty() {
             self.tell_states();
         }

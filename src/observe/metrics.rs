@@ -3,7 +3,9 @@
 //! [`METRICS`] is the one list; `/metrics` prints it as Prometheus text. A counter that code
 //! counts up is a static of this file beside its entry.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::observe::clock::Clock;
@@ -38,8 +40,52 @@ pub static CHECKPOINT_DURATION_US: AtomicU64 = AtomicU64::new(0);
 /// How long the stream stood still for the last checkpoint.
 pub static CHECKPOINT_STALL_US: AtomicU64 = AtomicU64::new(0);
 
+/// Bytes of state in files of the local disk.
+pub static STATE_DISK_BYTES: AtomicU64 = AtomicU64::new(0);
+/// Bytes of state that went to files of the local disk.
+pub static STATE_SPILLED_BYTES: AtomicU64 = AtomicU64::new(0);
+
 /// Rows that came behind the watermark of their source or table.
-pub static LATE_ROWS: AtomicU64 = AtomicU64::new(0);
+static LATE_ROWS: AtomicU64 = AtomicU64::new(0);
+
+/// What is known of the event time of one source or table.
+#[derive(Clone, Copy, Debug, Default)]
+struct EventTimeFigures {
+    late_rows: u64,
+    replayed_rows: u64,
+    /// Microseconds since 1970; `None`: none yet, or the end of time.
+    watermark_us: Option<i64>,
+}
+
+/// By database, schema and name. Dropped ones go, so it is no longer than the catalog.
+static EVENT_TIME: Mutex<BTreeMap<[String; 3], EventTimeFigures>> = Mutex::new(BTreeMap::new());
+
+fn event_time(name: [&str; 3], change: impl FnOnce(&mut EventTimeFigures)) {
+    let mut figures = EVENT_TIME.lock().expect("nobody panics while holding it");
+    change(figures.entry(name.map(str::to_owned)).or_default());
+}
+
+/// Counts late rows of a source or table (database, schema, name).
+pub fn count_late_rows(name: [&str; 3], rows: u64) {
+    LATE_ROWS.fetch_add(rows, Ordering::Relaxed);
+    event_time(name, |figures| figures.late_rows += rows);
+}
+
+/// Counts late rows that were taken in again.
+pub fn count_replayed_rows(name: [&str; 3], rows: u64) {
+    event_time(name, |figures| figures.replayed_rows += rows);
+}
+
+/// The watermark has moved; `None`: to the end of time.
+pub fn set_watermark(name: [&str; 3], watermark_us: Option<i64>) {
+    event_time(name, |figures| figures.watermark_us = watermark_us);
+}
+
+/// The source or table is gone.
+pub fn forget_event_time(name: [&str; 3]) {
+    let mut figures = EVENT_TIME.lock().expect("nobody panics while holding it");
+    figures.remove(&name.map(str::to_owned));
+}
 
 fn count(counter: &AtomicU64) -> f64 {
     counter.load(Ordering::Relaxed) as f64
@@ -70,6 +116,18 @@ pub const METRICS: &[Metric] = &[
         kind: MetricKind::Gauge,
         doc: "The most memory of the process that was in RAM.",
         value: |_| process::resident_peak_bytes() as f64,
+    },
+    Metric {
+        name: "millstream_state_disk_bytes",
+        kind: MetricKind::Gauge,
+        doc: "Bytes of state in files of the local disk because memory is short.",
+        value: |_| count(&STATE_DISK_BYTES),
+    },
+    Metric {
+        name: "millstream_state_spilled_bytes_total",
+        kind: MetricKind::Counter,
+        doc: "Bytes of state that went to the local disk.",
+        value: |_| count(&STATE_SPILLED_BYTES),
     },
     Metric {
         name: "millstream_late_rows_total",
@@ -109,19 +167,78 @@ pub const METRICS: &[Metric] = &[
     },
 ];
 
+/// A metric with a line for each source and table that has a watermark; its labels are database,
+/// schema and name.
+struct EventTimeMetric {
+    name: &'static str,
+    kind: MetricKind,
+    doc: &'static str,
+    /// At a time in microseconds since 1970; `None`: there is nothing to tell.
+    value: fn(&EventTimeFigures, i64) -> Option<f64>,
+}
+
+const EVENT_TIME_METRICS: [EventTimeMetric; 3] = [
+    EventTimeMetric {
+        name: "millstream_source_late_rows_total",
+        kind: MetricKind::Counter,
+        doc: "Rows of the source or table that came behind its watermark.",
+        value: |figures, _| Some(figures.late_rows as f64),
+    },
+    EventTimeMetric {
+        name: "millstream_source_replayed_rows_total",
+        kind: MetricKind::Counter,
+        doc: "Late rows of the source or table that REPLAY LATE has taken in again.",
+        value: |figures, _| Some(figures.replayed_rows as f64),
+    },
+    EventTimeMetric {
+        name: "millstream_source_watermark_lag_seconds",
+        kind: MetricKind::Gauge,
+        doc: "How long ago the watermark of the source or table is.",
+        value: |figures, now_us| Some(now_us.saturating_sub(figures.watermark_us?) as f64 / 1e6),
+    },
+];
+
+fn event_time_text(text: &mut String, now_us: i64) {
+    let figures = EVENT_TIME.lock().expect("nobody panics while holding it").clone();
+    for EventTimeMetric { name: metric, kind, doc, value } in EVENT_TIME_METRICS {
+        let kind = kind_text(kind);
+        write!(text, "# HELP {metric} {doc}\n# TYPE {metric} {kind}\n")
+            .expect("writing to a string cannot fail");
+        for ([database, schema, name], figures) in &figures {
+            let Some(value) = value(figures, now_us) else { continue };
+            let [database, schema, name] = [database, schema, name].map(|name| label(name));
+            writeln!(
+                text,
+                "{metric}{{database=\"{database}\",schema=\"{schema}\",name=\"{name}\"}} {value}"
+            )
+            .expect("writing to a string cannot fail");
+        }
+    }
+}
+
+/// A label's value as Prometheus reads it.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn kind_text(kind: MetricKind) -> &'static str {
+    match kind {
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+    }
+}
+
 /// All metrics as Prometheus text. `clock` was made when the server started.
 pub fn prometheus_text(clock: &Clock) -> String {
     let mut text = String::new();
     for metric in METRICS {
         let Metric { name, doc, .. } = metric;
-        let kind = match metric.kind {
-            MetricKind::Counter => "counter",
-            MetricKind::Gauge => "gauge",
-        };
+        let kind = kind_text(metric.kind);
         let value = (metric.value)(clock);
         write!(text, "# HELP {name} {doc}\n# TYPE {name} {kind}\n{name} {value}\n")
             .expect("writing to a string cannot fail");
     }
+    event_time_text(&mut text, clock.now().0);
     text
 }
 
@@ -151,6 +268,10 @@ mod tests {
             let kind = format!("{kind:?}").to_lowercase();
             page += &format!("| `{name}` | {kind} | {doc} |\n");
         }
+        for EventTimeMetric { name, kind, doc, .. } in EVENT_TIME_METRICS {
+            let kind = kind_text(kind);
+            page += &format!("| `{name}{{database,schema,name}}` | {kind} | {doc} |\n");
+        }
         expect_test::expect_file!["../../docs/reference/metrics.md"].assert_eq(&page);
     }
 
@@ -162,6 +283,37 @@ mod tests {
              # TYPE millstream_uptime_seconds gauge\n\
              millstream_uptime_seconds 0\n"
         ));
-        assert_eq!(text.lines().count(), METRICS.len() * 3);
+        let of_sources = |line: &&str| line.contains("millstream_source_");
+        assert_eq!(text.lines().filter(|line| !of_sources(line)).count(), METRICS.len() * 3);
+    }
+
+    #[test]
+    fn sources_have_lines_of_their_own() {
+        let name = ["db", "public", "a \"b\""];
+        count_late_rows(name, 2);
+        count_late_rows(name, 1);
+        count_replayed_rows(name, 1);
+        set_watermark(name, Some(1_000_000));
+        let shown = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| line.contains("database=\"db\""));
+            lines.map(str::to_owned).collect()
+        };
+        let mut text = String::new();
+        event_time_text(&mut text, 3_500_000);
+        let labels = "{database=\"db\",schema=\"public\",name=\"a \\\"b\\\"\"}";
+        let expected = [
+            format!("millstream_source_late_rows_total{labels} 3"),
+            format!("millstream_source_replayed_rows_total{labels} 1"),
+            format!("millstream_source_watermark_lag_seconds{labels} 2.5"),
+        ];
+        assert_eq!(shown(&text), expected);
+        set_watermark(name, None);
+        let mut text = String::new();
+        event_time_text(&mut text, 0);
+        assert_eq!(shown(&text), expected[..2]);
+        forget_event_time(name);
+        let mut text = String::new();
+        event_time_text(&mut text, 0);
+        assert!(shown(&text).is_empty());
     }
 }

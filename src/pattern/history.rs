@@ -79,7 +79,7 @@ impl Registers {
                     Read::Aggregate { aggregate, of, .. } => {
                         registers.add(Kind::Aggregate(*aggregate), *of, 1);
                     }
-                    Read::MatchNumber | Read::TimedOut => {}
+                    Read::MatchNumber | Read::TimedOut | Read::State | Read::WaitedFor => {}
                 }
             }
         }
@@ -376,7 +376,9 @@ impl Memory<'_, '_> {
                     let number = std::iter::repeat_n(self.match_number, candidates.len());
                     Arc::new(Int64Array::from_iter_values(number))
                 }
-                Read::TimedOut => new_null_array(data_type, candidates.len()),
+                Read::TimedOut | Read::State | Read::WaitedFor => {
+                    new_null_array(data_type, candidates.len())
+                }
             };
             columns.push(match column.data_type() == data_type {
                 true => column,

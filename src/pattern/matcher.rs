@@ -18,6 +18,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::pattern::history::{Candidate, Memory, Registers, States};
+use crate::pattern::partial::{Partial, UnderWay, Waits};
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::match_recognize::program::{Instruction, Program};
 use crate::plan::match_recognize::{Contiguity, MatchSpec, Read, RowsPerMatch, Skip, Variables};
@@ -46,8 +47,10 @@ pub struct Kernel {
     pub one_at_a_time: bool,
     /// How many rows before a match's first row anyone looks at.
     pub rows_before: u64,
-    /// A partial match may be told of when its time is over.
+    /// A partial match may be told of when it ends.
     pub tells_of_partial: bool,
+    /// The pattern is none: nothing matches.
+    pub problem: Option<Error>,
 }
 
 impl Kernel {
@@ -55,17 +58,31 @@ impl Kernel {
     /// For a pattern that is too large or means nothing.
     pub fn new(spec: MatchSpec) -> Result<Kernel> {
         let program = Program::of(&spec)?;
+        Kernel::of(spec, program, None)
+    }
+
+    /// One that matches nothing, because of what is wrong with the pattern.
+    ///
+    /// # Errors
+    /// None for a specification that another kernel has.
+    pub fn broken(spec: MatchSpec, problem: Error) -> Result<Kernel> {
+        Kernel::of(spec, Program::never(), Some(problem))
+    }
+
+    fn of(spec: MatchSpec, program: Program, problem: Option<Error>) -> Result<Kernel> {
         let registers = Registers::new(&spec);
         // Equal future also needs an equal end: the time that is left, or what a timeout shows.
         let across_starts = spec.skip == Skip::PastLastRow
             && spec.within.is_none()
             && !spec.timeout_rows
+            && !spec.partial_rows
             && !registers.reads_start
             && spec.frame.is_none_or(|frame| frame.rows_following.is_none())
             && spec.contiguity == Contiguity::Strict;
         let one_at_a_time = spec.any_far_read(|read| *read == Read::MatchNumber);
         let absent = |step: &Instruction| matches!(step, Instruction::Absent { .. });
-        let tells_of_partial = spec.timeout_rows || program.instructions.iter().any(absent);
+        let tells_of_partial =
+            spec.timeout_rows || spec.partial_rows || program.instructions.iter().any(absent);
         Ok(Kernel {
             // What waits for the row behind it ends before that row, where another may begin.
             across_starts: across_starts && !one_at_a_time && !tells_of_partial,
@@ -73,6 +90,7 @@ impl Kernel {
             one_at_a_time,
             rows_before: spec.rows_before(),
             tells_of_partial,
+            problem,
             spec,
             program,
             registers,
@@ -113,6 +131,8 @@ pub struct FoundMatch {
     /// Where its rows begin among [`Found::rows`], and end.
     pub from: usize,
     pub to: usize,
+    /// Of a partial match, what it waited for.
+    pub waits: Waits,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +140,10 @@ pub enum MatchKind {
     Match,
     /// A partial match whose time is over.
     TimedOut,
+    /// A partial match that a row ended.
+    Failed,
+    /// A partial match that the end of the partition left.
+    Open,
     /// A row that no match has.
     Unmatched,
 }
@@ -130,9 +154,19 @@ pub struct Failure {
     pub partition: usize,
     /// The row's place.
     pub row: u32,
-    /// The variable whose condition failed; `None`: where the next match begins.
-    pub variable: Option<usize>,
+    pub part: FailedPart,
     pub error: Error,
+}
+
+/// What of a MATCH_RECOGNIZE could not be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailedPart {
+    /// A variable's.
+    Condition(usize),
+    /// Where the next match begins.
+    Skip,
+    /// The partition's own.
+    Pattern,
 }
 
 /// A row at which a match may begin.
@@ -150,6 +184,8 @@ struct Start {
     cut: bool,
     /// What the most preferred partial match had taken when its time was over.
     timed_out: Option<u32>,
+    /// How far it came, if that is told.
+    partial: Option<Box<Partial>>,
 }
 
 /// A partial match.
@@ -394,9 +430,15 @@ impl Matcher {
         for row in self.reported_until..until {
             let first = partition.place(row);
             if !firsts.contains(&first) {
-                let kind = MatchKind::Unmatched;
-                let one = FoundMatch { kind, partition: number, number: 0, first, from: 0, to: 0 };
-                found.matches.push(one);
+                found.matches.push(FoundMatch {
+                    kind: MatchKind::Unmatched,
+                    partition: number,
+                    number: 0,
+                    first,
+                    from: 0,
+                    to: 0,
+                    waits: Waits::NOTHING,
+                });
             }
         }
         self.reported_until = until.max(self.reported_until);
@@ -488,9 +530,8 @@ impl Matcher {
         }
         let end = self.first_start + expired as u64;
         let gone = self.threads.threads.partition_point(|thread| thread.start < end);
-        for thread in &self.threads.threads[..gone] {
-            let start = &mut self.starts[(thread.start - self.first_start) as usize];
-            end_of_time(start, *thread, kernel);
+        for place in 0..gone {
+            self.end_of_time(kernel, self.threads.threads[place], MatchKind::TimedOut);
         }
         scratch.counts.timed_out += gone as u64;
         self.threads.drop_first(gone, kernel.registers.width);
@@ -588,6 +629,7 @@ impl Matcher {
                 best_end: start + 1,
                 cut: false,
                 timed_out: None,
+                partial: None,
             });
         }
         Ok(())
@@ -681,7 +723,13 @@ impl Matcher {
                 Err(error) if error.kind() == ErrorKind::External => return Err(error),
                 Err(error) => {
                     holds.push(false);
-                    fail(context, context.place(index), Some(variable), error, found);
+                    fail(
+                        context,
+                        context.place(index),
+                        FailedPart::Condition(variable),
+                        error,
+                        found,
+                    );
                 }
             }
         }
@@ -730,6 +778,12 @@ impl Matcher {
             match kernel.program.instructions[thread.place as usize] {
                 Instruction::Row { variable, excluded, forbidden } => {
                     if self.is_forbidden(context, forbidden, *thread, registers, index, found)? {
+                        self.note_partial(
+                            kernel,
+                            *thread,
+                            Waits::none_of(forbidden),
+                            MatchKind::Failed,
+                        );
                         continue;
                     }
                     let stays = thread.path != NO_PATH
@@ -766,10 +820,19 @@ impl Matcher {
                     }
                     if stays && !accepted {
                         scratch.park(kernel, *thread, registers, &mut next);
+                    } else if !stays && !scratch.satisfied[place] {
+                        let waits = Waits::of(variable);
+                        self.note_partial(kernel, *thread, waits, MatchKind::Failed);
                     }
                 }
                 Instruction::Absent { forbidden } => {
                     if self.is_forbidden(context, forbidden, *thread, registers, index, found)? {
+                        self.note_partial(
+                            kernel,
+                            *thread,
+                            Waits::none_of(forbidden),
+                            MatchKind::Failed,
+                        );
                         continue;
                     }
                     if strict {
@@ -787,7 +850,9 @@ impl Matcher {
                     }
                 }
                 // There is a row: this is not the end.
-                _ => {}
+                instruction => {
+                    self.note_partial(kernel, *thread, Waits::at(instruction), MatchKind::Failed);
+                }
             }
         }
         for start in &mut self.starts {
@@ -826,7 +891,13 @@ impl Matcher {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::External => return Err(error),
                 Err(error) => {
-                    fail(context, context.place(index), Some(variable), error, found);
+                    fail(
+                        context,
+                        context.place(index),
+                        FailedPart::Condition(variable),
+                        error,
+                        found,
+                    );
                 }
             }
         }
@@ -862,7 +933,7 @@ impl Matcher {
                         self.starts[start].cut = true;
                     }
                 }
-                _ => end_of_time(&mut self.starts[start], *thread, kernel),
+                _ => self.end_of_time(kernel, *thread, MatchKind::Open),
             }
         }
         for start in &mut self.starts {
@@ -880,7 +951,7 @@ impl Matcher {
                 break;
             }
             let (row, best, timed_out) = (front.row, front.best, front.timed_out);
-            self.starts.pop_front();
+            let partial = self.starts.pop_front().and_then(|start| start.partial);
             self.first_start += 1;
             if kernel.one_at_a_time {
                 // The next beginning is looked for among rows that were passed already.
@@ -902,6 +973,12 @@ impl Matcher {
                 None => {
                     if let Some(path) = timed_out {
                         self.report(context, MatchKind::TimedOut, row, path, found)?;
+                    }
+                    if let Some(partial) = partial {
+                        self.report(context, partial.kind, row, partial.path, found)?;
+                        if let Some(reported) = found.matches.last_mut() {
+                            reported.waits = partial.waits;
+                        }
                     }
                     let shows_unmatched =
                         matches!(kernel.spec.rows, RowsPerMatch::All { shows_unmatched: true, .. });
@@ -952,6 +1029,7 @@ impl Matcher {
             first: context.partition.place(first),
             from,
             to,
+            waits: Waits::NOTHING,
         });
         Ok(())
     }
@@ -997,7 +1075,7 @@ impl Matcher {
             )
             .hint("Skip to a variable that every match has."),
         };
-        fail(context, found.rows[from], None, error, found);
+        fail(context, found.rows[from], FailedPart::Skip, error, found);
         Ok(first + 1)
     }
 
@@ -1008,6 +1086,83 @@ impl Matcher {
         })?;
         self.steps.push(Step { parent, label, row });
         Ok(place)
+    }
+
+    /// What becomes of a partial match when nothing more can come.
+    fn end_of_time(&mut self, kernel: &Kernel, thread: Thread, kind: MatchKind) {
+        let start = &mut self.starts[(thread.start - self.first_start) as usize];
+        if start.cut {
+            return;
+        }
+        let instruction = kernel.program.instructions[thread.place as usize];
+        if matches!(instruction, Instruction::Absent { .. }) {
+            start.best = Some(thread.path);
+            start.cut = true;
+        } else if kernel.spec.partial_rows {
+            self.note_partial(kernel, thread, Waits::at(instruction), kind);
+        } else if kernel.spec.timeout_rows
+            && start.best.is_none()
+            && start.timed_out.is_none()
+            && thread.path != NO_PATH
+        {
+            start.timed_out = Some(thread.path);
+        }
+    }
+
+    /// Remembers of a partial match that ends how far it came.
+    fn note_partial(&mut self, kernel: &Kernel, thread: Thread, waits: Waits, kind: MatchKind) {
+        if !kernel.spec.partial_rows || thread.path == NO_PATH {
+            return;
+        }
+        let last_row = self.steps[thread.path as usize].row;
+        let partial = Partial { path: thread.path, last_row, waits, kind };
+        match &mut self.starts[(thread.start - self.first_start) as usize].partial {
+            Some(known) => known.meet(partial),
+            none => *none = Some(Box::new(partial)),
+        }
+    }
+
+    /// The beginnings under way that have taken a row, in order, so many at most.
+    pub fn under_way(&self, kernel: &Kernel, limit: usize) -> Vec<UnderWay> {
+        let mut all = Vec::new();
+        let alive = self.threads.threads.chunk_by(|l, r| l.start == r.start);
+        for threads in alive {
+            if all.len() == limit {
+                break;
+            }
+            let start = &self.starts[(threads[0].start - self.first_start) as usize];
+            let place = |thread: &Thread| kernel.program.instructions[thread.place as usize];
+            let partial = |thread: &Thread| Partial {
+                path: thread.path,
+                last_row: self.steps[thread.path as usize].row,
+                waits: Waits::at(place(thread)),
+                kind: MatchKind::Open,
+            };
+            let moved = threads.iter().filter(|thread| thread.path != NO_PATH).map(partial);
+            let longest = moved.reduce(|mut longest, other| {
+                longest.meet(other);
+                longest
+            });
+            let Some(longest) = longest else { continue };
+            let mut labels = Vec::new();
+            let mut path = longest.path;
+            while path != NO_PATH {
+                let step = self.steps[path as usize];
+                labels.push(step.label);
+                path = step.parent;
+            }
+            labels.reverse();
+            let within = kernel.spec.within.zip(start.time_us);
+            all.push(UnderWay {
+                first_row: start.row,
+                last_row: longest.last_row,
+                labels,
+                waits: longest.waits,
+                is_complete: start.best.is_some(),
+                deadline_us: within.map(|(within, us)| us.saturating_add(within.duration_us)),
+            });
+        }
+        all
     }
 
     /// Nothing is under way: nothing needs to be remembered.
@@ -1025,7 +1180,9 @@ impl Matcher {
             return;
         }
         let mut alive = vec![false; self.steps.len()];
-        let starts = self.starts.iter().flat_map(|start| [start.best, start.timed_out]);
+        let partial = |start: &Start| start.partial.as_ref().map(|partial| partial.path);
+        let starts = self.starts.iter();
+        let starts = starts.flat_map(|start| [start.best, start.timed_out, partial(start)]);
         let paths = self.threads.threads.iter().map(|thread| thread.path);
         for path in starts.flatten().chain(paths) {
             let mut place = path;
@@ -1055,6 +1212,7 @@ impl Matcher {
         };
         for start in &mut self.starts {
             start.best.iter_mut().chain(&mut start.timed_out).for_each(rename);
+            start.partial.iter_mut().for_each(|partial| rename(&mut partial.path));
         }
         self.threads.threads.iter_mut().for_each(|thread| rename(&mut thread.path));
         if kernel.registers.has_aggregates() {
@@ -1068,25 +1226,6 @@ impl Matcher {
     }
 }
 
-/// What becomes of a partial match when nothing more can come.
-fn end_of_time(start: &mut Start, thread: Thread, kernel: &Kernel) {
-    if start.cut {
-        return;
-    }
-    let waits =
-        matches!(kernel.program.instructions[thread.place as usize], Instruction::Absent { .. });
-    if waits {
-        start.best = Some(thread.path);
-        start.cut = true;
-    } else if kernel.spec.timeout_rows
-        && start.best.is_none()
-        && start.timed_out.is_none()
-        && thread.path != NO_PATH
-    {
-        start.timed_out = Some(thread.path);
-    }
-}
-
 fn labelled(label: u16, set: Variables) -> bool {
     set.contains(usize::from(label) & !HIDDEN)
 }
@@ -1095,38 +1234,35 @@ fn near_holds(context: &Context<'_, '_>, variable: usize, index: usize, found: &
     match context.rows.holds(variable, index) {
         Ok(holds) => holds,
         Err(error) => {
-            fail(context, context.place(index), Some(variable), error, found);
+            fail(context, context.place(index), FailedPart::Condition(variable), error, found);
             false
         }
     }
 }
 
-/// Records a failure, once for each row and variable.
-fn fail(
-    context: &Context<'_, '_>,
-    row: u32,
-    variable: Option<usize>,
-    error: Error,
-    found: &mut Found,
-) {
+/// Records a failure, once for each row and part.
+fn fail(context: &Context<'_, '_>, row: u32, part: FailedPart, error: Error, found: &mut Found) {
     let known = found
         .failures
         .iter()
         .rev()
         .take_while(|failure| failure.row == row && failure.partition == context.number)
-        .any(|failure| failure.variable == variable);
+        .any(|failure| failure.part == part);
     if !known {
-        found.failures.push(Failure { partition: context.number, row, variable, error });
+        found.failures.push(Failure { partition: context.number, row, part, error });
     }
 }
 
 impl Scratch {
     fn prepare(&mut self, kernel: &Kernel) {
         let places = kernel.program.instructions.len();
-        if self.visited.len() != places {
-            self.visited = vec![0; places];
-            self.parked = vec![(0, 0); places];
-            self.open_iterations = vec![false; kernel.program.iterations];
+        // Marks are of one walk or list: what others have left behind means nothing.
+        if self.visited.len() < places {
+            self.visited.resize(places, 0);
+            self.parked.resize(places, (0, 0));
+        }
+        if self.open_iterations.len() < kernel.program.iterations {
+            self.open_iterations.resize(kernel.program.iterations, false);
         }
         self.counts.tries.resize(kernel.spec.variables.len(), 0);
         self.counts.held.resize(kernel.spec.variables.len(), 0);
@@ -1321,7 +1457,8 @@ impl Walk<'_, '_> {
     fn is_hopeless(&self, variable: usize, thread: Thread) -> bool {
         let spec = &self.kernel.spec;
         let waits = spec.contiguity != Contiguity::Strict && thread.path != NO_PATH;
-        if waits || (spec.timeout_rows && thread.path != NO_PATH) {
+        let told_of = spec.timeout_rows || spec.partial_rows;
+        if waits || (told_of && thread.path != NO_PATH) {
             return false;
         }
         self.peek.is_some_and(|index| self.rows.excludes(variable, index))

@@ -4,16 +4,20 @@
 //! | file | owns |
 //! |---|---|
 //! | `rows.rs` | sorted rows of partitions, and which of them satisfy which condition |
+//! | `kernels.rs` | patterns that are ready to run: the statement's, or each partition's own |
 //! | `matcher.rs` | runs the automaton over one partition: all partial matches in step |
 //! | `history.rs` | what a partial match remembers of the rows behind it |
+//! | `partial.rs` | how far a beginning came that is not, or not yet, a match |
 //! | `output.rs` | matches as rows |
 //!
 //! Invariants: a row is looked at once by each partial match that is alive there, never again; of
 //! two partial matches whose future is the same only the preferred one lives on.
 
 pub mod history;
+pub mod kernels;
 pub mod matcher;
 pub mod output;
+pub mod partial;
 pub mod rows;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
 };
-use arrow::compute::{cast, take};
+use arrow::compute::{cast, concat, take};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::EmitTo;
 
@@ -17,7 +17,7 @@ use crate::pattern::history::in_frame;
 use crate::pattern::matcher::{Found, FoundMatch, HIDDEN, Kernel, MatchKind};
 use crate::pattern::rows::Rows;
 use crate::plan::match_recognize::{
-    MatchColumn, MatchSpec, Read, RowRead, RowValue, RowsPerMatch, Variables,
+    MatchColumn, MatchSpec, Read, RowRead, RowValue, RowsPerMatch, STATES, Variables,
 };
 use crate::types::error::Result;
 
@@ -58,6 +58,8 @@ pub fn output(kernel: &Kernel, rows: &Rows<'_>, found: &Found) -> Result<RecordB
                 }
                 Read::MatchNumber => numbers(found, &shown),
                 Read::TimedOut => timed_out(found, &shown),
+                Read::State => states(found, &shown),
+                Read::WaitedFor => waited_for(spec, found, &shown),
             },
         };
         columns.push(match values.data_type() == data_type {
@@ -202,6 +204,30 @@ fn timed_out(found: &Found, shown: &Shown) -> ArrayRef {
     Arc::new(BooleanArray::from_iter(flags))
 }
 
+/// MATCH_STATE().
+fn states(found: &Found, shown: &Shown) -> ArrayRef {
+    let states = found.matches.iter().zip(&shown.of_match).flat_map(|(one, range)| {
+        let state = match one.kind {
+            MatchKind::Match => Some(STATES[0]),
+            MatchKind::TimedOut => Some(STATES[1]),
+            MatchKind::Failed => Some(STATES[2]),
+            MatchKind::Open => Some(STATES[3]),
+            MatchKind::Unmatched => None,
+        };
+        std::iter::repeat_n(state, range.len())
+    });
+    Arc::new(StringArray::from_iter(states))
+}
+
+/// MATCH_WAITED_FOR().
+fn waited_for(spec: &MatchSpec, found: &Found, shown: &Shown) -> ArrayRef {
+    let texts = found.matches.iter().zip(&shown.of_match).flat_map(|(one, range)| {
+        let text = one.waits.text(&spec.variables);
+        std::iter::repeat_n((!text.is_empty()).then_some(text), range.len())
+    });
+    Arc::new(StringArray::from_iter(texts))
+}
+
 /// One value per match, shown for each of its rows.
 fn final_values(
     spec: &MatchSpec,
@@ -214,31 +240,47 @@ fn final_values(
     let Some(mut accumulator) = spec.aggregates[aggregate].groups_accumulator()? else {
         return one_by_one(spec, rows, found, shown, aggregate, of, false);
     };
+    // Accumulators take it that each group has a row: matches without one have no group.
+    let mut group_of: Vec<Option<u32>> = vec![None; found.matches.len()];
+    let mut numbers: Vec<i64> = Vec::new();
     let (mut indices, mut labels, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-    for (group, one) in found.matches.iter().enumerate() {
+    for (one, group) in found.matches.iter().zip(&mut group_of) {
         for place in one.from..one.to {
             let label = usize::from(found.labels[place]) & !HIDDEN;
             if of.contains(label) {
+                if group.is_none() {
+                    *group = Some(numbers.len() as u32);
+                    numbers.push(one.number);
+                }
                 indices.push(found.rows[place]);
                 labels.push(label);
-                groups.push(group);
+                groups.push(numbers.len() - 1);
             }
         }
     }
-    let number = |row: usize| found.matches[groups[row]].number;
+    let number = |row: usize| numbers[groups[row]];
     let arguments = rows.arguments(aggregate, &indices, &labels, number)?;
     accumulator.update_batch(
         &arguments.values,
         &groups,
         arguments.filter.as_ref(),
-        found.matches.len(),
+        numbers.len(),
     )?;
-    let values = accumulator.evaluate(EmitTo::All)?;
-    let spread = found.matches.iter().zip(&shown.of_match).enumerate();
-    let spread = spread.flat_map(|(group, (one, range))| {
+    let mut values = accumulator.evaluate(EmitTo::All)?;
+    let nothing = numbers.len() as u32;
+    if group_of.contains(&None) {
+        let of_nothing = spec.aggregates[aggregate].accumulator()?.evaluate()?.to_array()?;
+        let of_nothing = match of_nothing.data_type() == values.data_type() {
+            true => of_nothing,
+            false => cast(&of_nothing, values.data_type())?,
+        };
+        values = concat(&[&values, &of_nothing])?;
+    }
+    let spread = found.matches.iter().zip(&shown.of_match).zip(&group_of);
+    let spread = spread.flat_map(|((one, range), group)| {
         // What is no match has no value at all.
-        let value = (one.kind != MatchKind::Unmatched).then_some(group as u32);
-        std::iter::repeat_n(value, range.len())
+        let is_match = one.kind != MatchKind::Unmatched;
+        std::iter::repeat_n(is_match.then_some(group.unwrap_or(nothing)), range.len())
     });
     Ok(take(&values, &UInt32Array::from_iter(spread), None)?)
 }

@@ -114,21 +114,28 @@ impl<'a> Rows<'a> {
         partitions: Vec<PartitionRows>,
     ) -> Result<Rows<'a>> {
         let mut rows = Rows::shown(spec, batch, partitions);
-        if let Some(column) = time_column(spec, &rows.batch) {
-            let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
-            let column = rows.batch.column(column);
-            let column = match column.data_type() {
-                DataType::Timestamp(TimeUnit::Microsecond, _) => column.clone(),
-                _ => cast(column, &micros)?,
-            };
-            rows.times_us = Some(cast(&column, &DataType::Int64)?.as_primitive().clone());
-        }
+        rows.times_us = Rows::times_of(spec, &rows.batch)?;
         for condition in &spec.conditions {
             let near = condition.as_ref().and_then(|condition| condition.near.as_ref());
             let near = near.map(|predicate| rows.evaluate_near(predicate)).transpose()?;
             rows.near.push(near);
         }
         Ok(rows)
+    }
+
+    /// The times of rows, if they are in the order of a time.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn times_of(spec: &MatchSpec, batch: &RecordBatch) -> Result<Option<Int64Array>> {
+        let Some(column) = time_column(spec, batch) else { return Ok(None) };
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let column = batch.column(column);
+        let column = match column.data_type() {
+            DataType::Timestamp(TimeUnit::Microsecond, _) => column.clone(),
+            _ => cast(column, &micros)?,
+        };
+        Ok(Some(cast(&column, &DataType::Int64)?.as_primitive().clone()))
     }
 
     /// Rows of matches that have been found, to be shown: nothing of conditions.

@@ -401,12 +401,14 @@ fn spec_of(case: &Case) -> MatchSpec {
         order_by: vec![],
         variables: ["A", "B", "C"].map(str::to_owned).to_vec(),
         pattern: case.pattern.clone(),
+        pattern_from: None,
         contiguity: Contiguity::Strict,
         skip: case.skip,
         rows: RowsPerMatch::All { shows_empty: true, shows_unmatched: case.unmatched },
         frame: None,
         within: None,
         timeout_rows: false,
+        partial_rows: false,
         conditions,
         reads,
         reads_schema: Arc::new(Schema::new(fields)),
@@ -489,7 +491,7 @@ fn streamed(kernel: &Kernel, rows: &[Row], pieces: &[usize]) -> (Vec<Shown>, usi
         kept = matcher.rows_needed_from(kernel).min(*end as u64);
     }
     // Who goes over rows again finds the same failures again.
-    let mut failures: Vec<_> = found.failures.iter().map(|f| (f.row, f.variable)).collect();
+    let mut failures: Vec<_> = found.failures.iter().map(|f| (f.row, f.part)).collect();
     failures.sort_unstable();
     failures.dedup();
     (shown(&found), failures.len())

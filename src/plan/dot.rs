@@ -41,6 +41,10 @@ pub fn dot(plan: &Plan) -> String {
     }
     for (index, node) in numbered.iter().enumerate() {
         let Node::MatchRecognize(matched) = node else { continue };
+        if matched.spec.pattern_from.is_some() {
+            // Each partition has its own.
+            continue;
+        }
         let Ok(program) = Program::of(&matched.spec) else { continue };
         line(&mut out, format_args!("subgraph cluster_{index} {{"));
         line(&mut out, format_args!("  label={}", quoted(&describe(node))));

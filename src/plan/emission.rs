@@ -36,6 +36,13 @@ pub fn with_emission(plan: Plan) -> Result<Plan> {
     Ok(Plan { root, unique_key, options })
 }
 
+/// The plan of a subscription to a query: its row patterns wait for the watermark as a view's do.
+#[must_use]
+pub fn in_event_time(mut plan: Plan) -> Plan {
+    match_in_event_time(&mut plan.root);
+    plan
+}
+
 /// Lets row patterns over rows with a watermark wait for it, unless the view asks for more.
 fn match_in_event_time(node: &mut Node) {
     // Below first: what is matched there has bounds then.

@@ -90,7 +90,9 @@ fn textual(error: &DataFusionError) -> Error {
             Error::user(SqlState::SYNTAX_ERROR, sentence(&error.to_string()))
         }
         DataFusionError::ResourcesExhausted(text) => {
-            Error::external(SqlState::OUT_OF_MEMORY, sentence(text))
+            Error::external(SqlState::OUT_OF_MEMORY, "not enough memory for the query")
+                .detail(format!("{}.", text.trim_end_matches('.')))
+                .hint("Let it do less at once, or start the server with a higher --memory-limit.")
         }
         other => {
             let text = other.to_string();

@@ -132,8 +132,7 @@ fn write_head(f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
             write!(f, "Throttle: changes every {}", seconds(EventDuration(n.every_us)))?
         }
         Node::TemporalFilter(n) => {
-            let conditions: Vec<&str> = n.conditions.iter().map(|c| c.display.as_str()).collect();
-            write!(f, "TemporalFilter where {}", conditions.join(" AND "))?;
+            write!(f, "TemporalFilter where {}", n.display)?;
         }
         Node::Retain(n) => write!(f, "Retain for {}", seconds(EventDuration(n.keep_us)))?,
     }
@@ -509,7 +508,11 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
     let by = partition_and_order(&input, &spec.partition, &spec.order_by);
     let pattern = PatternText { pattern: &spec.pattern, variables: &spec.variables };
     let each = if spec.frame.is_some() { " for each row" } else { "" };
-    write!(f, "MatchRecognize{each}{by}: pattern {pattern}")?;
+    write!(f, "MatchRecognize{each}{by}: pattern ")?;
+    match &spec.pattern_from {
+        Some(from) => write!(f, "from {}", input.field(from.column).name())?,
+        None => write!(f, "{pattern}")?,
+    }
     if let Some(within) = spec.within {
         write!(f, " within {}", seconds(EventDuration(within.duration_us)))?;
     }
@@ -518,6 +521,11 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
 
 /// The steps that the matcher goes through, if they are not too many to be read.
 fn write_automaton(f: &mut fmt::Formatter<'_>, spec: &MatchSpec, indent: &str) -> fmt::Result {
+    if spec.pattern_from.is_some() {
+        return spec.variables.iter().enumerate().try_for_each(|(variable, name)| {
+            writeln!(f, "{indent}Row {name} when {}", spec.condition_text(variable))
+        });
+    }
     let Ok(program) = Program::of(spec) else { return Ok(()) };
     let count = program.instructions.len();
     if count > AUTOMATON_STEPS_MAX {

@@ -61,7 +61,7 @@ fn find<'plan>(
         }
         Node::Aggregate(n) if n.keys.is_empty() => return Vec::new(),
         // Rows leave by themselves.
-        Node::TemporalFilter(n) if n.conditions.iter().any(|c| c.op.ends()) => return Vec::new(),
+        Node::TemporalFilter(n) if n.ends() => return Vec::new(),
         Node::WindowClose(_) | Node::Throttle(_) | Node::TemporalFilter(_) => return all,
         // What has been there long enough goes.
         Node::Retain(_) => return Vec::new(),

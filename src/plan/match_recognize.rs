@@ -20,6 +20,7 @@ use crate::types::error::{Error, Result};
 
 pub mod program;
 mod reach;
+pub mod text;
 
 /// Variables are bits of a word.
 pub const VARIABLES_MAX: usize = 64;
@@ -27,6 +28,10 @@ pub const VARIABLES_MAX: usize = 64;
 /// a row is mapped to, and the number of its match.
 pub const CLASSIFIER_COLUMN: &str = "classifier()";
 pub const MATCH_NUMBER_COLUMN: &str = "match_number()";
+
+/// The values of MATCH_STATE(): the pattern is complete; a partial match whose time is over; one
+/// that a row ended; one that the end of the rows left.
+pub const STATES: [&str; 4] = ["complete", "timed out", "failed", "open"];
 
 /// A set of pattern variables: bit n is variable n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +80,15 @@ pub enum Pattern {
     /// `NOT v`: the next row is none of v (strict); none of v comes before the next row of the
     /// match (relaxed).
     Not(usize),
+}
+
+/// Where each partition has its own pattern as a text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PatternFrom {
+    /// A column of the partition.
+    pub column: usize,
+    /// The names of the variables, folded.
+    pub names: Vec<String>,
 }
 
 /// Which rows may stand between two rows of a match.
@@ -136,6 +150,10 @@ pub enum Read {
     MatchNumber,
     /// Whether the match was given up because its time is over.
     TimedOut,
+    /// What became of it: [`STATES`].
+    State,
+    /// What a partial match waited for when it ended.
+    WaitedFor,
 }
 
 /// A value of one row.
@@ -301,6 +319,8 @@ pub struct MatchSpec {
     /// Names of the variables, as the user spells them in PATTERN.
     pub variables: Vec<String>,
     pub pattern: Pattern,
+    /// Each partition has a pattern of its own; `pattern` is none then.
+    pub pattern_from: Option<PatternFrom>,
     pub contiguity: Contiguity,
     pub skip: Skip,
     pub rows: RowsPerMatch,
@@ -309,6 +329,8 @@ pub struct MatchSpec {
     pub within: Option<Within>,
     /// Partial matches whose time is over give rows too.
     pub timeout_rows: bool,
+    /// So do beginnings at which some rows, but no match, were found.
+    pub partial_rows: bool,
     /// One for each variable; `None`: every row.
     pub conditions: Vec<Option<Condition>>,
     pub reads: Vec<Read>,

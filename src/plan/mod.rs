@@ -10,6 +10,7 @@
 //! | `match_recognize/program.rs` | a row pattern as an automaton |
 //! | `match_recognize/reach.rs` | how far before a match anyone looks |
 //! | `event_time.rs` | what watermarks promise of an operator's time columns |
+//! | `reopen.rs` | up to where in the past late rows can be taken in again |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
 //! | `recursion.rs` | how many iterations recursive queries may have |
@@ -37,6 +38,7 @@ pub mod node;
 pub mod null_on_error;
 pub mod operators;
 pub mod recursion;
+pub mod reopen;
 pub mod share;
 pub mod view_options;
 pub mod window;

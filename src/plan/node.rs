@@ -646,12 +646,63 @@ pub struct Throttle {
     pub every_us: i64,
 }
 
-/// Conditions that compare with now(): a row is there while all of them hold.
+/// Conditions that compare with now(): a row is there while the formula over them holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TemporalFilter {
     pub input: Edge,
     pub clock: Edge,
     pub conditions: Vec<NowCondition>,
+    /// Conditions of the row alone that stand among them.
+    pub of_rows: Vec<Expr>,
+    pub formula: Formula,
+    /// As the user wrote it, for EXPLAIN.
+    pub display: String,
+}
+
+/// How conditions are combined. Each is true or not; what NULL makes of it is settled before.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Formula {
+    /// One of the comparisons with now().
+    Now(usize),
+    /// One of the conditions of the row alone.
+    Row(usize),
+    All(Vec<Formula>),
+    Any(Vec<Formula>),
+    /// What it is of is not true.
+    Not(Box<Formula>),
+}
+
+impl Formula {
+    /// Whether it holds when these comparisons and conditions do.
+    pub fn holds(&self, now: &impl Fn(usize) -> bool, row: &impl Fn(usize) -> bool) -> bool {
+        match self {
+            Formula::Now(condition) => now(*condition),
+            Formula::Row(condition) => row(*condition),
+            Formula::All(parts) => parts.iter().all(|part| part.holds(now, row)),
+            Formula::Any(parts) => parts.iter().any(|part| part.holds(now, row)),
+            Formula::Not(part) => !part.holds(now, row),
+        }
+    }
+
+    /// Whether what it holds for may be over one day (`ends`), or begin one day.
+    fn turns(&self, conditions: &[NowCondition], ends: bool) -> bool {
+        match self {
+            Formula::Now(condition) if ends => conditions[*condition].op.ends(),
+            Formula::Now(condition) => conditions[*condition].op.begins(),
+            Formula::Row(_) => false,
+            Formula::All(parts) | Formula::Any(parts) => {
+                parts.iter().any(|part| part.turns(conditions, ends))
+            }
+            Formula::Not(part) => part.turns(conditions, !ends),
+        }
+    }
+}
+
+impl TemporalFilter {
+    /// Whether rows go by themselves.
+    pub fn ends(&self) -> bool {
+        self.formula.turns(&self.conditions, true)
+    }
 }
 
 /// `value op f(now())`, where f never goes back.
@@ -661,7 +712,7 @@ pub struct NowCondition {
     pub value: Expr,
     pub op: NowOp,
     pub steps: Vec<Step>,
-    /// As the user wrote it, for EXPLAIN.
+    /// As the user wrote it, for messages.
     pub display: String,
 }
 
@@ -679,6 +730,11 @@ impl NowOp {
     /// Whether what it holds for is over one day.
     pub fn ends(self) -> bool {
         matches!(self, NowOp::Greater | NowOp::GreaterOrEqual | NowOp::Equal)
+    }
+
+    /// Whether what it holds for begins one day.
+    pub fn begins(self) -> bool {
+        matches!(self, NowOp::Less | NowOp::LessOrEqual | NowOp::Equal)
     }
 }
 

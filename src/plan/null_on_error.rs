@@ -93,6 +93,7 @@ fn mark(node: &mut Node) {
         Node::Input(n) => n.schema = nullable(&n.schema),
         Node::TemporalFilter(n) => {
             n.conditions.iter_mut().for_each(|condition| mark_expr(&mut condition.value));
+            n.of_rows.iter_mut().for_each(mark_expr);
         }
         // They have their input's columns.
         Node::Clock(_) | Node::WindowClose(_) | Node::Throttle(_) | Node::Retain(_) => {}

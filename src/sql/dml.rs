@@ -490,6 +490,23 @@ impl PlanContext {
         })
     }
 
+    /// A query for whole rows of a table where the condition holds.
+    ///
+    /// # Errors
+    /// For names and types that are wrong.
+    pub fn plan_rows_of(
+        &self,
+        table: &Arc<Object>,
+        condition: Option<&Expr>,
+        parameter_types: &[Option<SqlType>],
+    ) -> Result<PlannedQuery> {
+        let target = Target::of(self, table.clone(), "read")?;
+        let name = build::quoted(&table.name.name);
+        let items = table.schema.fields().iter().map(|field| column(&name, field.name()));
+        let from = vec![target.from(Some(name.clone()))];
+        self.plan_query(&query_of(items.collect(), from, condition.cloned()), parameter_types)
+    }
+
     /// Plans a DELETE.
     ///
     /// # Errors

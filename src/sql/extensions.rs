@@ -37,7 +37,6 @@ use crate::sql::parse::text::SqlText;
 use crate::types::error::{Error, Result, SqlState};
 
 mod match_recognize;
-mod pattern;
 mod window_pattern;
 
 /// A window table function and its arguments, in the order of the short form.

@@ -9,10 +9,11 @@ use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
 use datafusion::common::alias::AliasGenerator;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{
     Distinct, DistinctOn, Expr, ExprFunctionExt, Filter, LogicalPlan, LogicalPlanBuilder, lit,
@@ -38,6 +39,7 @@ use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
+use crate::functions::scalar::session::NOW;
 use crate::sql::asof::plan_as_windows;
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
@@ -108,6 +110,12 @@ fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
 pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = order_joins(prepare(plan)?)?;
     static RULES: LazyLock<Optimizer> = LazyLock::new(|| Optimizer::with_rules(dataflow_rules()));
+    // What comparisons with now() have in common must not be computed below them: it is no row's.
+    static RULES_IN_TIME: LazyLock<Optimizer> = LazyLock::new(|| {
+        let mut rules = dataflow_rules();
+        rules.retain(|rule| rule.name() != CommonSubexprEliminate::new().name());
+        Optimizer::with_rules(rules)
+    });
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
         let mut options = OPTIONS.clone();
         // A dataflow has no subplan that runs once before the others.
@@ -116,7 +124,22 @@ pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
         options.optimizer.filter_null_join_keys = true;
         Arc::new(options)
     });
-    run(&RULES, plan, &SETTINGS)
+    let rules = if looks_at_now(&plan)? { &RULES_IN_TIME } else { &RULES };
+    run(rules, plan, &SETTINGS)
+}
+
+/// Whether an expression of the plan looks at now().
+fn looks_at_now(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            let is_now =
+                |e: &Expr| matches!(e, Expr::Placeholder(Placeholder { id, .. }) if id == NOW);
+            found |= expr.exists(|e| Ok(is_now(e)))?;
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })
+    })?;
+    Ok(found)
 }
 
 /// What rules may ask while they run over one plan.

@@ -208,6 +208,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<Statement> {
         "UPDATE" => data::update(cursor),
         "DELETE" => data::delete(cursor),
         "TRUNCATE" => data::truncate(cursor),
+        "REPLAY" => data::replay_late(cursor),
         "COPY" => data::copy(cursor),
         "SUBSCRIBE" => data::subscribe(cursor),
         "EXPLAIN" => session::explain(cursor),

@@ -49,6 +49,7 @@ pub enum Statement {
     /// With USING and RETURNING.
     Delete(Box<ast::Delete>),
     Truncate(Truncate),
+    ReplayLate(Box<ReplayLate>),
     Copy(Box<CopyData>),
 
     // Reading.
@@ -432,6 +433,14 @@ pub struct CommentOn {
     pub column: Option<String>,
     /// `None`: take the comment away.
     pub text: Option<String>,
+}
+
+/// `REPLAY LATE name [WHERE condition]`: late rows are taken in again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayLate {
+    pub name: Name,
+    /// Over the table of late rows.
+    pub condition: Option<ast::Expr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -828,6 +837,7 @@ impl Statement {
             Statement::Update(_) => "UPDATE",
             Statement::Delete(_) => "DELETE",
             Statement::Truncate(_) => "TRUNCATE TABLE",
+            Statement::ReplayLate(_) => "REPLAY LATE",
             Statement::Copy(_) => "COPY",
             Statement::Subscribe(_) => "SUBSCRIBE",
             Statement::Explain(_) => "EXPLAIN",

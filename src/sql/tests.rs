@@ -105,6 +105,7 @@ impl Fixture {
             watermark: None,
             history_retention_us: None,
             late_of: None,
+            replayed_of: None,
         };
         let batch = rows_of(&schema, rows);
         let id = self.add(name, ObjectKind::Table(table), schema);
@@ -136,6 +137,7 @@ impl Fixture {
             watermark: None,
             history_retention_us: None,
             late_of: None,
+            replayed_of: None,
         };
         let batch = rows_of(&schema, rows);
         let id = self.add(name, ObjectKind::Table(table), schema);

@@ -241,6 +241,19 @@ impl Feed {
         stream.late_before = late;
     }
 
+    /// Late rows have been taken in again, all (or those with even numbers) but these.
+    pub fn replayed(&mut self, name: &str, beyond: &[i64], even: bool) {
+        let stream = self.streams.iter_mut().find(|stream| stream.name == name);
+        let stream = stream.expect("one of the two");
+        let wanted = |event: &&mut Event| event.late && (!even || event.id % 2 == 0);
+        for event in stream.events.iter_mut().filter(wanted) {
+            event.late = beyond.contains(&event.id);
+            if !event.late {
+                stream.late_before.remove(&event.id);
+            }
+        }
+    }
+
     /// Other rows may be late from now on.
     pub fn forget_late(&mut self) {
         self.streams.iter_mut().for_each(|stream| stream.late_before.clear());

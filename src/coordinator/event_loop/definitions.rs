@@ -206,6 +206,7 @@ impl State {
         }
         let Checked { next, effect, late, dropped } = checked;
         let mut created_table = None;
+        self.forget_figures(&dropped);
         self.set_catalog(next);
         match effect {
             Effect::Nothing | Effect::Swap(..) => {}
@@ -240,6 +241,7 @@ impl State {
         let floor = self.epochs.closed();
         self.histories.add_table(id, &rows, floor, self.keeps_history(own));
         self.tables.insert(id, rows);
+        self.note_replays(&catalog, id);
         self.add_running(id, vec![], RunningKind::Table);
         self.workers.send(Command::CreateTable(id));
     }

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, TimestampMicrosecondArray};
 
-use super::{Command, Reply, State, TableWrite, WriteChange, WriteConflict, dependency_gone};
+use super::{
+    Command, Reply, Running, RunningKind, State, TableWrite, WriteChange, WriteConflict,
+    dependency_gone,
+};
+use crate::catalog::object::Object;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::table::Table;
 use crate::dataflow::operators::source::LATE_SPLIT_MARK;
@@ -92,7 +95,7 @@ impl State {
             self.late_waiting.push((object, rows));
             return;
         }
-        metrics::LATE_ROWS.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+        self.count_late(object, rows.num_rows() as u64);
         let Some(late) = self.catalog().late_of(object).map(|late| late.id) else { return };
         if let Some(error) = self.writes_refused() {
             tracing::warn!(%object, rows = rows.num_rows(), %error, "late rows are not kept");
@@ -106,6 +109,37 @@ impl State {
         match written {
             Ok(written) => self.late_written(late, written.changes, marks),
             Err(error) => tracing::error!(%object, %error, "late rows are not kept"),
+        }
+    }
+
+    /// Counts late rows of a source or table.
+    fn count_late(&self, object: ObjectId, rows: u64) {
+        if let Some(object) = self.catalog().get(object) {
+            metrics::count_late_rows(metric_name(object), rows);
+        }
+    }
+
+    /// Objects that are about to go have no metrics any more.
+    pub(super) fn forget_figures(&self, dropped: &[ObjectId]) {
+        let catalog = self.catalog();
+        for object in dropped.iter().filter_map(|id| catalog.get(*id)) {
+            metrics::forget_event_time(metric_name(object));
+        }
+    }
+
+    /// Counts the late rows of a write of tables.
+    pub(super) fn count_diverted(&self, late: &[(ObjectId, u64)]) {
+        late.iter().for_each(|(table, rows)| self.count_late(*table, *rows));
+    }
+
+    /// What is announced with the end of an epoch, for those who look from outside.
+    pub(super) fn note_watermarks(&self, moved: &[(ObjectId, Watermark)]) {
+        let catalog = self.catalog();
+        for (object, watermark) in moved {
+            let us = (*watermark != Watermark::END).then_some(watermark.0.0);
+            if let Some(object) = catalog.get(*object) {
+                metrics::set_watermark(metric_name(object), us);
+            }
         }
     }
 
@@ -130,18 +164,37 @@ impl State {
         self.epochs.touch(now);
     }
 
-    /// A source is read from its beginning again: its late rows will come again.
-    pub(super) fn forget_late(&mut self, source: ObjectId) {
-        let Some(late) = self.catalog().late_of(source).map(|late| late.id) else { return };
-        let Some(table) = self.tables.get_mut(&late).filter(|table| table.has_rows()) else {
-            return;
+    /// Before a dataflow is filled: sources that nobody reads are read from their beginning again.
+    pub(super) fn begin_sources(&mut self, reads: &[ObjectId]) {
+        let begins = |source: &ObjectId| {
+            let is_source = |running: &Running| matches!(running.kind, RunningKind::Source { .. });
+            let read = self.running.values().any(|running| running.reads.contains(source));
+            self.running.get(source).is_some_and(is_source)
+                && !read
+                && !self.resumed.contains(source)
         };
-        match table.write(WriteChange::Truncate) {
-            Ok(written) => {
-                let forgotten = (LATE_SPLIT_MARK.to_owned(), String::new());
-                self.late_written(late, written.changes, HashMap::from([forgotten]));
+        let begin: Vec<ObjectId> = reads.iter().filter(|read| begins(read)).copied().collect();
+        for source in begin {
+            self.forget_late(source);
+        }
+    }
+
+    /// A source is read from its beginning again: its late rows will come again, those that were
+    /// taken in again as late ones.
+    fn forget_late(&mut self, source: ObjectId) {
+        for part in self.catalog().parts_of(source) {
+            let Some(table) = self.tables.get_mut(&part).filter(|table| table.has_rows()) else {
+                continue;
+            };
+            match table.write(WriteChange::Truncate) {
+                Ok(written) => {
+                    let forgotten = (LATE_SPLIT_MARK.to_owned(), String::new());
+                    self.late_written(part, written.changes, HashMap::from([forgotten]));
+                }
+                Err(error) => {
+                    tracing::error!(%source, %error, "late rows of an older reading stay")
+                }
             }
-            Err(error) => tracing::error!(%source, %error, "late rows of an older reading stay"),
         }
     }
 
@@ -194,7 +247,7 @@ impl State {
     /// Takes late rows out of what is inserted: they go into the tables of late rows, in the same
     /// write. All rows of a write are measured against the watermark before it.
     pub(super) fn divert_late(&self, writes: Vec<TableWrite>) -> Diverted {
-        let mut diverted = Diverted { writes: Vec::new(), late: 0, advances: Vec::new() };
+        let mut diverted = Diverted { writes: vec![], late: vec![], advances: vec![] };
         if self.table_rules.is_empty() {
             return Diverted { writes, ..diverted };
         }
@@ -204,7 +257,7 @@ impl State {
             match self.divert_write(write, &mut diverted) {
                 (write, Some(rows)) => {
                     diverted.writes.push(write);
-                    diverted.late += rows.num_rows() as u64;
+                    diverted.late.push((table, rows.num_rows() as u64));
                     let kept = self.catalog().late_of(table).map(|late| late.id);
                     if let Some((late, rows)) =
                         kept.and_then(|late| Some((late, self.arrived(late, &rows).ok()?)))
@@ -234,7 +287,7 @@ impl State {
         let rows = match &change {
             WriteChange::Insert { rows, .. } => rows.clone(),
             WriteChange::Changes(changes) if changes.all_inserts() => changes.rows().clone(),
-            WriteChange::Changes(_) | WriteChange::Truncate => {
+            WriteChange::Changes(_) | WriteChange::Truncate | WriteChange::Replay(_) => {
                 return (TableWrite { table, change }, None);
             }
         };
@@ -258,10 +311,16 @@ impl State {
     }
 }
 
+/// The labels of a source's or table's metrics.
+pub(super) fn metric_name(object: &Object) -> [&str; 3] {
+    [&object.name.database, &object.name.schema, &object.name.name]
+}
+
 /// Writes without late rows, then those of the late rows.
 pub(super) struct Diverted {
     pub writes: Vec<TableWrite>,
-    pub late: u64,
+    /// How many late rows of which tables.
+    pub late: Vec<(ObjectId, u64)>,
     /// Watermarks when the writes are done.
     pub advances: Vec<(ObjectId, Watermark)>,
 }

@@ -24,6 +24,7 @@
 
 pub mod by_watermark;
 mod resync;
+mod under_way;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -31,16 +32,19 @@ use std::ops::{Bound, Range};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::dataflow::operator::{Operator, Output, RowError};
+use crate::dataflow::operator::{Operator, Output, PartialMatch, RowError};
 use crate::dataflow::operators::evaluate::shown_row;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::top_n::ordered_by;
-use crate::pattern::matcher::{Counts, Found, Kernel, Matcher, Scratch};
+use crate::pattern::kernels::Kernels;
+use crate::pattern::matcher::{Counts, FailedPart, Failure, Found, Kernel, Matcher, Scratch};
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::plan::match_recognize::MatchSpec;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedTable, RowChange, RowKey, added_up};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
@@ -61,7 +65,7 @@ const ROWS: &str = "rows";
 
 /// The `match_recognize` operator.
 pub struct MatchRecognize {
-    kernel: Kernel,
+    kernels: Kernels,
     partition: Vec<usize>,
     schema: SchemaRef,
     table: OrderedTable,
@@ -147,7 +151,7 @@ impl MatchRecognize {
         let table = OrderedTable::new(input.clone(), partition.clone(), order_by)?;
         Ok(MatchRecognize {
             schema: spec.schema.clone(),
-            kernel: Kernel::new(spec)?,
+            kernels: Kernels::new(spec)?,
             partition,
             table,
             changes: Vec::new(),
@@ -207,7 +211,8 @@ impl MatchRecognize {
         let from = match &touched.anchor {
             None => Bound::Included(&*touched.partition),
             Some(anchor) => {
-                let mut back = usize::try_from(self.kernel.spec.rows_back()).unwrap_or(usize::MAX);
+                let mut back =
+                    usize::try_from(self.kernels.spec().rows_back()).unwrap_or(usize::MAX);
                 part.keys.extend(std::iter::repeat_n(&*anchor.row, anchor.copy.min(back)));
                 back -= anchor.copy.min(back);
                 let before = Bound::Excluded(&*anchor.row);
@@ -227,7 +232,7 @@ impl MatchRecognize {
         let mut skipped = touched.anchor.as_ref().map_or(0, |anchor| anchor.copy);
         // Rows to be read behind the limit.
         let mut behind = limit.map(|anchor| {
-            let rows = anchor.copy as u64 + anchor.ahead_rows + self.kernel.spec.rows_ahead();
+            let rows = anchor.copy as u64 + anchor.ahead_rows + self.kernels.spec().rows_ahead();
             usize::try_from(rows).unwrap_or(usize::MAX).saturating_add(1)
         });
         let table = self.table.walk(&touched.partition, from);
@@ -265,15 +270,12 @@ impl MatchRecognize {
         matched: &mut Matched,
     ) -> Result<()> {
         for failure in &found.failures {
-            let expression = match failure.variable {
-                Some(variable) => self.kernel.spec.condition_text(variable),
-                None => "AFTER MATCH SKIP".to_owned(),
-            };
-            let row = shown_row(&rows.batch, failure.row as usize);
+            let (expression, row) =
+                failed_text(self.kernels.spec(), failure.part, &rows.batch, failure.row as usize)?;
             let error = failure.error.clone();
             matched.errors.push(RowError { error, expression, row, weight });
         }
-        show(&self.kernel, rows, found, weight, &mut matched.rows, &mut matched.errors)
+        show(self.kernels.base(), rows, found, weight, &mut matched.rows, &mut matched.errors)
     }
 
     /// The matches of partitions from their anchors on, as the table is.
@@ -312,7 +314,7 @@ impl MatchRecognize {
             places.push(PartitionRows::new(start, end, first_row, part.complete));
             start = end;
         }
-        let rows = Rows::new(&self.kernel.spec, batch, places)?;
+        let rows = Rows::new(self.kernels.spec(), batch, places)?;
         let mut found = Found::default();
         for (number, (part, touched)) in parts.iter().enumerate() {
             let anchors = self.compute_part(&rows, number, part, touched, scratch, &mut found)?;
@@ -332,7 +334,15 @@ impl MatchRecognize {
         found: &mut Found,
     ) -> Result<Vec<Anchor>> {
         let mut matcher = touched.matcher();
-        let end_row = rows.partitions[number].end_row();
+        let place = &rows.partitions[number];
+        let end_row = place.end_row();
+        let kernel = self.kernels.of_partition(&rows.batch, place)?;
+        if let Some(problem) = &kernel.problem {
+            // Without anchors it is always matched from its beginning, and always reported.
+            let (partition, row, part) = (number, place.start as u32, FailedPart::Pattern);
+            found.failures.push(Failure { partition, row, part, error: problem.clone() });
+            return Ok(Vec::new());
+        }
         let mut anchors: Vec<Anchor> = Vec::new();
         self.set_anchors(
             rows,
@@ -347,7 +357,7 @@ impl MatchRecognize {
         )?;
         let place = &rows.partitions[number];
         if matcher.next_row() == place.end_row() {
-            matcher.advance(&self.kernel, scratch, rows, number, u64::MAX, found)?;
+            matcher.advance(&kernel, scratch, rows, number, u64::MAX, found)?;
         }
         Ok(anchors)
     }
@@ -367,11 +377,12 @@ impl MatchRecognize {
         anchors: &mut Vec<Anchor>,
     ) -> Result<()> {
         let place = &rows.partitions[number];
-        let ahead = self.kernel.spec.rows_ahead();
+        let kernel = self.kernels.of_partition(&rows.batch, place)?;
+        let ahead = kernel.spec.rows_ahead();
         let mut decided = matcher.undecided_row();
         while matcher.next_row() < to {
             let until = (matcher.next_row() + ANCHOR_ROWS).min(to);
-            matcher.advance(&self.kernel, scratch, rows, number, until, found)?;
+            matcher.advance(&kernel, scratch, rows, number, until, found)?;
             let row = matcher.undecided_row();
             // Conditions of the next row may have been looked at, and rows ahead of it.
             let seen = matcher.next_row() + ahead;
@@ -434,6 +445,22 @@ impl<'a, I: Iterator<Item = (&'a [u8], i64)>> Iterator for Undone<'a, I> {
             }
         }
     }
+}
+
+/// What failed, and the row, as text; of a pattern, the partition.
+fn failed_text(
+    spec: &MatchSpec,
+    part: FailedPart,
+    rows: &RecordBatch,
+    row: usize,
+) -> Result<(String, String)> {
+    Ok(match part {
+        FailedPart::Condition(variable) => (spec.condition_text(variable), shown_row(rows, row)),
+        FailedPart::Skip => ("AFTER MATCH SKIP".to_owned(), shown_row(rows, row)),
+        FailedPart::Pattern => {
+            ("PATTERN".to_owned(), shown_row(&rows.project(&spec.partition)?, row))
+        }
+    })
 }
 
 /// What EXPLAIN ANALYZE tells of a matcher's work.
@@ -558,7 +585,15 @@ impl Operator for MatchRecognize {
     }
 
     fn counted(&self) -> Vec<(String, u64)> {
-        counted(&self.kernel, &self.scratch.counts, None)
+        counted(self.kernels.base(), &self.scratch.counts, None)
+    }
+
+    fn partial_matches(&self, limit: usize) -> Result<Vec<PartialMatch>> {
+        self.under_way(limit)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
     }
 
     fn memory_bytes(&self) -> usize {

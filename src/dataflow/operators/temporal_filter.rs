@@ -1,15 +1,18 @@
 //! Conditions that compare a row's time with now(): rows enter and leave when time passes.
 //!
-//! 1. Each condition holds from a time on or until a time, which the row alone decides; so a row is
-//!    visible in one interval of logical time.
-//! 2. `on_epoch`, with the time of the epoch: visible rows whose interval has ended are taken back,
-//!    waiting ones whose interval has begun are given. Then the epoch's changes are looked at: what
-//!    is over is passed over, what has not begun waits, the rest is given on.
+//! 1. Each comparison holds from a time on or until a time, which the row alone decides; so the
+//!    times at which a formula over comparisons holds for a row are a few intervals, which begin and
+//!    end where those of its comparisons do.
+//! 2. `on_epoch`, with the time of the epoch: rows whose state changes now are taken out and looked
+//!    at again: visible ones whose interval has ended are taken back, waiting ones whose interval
+//!    has begun are given. Then the epoch's changes are looked at: what is over is passed over, what
+//!    has not begun waits, the rest is given on. A row stands under the next time at which it
+//!    enters or leaves, so that its deletion finds it there.
 //! 3. The operator asks to be woken when the next row enters or leaves.
 //!
 //! Keeps: exactly the rows that are not yet visible, and those that are and will not be for ever.
 
-use arrow::array::{Array, BooleanArray, Int64Array};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
 use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output, RowError};
@@ -17,8 +20,10 @@ use crate::dataflow::operators::evaluate::{Evaluated, evaluate, shown_row};
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::timed_rows::TimedRows;
 use crate::plan::event_time::{Step, time_values};
-use crate::plan::node::{self, NowCondition, NowOp};
+use crate::plan::expr::Expr;
+use crate::plan::node::{self, Formula, NowCondition, NowOp};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -29,6 +34,8 @@ const CLOCK: usize = 1;
 /// The `temporal_filter` operator.
 pub struct TemporalFilter {
     conditions: Vec<NowCondition>,
+    of_rows: Vec<Expr>,
+    formula: Formula,
     schema: SchemaRef,
     /// Changes of the epoch.
     changes: Vec<ChangeBatch>,
@@ -39,11 +46,21 @@ pub struct TemporalFilter {
     now_us: i64,
 }
 
-/// When each row of a batch is visible: from a time on, until before another.
+/// When one comparison holds for each row of a batch: from a time on, until before another.
 struct Intervals {
     from: Vec<i64>,
     until: Vec<i64>,
 }
+
+/// Where each row of a batch stands at the time of the epoch.
+struct Places {
+    shown: Vec<bool>,
+    /// When that changes next; the end of time: never.
+    next: Vec<i64>,
+}
+
+/// Never.
+const NEVER: i64 = i64::MAX;
 
 impl TemporalFilter {
     /// Over input of this schema.
@@ -53,6 +70,8 @@ impl TemporalFilter {
     pub fn new(node: &node::TemporalFilter, schema: &SchemaRef) -> Result<TemporalFilter> {
         Ok(TemporalFilter {
             conditions: node.conditions.clone(),
+            of_rows: node.of_rows.clone(),
+            formula: node.formula.clone(),
             schema: schema.clone(),
             changes: Vec::new(),
             waiting: TimedRows::new(schema.clone())?,
@@ -61,95 +80,153 @@ impl TemporalFilter {
         })
     }
 
-    fn intervals(&self, change: &ChangeBatch, out: Option<&mut Output>) -> Result<Intervals> {
-        let rows = change.num_rows();
-        let mut from = vec![i64::MIN; rows];
-        let mut until = vec![i64::MAX; rows];
-        let mut errors = Vec::new();
-        for condition in &self.conditions {
-            let Evaluated { values, failed } = evaluate(&condition.value, change.rows())?;
+    /// Where rows stand; `out` is told of those for which a condition fails, which never show.
+    fn places(&self, change: &ChangeBatch, out: Option<&mut Output>) -> Result<Places> {
+        let (mut errors, mut left_out) = (Vec::new(), Vec::new());
+        let mut told = |failed: Vec<(usize, Error)>, expression: &str| {
+            left_out.extend(failed.iter().map(|(row, _)| *row));
             errors.extend(failed.into_iter().map(|(row, error)| RowError {
                 error,
-                expression: condition.display.clone(),
+                expression: expression.to_owned(),
                 row: shown_row(change.rows(), row),
                 weight: change.weight(row),
             }));
+        };
+        let mut intervals = Vec::with_capacity(self.conditions.len());
+        for condition in &self.conditions {
+            let Evaluated { values, failed } = evaluate(&condition.value, change.rows())?;
+            told(failed, &condition.display);
             let values = time_values(&values)
                 .ok_or_else(|| Error::internal("what is compared with now() is a time"))?;
-            for row in 0..rows {
-                // A comparison with NULL is never true.
-                let (begins, ends) = if values.is_null(row) {
-                    (i64::MAX, i64::MIN)
-                } else {
-                    interval(condition, values.value(row))
-                };
-                from[row] = from[row].max(begins);
-                until[row] = until[row].min(ends);
-            }
+            intervals.push(intervals_of(condition, &values));
+        }
+        let mut of_rows = Vec::with_capacity(self.of_rows.len());
+        for condition in &self.of_rows {
+            let Evaluated { values, failed } = evaluate(condition, change.rows())?;
+            told(failed, &condition.to_string());
+            let values = values
+                .as_boolean_opt()
+                .ok_or_else(|| Error::internal("a condition is true or false"))?;
+            of_rows.push(values.clone());
         }
         if let Some(out) = out {
             errors.into_iter().for_each(|error| out.row_error(error));
         }
-        Ok(Intervals { from, until })
+        let mut places = match is_conjunction(&self.formula) {
+            true => self.places_of_all(&intervals, change.num_rows()),
+            false => self.places_of_formula(&intervals, &of_rows, change.num_rows()),
+        };
+        for row in left_out {
+            places.shown[row] = false;
+            places.next[row] = NEVER;
+        }
+        Ok(places)
     }
 
-    /// Rows that begin to be visible, or are: given on, and kept if they will go.
-    fn show(
-        &mut self,
-        change: ChangeBatch,
-        until: &[i64],
-        sent: &mut Vec<ChangeBatch>,
-    ) -> Result<()> {
-        if until.iter().all(|until| *until == i64::MAX) {
-            sent.push(change);
-            return Ok(());
+    /// Where all comparisons must hold, a row has one interval.
+    fn places_of_all(&self, intervals: &[Intervals], rows: usize) -> Places {
+        let mut places = Places { shown: Vec::with_capacity(rows), next: Vec::with_capacity(rows) };
+        for row in 0..rows {
+            let from = intervals.iter().map(|i| i.from[row]).max().unwrap_or(i64::MIN);
+            let until = intervals.iter().map(|i| i.until[row]).min().unwrap_or(NEVER);
+            let shown = from <= self.now_us && until > self.now_us;
+            // A row whose interval is empty never shows.
+            let waits = from > self.now_us && until > from;
+            places.shown.push(shown);
+            places.next.push(if shown {
+                until
+            } else if waits {
+                from
+            } else {
+                NEVER
+            });
         }
-        let ending = BooleanArray::from_iter(until.iter().map(|until| Some(*until != i64::MAX)));
-        let times = until.iter().copied().filter(|until| *until != i64::MAX);
-        self.visible.add(&change.filter(&ending)?, Int64Array::from_iter_values(times))?;
-        sent.push(change);
-        Ok(())
+        places
+    }
+
+    /// The formula is tried at each time at which a comparison begins or ends to hold.
+    fn places_of_formula(
+        &self,
+        intervals: &[Intervals],
+        of_rows: &[BooleanArray],
+        rows: usize,
+    ) -> Places {
+        let mut places = Places { shown: Vec::with_capacity(rows), next: Vec::with_capacity(rows) };
+        let mut times = Vec::with_capacity(2 * intervals.len());
+        for row in 0..rows {
+            let of_row = |n: usize| of_rows[n].is_valid(row) && of_rows[n].value(row);
+            let holds_at = |time: i64| {
+                let now =
+                    |n: usize| intervals[n].from[row] <= time && time < intervals[n].until[row];
+                self.formula.holds(&now, &of_row)
+            };
+            times.clear();
+            times.extend(intervals.iter().flat_map(|i| [i.from[row], i.until[row]]));
+            times.retain(|time| *time > self.now_us && *time != NEVER);
+            times.sort_unstable();
+            let shown = holds_at(self.now_us);
+            let next = times.iter().find(|time| holds_at(**time) != shown);
+            places.shown.push(shown);
+            places.next.push(next.copied().unwrap_or(NEVER));
+        }
+        places
     }
 
     /// Lets the time of the epoch begin.
     fn advance(&mut self, sent: &mut Vec<ChangeBatch>) -> Result<()> {
         for gone in self.visible.take_until(self.now_us)? {
             sent.push(gone.negate());
+            let places = self.places(&gone, None)?;
+            self.take(gone, &places, sent)?;
         }
         for come in self.waiting.take_until(self.now_us)? {
-            let Intervals { until, .. } = self.intervals(&come, None)?;
-            self.take(come, None, &until, sent)?;
+            let places = self.places(&come, None)?;
+            self.take(come, &places, sent)?;
         }
         Ok(())
     }
 
-    /// Rows that are not over; `from`: when those are visible that are not yet.
+    /// Gives on the rows that show, and keeps those whose place will change.
     fn take(
         &mut self,
         change: ChangeBatch,
-        from: Option<&[i64]>,
-        until: &[i64],
+        places: &Places,
         sent: &mut Vec<ChangeBatch>,
     ) -> Result<()> {
-        let now = self.now_us;
-        let begins = |row: usize| from.map_or(i64::MIN, |from| from[row]);
-        let shown = |row: usize| begins(row) <= now && until[row] > now;
-        // A row whose interval is empty never shows.
-        let waits = |row: usize| begins(row) > now && until[row] > begins(row);
-        let rows = change.num_rows();
-        if (0..rows).any(waits) {
-            let waiting = BooleanArray::from_iter((0..rows).map(|row| Some(waits(row))));
-            let times = (0..rows).filter(|row| waits(*row)).map(begins);
-            let times = Int64Array::from_iter_values(times);
-            self.waiting.add(&change.filter(&waiting)?, times)?;
+        let Places { shown, next } = places;
+        for (kept, shows) in [(&mut self.waiting, false), (&mut self.visible, true)] {
+            let stays = |row: &usize| shown[*row] == shows && next[*row] != NEVER;
+            let times: Int64Array =
+                (0..next.len()).filter(stays).map(|row| Some(next[row])).collect();
+            if !times.is_empty() {
+                let stay = (0..next.len()).map(|row| Some(stays(&row)));
+                kept.add(&change.filter(&BooleanArray::from_iter(stay))?, times)?;
+            }
         }
-        if (0..rows).all(shown) {
-            return self.show(change, until, sent);
+        if shown.iter().all(|shown| *shown) {
+            sent.push(change);
+        } else {
+            let shown = BooleanArray::from(shown.clone());
+            sent.push(change.filter(&shown)?);
         }
-        let showing = BooleanArray::from_iter((0..rows).map(|row| Some(shown(row))));
-        let ends: Vec<i64> = (0..rows).filter(|row| shown(*row)).map(|row| until[row]).collect();
-        self.show(change.filter(&showing)?, &ends, sent)
+        Ok(())
     }
+}
+
+/// Whether all comparisons must hold, and there is nothing else.
+fn is_conjunction(formula: &Formula) -> bool {
+    match formula {
+        Formula::Now(_) => true,
+        Formula::All(parts) => parts.iter().all(is_conjunction),
+        Formula::Row(_) | Formula::Any(_) | Formula::Not(_) => false,
+    }
+}
+
+/// When a comparison holds for rows of these times; with NULL it never does.
+fn intervals_of(condition: &NowCondition, values: &Int64Array) -> Intervals {
+    let of = |value: Option<i64>| value.map_or((NEVER, i64::MIN), |v| interval(condition, v));
+    let (from, until) = values.iter().map(of).unzip();
+    Intervals { from, until }
 }
 
 /// When a condition holds for a row of this time: from, and until before.
@@ -191,8 +268,8 @@ impl Operator for TemporalFilter {
         let mut sent = Vec::new();
         self.advance(&mut sent)?;
         for change in std::mem::take(&mut self.changes) {
-            let Intervals { from, until } = self.intervals(&change, Some(out))?;
-            self.take(change, Some(&from), &until, &mut sent)?;
+            let places = self.places(&change, Some(out))?;
+            self.take(change, &places, &mut sent)?;
         }
         for batch in consolidate(&self.schema, sent)? {
             out.emit(batch);
@@ -214,6 +291,11 @@ impl Operator for TemporalFilter {
         let columns: Vec<usize> = (0..self.schema.fields().len()).collect();
         self.waiting.restore(reader.read("waiting", &columns)?)?;
         self.visible.restore(reader.read("visible", &columns)?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(self.waiting.store());
+        visit(self.visible.store());
     }
 
     fn memory_bytes(&self) -> usize {

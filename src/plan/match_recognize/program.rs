@@ -78,7 +78,15 @@ impl Program {
     /// # Errors
     /// The same.
     pub fn of(spec: &MatchSpec) -> Result<Program> {
+        if spec.pattern_from.is_some() {
+            return Ok(Program::never());
+        }
         Program::compile(&spec.pattern, spec.frame.is_some_and(|frame| frame.seek))
+    }
+
+    /// One that goes nowhere: it matches nothing.
+    pub fn never() -> Program {
+        Program { instructions: vec![Instruction::Jump(0)], iterations: 0 }
     }
 
     fn compile(pattern: &Pattern, seek: bool) -> Result<Program> {

@@ -42,7 +42,11 @@ fn rows_before(spec: &MatchSpec) -> u64 {
         // Rows before the current one are outside.
         return 0;
     }
-    let least = spec.pattern.rows_before_each(spec.variables.len());
+    let least = match spec.pattern_from {
+        // Any of them may stand first.
+        Some(_) => vec![0; spec.variables.len()],
+        None => spec.pattern.rows_before_each(spec.variables.len()),
+    };
     let of_condition = |variable: usize, predicate: &Predicate| {
         let reads = predicate.reads.iter().map(|read| match &spec.reads[*read] {
             Read::Row(row) if row.is_near(variable) => beyond(row, least[variable]),

@@ -4,11 +4,11 @@
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 use super::Rewriter;
-use super::pattern::PatternReader;
 use super::window_pattern::TABLE;
+use crate::plan::match_recognize::text::{Named, NamedPattern, PatternReader};
 use crate::sql::match_recognize::clauses::{
-    Clauses, ContiguityClause, FINAL, FrameClause, MARKER, Named, RUNNING, RowsClause, SkipClause,
-    Sort, WithinClause,
+    Clauses, ContiguityClause, FINAL, FrameClause, MARKER, RUNNING, RowsClause, SkipClause, Sort,
+    WithinClause,
 };
 use crate::sql::parse::cursor::{is_word, syntax_error, word_token};
 use crate::sql::parse::name::{fold, is_reserved};
@@ -178,14 +178,27 @@ impl ClauseReader<'_, '_> {
             self.eat(&["STRICT"]);
             ContiguityClause::Strict
         };
+        let from = self.at;
+        let pattern_from = self.eat(&["FROM"]);
         let pattern_position = self.rewriter.position(self.at);
         let Some(close) = self.rewriter.close_of(self.at) else { return Err(self.expected("(")) };
-        let span = Span::new(
-            self.rewriter.tokens[self.at].span.start,
-            self.rewriter.tokens[close].span.end,
-        );
-        let text = self.rewriter.text.slice(span);
-        let pattern = PatternReader::read(text, pattern_position)?;
+        let value = pattern_from.then_some((self.at + 1, close));
+        let pattern = match pattern_from {
+            true if window => {
+                return Err(Error::unsupported("PATTERN FROM in a window")
+                    .hint("Use MATCH_RECOGNIZE in FROM.")
+                    .position(self.rewriter.position(from)));
+            }
+            true if self.at + 1 == close => return Err(self.expected("an expression")),
+            true => NamedPattern::Empty,
+            false => {
+                let span = Span::new(
+                    self.rewriter.tokens[self.at].span.start,
+                    self.rewriter.tokens[close].span.end,
+                );
+                PatternReader::read(self.rewriter.text.slice(span), pattern_position)?
+            }
+        };
         self.at = close + 1;
         let within = self.within()?;
         if window && let Some(within) = &within {
@@ -198,6 +211,12 @@ impl ClauseReader<'_, '_> {
             return Err(self.complaint("EMIT TIMEOUT ROWS needs WITHIN", self.at - 1).hint(
                 "Without a time limit nothing times out: PATTERN (...) WITHIN INTERVAL '15' \
                  MINUTE EMIT TIMEOUT ROWS.",
+            ));
+        }
+        let partial_rows = self.eat(&["EMIT", "PARTIAL", "MATCHES"]);
+        if window && partial_rows {
+            return Err(self.complaint("EMIT PARTIAL MATCHES in a window", self.at - 3).hint(
+                "Each row has a row there: use MATCH_RECOGNIZE in FROM to see what did not match.",
             ));
         }
         let subsets = self.subsets()?;
@@ -216,6 +235,12 @@ impl ClauseReader<'_, '_> {
         if self.at < self.end {
             return Err(self.expected(")"));
         }
+        if value.is_some() && defines.is_empty() {
+            return Err(Error::user(SqlState::SYNTAX_ERROR, "PATTERN FROM needs DEFINE")
+                .hint("DEFINE names the variables that the patterns may use.")
+                .position(pattern_position));
+        }
+        expressions.extend(value);
         let position = self.rewriter.position(word);
         let clauses = Clauses {
             position,
@@ -226,10 +251,12 @@ impl ClauseReader<'_, '_> {
             skip,
             frame,
             pattern,
+            pattern_from,
             pattern_position,
             contiguity,
             within,
             timeout_rows,
+            partial_rows,
             subsets,
             defines,
         };
@@ -291,7 +318,7 @@ impl ClauseReader<'_, '_> {
 
     /// Whether a clause begins here, not an item of the one before.
     fn begins_clause(&self, at: usize) -> bool {
-        let words: [&[&str]; 10] = [
+        let words: [&[&str]; 11] = [
             &["ROWS", "BETWEEN"],
             &["ORDER", "BY"],
             &["MEASURES"],
@@ -302,10 +329,13 @@ impl ClauseReader<'_, '_> {
             &["DEFINE"],
             &["WITHIN"],
             &["EMIT", "TIMEOUT"],
+            &["EMIT", "PARTIAL"],
         ];
         let pattern = self.rewriter.words_at(at, &["PATTERN"])
             && (*self.rewriter.token(at + 1) == Token::LParen
-                || ["RELAXED", "STRICT"].iter().any(|w| is_word(self.rewriter.token(at + 1), w)));
+                || ["RELAXED", "STRICT", "FROM"]
+                    .iter()
+                    .any(|w| is_word(self.rewriter.token(at + 1), w)));
         pattern || words.iter().any(|words| self.rewriter.words_at(at, words))
     }
 

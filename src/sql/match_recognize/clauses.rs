@@ -7,23 +7,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::match_recognize::Contiguity;
+use crate::plan::match_recognize::text::{Named, NamedPattern};
 
 /// The function whose argument are the clauses.
 pub const MARKER: &str = "__match_recognize";
 /// What `RUNNING f(x)` and `FINAL f(x)` are called in the tree.
 pub const RUNNING: &str = "__running";
 pub const FINAL: &str = "__final";
-
-/// A name in the user's text.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Named {
-    /// Folded.
-    pub name: String,
-    /// As it was written, without quotes.
-    pub shown: String,
-    /// 1-based character in the statement.
-    pub position: usize,
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sort {
@@ -45,20 +35,6 @@ pub enum SkipClause {
     ToNextRow,
     ToFirst(Named),
     ToLast(Named),
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum NamedPattern {
-    Empty,
-    Variable(Named),
-    Concat(Vec<NamedPattern>),
-    Alternation(Vec<NamedPattern>),
-    Permute(Vec<NamedPattern>),
-    Repeat { inner: Box<NamedPattern>, min: u32, max: Option<u32>, greedy: bool },
-    Exclude(Box<NamedPattern>),
-    Start,
-    End,
-    Not(Named),
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -95,7 +71,8 @@ pub struct FrameClause {
     pub seek: bool,
 }
 
-/// All of it. The expressions follow in this order: PARTITION BY, ORDER BY, MEASURES, DEFINE.
+/// All of it. The expressions follow in this order: PARTITION BY, ORDER BY, MEASURES, DEFINE,
+/// PATTERN FROM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Clauses {
     pub position: usize,
@@ -105,11 +82,16 @@ pub struct Clauses {
     pub rows: RowsClause,
     pub skip: SkipClause,
     pub frame: Option<FrameClause>,
+    /// Nothing, if `pattern_from`.
     pub pattern: NamedPattern,
+    /// The pattern is the value of an expression.
+    pub pattern_from: bool,
     pub pattern_position: usize,
     pub contiguity: ContiguityClause,
     pub within: Option<WithinClause>,
     pub timeout_rows: bool,
+    /// Beginnings that came to nothing give rows, too.
+    pub partial_rows: bool,
     pub subsets: Vec<(Named, Vec<Named>)>,
     pub defines: Vec<Named>,
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, DataFusionError};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
@@ -54,12 +54,14 @@ pub fn compile_match(node: &MatchNode) -> Result<MatchSpec> {
         order_by: facts.order_by.clone(),
         variables: facts.variables.clone(),
         pattern: facts.pattern.clone(),
+        pattern_from: facts.pattern_from.clone(),
         contiguity: facts.contiguity,
         skip: facts.skip,
         rows: facts.rows,
         frame: facts.frame,
         within: facts.within,
         timeout_rows: facts.timeout_rows,
+        partial_rows: facts.partial_rows,
         conditions,
         reads: facts.reads.clone(),
         reads_schema: Arc::new(reads.inner().project(&places)?),
@@ -96,10 +98,24 @@ fn compile_condition(node: &MatchNode, variable: usize, condition: &Expr) -> Res
         let fields = reads.iter().map(|read| (None, schema.field(*read).clone())).collect();
         let own = DFSchema::new_with_metadata(fields, Default::default()).map_err(Error::from)?;
         let expr = compile(&ordered_condition(whole.clone()), &own)?;
-        let expr = expr.with_text(crate::sql::expressions::text(&whole));
+        let shown = with_texts(whole, schema, &node.facts.read_texts)?;
+        let expr = expr.with_text(crate::sql::expressions::text(&shown));
         Ok(Some(Predicate { expr, reads, schema: own.inner().clone() }))
     };
     Ok(Condition { near: predicate(near)?, far: predicate(far)? })
+}
+
+/// The expression with its reads as they were written.
+fn with_texts(expr: Expr, schema: &DFSchema, texts: &[String]) -> Result<Expr> {
+    let shown = expr.transform(|e| {
+        let Expr::Column(column) = &e else { return Ok(Transformed::no(e)) };
+        let text = texts.get(schema.index_of_column(column)?);
+        Ok(match text {
+            Some(text) => Transformed::yes(Expr::Column(Column::new_unqualified(text))),
+            None => Transformed::no(e),
+        })
+    });
+    Ok(shown.map_err(|error: DataFusionError| Error::from(error))?.data)
 }
 
 /// Whether a row at a distance is within the frame of every match, if there are frames.

@@ -31,7 +31,8 @@ use datafusion::physical_plan::{
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{Stream, StreamExt};
 
-use crate::pattern::matcher::{Found, Kernel, Matcher, Scratch};
+use crate::pattern::kernels::Kernels;
+use crate::pattern::matcher::{Found, Matcher, Scratch};
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::match_recognize::PatternText;
@@ -61,30 +62,30 @@ impl ExtensionPlanner for MatchExecPlanner {
             return Err(DataFusionError::Internal("MATCH_RECOGNIZE has an input".to_owned()));
         };
         let spec = compile_match(node).map_err(external)?;
-        let kernel = Arc::new(Kernel::new(spec).map_err(external)?);
-        Ok(Some(Arc::new(MatchExec::new(kernel, input.clone()))))
+        let kernels = Arc::new(Kernels::new(spec).map_err(external)?);
+        Ok(Some(Arc::new(MatchExec::new(kernels, input.clone()))))
     }
 }
 
 /// The operator.
 #[derive(Debug)]
 pub struct MatchExec {
-    kernel: Arc<Kernel>,
+    kernels: Arc<Kernels>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl MatchExec {
-    fn new(kernel: Arc<Kernel>, input: Arc<dyn ExecutionPlan>) -> MatchExec {
+    fn new(kernels: Arc<Kernels>, input: Arc<dyn ExecutionPlan>) -> MatchExec {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(kernel.spec.schema.clone()),
+            EquivalenceProperties::new(kernels.spec().schema.clone()),
             datafusion::physical_plan::Partitioning::UnknownPartitioning(
                 input.properties().output_partitioning().partition_count(),
             ),
             EmissionType::Incremental,
             input.properties().boundedness,
         );
-        MatchExec { kernel, input, properties: Arc::new(properties) }
+        MatchExec { kernels, input, properties: Arc::new(properties) }
     }
 
     fn column(&self, index: usize) -> Arc<dyn PhysicalExpr> {
@@ -94,9 +95,14 @@ impl MatchExec {
 
 impl DisplayAs for MatchExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let spec = &self.kernel.spec;
+        let spec = self.kernels.spec();
         let pattern = PatternText { pattern: &spec.pattern, variables: &spec.variables };
-        write!(f, "MatchExec: {pattern}")
+        match &spec.pattern_from {
+            Some(from) => {
+                write!(f, "MatchExec: from {}", self.input.schema().field(from.column).name())
+            }
+            None => write!(f, "MatchExec: {pattern}"),
+        }
     }
 }
 
@@ -122,7 +128,7 @@ impl ExecutionPlan for MatchExec {
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
-        let spec = &self.kernel.spec;
+        let spec = self.kernels.spec();
         if spec.partition.is_empty() {
             return vec![Distribution::SinglePartition];
         }
@@ -131,7 +137,7 @@ impl ExecutionPlan for MatchExec {
     }
 
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        let spec = &self.kernel.spec;
+        let spec = self.kernels.spec();
         let partition = spec.partition.iter().map(|column| {
             PhysicalSortRequirement::new(self.column(*column), Some(SortOptions::default()))
         });
@@ -144,7 +150,7 @@ impl ExecutionPlan for MatchExec {
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![!self.kernel.spec.partition.is_empty()]
+        vec![!self.kernels.spec().partition.is_empty()]
     }
 
     fn with_new_children(
@@ -152,7 +158,7 @@ impl ExecutionPlan for MatchExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(MatchExec::new(self.kernel.clone(), input))),
+            (Some(input), true) => Ok(Arc::new(MatchExec::new(self.kernels.clone(), input))),
             _ => Err(DataFusionError::Internal("MatchExec has one input".to_owned())),
         }
     }
@@ -169,14 +175,14 @@ impl ExecutionPlan for MatchExec {
             gathered_rows: 0,
             gather_rows: GATHER_ROWS,
             scratch: Scratch::default(),
-            kernel: self.kernel.clone(),
+            kernels: self.kernels.clone(),
             ended: false,
         }))
     }
 }
 
 struct MatchStream {
-    kernel: Arc<Kernel>,
+    kernels: Arc<Kernels>,
     input: SendableRecordBatchStream,
     input_schema: SchemaRef,
     /// Rows of partitions that may not be complete.
@@ -193,7 +199,7 @@ impl MatchStream {
     fn match_gathered(&mut self, all: bool) -> crate::types::error::Result<Option<RecordBatch>> {
         let rows = concat_batches(&self.input_schema, &self.gathered)?;
         self.gathered.clear();
-        let ranges = match self.kernel.spec.partition.as_slice() {
+        let ranges = match self.kernels.spec().partition.as_slice() {
             [] if rows.num_rows() == 0 => vec![],
             [] => std::iter::once(0..rows.num_rows()).collect(),
             columns => {
@@ -216,17 +222,21 @@ impl MatchStream {
         }
         let partitions =
             ranges[..complete].iter().map(|r| PartitionRows::new(r.start, r.end, 0, true));
-        let rows = Rows::new(&self.kernel.spec, rows.slice(0, end), partitions.collect())?;
+        let rows = Rows::new(self.kernels.spec(), rows.slice(0, end), partitions.collect())?;
         let mut found = Found::default();
         for number in 0..rows.partitions.len() {
             let mut matcher = Matcher::default();
             let scratch = &mut self.scratch;
-            matcher.advance(&self.kernel, scratch, &rows, number, u64::MAX, &mut found)?;
+            let kernel = self.kernels.of_partition(&rows.batch, &rows.partitions[number])?;
+            if let Some(problem) = &kernel.problem {
+                return Err(problem.clone());
+            }
+            matcher.advance(&kernel, scratch, &rows, number, u64::MAX, &mut found)?;
             if let Some(failure) = std::mem::take(&mut found.failures).into_iter().next() {
                 return Err(failure.error);
             }
         }
-        output(&self.kernel, &rows, &found).map(Some)
+        output(self.kernels.base(), &rows, &found).map(Some)
     }
 }
 
@@ -264,6 +274,6 @@ impl Stream for MatchStream {
 
 impl RecordBatchStream for MatchStream {
     fn schema(&self) -> SchemaRef {
-        self.kernel.spec.schema.clone()
+        self.kernels.spec().schema.clone()
     }
 }

@@ -18,8 +18,8 @@ use datafusion::logical_expr::{
 };
 
 use crate::plan::match_recognize::{
-    CLASSIFIER_COLUMN, Contiguity, Frame, MATCH_NUMBER_COLUMN, MatchColumn, Pattern, PatternText,
-    Read, RowValue, RowsPerMatch, Skip, Within,
+    CLASSIFIER_COLUMN, Contiguity, Frame, MATCH_NUMBER_COLUMN, MatchColumn, Pattern, PatternFrom,
+    PatternText, Read, RowValue, RowsPerMatch, Skip, Within,
 };
 use crate::plan::node::SortColumn;
 use crate::sql::resolve::external;
@@ -32,16 +32,20 @@ pub struct MatchFacts {
     pub order_by: Vec<SortColumn>,
     pub variables: Vec<String>,
     pub pattern: Pattern,
+    pub pattern_from: Option<PatternFrom>,
     pub contiguity: Contiguity,
     pub skip: Skip,
     pub rows: RowsPerMatch,
     pub frame: Option<Frame>,
     pub within: Option<Within>,
     pub timeout_rows: bool,
+    pub partial_rows: bool,
     /// Which of the variables have conditions, in the order of the node's.
     pub defined: Vec<usize>,
     pub reads: Vec<Read>,
     pub read_names: Vec<String>,
+    /// As EXPLAIN shows them in conditions.
+    pub read_texts: Vec<String>,
     /// As the user wrote them.
     pub aggregate_texts: Vec<String>,
     pub columns: Vec<MatchColumn>,
@@ -141,6 +145,7 @@ pub fn read_field(
         Read::Aggregate { aggregate: index, .. } => aggregate(*index),
         Read::MatchNumber => plain(DataType::Int64),
         Read::TimedOut => plain(DataType::Boolean),
+        Read::State | Read::WaitedFor => plain(DataType::Utf8),
     }
 }
 
@@ -181,7 +186,13 @@ impl UserDefinedLogicalNode for MatchNode {
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pattern =
             PatternText { pattern: &self.facts.pattern, variables: &self.facts.variables };
-        write!(f, "MatchRecognize: {pattern}")
+        match &self.facts.pattern_from {
+            Some(from) => {
+                let column = self.input.schema().field(from.column).name();
+                write!(f, "MatchRecognize: from {column}")
+            }
+            None => write!(f, "MatchRecognize: {pattern}"),
+        }
     }
 
     fn with_exprs_and_inputs(

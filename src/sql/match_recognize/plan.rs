@@ -13,13 +13,12 @@ use datafusion::sql::sqlparser::ast::{
     SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
 };
 
+use crate::plan::match_recognize::text::{Named, add_name, bind_all};
 use crate::plan::match_recognize::{
-    Frame, MatchColumn, Pattern, RowsPerMatch, Skip, VARIABLES_MAX, Variables, Within,
+    Frame, MatchColumn, Pattern, PatternFrom, RowsPerMatch, Skip, Variables, Within,
 };
 use crate::plan::node::SortColumn;
-use crate::sql::match_recognize::clauses::{
-    Clauses, MARKER, Named, NamedPattern, RowsClause, SkipClause, WithinClause,
-};
+use crate::sql::match_recognize::clauses::{Clauses, MARKER, RowsClause, SkipClause, WithinClause};
 use crate::sql::match_recognize::node::{MatchFacts, MatchNode};
 use crate::sql::match_recognize::reads::{Names, Place, Reads};
 use crate::sql::resolve::external;
@@ -113,6 +112,7 @@ fn parts(relation: &TableFactor) -> Result<Option<Parts>> {
     }
     let expected =
         clauses.partition + clauses.order_by.len() + clauses.measures.len() + clauses.defines.len();
+    let expected = expected + usize::from(clauses.pattern_from);
     if items.len() != expected {
         return Err(broken());
     }
@@ -158,8 +158,14 @@ fn plan_match(
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
     let mut pattern_names = Vec::new();
-    let pattern = bind_pattern(&clauses.pattern, &mut pattern_names)
-        .map_err(|error| external(error.position(clauses.pattern_position)))?;
+    let at_pattern = |error: Error| external(error.position(clauses.pattern_position));
+    let pattern = bind_all(&clauses.pattern, &mut pattern_names).map_err(at_pattern)?;
+    if clauses.pattern_from {
+        // Any of them may stand in the patterns that come.
+        for named in &clauses.defines {
+            add_name(named, &mut pattern_names).map_err(at_pattern)?;
+        }
+    }
     let names = bind_names(clauses, pattern_names).map_err(external)?;
     let schema = input.schema().clone();
     let mut reads = Reads::new(&names, schema.clone(), sql);
@@ -204,7 +210,7 @@ fn plan_match(
         measures.push((expr, named));
     }
     let (mut defined, mut conditions) = (Vec::new(), Vec::new());
-    for (item, named) in items.zip(&clauses.defines) {
+    for (item, named) in items.by_ref().take(clauses.defines.len()).zip(&clauses.defines) {
         let variable = names.variables.iter().position(|(name, _)| *name == named.name);
         let Some(variable) = variable else {
             let error = names.unknown(&named.name).position(named.position);
@@ -221,6 +227,16 @@ fn plan_match(
         defined.push(variable);
         conditions.push(condition);
     }
+    let pattern_from = match items.next() {
+        None => None,
+        Some(item) => {
+            let expr = context.sql_to_expr(item.expr, &schema)?;
+            let column = bind_pattern_column(expr, &item.name, &partition, &mut reads);
+            let column = column.map_err(at_pattern)?;
+            let names = names.variables.iter().map(|(folded, _)| folded.clone()).collect();
+            Some(PatternFrom { column, names })
+        }
+    };
     let within = clauses.within.as_ref().map(|within| bind_within(within, &order_by, &reads));
     let within = within.transpose()?;
     let skip = bind_skip(&clauses.skip, &names).map_err(external)?;
@@ -230,7 +246,7 @@ fn plan_match(
         None => shown_columns(&schema, all_rows, &partition, &order_by, &mut reads)?,
     };
     let columns = match_columns(&shown, &measures, &reads);
-    let Reads { arguments, reads, read_names, aggregates, aggregate_texts, .. } = reads;
+    let Reads { arguments, reads, read_names, read_texts, aggregates, aggregate_texts, .. } = reads;
     let projected = arguments.into_iter().map(|(expr, name)| expr.alias(name));
     let below = LogicalPlanBuilder::from(input).project(projected)?.build()?;
     let facts = MatchFacts {
@@ -238,6 +254,7 @@ fn plan_match(
         order_by,
         variables: names.variables.iter().map(|(_, shown)| shown.clone()).collect(),
         pattern,
+        pattern_from,
         contiguity: clauses.contiguity.into(),
         skip,
         rows,
@@ -246,9 +263,11 @@ fn plan_match(
             .map(|frame| Frame { rows_following: frame.rows_following, seek: frame.seek }),
         within,
         timeout_rows: clauses.timeout_rows,
+        partial_rows: clauses.partial_rows,
         defined,
         reads,
         read_names,
+        read_texts,
         aggregate_texts,
         columns,
     };
@@ -415,42 +434,29 @@ impl ast::VisitorMut for Rowtime {
     }
 }
 
-/// The pattern with numbers for names; `names` gathers them, each once.
-fn bind_pattern(pattern: &NamedPattern, names: &mut Vec<Named>) -> Result<Pattern, Error> {
-    let list = |items: &[NamedPattern], names: &mut Vec<Named>| {
-        items.iter().map(|item| bind_pattern(item, names)).collect::<Result<Vec<_>, _>>()
-    };
-    Ok(match pattern {
-        NamedPattern::Empty => Pattern::Empty,
-        NamedPattern::Variable(named) => Pattern::Variable(variable(named, names)?),
-        NamedPattern::Not(named) => Pattern::Not(variable(named, names)?),
-        NamedPattern::Concat(items) => Pattern::Concat(list(items, names)?),
-        NamedPattern::Alternation(items) => Pattern::Alternation(list(items, names)?),
-        NamedPattern::Permute(items) => Pattern::Permute(list(items, names)?),
-        NamedPattern::Repeat { inner, min, max, greedy } => Pattern::Repeat {
-            inner: Box::new(bind_pattern(inner, names)?),
-            min: *min,
-            max: *max,
-            greedy: *greedy,
-        },
-        NamedPattern::Exclude(inner) => Pattern::Exclude(Box::new(bind_pattern(inner, names)?)),
-        NamedPattern::Start => Pattern::Start,
-        NamedPattern::End => Pattern::End,
-    })
-}
-
-fn variable(named: &Named, names: &mut Vec<Named>) -> Result<usize, Error> {
-    if let Some(place) = names.iter().position(|other| other.name == named.name) {
-        return Ok(place);
-    }
-    if names.len() == VARIABLES_MAX {
+/// The column of a pattern that is a value: all rows of a partition must have the same.
+fn bind_pattern_column(
+    expr: Expr,
+    name: &str,
+    partition: &[(usize, String)],
+    reads: &mut Reads<'_>,
+) -> Result<usize, Error> {
+    let data_type = expr.get_type(&reads.schema).map_err(Error::from)?;
+    if !matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8) {
         return Err(Error::user(
-            SqlState::PROGRAM_LIMIT_EXCEEDED,
-            format!("a row pattern has more than {VARIABLES_MAX} variables"),
+            SqlState::DATATYPE_MISMATCH,
+            "the pattern of PATTERN FROM must be of type text",
         ));
     }
-    names.push(named.clone());
-    Ok(names.len() - 1)
+    let column = reads.argument(expr, name);
+    if partition.iter().any(|(key, _)| *key == column) {
+        return Ok(column);
+    }
+    Err(Error::user(
+        SqlState::INVALID_COLUMN_REFERENCE,
+        "the pattern of PATTERN FROM is not in PARTITION BY",
+    )
+    .hint("All rows of a partition have one pattern: add it to PARTITION BY."))
 }
 
 fn bind_names(clauses: &Clauses, variables: Vec<Named>) -> Result<Names, Error> {

@@ -86,6 +86,8 @@ pub struct Reads<'a> {
     pub arguments: Vec<(Expr, String)>,
     pub reads: Vec<Read>,
     pub read_names: Vec<String>,
+    /// The same as EXPLAIN shows them in conditions: those of one condition differ anyway.
+    pub read_texts: Vec<String>,
     fields: Vec<FieldRef>,
     pub aggregates: Vec<Expr>,
     pub aggregate_texts: Vec<String>,
@@ -100,6 +102,7 @@ impl<'a> Reads<'a> {
             arguments: vec![],
             reads: vec![],
             read_names: vec![],
+            read_texts: vec![],
             fields: vec![],
             aggregates: vec![],
             aggregate_texts: vec![],
@@ -157,6 +160,7 @@ impl<'a> Reads<'a> {
             let expr = self.over_input(&self.aggregates[aggregate])?;
             Ok(expr.to_field(&around)?.1)
         })?;
+        self.read_texts.push(name.to_owned());
         let name = self.unique_name(name);
         self.fields.push(Arc::new(field.as_ref().clone().with_name(&name).with_nullable(true)));
         self.reads.push(read);
@@ -275,6 +279,16 @@ impl Binder<'_, '_, '_> {
                         self.without_arguments(function, expr)?;
                         self.reads.add(Read::TimedOut, "MATCH_TIMED_OUT()")?
                     }
+                    "match_state" => {
+                        self.without_arguments(function, expr)?;
+                        self.of_measure(expr)?;
+                        self.reads.add(Read::State, "MATCH_STATE()")?
+                    }
+                    "match_waited_for" => {
+                        self.without_arguments(function, expr)?;
+                        self.of_measure(expr)?;
+                        self.reads.add(Read::WaitedFor, "MATCH_WAITED_FOR()")?
+                    }
                     name if FUNCTIONS.aggregate.contains_key(name) && function.over.is_none() => {
                         self.aggregate(function, expr, running)?
                     }
@@ -332,6 +346,17 @@ impl Binder<'_, '_, '_> {
         }
         let message = format!("{} takes no argument", function.name.to_string().to_uppercase());
         Err(self.error(SqlState::SYNTAX_ERROR, message, expr))
+    }
+
+    /// What is known at a match's end only.
+    fn of_measure(&self, expr: &ast::Expr) -> Planned<()> {
+        match self.place {
+            Place::Measure { .. } => Ok(()),
+            Place::Define(_) => {
+                let message = format!("{expr} in DEFINE");
+                Err(self.error(SqlState::SYNTAX_ERROR, message.to_uppercase(), expr))
+            }
+        }
     }
 
     /// `f(x [, n])`.
@@ -448,7 +473,11 @@ impl Binder<'_, '_, '_> {
 
     /// What a read is called in EXPLAIN.
     fn text(&self, whole: &ast::Expr, is_running: bool, asked: Option<bool>) -> String {
-        let text = whole.to_string().replace(RUNNING, "RUNNING ").replace(FINAL, "FINAL ");
+        let mut text = whole.to_string().replace(RUNNING, "RUNNING ").replace(FINAL, "FINAL ");
+        if matches!((whole, self.place), (ast::Expr::Identifier(_), Place::Measure { .. })) {
+            // The input has a column of that name.
+            text = format!("LAST({text})");
+        }
         match (asked, is_running) {
             (Some(false), false) => format!("FINAL {text}"),
             _ => text,

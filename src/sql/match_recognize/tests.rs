@@ -1,6 +1,7 @@
 //! The dataflow's operator follows random changes, and always has what a fresh one makes of the
 //! rows that are there.
 
+mod errors;
 mod stream;
 
 use std::collections::BTreeMap;

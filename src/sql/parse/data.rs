@@ -10,7 +10,7 @@ use crate::sql::parse::cursor::{Cursor, is_word};
 use crate::sql::parse::query;
 use crate::sql::parse::table::option_word;
 use crate::sql::statement::{
-    CopyData, CopyFormat, CopyKind, Statement, Subscribe, SubscribeTarget, Truncate,
+    CopyData, CopyFormat, CopyKind, ReplayLate, Statement, Subscribe, SubscribeTarget, Truncate,
 };
 use crate::types::error::{Error, Result, SqlState};
 
@@ -177,6 +177,14 @@ pub(super) fn truncate(cursor: &mut Cursor<'_>) -> Result<Statement> {
     }
     let cascade = cascade(cursor);
     Ok(Statement::Truncate(Truncate { tables, cascade }))
+}
+
+/// `REPLAY LATE name [WHERE condition]`.
+pub(super) fn replay_late(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    cursor.expect_words(&["REPLAY", "LATE"])?;
+    let name = cursor.name()?;
+    let condition = if cursor.eat("WHERE") { Some(cursor.expression()?.ast) } else { None };
+    Ok(Statement::ReplayLate(Box::new(ReplayLate { name, condition })))
 }
 
 /// `[CASCADE | RESTRICT]`.

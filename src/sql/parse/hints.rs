@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use crate::sql::parse::cursor::{BARRIER, Cursor, is_word};
 
 /// Words that begin a statement.
-pub(super) const STATEMENTS: [&str; 44] = [
+pub(super) const STATEMENTS: [&str; 45] = [
     "SELECT",
     "WITH",
     "VALUES",
@@ -18,6 +18,7 @@ pub(super) const STATEMENTS: [&str; 44] = [
     "UPDATE",
     "DELETE",
     "TRUNCATE",
+    "REPLAY",
     "COPY",
     "SUBSCRIBE",
     "EXPLAIN",

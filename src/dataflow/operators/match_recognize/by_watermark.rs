@@ -18,24 +18,27 @@
 //! not decided. Partial matches are not in checkpoints: a restored operator goes over the rows of
 //! its partitions again, and finds nothing in them but what is under way.
 
-mod partitions;
-mod store;
+pub(super) mod partitions;
+pub(super) mod store;
+
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 
-use crate::dataflow::operator::{Operator, Output, RowError};
-use crate::dataflow::operators::evaluate::shown_row;
+use crate::dataflow::operator::{Operator, Output, PartialMatch, RowError};
 use crate::dataflow::operators::match_recognize::by_watermark::partitions::{
     Partition, Partitions,
 };
 use crate::dataflow::operators::match_recognize::by_watermark::store::Waiting;
-use crate::dataflow::operators::match_recognize::{counted, show};
-use crate::pattern::matcher::{Failure, Found, Kernel, Matcher, Scratch};
+use crate::dataflow::operators::match_recognize::{counted, failed_text, show};
+use crate::pattern::kernels::Kernels;
+use crate::pattern::matcher::{FailedPart, Failure, Found, Kernel, Matcher, Scratch};
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::event_time::TimeBound;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::row_ids::ShortId;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::text::datetime::US_PER_DAY;
@@ -48,12 +51,12 @@ const NEAR_ROWS: u64 = 64;
 
 /// The `match_recognize` operator over an input with a watermark.
 pub struct ByWatermark {
-    kernel: Kernel,
+    kernels: Kernels,
     bound: TimeBound,
     /// Microseconds of one unit of the time column.
     unit_us: i64,
-    waiting: Waiting,
-    partitions: Partitions,
+    pub(super) waiting: Waiting,
+    pub(super) partitions: Partitions,
     /// The watermark, if it has moved in this epoch.
     moved: Option<Watermark>,
     /// What has been announced.
@@ -73,6 +76,7 @@ struct Touched {
 struct Step {
     touched: Vec<Touched>,
     matchers: Vec<Matcher>,
+    kernels: Vec<Arc<Kernel>>,
     found: Found,
 }
 
@@ -84,17 +88,17 @@ impl ByWatermark {
         bound: TimeBound,
         input: &SchemaRef,
     ) -> Result<ByWatermark> {
-        let kernel = Kernel::new(node.spec.clone())?;
+        let kernels = Kernels::new(node.spec.clone())?;
         let unit_us = match input.field(bound.column).data_type() {
             DataType::Date32 => US_PER_DAY,
             _ => 1,
         };
-        let spec = &kernel.spec;
+        let spec = kernels.spec();
         let numbered = spec.uses_match_number() || spec.pattern.has_start();
         Ok(ByWatermark {
             waiting: Waiting::new(spec, input, bound.column, node.input.input.append_only())?,
             partitions: Partitions::new(input, &spec.partition, numbered)?,
-            kernel,
+            kernels,
             bound,
             unit_us,
             moved: None,
@@ -117,7 +121,12 @@ impl ByWatermark {
             let key = keys.key(index as usize);
             if last != Some(key) {
                 last = Some(key);
-                touched.push(Touched { slot: self.partitions.find_or_add(key), new_rows: 0 });
+                let slot = self.partitions.find_or_add(key);
+                let partition = self.partitions.get_mut(slot);
+                if partition.kernel.is_none() {
+                    partition.kernel = Some(self.kernels.of_row(&rows, index as usize)?);
+                }
+                touched.push(Touched { slot, new_rows: 0 });
             }
             if let Some(touched) = touched.last_mut() {
                 touched.new_rows += 1;
@@ -153,18 +162,21 @@ impl ByWatermark {
         let mut step = Step {
             touched: touched.to_vec(),
             matchers: Vec::with_capacity(touched.len()),
+            kernels: Vec::with_capacity(touched.len()),
             found: Found::default(),
         };
         let mut ids: Vec<ShortId> = Vec::new();
         let mut places = Vec::with_capacity(touched.len());
         for one in touched {
             let partition = self.partitions.get_mut(one.slot);
-            let from = first_wanted(&self.kernel, partition, one.new_rows);
+            let kernel = partition.kernel.clone().unwrap_or_else(|| self.kernels.base().clone());
+            let from = first_wanted(&kernel, partition, one.new_rows);
             let start = ids.len();
             ids.extend(partition.ids.iter().skip((from - partition.first) as usize));
             let mut place = PartitionRows::new(start, ids.len(), from, ended);
             (place.shown_from, place.shown_at) = (partition.first, 0);
             places.push(place);
+            step.kernels.push(kernel);
             step.matchers.push(std::mem::take(&mut partition.matcher));
         }
         let batch = self.waiting.store.gather(&ids)?;
@@ -174,10 +186,19 @@ impl ByWatermark {
             let ids = partitions.get(slots[number]).ids_of(rows)?;
             store.gather(&ids)
         };
-        let rows = Rows::new(&self.kernel.spec, batch, places)?.with_old(Box::new(old));
+        let rows = Rows::new(self.kernels.spec(), batch, places)?.with_old(Box::new(old));
         let scratch = &mut self.scratch;
         for (number, matcher) in step.matchers.iter_mut().enumerate() {
-            go_on(&self.kernel, scratch, &rows, number, matcher, now_us, &mut step.found)?;
+            let kernel = &step.kernels[number];
+            if let Some(problem) = &kernel.problem
+                && touched[number].new_rows > 0
+            {
+                let place = &rows.partitions[number];
+                let row = place.place(place.end_row() - 1);
+                let (part, error) = (FailedPart::Pattern, problem.clone());
+                step.found.failures.push(Failure { partition: number, row, part, error });
+            }
+            go_on(kernel, scratch, &rows, number, matcher, now_us, &mut step.found)?;
         }
         self.report_failures(&mut step, &rows, out)?;
         self.emit(&mut step, &rows, out)?;
@@ -189,16 +210,15 @@ impl ByWatermark {
     /// Reports the rows whose conditions failed, unless they were before a restart.
     fn report_failures(&self, step: &mut Step, rows: &Rows<'_>, out: &mut Output) -> Result<()> {
         for failure in std::mem::take(&mut step.found.failures) {
-            let Failure { partition: number, row, variable, error } = failure;
+            let Failure { partition: number, row, part, error } = failure;
             let partition = self.partitions.get(step.touched[number].slot);
             let row = rows.partitions[number].row_at(row);
-            let expression = match variable {
-                Some(_) if row < partition.tried => continue,
-                Some(variable) => self.kernel.spec.condition_text(variable),
-                None => "AFTER MATCH SKIP".to_owned(),
-            };
+            if part != FailedPart::Skip && row < partition.tried {
+                continue;
+            }
             let shown = self.waiting.store.gather(&partition.ids_of(&[row])?)?;
-            out.row_error(RowError { error, expression, row: shown_row(&shown, 0), weight: 1 });
+            let (expression, row) = failed_text(self.kernels.spec(), part, &shown, 0)?;
+            out.row_error(RowError { error, expression, row, weight: 1 });
         }
         Ok(())
     }
@@ -213,9 +233,11 @@ impl ByWatermark {
         match self.rows_of(&found, step, rows)? {
             None => {
                 let found = in_batch(found, rows);
-                show(&self.kernel, rows, found, 1, &mut batches, &mut errors)?;
+                show(self.kernels.base(), rows, found, 1, &mut batches, &mut errors)?;
             }
-            Some((rows, found)) => show(&self.kernel, &rows, found, 1, &mut batches, &mut errors)?,
+            Some((rows, found)) => {
+                show(self.kernels.base(), &rows, found, 1, &mut batches, &mut errors)?
+            }
         }
         for batch in batches {
             for start in (0..batch.num_rows()).step_by(STEP_ROWS) {
@@ -235,7 +257,7 @@ impl ByWatermark {
         step: &Step,
         rows: &Rows<'_>,
     ) -> Result<Option<(Rows<'a>, Found)>> {
-        let spec = &self.kernel.spec;
+        let spec = self.kernels.spec();
         // Of each partition with matches: the first row, and behind the last.
         let mut ranges: Vec<Option<(u64, u64)>> = vec![None; rows.partitions.len()];
         for one in &found.matches {
@@ -288,13 +310,14 @@ impl ByWatermark {
     /// Forgets what nobody needs any more, and notes when partitions are to be looked at again.
     fn settle(&mut self, step: Step, ended: bool) {
         let mut dead = Vec::new();
-        for (one, matcher) in step.touched.into_iter().zip(step.matchers) {
+        let matchers = step.matchers.into_iter().zip(step.kernels);
+        for (one, (matcher, kernel)) in step.touched.into_iter().zip(matchers) {
             let partition = self.partitions.get_mut(one.slot);
             partition.matcher = matcher;
             partition.tried = partition.tried.max(partition.matcher.next_row());
             let needed = match ended {
                 true => partition.end_row(),
-                false => partition.matcher.rows_needed_from(&self.kernel).min(partition.end_row()),
+                false => partition.matcher.rows_needed_from(&kernel).min(partition.end_row()),
             };
             while partition.first < needed {
                 dead.extend(partition.ids.pop_front());
@@ -308,9 +331,9 @@ impl ByWatermark {
             });
             let (deadline, held) = {
                 let matcher = &partition.matcher;
-                let held = matcher.last_row_bound_us(&self.kernel);
+                let held = matcher.last_row_bound_us(&kernel);
                 // A partition that waits for a row ahead cannot tell what its time is.
-                let deadline = matcher.expires_at_us(&self.kernel).filter(|_| !waits);
+                let deadline = matcher.expires_at_us(&kernel).filter(|_| !waits);
                 (deadline, held.into_iter().chain(unseen).min())
             };
             self.partitions.note(one.slot, deadline, held);
@@ -448,9 +471,13 @@ impl Operator for ByWatermark {
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
-        self.waiting.restore(reader, &self.kernel.spec.partition)?;
-        let key: Vec<usize> = (0..self.kernel.spec.partition.len()).collect();
+        self.waiting.restore(reader, &self.kernels.spec().partition)?;
+        let key: Vec<usize> = (0..self.kernels.spec().partition.len()).collect();
         self.partitions.restore(reader.read(partitions::TABLE, &key)?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.waiting.visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {
@@ -461,8 +488,12 @@ impl Operator for ByWatermark {
         self.waiting.rows()
     }
 
+    fn partial_matches(&self, limit: usize) -> Result<Vec<PartialMatch>> {
+        self.under_way(limit)
+    }
+
     fn counted(&self) -> Vec<(String, u64)> {
-        counted(&self.kernel, &self.scratch.counts, Some(self.partitions.partial_matches()))
+        counted(self.kernels.base(), &self.scratch.counts, Some(self.partitions.partial_matches()))
     }
 }
 

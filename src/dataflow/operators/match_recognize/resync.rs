@@ -107,7 +107,7 @@ impl MatchRecognize {
         let batch = self.table.decode(part.keys.iter().copied())?;
         let first_row = touched.first_number() - part.begin as u64;
         let place = PartitionRows::new(0, part.keys.len(), first_row, part.complete);
-        Rows::new(&self.kernel.spec, batch, vec![place])
+        Rows::new(self.kernels.spec(), batch, vec![place])
     }
 
     /// Where an anchor's row stands in a part.
@@ -130,7 +130,7 @@ impl MatchRecognize {
         scratch: &mut Scratch,
         found: &mut Found,
     ) -> Result<Option<(Meeting, Vec<Anchor>)>> {
-        let spec = &self.kernel.spec;
+        let spec = self.kernels.spec();
         let first_row = rows.partitions[0].first_row;
         let last_change = changes.last().map_or(&[][..], |change| &change.key);
         let back = usize::try_from(spec.rows_back()).unwrap_or(usize::MAX);
@@ -191,7 +191,8 @@ impl MatchRecognize {
         if matcher.next_row() > target {
             return Ok(false);
         }
-        matcher.advance(&self.kernel, scratch, rows, 0, target, found)?;
+        let kernel = self.kernels.of_partition(&rows.batch, &rows.partitions[0])?;
+        matcher.advance(&kernel, scratch, rows, 0, target, found)?;
         Ok(matcher.next_row() == target && matcher.undecided_row() == row)
     }
 }

@@ -13,12 +13,26 @@ fn condition(op: NowOp, steps: Vec<Step>) -> NowCondition {
 }
 
 fn check(conditions: Vec<NowCondition>, script: &str, expect: Expect) {
+    let formula = Formula::All((0..conditions.len()).map(Formula::Now).collect());
+    check_formula(conditions, vec![], formula, script, expect);
+}
+
+fn check_formula(
+    conditions: Vec<NowCondition>,
+    of_rows: Vec<Expr>,
+    formula: Formula,
+    script: &str,
+    expect: Expect,
+) {
     let input = schema("ts timestamp, v text");
     let rows = arrow::array::RecordBatch::new_empty(input.clone());
     let node = node::TemporalFilter {
         input: Edge::local(Node::Constant(Constant { rows })),
         clock: Clock::edge(),
         conditions,
+        of_rows,
+        formula,
+        display: "a formula".to_owned(),
     };
     let make = || -> Box<dyn Operator> {
         Box::new(TemporalFilter::new(&node, &schema("ts timestamp, v text")).expect("new"))
@@ -128,4 +142,113 @@ fn calendar_functions_of_now_are_found_backwards() {
             first_reaching(steps, value);
         }
     }
+}
+
+#[test]
+fn a_row_that_shows_twice_comes_back() {
+    // ts > now() - 10 us OR ts <= now() - 20 us: from 10 us after its time on it is gone for 10 us.
+    let old = condition(NowOp::LessOrEqual, vec![Step::Shift { months: 0, us: -20 }]);
+    let either = Formula::Any(vec![Formula::Now(0), Formula::Now(1)]);
+    check_formula(
+        vec![recent(), old],
+        vec![],
+        either,
+        "
+        batch 0
+          + 100 a
+          + 50 old
+          + . none
+        watermark 1 105
+        epoch 1
+        watermark 1 112
+        epoch 2
+        recover
+        batch 0
+          + 101 b
+          - 50 old        # for ever there, and kept no more
+        watermark 1 113
+        epoch 3
+        watermark 1 120
+        epoch 4
+        batch 0
+          - 101 b         # while it waits
+        watermark 1 120
+        epoch 5
+        batch 0
+          - 100 a
+        watermark 1 140
+        epoch 6
+        ",
+        expect![[r#"
+            epoch 1
+            + 1970-01-01T00:00:00.000050 old
+            + 1970-01-01T00:00:00.000100 a
+            wake 110
+            epoch 2
+            - 1970-01-01T00:00:00.000100 a
+            wake 120
+            epoch 3
+            - 1970-01-01T00:00:00.000050 old
+            wake 120
+            epoch 4
+            + 1970-01-01T00:00:00.000100 a
+            wake 121
+            epoch 5
+            wake 121
+            epoch 6
+            - 1970-01-01T00:00:00.000100 a
+        "#]],
+    );
+}
+
+#[test]
+fn conditions_of_the_row_and_what_is_not_true() {
+    // v OR NOT (ts > now() - 10 us is true): NULL times show.
+    let input = schema("ts timestamp, v boolean");
+    let of_row = Expr::column("v", 1, DataType::Boolean, true);
+    let node = node::TemporalFilter {
+        input: Edge::local(Node::Constant(Constant {
+            rows: arrow::array::RecordBatch::new_empty(input.clone()),
+        })),
+        clock: Clock::edge(),
+        conditions: vec![recent()],
+        of_rows: vec![of_row],
+        formula: Formula::Any(vec![Formula::Row(0), Formula::Not(Box::new(Formula::Now(0)))]),
+        display: "a formula".to_owned(),
+    };
+    assert!(!node.ends(), "rows only enter");
+    let make = || -> Box<dyn Operator> {
+        Box::new(TemporalFilter::new(&node, &schema("ts timestamp, v boolean")).expect("new"))
+    };
+    check_script(
+        make,
+        &[input.clone(), schema("")],
+        "
+        batch 0
+          + 100 true
+          + 100 false
+          + 101 .
+          + . .
+        watermark 1 105
+        epoch 1
+        watermark 1 110
+        epoch 2
+        recover
+        batch 0
+          - 101 .
+        watermark 1 110
+        epoch 3
+        ",
+        expect![[r#"
+            epoch 1
+            + . .
+            + 1970-01-01T00:00:00.000100 true
+            wake 110
+            epoch 2
+            + 1970-01-01T00:00:00.000100 false
+            wake 111
+            epoch 3
+            wake 111
+        "#]],
+    );
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use foldhash::fast::FixedState;
 
-use crate::pattern::matcher::Matcher;
+use crate::pattern::matcher::{Kernel, Matcher};
 use crate::state::delta::TableDelta;
 use crate::state::row_ids::ShortId;
 use crate::types::error::{Error, Result};
@@ -27,6 +27,8 @@ type Key = Box<[u8]>;
 pub struct Partition {
     key: Key,
     pub matcher: Matcher,
+    /// What it is matched by; `None` until its first row comes.
+    pub kernel: Option<Arc<Kernel>>,
     /// Its rows from `first` on, in order.
     pub ids: VecDeque<ShortId>,
     /// The number, in the partition, of the first row that is kept.
@@ -156,6 +158,7 @@ impl Partitions {
         let partition = Partition {
             key: key.clone(),
             matcher,
+            kernel: None,
             ids: VecDeque::new(),
             first,
             tried: 0,
@@ -216,7 +219,9 @@ impl Partitions {
     /// altogether.
     pub fn leave(&mut self, slot: u32, ended: bool) {
         self.note(slot, None, None);
-        if self.numbered && !ended {
+        let kernel = self.get(slot).kernel.as_ref();
+        let begins_once = kernel.is_some_and(|kernel| kernel.spec.pattern.has_start());
+        if (self.numbered || begins_once) && !ended {
             let partition = self.get_mut(slot);
             let matcher = &partition.matcher;
             // Without the memory of what was under way.

@@ -1,13 +1,120 @@
 //! Reads a row pattern out of its text. SQL's tokens do not fit: `+?` and `{-` are others there.
+//!
+//! A statement's pattern is read when the statement is, with names for variables; what they mean is
+//! found out later (`bind`). The pattern of a rule is the value of a column and is read when its
+//! partition comes (`of_value`): its variables are those of DEFINE.
 
-use crate::sql::match_recognize::clauses::{Named, NamedPattern};
-use crate::sql::parse::name::fold;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::match_recognize::{Pattern, VARIABLES_MAX};
 use crate::types::error::{Error, Result, SqlState};
+
+/// A name in the user's text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Named {
+    /// Folded.
+    pub name: String,
+    /// As it was written, without quotes.
+    pub shown: String,
+    /// 1-based character in the statement.
+    pub position: usize,
+}
+
+/// A pattern whose variables are names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum NamedPattern {
+    Empty,
+    Variable(Named),
+    Concat(Vec<NamedPattern>),
+    Alternation(Vec<NamedPattern>),
+    Permute(Vec<NamedPattern>),
+    Repeat { inner: Box<NamedPattern>, min: u32, max: Option<u32>, greedy: bool },
+    Exclude(Box<NamedPattern>),
+    Start,
+    End,
+    Not(Named),
+}
+
+/// The pattern of a rule, from the text that a table has of it. `variables` are the names, folded,
+/// that it may use.
+///
+/// # Errors
+/// SQLSTATE 42601 for what is no pattern, 42704 for another name.
+pub fn of_value(text: &str, variables: &[String]) -> Result<Pattern> {
+    let named = PatternReader::read(&format!("({text})"), 0)?;
+    bind(&named, &mut |named| {
+        let known = variables.iter().position(|name| *name == named.name);
+        known.ok_or_else(|| {
+            Error::user(
+                SqlState::UNDEFINED_OBJECT,
+                format!("pattern variable \"{}\" does not exist", named.name),
+            )
+            .hint("The variables of a pattern from a table are those of DEFINE.")
+        })
+    })
+}
+
+/// The pattern with numbers for names; `names` gathers them, each once.
+///
+/// # Errors
+/// SQLSTATE 54000 for too many.
+pub fn bind_all(pattern: &NamedPattern, names: &mut Vec<Named>) -> Result<Pattern> {
+    bind(pattern, &mut |named| add_name(named, names))
+}
+
+/// The number of a variable, a new one if there is none.
+///
+/// # Errors
+/// SQLSTATE 54000 when there are too many.
+pub fn add_name(named: &Named, names: &mut Vec<Named>) -> Result<usize> {
+    if let Some(place) = names.iter().position(|other| other.name == named.name) {
+        return Ok(place);
+    }
+    if names.len() == VARIABLES_MAX {
+        return Err(Error::user(
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            format!("a row pattern has more than {VARIABLES_MAX} variables"),
+        ));
+    }
+    names.push(named.clone());
+    Ok(names.len() - 1)
+}
+
+fn bind(
+    pattern: &NamedPattern,
+    number: &mut dyn FnMut(&Named) -> Result<usize>,
+) -> Result<Pattern> {
+    let mut list = |items: &[NamedPattern]| {
+        items.iter().map(|item| bind(item, number)).collect::<Result<Vec<_>>>()
+    };
+    Ok(match pattern {
+        NamedPattern::Empty => Pattern::Empty,
+        NamedPattern::Concat(items) => Pattern::Concat(list(items)?),
+        NamedPattern::Alternation(items) => Pattern::Alternation(list(items)?),
+        NamedPattern::Permute(items) => Pattern::Permute(list(items)?),
+        NamedPattern::Variable(named) => Pattern::Variable(number(named)?),
+        NamedPattern::Not(named) => Pattern::Not(number(named)?),
+        NamedPattern::Repeat { inner, min, max, greedy } => Pattern::Repeat {
+            inner: Box::new(bind(inner, number)?),
+            min: *min,
+            max: *max,
+            greedy: *greedy,
+        },
+        NamedPattern::Exclude(inner) => Pattern::Exclude(Box::new(bind(inner, number)?)),
+        NamedPattern::Start => Pattern::Start,
+        NamedPattern::End => Pattern::End,
+    })
+}
+
+/// Lower case as names are folded: ASCII letters only.
+fn fold(word: &str) -> String {
+    word.to_ascii_lowercase()
+}
 
 /// Groups within groups; more would exhaust the stack.
 const DEPTH_MAX: usize = 200;
 
-pub(super) struct PatternReader {
+pub struct PatternReader {
     chars: Vec<char>,
     at: usize,
     /// Position in the statement of the text's first character.
@@ -20,7 +127,7 @@ impl PatternReader {
     ///
     /// # Errors
     /// SQLSTATE 42601 with the position.
-    pub(super) fn read(text: &str, position: usize) -> Result<NamedPattern> {
+    pub fn read(text: &str, position: usize) -> Result<NamedPattern> {
         let mut reader = PatternReader { chars: text.chars().collect(), at: 0, position, depth: 0 };
         reader.expect("(")?;
         let pattern = reader.alternation()?;

@@ -1,0 +1,404 @@
+//! The oracle of row patterns: a stream has the matches of a batch.
+//!
+//! A case draws patterns over the whole grammar and makes three views of each:
+//! 1. in event time, over an append-only table whose rows come shuffled, behind a watermark that
+//!    moves by leaps, some rows too late for it;
+//! 2. at once (EMIT ON UPDATE), over the same table;
+//! 3. at once over a table whose rows also change and go; for some patterns in event time over a
+//!    view that retracts (a sum by time), too.
+//!
+//! After each step views at once must hold what a SELECT finds in the rows that are there, and views
+//! in event time all that they held before. When the watermark has passed all rows, they hold
+//! exactly what a SELECT finds. The server has 1, 2 or 3 workers, and is started again with another
+//! number of them in the middle of matches, with a checkpoint or without.
+//!
+//! A failure prints its seed: `MILLSTREAM_SEED=n cargo test --test sql_tests oracle::patterns`
+//! replays it; `MILLSTREAM_CASES=n` sets how many are tried.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::StreamExt;
+use millstream::coordinator::command::{Connection, Response};
+use millstream::coordinator::event_loop::Coordinator;
+use millstream::storage::store::Store;
+use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::time::{contains, difference, open_server, setting};
+
+/// Cases of a plain `cargo test`.
+const CASES: u64 = 24;
+/// Steps of one case.
+const STEPS: u64 = 10;
+/// Patterns of one case.
+const PATTERNS: usize = 3;
+/// How far behind the newest row the watermark is.
+const BEHIND_S: i64 = 6;
+
+#[test]
+fn a_stream_has_the_matches_of_a_batch() {
+    let cases = setting("MILLSTREAM_CASES").unwrap_or(CASES);
+    let (first, last) = match setting("MILLSTREAM_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None => (0, cases),
+    };
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= last {
+                        return;
+                    }
+                    if let Err(failure) = runtime.block_on(run_case(seed)) {
+                        panic!("######## seed {seed}\n{failure}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// A view with the query that says what it should hold.
+struct View {
+    name: String,
+    query: String,
+    /// What it held last, if it never loses a row.
+    held: Option<Vec<String>>,
+}
+
+struct Case {
+    random: StdRng,
+    coordinator: Coordinator,
+    connection: Connection,
+    store: Store,
+    views: Vec<View>,
+    next_id: i64,
+    /// The newest time of the append-only table, in seconds.
+    newest_s: i64,
+    log: Vec<String>,
+}
+
+async fn run_case(seed: u64) -> Result<(), String> {
+    let store = Store::over(Arc::new(InMemory::new()), "memory");
+    let workers = 1 + (seed % 3) as usize;
+    let (coordinator, connection) = open_server(workers, &store).await;
+    let mut case = Case {
+        random: StdRng::seed_from_u64(seed),
+        coordinator,
+        connection,
+        store,
+        views: Vec::new(),
+        next_id: 0,
+        newest_s: 0,
+        log: vec![format!("-- {workers} worker(s)")],
+    };
+    let done = case.run_steps().await;
+    let log = case.log.join(";\n");
+    let coordinator = case.coordinator.clone();
+    drop(case);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+    done.map_err(|failure| format!("{failure}\nlog:\n{log};"))
+}
+
+impl Case {
+    /// Runs a statement; its rows as sorted text.
+    async fn run(&mut self, sql: &str) -> Result<Vec<String>, String> {
+        let told = |e: millstream::types::error::Error| {
+            format!("{}: {}\nin {sql}", e.sqlstate().0, e.message())
+        };
+        let statement = self.connection.parse(sql).map_err(told)?.remove(0);
+        let prepared = self.connection.prepare(&statement, &[]).await.map_err(told)?;
+        let response = self.connection.execute(&prepared, &[]).await.map_err(told)?;
+        let mut texts = Vec::new();
+        if let Response::Rows { mut rows, .. } = response {
+            while let Some(batch) = rows.next().await {
+                let batch = batch.map_err(told)?;
+                let options = FormatOptions::new().with_null("NULL");
+                let columns: Vec<ArrayFormatter<'_>> = batch
+                    .columns()
+                    .iter()
+                    .map(|column| ArrayFormatter::try_new(column, &options).expect("printable"))
+                    .collect();
+                for row in 0..batch.num_rows() {
+                    let cells: Vec<String> =
+                        columns.iter().map(|column| column.value(row).to_string()).collect();
+                    texts.push(cells.join(" | "));
+                }
+            }
+        }
+        self.connection.sync().await.map_err(told)?;
+        texts.sort_unstable();
+        Ok(texts)
+    }
+
+    async fn change(&mut self, sql: &str) -> Result<(), String> {
+        self.log.push(sql.to_owned());
+        self.run(sql).await.map(drop)
+    }
+
+    async fn run_steps(&mut self) -> Result<(), String> {
+        self.change(&format!(
+            "CREATE TABLE s (id int, p int, at timestamp, v int, \
+             WATERMARK FOR at AS at - INTERVAL '{BEHIND_S} seconds') APPEND ONLY"
+        ))
+        .await?;
+        self.change("CREATE TABLE t (id int PRIMARY KEY, p int, at timestamp, v int)").await?;
+        // Some views begin over what is there, others over nothing.
+        for _ in 0..PATTERNS {
+            if self.random.random_bool(0.4) {
+                self.feed().await?;
+            }
+            self.make_views().await?;
+        }
+        for step in 0..STEPS {
+            self.feed().await?;
+            if self.random.random_bool(0.25) {
+                self.restart().await?;
+            }
+            self.compare(false).await.map_err(|failure| format!("step {step}: {failure}"))?;
+        }
+        // The watermark passes everything; its own row stands alone.
+        self.change("INSERT INTO s VALUES (-1, 99, '2030-01-01', 0)").await?;
+        self.compare(true).await.map_err(|failure| format!("at the end: {failure}"))
+    }
+
+    async fn make_views(&mut self) -> Result<(), String> {
+        let number = self.views.len();
+        let clauses = clauses(&mut self.random, true);
+        let over_s = format!("SELECT * FROM s MATCH_RECOGNIZE ({clauses})");
+        let mut made = vec![
+            (format!("final{number}"), over_s.clone(), "", true),
+            (format!("at_once{number}"), over_s, " EMIT ON UPDATE", false),
+        ];
+        // Each time of a partition has one row here, which changes until the watermark passes it.
+        let sums = "(SELECT min(id) AS id, p, at, sum(v)::int % 5 AS v FROM s GROUP BY p, at) AS x";
+        let over_sums = format!("SELECT * FROM {sums} MATCH_RECOGNIZE ({clauses})");
+        if self.random.random_bool(0.5) {
+            made.push((format!("sums_final{number}"), over_sums, "", true));
+        } else {
+            made.push((format!("sums_at_once{number}"), over_sums, " EMIT ON UPDATE", false));
+        }
+        let clauses = self::clauses(&mut self.random, false);
+        let over_t = format!("SELECT * FROM t MATCH_RECOGNIZE ({clauses})");
+        made.push((format!("changing{number}"), over_t, "", false));
+        for (name, query, emit, is_final) in made {
+            self.change(&format!("CREATE MATERIALIZED VIEW {name} AS {query}{emit}")).await?;
+            self.views.push(View { name, query, held: is_final.then(Vec::new) });
+        }
+        Ok(())
+    }
+
+    /// Rows in any order around the watermark; changes of the other table.
+    async fn feed(&mut self) -> Result<(), String> {
+        for _ in 0..self.random.random_range(1..3) {
+            let count = self.random.random_range(1..9);
+            // The watermark goes on by small steps and by leaps.
+            let reach = if self.random.random_bool(0.2) { 25 } else { 8 };
+            let mut rows = Vec::new();
+            for _ in 0..count {
+                self.next_id += 1;
+                let at_s = self.newest_s + self.random.random_range(-BEHIND_S - 3..reach);
+                rows.push((self.next_id, at_s.max(0)));
+            }
+            // Of one statement the watermark moves behind all its rows.
+            self.newest_s =
+                rows.iter().map(|(_, at_s)| *at_s).max().unwrap_or(0).max(self.newest_s);
+            let rows: Vec<String> = rows.iter().map(|(id, at_s)| self.row(*id, *at_s)).collect();
+            self.change(&format!("INSERT INTO s VALUES {}", rows.join(", "))).await?;
+        }
+        let statement = match self.random.random_range(0..6) {
+            0 => format!("DELETE FROM t WHERE id % 7 = {}", self.random.random_range(0..7)),
+            1 => format!(
+                "UPDATE t SET v = (v + 1) % 5 WHERE id % 5 = {}",
+                self.random.random_range(0..5)
+            ),
+            2 => format!(
+                "UPDATE t SET p = (p + 1) % 3 WHERE id % 11 = {}",
+                self.random.random_range(0..11)
+            ),
+            _ => {
+                let rows: Vec<String> = (0..self.random.random_range(1..10))
+                    .map(|_| {
+                        self.next_id += 1;
+                        let at_s = self.random.random_range(0..60);
+                        self.row(self.next_id, at_s)
+                    })
+                    .collect();
+                format!("INSERT INTO t VALUES {}", rows.join(", "))
+            }
+        };
+        self.change(&statement).await
+    }
+
+    fn row(&mut self, id: i64, at_s: i64) -> String {
+        let (p, v) = (self.random.random_range(0..3), self.random.random_range(0..5));
+        let (minute, second) = (at_s / 60, at_s % 60);
+        let (hour, minute) = (10 + minute / 60, minute % 60);
+        format!("({id}, {p}, '2026-01-01 {hour:02}:{minute:02}:{second:02}', {v})")
+    }
+
+    /// Ends the server and starts another over what it left.
+    async fn restart(&mut self) -> Result<(), String> {
+        if self.random.random_bool(0.7) {
+            self.change("CHECKPOINT").await?;
+            if self.random.random_bool(0.5) {
+                self.feed().await?;
+            }
+        }
+        let workers = self.random.random_range(1..=3);
+        self.log.push(format!("-- a restart on {workers} worker(s)"));
+        let coordinator = self.coordinator.clone();
+        tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+        (self.coordinator, self.connection) = open_server(workers, &self.store).await;
+        Ok(())
+    }
+
+    async fn compare(&mut self, at_end: bool) -> Result<(), String> {
+        let mut views = std::mem::take(&mut self.views);
+        for view in &mut views {
+            let View { name, query, held } = view;
+            // The last row's partition has no time behind it.
+            let over = if at_end { " AS q WHERE p < 90" } else { "" };
+            let found = self.run(&format!("SELECT * FROM {name}{over}")).await?;
+            if let Some(held) = held {
+                if !contains(&found, held) {
+                    return Err(format!("{name} lost rows: {query}\n{}", difference(&found, held)));
+                }
+                held.clone_from(&found);
+            }
+            if held.is_none() || at_end {
+                let batch =
+                    if at_end { format!("SELECT * FROM ({query}){over}") } else { query.clone() };
+                let expected = self.run(&batch).await?;
+                if found != expected {
+                    let differing = difference(&found, &expected);
+                    return Err(format!("{name}: {query}\n{differing}"));
+                }
+            }
+        }
+        self.views = views;
+        Ok(())
+    }
+}
+
+/// What stands in the parentheses of MATCH_RECOGNIZE. `in_time`: all is decided when the watermark
+/// has passed everything, so nothing asks for the partition's end or the row behind the last.
+fn clauses(random: &mut StdRng, in_time: bool) -> String {
+    let pick =
+        |random: &mut StdRng, list: &[&'static str]| *list.choose(random).expect("not empty");
+    let mut conditions = vec![
+        "v = 0",
+        "v < 3",
+        "v > PREV(v)",
+        "v <= PREV(v, 2)",
+        "v >= FIRST(v)",
+        "v <> LAST(a.v, 1) OR LAST(a.v, 1) IS NULL",
+        "sum(b.v) < 7 OR sum(b.v) IS NULL",
+        "count(*) < 5",
+        "count(DISTINCT u.v) < 4",
+        "v + LAST(b.v) > 3 OR LAST(b.v) IS NULL",
+        "coalesce(LAST(CLASSIFIER(), 1), 'a') <> 'c'",
+        "at < FIRST(at) + INTERVAL '5 seconds'",
+    ];
+    if !in_time {
+        conditions.push("v > NEXT(v)");
+    }
+    let mut measures = vec![
+        "FIRST(id) AS f",
+        "LAST(id) AS l",
+        "count(*) AS n",
+        "string_agg(CLASSIFIER(), '') AS c",
+        "MATCH_NUMBER() AS m",
+        "sum(b.v) AS s",
+        "PREV(FIRST(v)) AS before",
+        "array_agg(u.v)::text AS us",
+        "MATCH_WAITED_FOR() AS w",
+        "MATCH_ROWTIME() AS rt",
+    ];
+    if !in_time {
+        measures.push("NEXT(LAST(v)) AS behind");
+    }
+    let mut chosen: Vec<&str> = Vec::new();
+    while chosen.len() < 4 {
+        let one = pick(random, &measures);
+        if !chosen.contains(&one) {
+            chosen.push(one);
+        }
+    }
+    let pattern = loop {
+        let pattern = pattern(random, 3, in_time);
+        // DEFINE and SUBSET name them all.
+        if ["a", "b", "c"].iter().all(|name| pattern.contains(name)) {
+            break pattern;
+        }
+    };
+    let rows = pick(
+        random,
+        &[
+            "ONE ROW PER MATCH",
+            "ONE ROW PER MATCH",
+            "ALL ROWS PER MATCH",
+            "ALL ROWS PER MATCH OMIT EMPTY MATCHES",
+            "ALL ROWS PER MATCH WITH UNMATCHED ROWS",
+        ],
+    );
+    let skip = pick(random, &["PAST LAST ROW", "PAST LAST ROW", "TO NEXT ROW"]);
+    let contiguity = pick(random, &["", "", "", "RELAXED "]);
+    let within = match in_time || random.random_bool(0.5) {
+        true => pick(random, &[" WITHIN INTERVAL '4' SECOND", " WITHIN INTERVAL '15' SECOND"]),
+        false => "",
+    };
+    let emit = match within {
+        "" => pick(random, &["", "", " EMIT PARTIAL MATCHES"]),
+        _ => pick(random, &["", "", " EMIT TIMEOUT ROWS", " EMIT PARTIAL MATCHES"]),
+    };
+    let mut defines: Vec<String> = Vec::new();
+    for name in ["a", "b", "c"] {
+        if random.random_bool(0.8) {
+            defines.push(format!("{name} AS {}", pick(random, &conditions)));
+        }
+    }
+    let define = match defines.is_empty() {
+        true => String::new(),
+        false => format!(" DEFINE {}", defines.join(", ")),
+    };
+    format!(
+        "PARTITION BY p ORDER BY at, id MEASURES {} {rows} AFTER MATCH SKIP {skip} \
+         PATTERN {contiguity}({pattern}){within}{emit} SUBSET u = (a, b){define}",
+        chosen.join(", ")
+    )
+}
+
+fn pattern(random: &mut StdRng, depth: u32, in_time: bool) -> String {
+    let items = |random: &mut StdRng, between: &str| {
+        let count = random.random_range(2..4);
+        let items: Vec<String> = (0..count).map(|_| pattern(random, depth - 1, in_time)).collect();
+        items.join(between)
+    };
+    if depth == 0 {
+        return match random.random_range(0..20) {
+            0 if !in_time => "$".to_owned(),
+            1 => "^".to_owned(),
+            n => ["a", "b", "c"][n % 3].to_owned(),
+        };
+    }
+    match random.random_range(0..10) {
+        0..=3 => format!("({})", items(random, " ")),
+        4 | 5 => format!("({})", items(random, " | ")),
+        6 => format!("PERMUTE({})", items(random, ", ")),
+        7 => pattern(random, 0, in_time),
+        _ => {
+            let quantifiers = ["*", "+", "?", "{2}", "{1,3}", "{2,}", "*?", "+?", "??"];
+            let quantifier = quantifiers.choose(random).expect("not empty");
+            format!("({}){quantifier}", pattern(random, depth - 1, in_time))
+        }
+    }
+}
