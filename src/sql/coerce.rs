@@ -269,6 +269,17 @@ fn before_analysis(
         Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
             Transformed::yes(with_mark(Expr::ScalarFunction(call), schema))
         }
+        // Its one value is a scalar on the way, which forgets what an array's items are.
+        Expr::ScalarSubquery(subquery) => {
+            let sql_type = SqlType::of_field(subquery.subquery.schema().field(0));
+            let subquery = Expr::ScalarSubquery(subquery);
+            match sql_type {
+                Some(array @ SqlType::Array(_)) if is_marked(&array) => {
+                    Transformed::yes(marked(array).call(vec![subquery]))
+                }
+                _ => Transformed::no(subquery),
+            }
+        }
         Expr::ScalarFunction(ScalarFunction { func, mut args })
             if UNIFYING.contains(&func.name()) =>
         {

@@ -522,8 +522,19 @@ impl Dependent<'_> {
                 let mut options = unnest.options.clone();
                 options.recursions = vec![];
                 let lists = unnest.exec_columns.clone();
-                let plan = Unnest::try_new(Arc::new(input), lists, options)?;
-                (LogicalPlan::Unnest(plan), outside)
+                let plan = LogicalPlan::Unnest(Unnest::try_new(Arc::new(input), lists, options)?);
+                // As they were named; each column of the input has given one.
+                let columns = plan.schema().columns();
+                let own = unnest.dependency_indices.iter().zip(unnest.schema.iter());
+                let mut exprs: Vec<Expr> = own
+                    .map(|(place, (table, field))| {
+                        let column = Expr::Column(columns[*place].clone());
+                        column.alias_qualified(table.cloned(), field.name())
+                    })
+                    .collect();
+                exprs.extend(outside.iter().cloned().map(Expr::Column));
+                let plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
+                (plan, outside)
             }
             _ => return Ok(None),
         };
@@ -738,44 +749,52 @@ impl Dependent<'_> {
     }
 
     fn join(&mut self, dependent: &Join) -> Result<Option<WithOutside>> {
+        if dependent.null_aware
+            || !matches!(
+                dependent.join_type,
+                JoinType::Inner
+                    | JoinType::Left
+                    | JoinType::LeftSemi
+                    | JoinType::LeftAnti
+                    | JoinType::LeftMark
+            )
+        {
+            return Ok(None);
+        }
         let own: Vec<Expr> = dependent.schema.columns().into_iter().map(Expr::Column).collect();
-        let on = dependent.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
-        let filter = on.chain(dependent.filter.clone()).reduce(Expr::and);
-        let null_equals = dependent.null_equality == NullEquality::NullEqualsNull;
-        if dependent.null_aware || null_equals && !dependent.on.is_empty() {
-            return Ok(None);
-        }
-        if !matches!(
-            dependent.join_type,
-            JoinType::Inner
-                | JoinType::Left
-                | JoinType::LeftSemi
-                | JoinType::LeftAnti
-                | JoinType::LeftMark
-        ) {
-            return Ok(None);
-        }
         let Some((left, outside)) = self.plan(&dependent.left)? else { return Ok(None) };
-        let filter = filter.map(|filter| self.inside(&filter, &outside)).transpose()?;
-        let plan = match looks_outside(&dependent.right)? {
-            false => {
-                let on = vec![];
-                LogicalPlan::Join(Join::try_new(
-                    Arc::new(left),
-                    dependent.right.clone(),
-                    on,
-                    filter,
-                    dependent.join_type,
-                    JoinConstraint::On,
-                    NullEquality::NullEqualsNothing,
-                    false,
-                )?)
+        // Keys in which NULLs are equal stay keys, beside those of the outside; others are
+        // conditions.
+        let (mut on, mut conditions) = (vec![], vec![]);
+        for (left, right) in &dependent.on {
+            let pair = (self.inside(left, &outside)?, self.inside(right, &outside)?);
+            match dependent.null_equality {
+                NullEquality::NullEqualsNull => on.push(pair),
+                NullEquality::NullEqualsNothing => conditions.push(pair.0.eq(pair.1)),
             }
+        }
+        for filter in &dependent.filter {
+            conditions.push(self.inside(filter, &outside)?);
+        }
+        let right = match looks_outside(&dependent.right)? {
+            false => dependent.right.clone(),
             true => {
                 let Some((right, keys)) = self.plan(&dependent.right)? else { return Ok(None) };
-                join(left, right, dependent.join_type, (outside.clone(), keys), filter)?
+                let keys = keys.into_iter().map(Expr::Column);
+                on.extend(outside.iter().cloned().map(Expr::Column).zip(keys));
+                Arc::new(right)
             }
         };
+        let plan = LogicalPlan::Join(Join::try_new(
+            Arc::new(left),
+            right,
+            on,
+            conditions.into_iter().reduce(Expr::and),
+            dependent.join_type,
+            JoinConstraint::On,
+            NullEquality::NullEqualsNull,
+            false,
+        )?);
         let exprs = own.into_iter().chain(outside.iter().cloned().map(Expr::Column));
         Ok(Some((LogicalPlanBuilder::from(plan).project(exprs)?.build()?, outside)))
     }

@@ -34,6 +34,7 @@ use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_constants,
     unnest_function, unnest_series,
 };
+use crate::sql::rewrite::using::{merge_joined_columns, name_merged_columns};
 use crate::sql::system_time::rewrite_system_time;
 use crate::sql::types::sql_type_of;
 use crate::sql::windows::{
@@ -45,6 +46,7 @@ use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 mod arrays;
 pub mod names;
 pub mod tables;
+mod using;
 
 /// Functions of numbers, which Postgres takes to be double precision when nothing says otherwise.
 const NUMERIC_FUNCTIONS: [&str; 20] = [
@@ -129,6 +131,8 @@ impl VisitorMut for Rewriter {
             reject_windows(select.having.as_ref(), "HAVING")?;
             expand_group_window_of_select(select)?;
             rewrite_system_time(select)?;
+            name_merged_columns(select);
+            merge_joined_columns(select)?;
             name_columns(select)
         }))
     }

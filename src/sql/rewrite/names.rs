@@ -62,7 +62,7 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
 }
 
 /// What the tables of FROM are called; `None`: something there has no name of its own.
-fn table_names(from: &[ast::TableWithJoins]) -> Option<Vec<String>> {
+pub(super) fn table_names(from: &[ast::TableWithJoins]) -> Option<Vec<String>> {
     let joined = from.iter().flat_map(|table| {
         std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation))
     });
