@@ -26,6 +26,9 @@ use millstream::types::change::ChangeBatch;
 use millstream::types::id::WorkerId;
 use millstream::types::time::Epoch;
 
+#[path = "kernels/changes.rs"]
+mod changes;
+
 const BATCH_ROWS: i64 = 8192;
 const TABLE_ROWS: i64 = 1 << 20;
 
@@ -383,6 +386,7 @@ criterion_group! {
     name = kernels;
     config = settings();
     targets = exchange_split, keyed_upsert, join_probe, join_operator, segments, aggregate,
-        row_encoding
+        row_encoding, changes::join_changes, changes::top_n_per_key, changes::retractable_min_max,
+        changes::over_one_change, changes::join_memory
 }
 criterion_main!(kernels);

@@ -13,6 +13,7 @@ mod documents;
 mod durability;
 mod fairness;
 mod functions;
+mod memory;
 mod nexmark;
 mod oracle;
 mod postgres;

@@ -12,13 +12,16 @@ mod expressions;
 mod random;
 mod time;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use millstream::coordinator::command::{ConnectOptions, Connection, Database, Prepared, Response};
 use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
+use millstream::coordinator::memory::state_memory;
 use millstream::observe::clock::Clock;
+use millstream::state::spill::StateMemory;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
@@ -171,6 +174,11 @@ async fn run_case(seed: u64) {
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
         history: HistoryConfig::default(),
+        // Where rows are must make no difference.
+        memory: match seed % 4 {
+            3 => Arc::new(StateMemory::always_full(std::env::temp_dir())),
+            _ => state_memory(&std::env::temp_dir()),
+        },
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");

@@ -6,13 +6,15 @@
 //!    reading: the generator's work is part of the measurement;
 //! 3. the end is when every source has ended and the view shows everything.
 //!
-//! Some queries (q0, q1, q10, q13, q14, q21, q22) put out as much as they read. Where Flink writes
-//! such a result to a sink that drops it, their views keep one row, the greatest value of each
-//! output column, so that every value is computed and read, but not kept. `q10_files` is q10 with its
-//! sink: files in a folder for each day and minute.
+//! With `--output blackhole` the result goes to a sink that drops it, as is usual for this
+//! benchmark; otherwise into a view that can be read. Some queries (q0, q1, q10, q13, q14, q21,
+//! q22) put out as much as they read: their views keep one row, the greatest value of each output
+//! column, so that every value is computed and read, but not kept. `q10_files` is q10 with its sink: files
+//! in a folder for each day and minute.
 
 mod files;
 mod latency;
+mod memory;
 pub mod partitioned;
 mod patterns;
 mod startup;
@@ -21,6 +23,7 @@ mod windows;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,6 +37,7 @@ use crate::slt::PrivateServer;
 use crate::types::error::{Error, Result, SqlState};
 
 pub use latency::{LatencyOptions, latency};
+pub use memory::{MemoryOptions, memory};
 pub use patterns::{PatternOptions, patterns};
 pub use startup::{StartupOptions, startup};
 pub use tpch::{TpchOptions, tpch};
@@ -52,6 +56,7 @@ pub struct NexmarkOptions {
     pub durable: bool,
     /// The events come from Parquet files in this directory, which are written first if need be.
     pub files: Option<PathBuf>,
+    pub output: OutputTo,
     pub config: ServerConfig,
 }
 
@@ -64,13 +69,53 @@ pub struct Query {
     /// Statements that come before it: tables beside the stream.
     pub setup: &'static [&'static str],
     pub sql: &'static str,
+    /// Of a query that puts out as much as it reads: an expression over each output column.
+    greatest: &'static [&'static str],
+}
+
+impl Query {
+    /// What is measured as a view.
+    fn view_sql(&self) -> String {
+        if self.greatest.is_empty() {
+            return self.sql.to_owned();
+        }
+        let columns = self.greatest.iter().enumerate();
+        let columns: String =
+            columns.map(|(at, column)| format!(", max({column}) AS greatest_{at}")).collect();
+        format!("SELECT count(*) AS rows{columns} FROM ({}) AS output", self.sql)
+    }
+}
+
+/// Where the rows of a query go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputTo {
+    /// A materialized view that can be read.
+    View,
+    /// A sink that drops them.
+    Blackhole,
+}
+
+impl FromStr for OutputTo {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<OutputTo> {
+        match name {
+            "view" => Ok(OutputTo::View),
+            "blackhole" => Ok(OutputTo::Blackhole),
+            other => Err(Error::user(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("there is no output \"{other}\""),
+            )
+            .hint("There are view and blackhole.")),
+        }
+    }
 }
 
 /// The queries of the benchmark, in its order, and a count per auction of all bids, which is the
 /// plainest stateful query.
 pub const QUERIES: &[Query] = &[
-    query("q0", &["bid"], &[], include_str!("bench/q0.sql")),
-    query("q1", &["bid"], &[], include_str!("bench/q1.sql")),
+    wide("q0", &["bid"], &[], include_str!("bench/q0.sql"), BID),
+    wide("q1", &["bid"], &[], include_str!("bench/q1.sql"), BID),
     query("q2", &["bid"], &[], include_str!("bench/q2.sql")),
     query("q3", &["auction", "person"], &[], include_str!("bench/q3.sql")),
     query("q4", &["auction", "bid"], &[], include_str!("bench/q4.sql")),
@@ -79,19 +124,19 @@ pub const QUERIES: &[Query] = &[
     query("q7", &["bid"], &[], include_str!("bench/q7.sql")),
     query("q8", &["person", "auction"], &[], include_str!("bench/q8.sql")),
     query("q9", &["auction", "bid"], &[], include_str!("bench/q9.sql")),
-    query("q10", &["bid"], &[], include_str!("bench/q10.sql")),
+    wide("q10", &["bid"], &[], include_str!("bench/q10.sql"), BID_BY_MINUTE),
     query("q11", &["bid"], &[], include_str!("bench/q11.sql")),
     query("q12", &["bid"], &[], include_str!("bench/q12.sql")),
-    query("q13", &["bid"], SIDE_INPUT, include_str!("bench/q13.sql")),
-    query("q14", &["bid"], &[], include_str!("bench/q14.sql")),
+    wide("q13", &["bid"], SIDE_INPUT, include_str!("bench/q13.sql"), BID_WITH_VALUE),
+    wide("q14", &["bid"], &[], include_str!("bench/q14.sql"), BID_CALCULATED),
     query("q15", &["bid"], &[], include_str!("bench/q15.sql")),
     query("q16", &["bid"], &[], include_str!("bench/q16.sql")),
     query("q17", &["bid"], &[], include_str!("bench/q17.sql")),
     query("q18", &["bid"], &[], include_str!("bench/q18.sql")),
     query("q19", &["bid"], &[], include_str!("bench/q19.sql")),
     query("q20", &["auction", "bid"], &[], include_str!("bench/q20.sql")),
-    query("q21", &["bid"], &[], include_str!("bench/q21.sql")),
-    query("q22", &["bid"], &[], include_str!("bench/q22.sql")),
+    wide("q21", &["bid"], &[], include_str!("bench/q21.sql"), BID_WITH_CHANNEL),
+    wide("q22", &["bid"], &[], include_str!("bench/q22.sql"), BID_WITH_FOLDERS),
     query("count_by_auction", &["bid"], &[], include_str!("bench/count_by_auction.sql")),
 ];
 
@@ -101,8 +146,36 @@ const fn query(
     setup: &'static [&'static str],
     sql: &'static str,
 ) -> Query {
-    Query { name, sources, setup, sql }
+    Query { name, sources, setup, sql, greatest: &[] }
 }
+
+/// A query that puts out as much as it reads.
+const fn wide(
+    name: &'static str,
+    sources: &'static [&'static str],
+    setup: &'static [&'static str],
+    sql: &'static str,
+    greatest: &'static [&'static str],
+) -> Query {
+    Query { name, sources, setup, sql, greatest }
+}
+
+const BID: &[&str] = &["auction", "bidder", "price", "date_time", "octet_length(extra)"];
+const BID_BY_MINUTE: &[&str] =
+    &["auction", "bidder", "price", "date_time", "octet_length(extra)", "day", "minute"];
+const BID_WITH_VALUE: &[&str] = &["auction", "bidder", "price", "date_time", "value"];
+const BID_CALCULATED: &[&str] = &[
+    "auction",
+    "bidder",
+    "price",
+    "bid_time_type",
+    "date_time",
+    "octet_length(extra)",
+    "c_counts",
+];
+const BID_WITH_CHANNEL: &[&str] = &["auction", "bidder", "price", "channel", "channel_id"];
+const BID_WITH_FOLDERS: &[&str] =
+    &["auction", "bidder", "price", "channel", "dir1", "dir2", "dir3"];
 
 /// The bounded side input of q13: a value for each of the last four digits of an auction's number.
 const SIDE_INPUT: &[&str] = &[
@@ -204,7 +277,13 @@ async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Meas
     let clock = Clock::system();
     let cpu_before = process::cpu_time();
 
-    run(&client, &format!("CREATE MATERIALIZED VIEW {VIEW} AS {}", query.sql)).await?;
+    let create = match options.output {
+        OutputTo::View => format!("CREATE MATERIALIZED VIEW {RESULT} AS {}", query.view_sql()),
+        OutputTo::Blackhole => {
+            format!("CREATE SINK {RESULT} AS {} WITH (connector = 'blackhole')", query.sql)
+        }
+    };
+    run(&client, &create).await?;
     wait_until_done(&client, &progress).await?;
 
     let seconds = clock.elapsed().as_secs_f64();
@@ -223,7 +302,7 @@ async fn measure(query: &'static Query, options: &NexmarkOptions) -> Result<Meas
     })
 }
 
-const VIEW: &str = "result";
+const RESULT: &str = "result";
 
 /// Declares a source of one kind of event. Every query reads the same events, whatever it reads
 /// of them. The watermark is that of the benchmark's own definitions, by which state is freed.
@@ -235,7 +314,7 @@ fn source_sql(kind: &str, events: u64) -> String {
     )
 }
 
-/// Waits until all sources have ended and the view shows all of it.
+/// Waits until all sources have ended and the view shows, or the sink has had, all of it.
 async fn wait_until_done(client: &Client, progress: &ProgressBar) -> Result<()> {
     loop {
         progress.tick();

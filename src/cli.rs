@@ -13,8 +13,8 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{
-    self, LatencyOptions, NexmarkOptions, PatternOptions, StartupOptions, TpchOptions,
-    WindowOptions,
+    self, LatencyOptions, MemoryOptions, NexmarkOptions, PatternOptions, StartupOptions,
+    TpchOptions, WindowOptions,
 };
 use crate::config::{SETTINGS, ServerConfig, parse_storage};
 use crate::frontend::repl::client::{Client, Event};
@@ -141,6 +141,9 @@ enum Benchmark {
         /// Read the events from Parquet files in this directory; they are written first
         #[arg(long, value_name = "DIRECTORY")]
         files: Option<PathBuf>,
+        /// Where the results go: into a view that can be read, or to a sink that drops them
+        #[arg(long, default_value = "view", value_name = "WHERE")]
+        output: bench::OutputTo,
         /// A line of JSON for each query
         #[arg(long)]
         json: bool,
@@ -199,6 +202,34 @@ enum Benchmark {
         #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
         workers: Option<String>,
         /// A line of JSON for each view
+        #[arg(long)]
+        json: bool,
+    },
+    /// State that does not fit into memory: a Nexmark join with all memory there is, and with a
+    /// fraction of what its state takes
+    Memory {
+        /// Which query
+        #[arg(long, default_value = "q20")]
+        query: String,
+        /// Events of all three kinds
+        #[arg(long, env = "MILLSTREAM_EVENTS", default_value_t = 10_000_000)]
+        events: u64,
+        /// The state is so many times the memory limit
+        #[arg(long, default_value_t = 4)]
+        times: u64,
+        /// Do not leave files in the kernel's memory
+        #[arg(long)]
+        cold: bool,
+        /// Threads that maintain the view
+        #[arg(long, env = "MILLSTREAM_WORKERS", value_name = "COUNT")]
+        workers: Option<String>,
+        /// Measure once, with the memory limit that is given
+        #[arg(long)]
+        once: bool,
+        /// For --once
+        #[arg(long, value_name = "SIZE")]
+        memory_limit: Option<String>,
+        /// A line of JSON
         #[arg(long)]
         json: bool,
     },
@@ -551,14 +582,22 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Ok::<_, Error>(config)
     };
     match benchmark {
-        Benchmark::Nexmark { queries, events, workers, checkpoint_interval, files, json } => {
+        Benchmark::Nexmark {
+            queries,
+            events,
+            workers,
+            checkpoint_interval,
+            files,
+            output,
+            json,
+        } => {
             let mut config = config(workers)?;
             // Without the flag nothing is durable, and nothing pays for it.
             let durable = checkpoint_interval.is_some();
             if let Some(interval) = checkpoint_interval {
                 config.set("checkpoint_interval", &interval)?;
             }
-            let options = NexmarkOptions { queries, events, json, durable, files, config };
+            let options = NexmarkOptions { queries, events, json, durable, files, output, config };
             bench::nexmark(options).await?;
         }
         Benchmark::Latency { events_per_second: events_per_s, seconds, workers, json } => {
@@ -575,6 +614,14 @@ async fn run_benchmark(benchmark: Benchmark) -> Result<ExitCode> {
         Benchmark::Windows { events, sessions, workers, json } => {
             let config = config(workers)?;
             bench::windows(WindowOptions { events, sessions, json, config }).await?;
+        }
+        Benchmark::Memory { query, events, times, cold, workers, once, memory_limit, json } => {
+            let mut config = config(workers)?;
+            if let Some(limit) = memory_limit {
+                config.set("memory_limit", &limit)?;
+            }
+            let options = MemoryOptions { query, events, times, cold, json, once, config };
+            bench::memory(options).await?;
         }
         Benchmark::Tpch { scale, queries, workers, json } => {
             let config = config(workers)?;

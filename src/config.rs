@@ -75,7 +75,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "memory_limit",
         default: "",
         unit: "size",
-        doc: "Memory above which the server warns. Default: three quarters of the machine's.",
+        doc: "Memory of the process, beyond which state goes to the local disk. Default: three \
+              quarters of the machine's.",
     },
     Setting {
         name: "history_retention",
@@ -88,7 +89,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "history_memory_limit",
         default: "256MiB",
         unit: "size",
-        doc: "Memory for all of that together; beyond it the oldest changes are forgotten.",
+        doc: "Memory for all of that together, at most an eighth of --memory-limit; beyond it the \
+              oldest changes are forgotten.",
     },
     Setting {
         name: "epoch_interval_max",

@@ -19,17 +19,20 @@ use tracing::{info, warn};
 use crate::config::{ServerConfig, Storage};
 use crate::coordinator::command::Database;
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
-use crate::coordinator::recovery;
+use crate::coordinator::{memory, recovery};
 use crate::frontend::pgwire as postgres_wire;
 use crate::observe::clock::Clock;
-use crate::observe::process;
 use crate::storage::remote;
 use crate::storage::store::Store;
 use crate::types::error::{Error, Result};
 use crate::web::api::{self, Health, Phase};
 
-/// Often enough to see a leak, seldom enough to cost nothing.
-const MEMORY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// Where state goes that does not fit into memory, below the data directory: on the local disk,
+/// wherever the storage is. Files in it have no names.
+const SPILL_DIRECTORY: &str = "spill";
+
+/// The history may have so much of the memory limit, an eighth.
+const HISTORY_SHARE_MAX: u64 = 8;
 
 /// Beyond `shutdown_timeout`, for what ends by itself.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -98,7 +101,7 @@ impl Server {
             start_ms = clock.elapsed().as_millis(),
             "server is ready"
         );
-        let memory = tokio::spawn(watch_memory(config.memory_limit_bytes));
+        let memory = tokio::spawn(memory::watch(coordinator.clone(), clock.clone()));
         Ok(Server {
             config,
             coordinator,
@@ -180,31 +183,24 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
     })
 }
 
-/// Warns each time the memory limit is crossed.
-async fn watch_memory(limit_bytes: u64) {
-    let mut ticks = tokio::time::interval(MEMORY_WATCH_INTERVAL);
-    let mut was_above = false;
-    loop {
-        ticks.tick().await;
-        let resident_bytes = process::resident_bytes();
-        let above = resident_bytes > limit_bytes;
-        if above && !was_above {
-            warn!(resident_bytes, limit_bytes, "memory is above the limit");
-        }
-        was_above = above;
-    }
-}
-
 /// The data plane and its coordinator, over the storage.
 async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coordinator> {
+    let spill_dir = config.data_dir.join(SPILL_DIRECTORY);
+    std::fs::create_dir_all(&spill_dir).map_err(|error| {
+        Error::from(error).context(format!("directory {}", spill_dir.display()))
+    })?;
+    // It does not go to the disk.
+    let history_bytes =
+        config.history_memory_limit_bytes.min(config.memory_limit_bytes / HISTORY_SHARE_MAX);
     let own = CoordinatorConfig {
         workers: config.workers.get(),
         epoch_interval_max: config.epoch_interval_max,
         lock_timeout: config.lock_timeout,
         history: HistoryConfig {
             retention: config.history_retention,
-            bytes_max: usize::try_from(config.history_memory_limit_bytes).unwrap_or(usize::MAX),
+            bytes_max: usize::try_from(history_bytes).unwrap_or(usize::MAX),
         },
+        memory: memory::limited_state_memory(&spill_dir, config.memory_limit_bytes),
     };
     let Some(store) = open_store(config).await? else {
         return Coordinator::start(own, clock.clone());

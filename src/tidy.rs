@@ -192,7 +192,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/cli.rs",
         ],
     ),
-    ("libc", &["src/observe/process.rs"]),
+    ("libc", &["src/observe/process.rs", "src/state/mapped.rs"]),
 ];
 
 #[test]

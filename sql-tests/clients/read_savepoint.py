@@ -27,6 +27,8 @@ def read(name):
 
 
 def rows_of(data, form):
+    if form in ("stream", "arrows"):
+        return pyarrow.ipc.open_stream(io.BytesIO(data)).read_all()
     if form == "arrow":
         return pyarrow.ipc.open_file(io.BytesIO(data)).read_all()
     return pyarrow.parquet.read_table(io.BytesIO(data))
@@ -57,7 +59,7 @@ for view, state in manifest["views"].items():
     came, went = {}, set()
     for file in state["files"]:
         data = read(file["name"])
-        assert data[:8] == data[-8:] == b"MSSTATE1"
+        assert data[:8] == data[-8:] == b"MSSTATE2"
         length = struct.unpack("<Q", data[-16:-8])[0]
         for section in json.loads(data[-16 - length:-16]):
             if section["operator_name"] != "materialize":

@@ -38,6 +38,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use millstream::coordinator::command::{ConnectOptions, Connection, Database, Response};
 use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
+use millstream::coordinator::memory::state_memory;
 use millstream::coordinator::recovery::open;
 use millstream::observe::clock::Clock;
 use millstream::storage::store::Store;
@@ -151,6 +152,7 @@ async fn open_server(workers: usize, store: &Store) -> (Coordinator, Connection)
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
         history: HistoryConfig::default(),
+        memory: state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let opened = open(config, clock.clone(), store.clone(), CHECKPOINT_INTERVAL).await;

@@ -83,7 +83,10 @@ pub struct OperatorFact {
     pub rows_in: u64,
     pub rows_out: u64,
     pub state_rows: u64,
+    /// In memory.
     pub state_bytes: u64,
+    /// In files of the local disk.
+    pub disk_bytes: u64,
     pub busy_us: u64,
     /// Since the view was built.
     pub age_us: u64,
@@ -114,7 +117,10 @@ pub struct MemoryFact {
     pub operators: u64,
     /// Rows that these hold, its content among them.
     pub state_rows: u64,
+    /// In memory.
     pub bytes: u64,
+    /// In files of the local disk.
+    pub disk_bytes: u64,
 }
 
 /// Where a sink stands, from the data plane.
@@ -485,6 +491,7 @@ fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
         ("rows_out", (fact.rows_out as i64).into()),
         ("state_rows", (fact.state_rows as i64).into()),
         ("state_bytes", (fact.state_bytes as i64).into()),
+        ("disk_bytes", (fact.disk_bytes as i64).into()),
         ("busy_us", (fact.busy_us as i64).into()),
         ("age_us", (fact.age_us as i64).into()),
         ("lag_epochs", (fact.lag_epochs as i64).into()),
@@ -538,6 +545,7 @@ fn memory_row(facts: &SystemFacts, fact: &MemoryFact) -> Option<Row> {
         ("operators", (fact.operators as i64).into()),
         ("state_rows", (fact.state_rows as i64).into()),
         ("bytes", (fact.bytes as i64).into()),
+        ("disk_bytes", (fact.disk_bytes as i64).into()),
     ])
 }
 

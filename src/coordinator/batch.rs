@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::coordinator::command::RowStream;
 use crate::sql::query::BatchRun;
+use crate::sql::query_memory::QueryEnvironment;
 use crate::types::error::{Error, Result};
 
 /// Batches between a query and its client.
@@ -28,29 +29,31 @@ const QUEUE_BATCHES: usize = 2;
 pub(super) struct BatchThreads {
     /// `None` only while it is dropped.
     runtime: Option<Runtime>,
+    environment: QueryEnvironment,
 }
 
 impl BatchThreads {
-    /// As many threads as there are cores.
+    /// As many threads as there are cores, for queries that run in this environment.
     ///
     /// # Errors
     /// When threads cannot be started.
-    pub fn start() -> Result<BatchThreads> {
+    pub fn start(environment: QueryEnvironment) -> Result<BatchThreads> {
         let runtime =
             Builder::new_multi_thread().thread_name("batch").enable_time().build().map_err(
                 |error| Error::from(error).context("threads for queries cannot be started"),
             )?;
-        Ok(BatchThreads { runtime: Some(runtime) })
+        Ok(BatchThreads { runtime: Some(runtime), environment })
     }
 
     /// The rows of a query, computed while they are read.
     pub fn rows(&self, run: BatchRun) -> Result<RowStream> {
         let Some(runtime) = self.runtime.as_ref().filter(|_| !run.is_brief()) else {
-            return run.start();
+            return run.start_in(&self.environment);
         };
         let (batches, queue) = mpsc::channel(QUEUE_BATCHES);
+        let environment = self.environment.clone();
         let task = runtime.spawn(async move {
-            let mut rows = match run.start() {
+            let mut rows = match run.start_in(&environment) {
                 Ok(rows) => rows,
                 Err(error) => futures::stream::iter([Err(error)]).boxed(),
             };

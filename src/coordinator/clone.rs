@@ -88,7 +88,10 @@ pub(super) async fn clone_database(
     let mut stored = BTreeMap::new();
     for object in old.iter().filter(|o| matches!(o.kind, ObjectKind::MaterializedView(_))) {
         if let Some(state) = manifest.views.get(&object.id.0) {
-            stored.insert(object.id, state_files::read_rows(store, state).await?);
+            stored.insert(
+                object.id,
+                state_files::read_rows(store, state, state_files::in_memory()).await?,
+            );
         }
     }
     let planned = plan_views(&then, manifest, stored, &BTreeSet::new());

@@ -27,6 +27,7 @@ use crate::coordinator::savepoint_rows::ReadSavepoints;
 use crate::coordinator::settings::{SETTINGS, Settings};
 use crate::coordinator::transaction::Block;
 use crate::observe::clock::Clock;
+use crate::sql::query_memory::QueryEnvironment;
 use crate::types::error::Result;
 use crate::types::sql_type::SqlType;
 
@@ -234,10 +235,11 @@ impl Database {
     /// # Errors
     /// When the threads for queries cannot be started.
     pub fn new(coordinator: Coordinator, clock: Clock) -> Result<Database> {
+        let environment = QueryEnvironment::new(coordinator.config().memory.clone())?;
         Ok(Database {
             inner: Arc::new(DatabaseInner {
                 coordinator,
-                batch: BatchThreads::start()?,
+                batch: BatchThreads::start(environment)?,
                 clock,
                 sessions: Mutex::default(),
                 next_process_id: AtomicI32::new(1),

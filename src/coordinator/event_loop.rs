@@ -10,6 +10,7 @@
 //! | `definitions.rs` | changes of the catalog, one after the other |
 //! | `cloning.rs` | a database made of a savepoint |
 //! | `figures.rs` | what operators have done and hold |
+//! | `memory.rs` | room in memory |
 //! | `event_time.rs` | watermarks and late rows |
 //! | `replay.rs` | late rows that are taken in again |
 //! | `retention.rs` | rows of tables that go by themselves |
@@ -71,6 +72,7 @@ use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::Forgotten;
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{EVERYTHING, StateMemory};
 use crate::storage::checkpoint::Held as HeldCheckpoint;
 use crate::storage::manifest::SourcePlace;
 use crate::storage::savepoint::{self, Savepoint};
@@ -87,6 +89,7 @@ mod durable;
 mod event_time;
 mod figures;
 mod history;
+mod memory;
 mod replay;
 mod retention;
 mod sharing;
@@ -113,6 +116,8 @@ pub struct CoordinatorConfig {
     /// How long a statement waits for a table that another transaction writes.
     pub lock_timeout: Duration,
     pub history: HistoryConfig,
+    /// The memory of tables and views.
+    pub memory: Arc<StateMemory>,
 }
 
 /// The way to the coordinator's thread. Cheap to clone; every method may be called from any task.
@@ -237,6 +242,17 @@ pub enum WriteChange {
     Truncate,
     /// Late rows leave their table and are taken in again, as far as time allows.
     Replay(Box<Replay>),
+}
+
+impl WriteChange {
+    /// Whether the table may have more rows than before.
+    fn grows(&self) -> bool {
+        match self {
+            WriteChange::Insert { .. } | WriteChange::Replay(_) => true,
+            WriteChange::Changes(changes) => changes.weight_sum() > 0,
+            WriteChange::Truncate => false,
+        }
+    }
 }
 
 /// What happens to a new row whose key exists.
@@ -421,6 +437,10 @@ enum Request {
         objects: Vec<ObjectId>,
         reply: oneshot::Sender<Figures>,
     },
+    /// Memory is short, or no longer so.
+    Relieve {
+        reply: oneshot::Sender<()>,
+    },
     #[cfg(test)]
     Tamper(ObjectId, ChangeBatch),
     Errors {
@@ -536,6 +556,7 @@ impl Coordinator {
             start.ground.epoch,
             clock.clone(),
             histories.budget.clone(),
+            config.memory.clone(),
             Arc::new(move |report| {
                 // The coordinator has gone only when the server stops.
                 let _ = reports.send(report);
@@ -557,6 +578,7 @@ impl Coordinator {
             storage_events,
             sinks,
             histories,
+            memory: config.memory.clone(),
             ..State::new(workers, catalog.clone(), requests.clone(), clock)
         };
         let restored = state.lay_ground(start);
@@ -978,6 +1000,20 @@ impl Coordinator {
         self.ask(|reply| Request::Figures { objects, reply }).await
     }
 
+    /// Lets tables and workers make the room that has been asked of their [`StateMemory`], and
+    /// look whether they may go on.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn relieve(&self) -> Result<()> {
+        self.ask(|reply| Request::Relieve { reply }).await
+    }
+
+    /// Those who take part in making room.
+    pub fn state_owners(&self) -> usize {
+        self.config.workers + 1
+    }
+
     /// The watermarks of sources, tables and materialized views that have one.
     ///
     /// # Errors
@@ -1210,6 +1246,7 @@ struct State {
     durable: Option<Durable>,
     checkpoints: Checkpoints,
     histories: Histories,
+    memory: Arc<StateMemory>,
     /// Why everything is refused.
     halted: Option<Error>,
     failure: watch::Sender<Option<Error>>,
@@ -1277,6 +1314,7 @@ impl State {
             durable: None,
             checkpoints: Checkpoints::default(),
             histories: Histories::new(HistoryConfig::default()),
+            memory: Arc::new(StateMemory::new(std::env::temp_dir())),
             halted: None,
             failure: watch::Sender::new(None),
             storage_events: unbounded().0,
@@ -1465,6 +1503,11 @@ impl State {
                 let _ = reply.send(self.source_statuses());
             }
             Request::Figures { objects, reply } => self.ask_figures(objects, reply),
+            Request::Relieve { reply } => {
+                self.relieve();
+                // Who asked may have gone.
+                let _ = reply.send(());
+            }
             #[cfg(test)]
             Request::Tamper(view, changes) => {
                 if let Some(Running { kind: RunningKind::View { snapshot, .. }, .. }) =
@@ -2064,7 +2107,7 @@ impl State {
                 self.checkpoints.views_changed |= !restored;
                 let kind = RunningKind::View { last_affected: as_of, snapshot: None };
                 let result = match self.sinks.has(id) {
-                    true => DataflowResult::Sink { snapshot: self.sinks.snapshot(id) },
+                    true => self.sinks.dataflow_result(id),
                     false => DataflowResult::Materialize,
                 };
                 (name, kind, result)
@@ -2415,7 +2458,9 @@ impl State {
     /// The same; nobody need wait for it.
     fn write_unasked(&mut self, write: WaitingWrite) {
         let WaitingWrite { writes, early, reply, .. } = write;
-        if let Some(error) = self.writes_refused() {
+        let grows = || writes.iter().any(|write| write.change.grows());
+        let refused = self.writes_refused();
+        if let Some(error) = refused.or_else(|| self.growth_refused().filter(|_| grows())) {
             let _ = reply.send(Err(error));
             return;
         }
@@ -2471,6 +2516,11 @@ impl State {
         let record = self.log_rows(&done);
         let mut touched = false;
         for (table, changes) in done {
+            if self.memory.is_always_full()
+                && let Some(table) = self.tables.get_mut(&table)
+            {
+                table.spill(&self.memory, EVERYTHING);
+            }
             if !changes.is_empty() {
                 touched = true;
                 self.changes.entry(table).or_default().push(changes);

@@ -81,7 +81,7 @@ impl Connection {
     ) -> Result<PlanContext> {
         let figures = running.wait(self.database.coordinator.figures(vec![])).await?;
         let mut counts: BTreeMap<ObjectId, u64> =
-            figures.tables.iter().map(|(id, rows, _)| (*id, *rows as u64)).collect();
+            figures.tables.iter().map(|table| (table.object, table.rows as u64)).collect();
         for dataflow in &figures.dataflows {
             let result = operators(&dataflow.plan).len();
             let rows = dataflow.workers.iter().filter_map(|worker| worker.operators.get(result));
@@ -202,8 +202,12 @@ fn figures_text(figures: &OperatorFigures, age: Duration) -> String {
             format!(" | watermark {}", String::from_utf8_lossy(&text))
         }
     };
+    let on_disk = match figures.disk_bytes {
+        0 => String::new(),
+        bytes => format!(" and {} on disk", bytes_text(bytes)),
+    };
     format!(
-        "rows {} in, {} out | state {} rows, {} | busy {share:.1} % | lag {}{watermark}",
+        "rows {} in, {} out | state {} rows, {}{on_disk} | busy {share:.1} % | lag {}{watermark}",
         figures.rows_in,
         figures.rows_out,
         figures.state_rows,
@@ -243,6 +247,7 @@ mod tests {
             rows_out: 3,
             state_rows: 2,
             state_bytes: 96,
+            disk_bytes: 0,
             busy: Duration::from_millis(25),
             lag_epochs: 0,
             watermark: None,

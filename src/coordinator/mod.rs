@@ -18,14 +18,15 @@
 //! | `replace.rs` | CREATE OR REPLACE MATERIALIZED VIEW: what its dependants can live with |
 //! | `verify.rs` | VERIFY: a view's query once more as a batch, and what differs |
 //! | `explain.rs` | EXPLAIN of dataflows, running or not |
+//! | `replay.rs` | REPLAY LATE: late rows are taken in again |
 //! | `sinks.rs`, `sink_writer.rs` | CREATE SINK; one sink's batches on their way to its target |
-//! | `savepoints.rs` | savepoints, and SHOW CHECKPOINTS |
 //! | `savepoints.rs`, `savepoint_rows.rs` | savepoints, backups, SHOW CHECKPOINTS; savepoints read by SELECT |
 //! | `clone.rs` | CREATE DATABASE ... FROM SAVEPOINT |
 //! | `cursor.rs` | cursors and the statements of PREPARE |
 //! | `system_relations.rs` | the facts behind `pg_catalog`, `information_schema`, `millstream` |
 //! | `event_loop.rs` | one closed `Event` enum, one match: epochs, writes, reads, dataflows |
 //! | `epoch.rs` | opens and closes epochs; a pure state machine |
+//! | `memory.rs` | when state goes to the disk, and when nothing new is let in |
 //! | `watermarks.rs` | what the watermarks of sources and tables are; a pure state machine |
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
 //! | `ground.rs` | catalog and tables as a storage has them: files, then the log |
@@ -49,6 +50,7 @@ mod explain;
 pub mod ground;
 mod index;
 pub mod locks;
+pub mod memory;
 mod query;
 pub mod recovery;
 mod replace;

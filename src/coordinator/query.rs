@@ -27,7 +27,7 @@ use crate::coordinator::subscription::SubscriptionStep;
 use crate::coordinator::system_relations::SystemContents;
 use crate::sql::bind::PlanContext;
 use crate::sql::lookup::Lookup;
-use crate::sql::query::{Content, Contents, PlannedQuery};
+use crate::sql::query::{Content, Contents, PlannedQuery, ROWS_SINGLE_THREAD_MAX};
 use crate::sql::statement::{Expression, Subscribe, SubscribeTarget};
 use crate::sql::system_time;
 use crate::types::change::ChangeBatch;
@@ -54,7 +54,10 @@ pub(super) struct StatementContents {
 impl Contents for StatementContents {
     fn object(&self, id: ObjectId) -> Result<Content> {
         if let Some(stored) = self.stored.get(&id) {
-            return stored.batches().map(Content::Batches);
+            return match stored.large_parts(ROWS_SINGLE_THREAD_MAX) {
+                Some(parts) => Ok(Content::Stored(parts)),
+                None => stored.batches().map(Content::Batches),
+            };
         }
         match self.sources.get(&id) {
             Some(source) => Ok(Content::Provider(source.clone())),

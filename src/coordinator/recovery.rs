@@ -28,6 +28,7 @@ use crate::coordinator::event_loop::{
     StartState,
 };
 use crate::coordinator::ground::GroundState;
+use crate::coordinator::memory::keep_rows;
 use crate::dataflow::operators;
 use crate::dataflow::operators::source::LATE_UNTIL;
 use crate::observe::clock::Clock;
@@ -78,7 +79,8 @@ pub async fn open_from(
 ) -> Result<Coordinator> {
     let began = clock.elapsed();
     let identity = uuid::Uuid::new_v4().to_string();
-    let mut recovered = recover_from(store.clone(), &identity, from_savepoint).await?;
+    let keep = keep_rows(config.memory.clone());
+    let mut recovered = recover_from(store.clone(), &identity, from_savepoint, keep).await?;
     let (records, torn) = (recovered.records.len(), recovered.torn);
     recovered.fills = read_fills(&store, &recovered.records).await?;
     let stored = std::mem::take(&mut recovered.views);

@@ -33,6 +33,18 @@ impl Stored {
         Stored::Parts { parts, pending: None }
     }
 
+    /// The parts, when they have more than so many rows and are all that there is: then rows are
+    /// better made as they are read.
+    pub fn large_parts(&self, rows_max: usize) -> Option<Vec<Snapshot>> {
+        match self {
+            Stored::Parts { parts, pending: None } => {
+                let rows: usize = parts.iter().map(Snapshot::num_rows).sum();
+                (rows > rows_max).then(|| parts.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// All rows.
     pub fn batches(&self) -> Result<Vec<RecordBatch>> {
         let (parts, pending) = match self {

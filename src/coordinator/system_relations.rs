@@ -245,6 +245,7 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
                 rows_out: figure.rows_out,
                 state_rows: figure.state_rows,
                 state_bytes: figure.state_bytes,
+                disk_bytes: figure.disk_bytes,
                 busy_us: figure.busy.as_micros() as u64,
                 age_us: figures.age.as_micros() as u64,
                 lag_epochs: figure.lag_epochs,
@@ -256,12 +257,13 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
 }
 
 fn memory_facts(figures: &Figures) -> Vec<MemoryFact> {
-    let tables = figures.tables.iter().map(|(object, rows, bytes)| MemoryFact {
-        object: *object,
-        rows: *rows as u64,
+    let tables = figures.tables.iter().map(|table| MemoryFact {
+        object: table.object,
+        rows: table.rows as u64,
         operators: 0,
-        state_rows: *rows as u64,
-        bytes: *bytes as u64,
+        state_rows: table.rows as u64,
+        bytes: table.memory_bytes as u64,
+        disk_bytes: table.disk_bytes as u64,
     });
     let views = figures.dataflows.iter().map(|running| {
         let all = || running.workers.iter().flat_map(|worker| &worker.operators);
@@ -272,6 +274,7 @@ fn memory_facts(figures: &Figures) -> Vec<MemoryFact> {
             operators: operators(&running.plan).len() as u64 + 1,
             state_rows: all().map(|figure| figure.state_rows).sum(),
             bytes: all().map(|figure| figure.state_bytes).sum(),
+            disk_bytes: all().map(|figure| figure.disk_bytes).sum(),
         }
     });
     tables.chain(views).collect()

@@ -15,6 +15,7 @@ use crate::coordinator::rows::{RowIndex, columns_at};
 use crate::state::keyed_table::{KeyedTable, OnConflict};
 use crate::state::multi_table::MultiTable;
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 
@@ -107,6 +108,22 @@ impl Table {
         match &self.rows {
             Rows::Keyed(table) => table.memory_bytes(),
             Rows::Bag(table) => table.memory_bytes(),
+        }
+    }
+
+    /// Bytes of rows on the disk.
+    pub fn disk_bytes(&self) -> usize {
+        match &self.rows {
+            Rows::Keyed(table) => table.disk_bytes(),
+            Rows::Bag(table) => table.disk_bytes(),
+        }
+    }
+
+    /// Lets rows go to the disk, as far as that is wanted.
+    pub fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        match &mut self.rows {
+            Rows::Keyed(table) => table.spill(memory, pass),
+            Rows::Bag(table) => table.spill(memory, pass),
         }
     }
 

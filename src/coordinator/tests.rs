@@ -4,6 +4,7 @@ mod checkpoints;
 mod durability;
 mod history;
 mod lookups;
+mod memory;
 mod row_patterns;
 mod sharing;
 mod sinks;
@@ -30,6 +31,7 @@ fn database() -> Database {
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(300),
         history: HistoryConfig::default(),
+        memory: crate::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");

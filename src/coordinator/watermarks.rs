@@ -143,12 +143,10 @@ impl Watermarks {
         match news {
             TimeNews::Splits(splits) => {
                 time.listed[worker] = true;
-                for split in splits {
-                    time.splits.entry(split).or_insert(SplitState {
-                        watermark: None,
-                        active_at: now,
-                        ended: false,
-                    });
+                for (split, watermark) in splits {
+                    let fresh = SplitState { watermark: None, active_at: now, ended: false };
+                    let split = time.splits.entry(split).or_insert(fresh);
+                    split.watermark = split.watermark.max(watermark);
                 }
             }
             TimeNews::Rows { split, watermark } => {
@@ -238,7 +236,7 @@ mod tests {
         }
 
         fn splits(&mut self, worker: usize, names: &[&str], now: Moment) {
-            let splits = names.iter().map(|name| split(name)).collect();
+            let splits = names.iter().map(|name| (split(name), None)).collect();
             self.0.news(SOURCE, worker, 0, TimeNews::Splits(splits), now);
         }
 
@@ -314,11 +312,23 @@ mod tests {
         case.0.begin_anew(SOURCE, 3);
         case.rows("a", 20, SECOND);
         assert_eq!(case.announce(SECOND), None);
-        let splits = TimeNews::Splits(vec![split("a")]);
+        let splits = TimeNews::Splits(vec![(split("a"), None)]);
         case.0.news(SOURCE, 0, 3, splits, SECOND);
         let rows = TimeNews::Rows { split: split("a"), watermark: Some(at(1)) };
         case.0.news(SOURCE, 0, 3, rows, SECOND);
         assert_eq!(case.announce(SECOND), Some(1));
+    }
+
+    #[test]
+    fn a_split_that_was_read_before_a_restart_keeps_its_watermark() {
+        let mut case = Case::new(1, None);
+        case.0.resume_at(SOURCE, at(5));
+        let splits = vec![(split("a"), Some(at(40))), (split("b"), Some(at(5)))];
+        case.0.news(SOURCE, 0, 0, TimeNews::Splits(splits), SECOND);
+        assert_eq!(case.announce(SECOND), None);
+        // The other has given all its rows, and holds nothing back.
+        case.rows("b", 30, SECOND);
+        assert_eq!(case.announce(SECOND), Some(30));
     }
 
     #[test]

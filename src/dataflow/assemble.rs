@@ -39,7 +39,8 @@ pub struct Assembled {
     pub constants: Vec<Rc<RefCell<Inbox>>>,
 }
 
-/// Builds the dataflow of `plan`, ending in `result`, whose changes go to `hub`.
+/// Builds the dataflow of `plan`, ending in `result`, whose input is spread by `exchange` and whose
+/// changes go to `hub`.
 ///
 /// # Errors
 /// When an operator refuses its node; nothing may then run on any worker, so plans are checked
@@ -48,12 +49,12 @@ pub fn assemble(
     scope: Scope<'_, u64>,
     plan: &Plan,
     result: Box<dyn Operator>,
+    exchange: Exchange,
     hub: Rc<RefCell<Hub>>,
     context: &DriverContext,
 ) -> Result<Assembled> {
     let mut inboxes = Inboxes::default();
     let root = node_stream(scope, &plan.root, context, &mut inboxes, &mut Vec::new())?;
-    let exchange = result_exchange(plan);
     let result = context.metrics.watch(result);
     let changes = drive(scope, vec![(root, exchange)], result, context.clone());
     let probe = export(changes, hub);

@@ -14,6 +14,7 @@ use arrow::datatypes::SchemaRef;
 use crate::dataflow::operator::{Operator, Output};
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -200,6 +201,10 @@ impl Operator for Checked {
         let name = self.name();
         assert!(self.epoch.is_none() && !self.open, "{name} is restored while it runs");
         self.operator.restore(reader)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.operator.visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::dataflow::operator::{Operator, Output};
 use crate::observe::clock::Clock;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::{Pass, Spill, StateMemory, StoreVisitor};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
@@ -26,6 +27,8 @@ pub struct OperatorFigures {
     /// Rows and bytes that it holds now.
     pub state_rows: u64,
     pub state_bytes: u64,
+    /// Bytes of rows that it has on the disk.
+    pub disk_bytes: u64,
     /// Time spent in it.
     pub busy: Duration,
     /// Closed epochs that it has not finished.
@@ -43,6 +46,7 @@ impl OperatorFigures {
             rows_out: self.rows_out + other.rows_out,
             state_rows: self.state_rows + other.state_rows,
             state_bytes: self.state_bytes + other.state_bytes,
+            disk_bytes: self.disk_bytes + other.disk_bytes,
             busy: self.busy + other.busy,
             lag_epochs: self.lag_epochs.max(other.lag_epochs),
             // A worker without one holds the others back.
@@ -115,15 +119,31 @@ impl DataflowMetrics {
         counters
     }
 
+    /// Lets rows of all operators go to the disk, as far as that is wanted.
+    pub fn spill(&self, memory: &StateMemory, pass: Pass) {
+        for (_, operator) in self.watched.borrow().iter() {
+            if let Some(operator) = operator {
+                let mut spill = |store: &mut dyn Spill| store.spill(memory, pass);
+                operator.borrow_mut().visit_stores(&mut spill);
+            }
+        }
+    }
+
     /// The figures now. `closed` is the newest epoch that the dataflow has to finish.
     pub fn figures(&self, closed: Epoch) -> DataflowFigures {
         let figures = |(counters, operator): &(Rc<Counters>, Option<Shared>)| {
+            let mut disk_bytes = 0;
+            if let Some(operator) = operator {
+                let mut add = |store: &mut dyn Spill| disk_bytes += store.disk_bytes() as u64;
+                operator.borrow_mut().visit_stores(&mut add);
+            }
             let operator = operator.as_ref().map(|operator| operator.borrow());
             OperatorFigures {
                 rows_in: counters.rows_in.get(),
                 rows_out: counters.rows_out.get(),
                 state_rows: operator.as_ref().map_or(0, |o| o.state_rows() as u64),
                 state_bytes: operator.as_ref().map_or(0, |o| o.memory_bytes() as u64),
+                disk_bytes,
                 busy: counters.busy.get(),
                 lag_epochs: closed.0.saturating_sub(counters.finished.get().0),
                 watermark: counters.watermark.get(),
@@ -201,6 +221,10 @@ impl Operator for Metered {
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.call(|operator| operator.restore(reader))
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.operator.borrow_mut().visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -20,6 +20,7 @@
 //! data, not an `Err`: it goes to [`Output::row_error`].
 
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -46,6 +47,12 @@ pub trait Operator {
 
     /// Memory held, in bytes.
     fn memory_bytes(&self) -> usize;
+
+    /// Shows the stores whose rows can go to the disk when memory is short. Called between epochs
+    /// and within them, but never within another call.
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        let _ = visit;
+    }
 
     /// Rows held from one epoch to the next, for those who look: groups, rows of both sides.
     fn state_rows(&self) -> usize {

@@ -21,6 +21,8 @@
 //! stateful operator must never show it. Rows that failed print as `error ...`, a time at which the
 //! operator wants an epoch as `wake ...`.
 //!
+//! Every script runs twice: with all state in memory, and with all rows on the disk between calls.
+//!
 //! Tests that make their input by program use [`Driven`], which the script itself runs on.
 
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ use expect_test::Expect;
 
 use crate::dataflow::operator::{Operator, Output, RowError, complete_epoch};
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
+use crate::state::spill::{EVERYTHING, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::sql_type::SqlType;
@@ -274,6 +277,8 @@ pub struct Driven<'a> {
     epoch: Epoch,
     /// Ports that had a batch or watermark since the last epoch: then no checkpoint is allowed.
     open: bool,
+    /// Where all rows go between two calls; `None`: they stay in memory.
+    disk: Option<StateMemory>,
 }
 
 impl<'a> Driven<'a> {
@@ -287,16 +292,42 @@ impl<'a> Driven<'a> {
             fold: CheckpointFold::default(),
             epoch: Epoch(0),
             open: false,
+            disk: None,
         }
+    }
+
+    /// The same with all rows of state on the disk between two calls.
+    #[must_use]
+    pub fn on_disk(self) -> Driven<'a> {
+        self.on_disk_if(true)
+    }
+
+    #[must_use]
+    pub fn on_disk_if(mut self, on_disk: bool) -> Driven<'a> {
+        self.disk = on_disk.then(|| StateMemory::always_full(std::env::temp_dir()));
+        self
+    }
+
+    fn spill(&mut self) {
+        if let Some(memory) = &self.disk {
+            self.operator.visit_stores(&mut |store| store.spill(memory, EVERYTHING));
+        }
+    }
+
+    /// Bytes of state that are on the disk now.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |memory| memory.disk().now_bytes())
     }
 
     pub fn batch(&mut self, port: usize, batch: ChangeBatch) -> Result<()> {
         self.open = true;
+        self.spill();
         self.operator.on_batch(port, batch, &mut self.out)
     }
 
     pub fn watermark(&mut self, port: usize, watermark: Watermark) -> Result<()> {
         self.open = true;
+        self.spill();
         self.operator.on_watermark(port, watermark, &mut self.out)
     }
 
@@ -305,6 +336,7 @@ impl<'a> Driven<'a> {
         assert!(epoch > self.epoch, "epochs go up");
         self.epoch = epoch;
         self.open = false;
+        self.spill();
         complete_epoch(self.operator.as_mut(), epoch, &mut self.out)
     }
 
@@ -317,6 +349,7 @@ impl<'a> Driven<'a> {
     pub fn checkpoint(&mut self) -> Result<()> {
         assert!(!self.open, "a checkpoint follows an epoch");
         let mut writer = CheckpointWriter::default();
+        self.spill();
         self.operator.checkpoint(self.epoch, &mut writer)?;
         self.fold.apply(writer)
     }
@@ -351,7 +384,13 @@ pub fn run(
     input_schemas: &[SchemaRef],
     script: &str,
 ) -> String {
-    let mut driven = Driven::new(make_operator);
+    let in_memory = run_driven(Driven::new(&make_operator), input_schemas, script);
+    let on_disk = run_driven(Driven::new(&make_operator).on_disk(), input_schemas, script);
+    assert_eq!(in_memory, on_disk, "it makes no difference where rows are");
+    in_memory
+}
+
+fn run_driven(mut driven: Driven<'_>, input_schemas: &[SchemaRef], script: &str) -> String {
     let mut text = String::new();
     let mut lines = script.lines().map(strip_comment).filter(|l| !l.is_empty()).peekable();
     while let Some(line) = lines.next() {

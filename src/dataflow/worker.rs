@@ -22,7 +22,7 @@ use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
 use crate::connectors::{Offset, Source, SplitId};
-use crate::dataflow::assemble::{CLOCK, assemble, result_key};
+use crate::dataflow::assemble::{CLOCK, assemble, result_exchange, result_key};
 use crate::dataflow::contract;
 use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
 use crate::dataflow::hub::{Hub, Inbox};
@@ -34,10 +34,12 @@ use crate::dataflow::operators::source::{Backfill, WorkerSource};
 use crate::dataflow::operators::subscribe::{Subscribe, SubscriptionSender};
 use crate::dataflow::published::{ContentAt, Published, SnapshotRequest};
 use crate::observe::clock::Clock;
-use crate::plan::node::{Plan, SourceSpec};
+use crate::observe::process;
+use crate::plan::node::{Exchange, Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
 use crate::state::multi_table::MultiTable;
+use crate::state::spill::{EVERYTHING, PASSES, Pass, StateMemory};
 use crate::storage::manifest::SourcePlace;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
@@ -77,6 +79,8 @@ pub enum Command {
         request: u64,
         objects: Arc<Vec<ObjectId>>,
     },
+    /// Make the room in memory that is wanted, and look whether sources may go on.
+    Relieve,
     /// Makes the content of a view wrong on the first worker, for tests of those who look.
     #[cfg(test)]
     Tamper(ObjectId, ChangeBatch),
@@ -151,8 +155,10 @@ pub enum DataflowResult {
     Materialize,
     Subscribe(SubscriptionSender),
     /// Handed over with each checkpoint; with the first content or without.
+    /// One that `forgets` counts them only.
     Sink {
         snapshot: bool,
+        forgets: bool,
     },
 }
 
@@ -233,8 +239,9 @@ pub enum Report {
 
 /// What a worker knows of a source's event time.
 pub enum TimeNews {
-    /// The splits of its share, all that are known now.
-    Splits(Vec<SplitId>),
+    /// The splits of its share, all that are known now, with the watermarks that those have which
+    /// were read before: after a restart they may have given all their rows.
+    Splits(Vec<(SplitId, Option<Watermark>)>),
     /// A split has given rows; its own watermark after them.
     Rows { split: SplitId, watermark: Option<Watermark> },
     /// A split has ended.
@@ -264,6 +271,7 @@ impl Workers {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Result<Workers> {
         assert!(count > 0);
@@ -281,8 +289,9 @@ impl Workers {
             thread_sender
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
+            let (history, memory) = (history.clone(), memory.clone());
             let plane =
-                Plane::new(worker, closed, clock.clone(), history.clone(), reporter.clone());
+                Plane::new(worker, closed, clock.clone(), history, memory, reporter.clone());
             run(worker, commands, plane);
         })
         .map_err(|text| Error::internal(format!("workers did not start: {text}")))?;
@@ -380,6 +389,7 @@ struct Plane {
     reporter: Reporter,
     clock: Clock,
     history: Arc<HistoryBudget>,
+    memory: Arc<StateMemory>,
     /// The newest closed epoch; the next one is open.
     closed: Epoch,
     entries: BTreeMap<ObjectId, Entry>,
@@ -399,6 +409,7 @@ impl Plane {
         closed: Epoch,
         clock: Clock,
         history: Arc<HistoryBudget>,
+        memory: Arc<StateMemory>,
         reporter: Reporter,
     ) -> Plane {
         Plane {
@@ -407,6 +418,7 @@ impl Plane {
             reporter,
             clock,
             history,
+            memory,
             closed,
             entries: BTreeMap::new(),
             outstanding: VecDeque::new(),
@@ -460,6 +472,11 @@ impl Plane {
                 });
                 let marks = marks.collect();
                 self.report(Report::Watermarks { request, marks });
+            }
+            Command::Relieve => {
+                PASSES.into_iter().for_each(|pass| self.spill(pass));
+                process::give_back_memory();
+                self.memory.done();
             }
             #[cfg(test)]
             Command::Tamper(object, changes) => {
@@ -523,7 +540,7 @@ impl Plane {
                 let schema = spec.plan.root.schema();
                 (Box::new(Subscribe::new(schema, sender.clone())), None)
             }
-            DataflowResult::Sink { snapshot } => {
+            DataflowResult::Sink { snapshot, forgets } => {
                 let reporter = self.reporter.clone();
                 let hand_over = Box::new(move |epoch, changes| {
                     reporter(Report::SinkChanges { object, epoch, changes });
@@ -531,13 +548,19 @@ impl Plane {
                 // One that takes up its state has written its first content out.
                 let skip_until = (!snapshot).then_some(spec.as_of);
                 let schema = spec.plan.root.schema();
-                (Box::new(Sink::new(schema, skip_until, hand_over)), None)
+                let sink = Sink::new(schema, skip_until, hand_over);
+                (Box::new(if *forgets { sink.that_forgets() } else { sink }), None)
             }
+        };
+        let exchange = match &spec.result {
+            // What is only counted may be anywhere.
+            DataflowResult::Sink { forgets: true, .. } => Exchange::Local,
+            _ => result_exchange(&spec.plan),
         };
         let index = worker.next_dataflow_index();
         let hub: Rc<RefCell<Hub>> = Rc::default();
         let assembled = worker.dataflow_named::<u64, _, _>(&spec.name, |scope| {
-            assemble(scope, &spec.plan, result, hub.clone(), &context)
+            assemble(scope, &spec.plan, result, exchange, hub.clone(), &context)
         })?;
         let mut backfills = Vec::new();
         for inbox in &assembled.scans {
@@ -845,8 +868,21 @@ impl Plane {
         }
     }
 
-    /// Takes rows from readers; whether there were any.
+    /// Lets rows of all operators go to the disk, as far as that is wanted.
+    fn spill(&self, pass: Pass) {
+        for entry in self.entries.values().filter(|_| self.memory.is_wanted()) {
+            if let Entry::Dataflow(dataflow) = entry {
+                dataflow.metrics.spill(&self.memory, pass);
+            }
+        }
+    }
+
+    /// Takes rows from readers; whether there were any. While memory is used up there are none: who
+    /// makes room wakes this worker.
     fn poll_sources(&mut self) -> bool {
+        if self.memory.is_held() {
+            return false;
+        }
         let open = self.closed.next();
         let mut busy = false;
         let mut reports = Vec::new();
@@ -875,6 +911,9 @@ impl Plane {
     /// Tells what has been finished since the last turn.
     fn after_step(&mut self) {
         self.advance_scans();
+        if self.memory.is_always_full() {
+            self.spill(EVERYTHING);
+        }
         if !self.checkpointing.is_empty() {
             self.tell_states();
         }

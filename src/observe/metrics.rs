@@ -40,6 +40,11 @@ pub static CHECKPOINT_DURATION_US: AtomicU64 = AtomicU64::new(0);
 /// How long the stream stood still for the last checkpoint.
 pub static CHECKPOINT_STALL_US: AtomicU64 = AtomicU64::new(0);
 
+/// Bytes of state in files of the local disk.
+pub static STATE_DISK_BYTES: AtomicU64 = AtomicU64::new(0);
+/// Bytes of state that went to files of the local disk.
+pub static STATE_SPILLED_BYTES: AtomicU64 = AtomicU64::new(0);
+
 /// Rows that came behind the watermark of their source or table.
 static LATE_ROWS: AtomicU64 = AtomicU64::new(0);
 
@@ -111,6 +116,18 @@ pub const METRICS: &[Metric] = &[
         kind: MetricKind::Gauge,
         doc: "The most memory of the process that was in RAM.",
         value: |_| process::resident_peak_bytes() as f64,
+    },
+    Metric {
+        name: "millstream_state_disk_bytes",
+        kind: MetricKind::Gauge,
+        doc: "Bytes of state in files of the local disk because memory is short.",
+        value: |_| count(&STATE_DISK_BYTES),
+    },
+    Metric {
+        name: "millstream_state_spilled_bytes_total",
+        kind: MetricKind::Counter,
+        doc: "Bytes of state that went to the local disk.",
+        value: |_| count(&STATE_SPILLED_BYTES),
     },
     Metric {
         name: "millstream_late_rows_total",

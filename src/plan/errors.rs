@@ -90,7 +90,9 @@ fn textual(error: &DataFusionError) -> Error {
             Error::user(SqlState::SYNTAX_ERROR, sentence(&error.to_string()))
         }
         DataFusionError::ResourcesExhausted(text) => {
-            Error::external(SqlState::OUT_OF_MEMORY, sentence(text))
+            Error::external(SqlState::OUT_OF_MEMORY, "not enough memory for the query")
+                .detail(format!("{}.", text.trim_end_matches('.')))
+                .hint("Let it do less at once, or start the server with a higher --memory-limit.")
         }
         other => {
             let text = other.to_string();
@@ -424,7 +426,12 @@ const RULES: &[Rule] = &[
         say: |text| {
             let what = after(text, "Physical plan does not support logical expression ")?;
             let what = what.split('(').next()?;
-            Some(Error::unsupported(format!("{what} in this place")))
+            let subqueries = ["OuterReferenceColumn", "ScalarSubquery", "Exists", "InSubquery"];
+            Some(match subqueries.contains(&what) {
+                true => Error::unsupported("a correlated subquery of this kind")
+                    .hint("Join what it reads in FROM, or write it as LATERAL (SELECT ...) there."),
+                false => Error::unsupported(format!("{what} in this place")),
+            })
         },
     },
     Rule {

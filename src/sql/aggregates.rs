@@ -104,6 +104,11 @@ pub fn forgets_in_any_order(function: &AggregateUDF) -> bool {
     function.name() == "count" || function.inner().is::<OurAggregate>()
 }
 
+/// Whether a function is one of [`all`].
+pub fn is_ours(function: &AggregateUDF) -> bool {
+    function.inner().is::<OurAggregate>()
+}
+
 /// One aggregate function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OurAggregate {

@@ -35,6 +35,7 @@ use crate::sql::parse::parse_query;
 use crate::sql::query::PlannedQuery;
 use crate::sql::resolve::{CatalogSource, Resolver, external, resolve};
 use crate::sql::rewrite::names::{name_parts, with_marked_aliases};
+use crate::sql::rewrite::tables::with_function_rows;
 use crate::sql::rewrite::{array_parameters, rewrite_query};
 use crate::sql::savepoint_tables::SavepointTables;
 use crate::sql::schema::{canonical_field, visible_schema};
@@ -105,6 +106,10 @@ impl PlanContext {
             // under different ones.
             Err(error) if error.sqlstate() == SqlState::AMBIGUOUS_COLUMN => {
                 let Some(other) = with_marked_aliases(query) else { return Err(error) };
+                self.plan_as_written(&other, parameter_types).map_err(|_| error)
+            }
+            Err(error) if error.sqlstate() == SqlState::UNDEFINED_COLUMN => {
+                let Some(other) = with_function_rows(query) else { return Err(error) };
                 self.plan_as_written(&other, parameter_types).map_err(|_| error)
             }
             planned => planned,
@@ -243,10 +248,17 @@ impl PlanContext {
             ..self.clone()
         };
         let query = parse_query(&view.query_sql).map_err(external)?;
-        let rewritten = rewrite_query(&query, &[]).map_err(external)?;
-        let resolver = Resolver::new(&context, depth, &[]).as_of(version);
-        let plan = SqlToRel::new(&resolver)
-            .sql_statement_to_plan(ast::Statement::Query(Box::new(rewritten.tree)))?;
+        let planned = |query: &ast::Query| -> Result<LogicalPlan, DataFusionError> {
+            let rewritten = rewrite_query(query, &[]).map_err(external)?;
+            let resolver = Resolver::new(&context, depth, &[]).as_of(version.clone());
+            SqlToRel::new(&resolver)
+                .sql_statement_to_plan(ast::Statement::Query(Box::new(rewritten.tree)))
+        };
+        // As `plan_query` did when the view was made.
+        let plan = planned(&query).or_else(|error| match with_function_rows(&query) {
+            Some(other) => planned(&other).map_err(|_| error),
+            None => Err(error),
+        })?;
         let columns = plan.schema().columns();
         if columns.len() != object.schema.fields().len() {
             return Err(DataFusionError::Internal(format!(

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::{
     Between, InList, Placeholder, ScalarFunction, WindowFunctionParams,
@@ -22,7 +22,7 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, SortExpr, Union, WindowFrame,
-    WindowFrameBound, WindowFrameUnits,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -34,7 +34,7 @@ use crate::functions::scalar::cast::{
 };
 use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::functions::scalar::float_key::sort_key;
-use crate::functions::scalar::marked::marked;
+use crate::functions::scalar::marked::{is_marked, marked};
 use crate::functions::scalar::session::{NOW, Now, now_parameter, now_type};
 use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
@@ -42,9 +42,10 @@ use crate::sql::bags::count_copies;
 use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::limited::number_limited_subqueries;
+use crate::sql::marking::marking;
 use crate::sql::operators::{
-    comparable, is_char, is_plain_text, is_quoted_literal, marked_result, no_operator, widen,
-    without_blanks,
+    UNMARKING, comparable, is_char, is_plain_text, is_quoted_literal, marked_result, no_operator,
+    widen, with_mark, without_blanks,
 };
 use crate::sql::resolve::external;
 use crate::sql::schema::canonical_field;
@@ -59,10 +60,12 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
     let plan = number_limited_subqueries(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
     let plan = join_dependent_subqueries(plan)?;
-    let plan = map_plan_expressions(plan, &|expr, schema| before_analysis(expr, schema, settings))?;
+    let before = |expr, schema: &DFSchema| before_analysis(expr, schema, settings);
+    let plan = map_plan_expressions(plan, &before, &mark_elements)?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
-    let plan = map_plan_expressions(plan, &|expr, schema| after_analysis(expr, schema, settings))?;
+    let after = |expr, schema: &DFSchema| after_analysis(expr, schema, settings);
+    let plan = map_plan_expressions(plan, &after, &|node| Ok(node))?;
     sort_by_keys(plan)
 }
 
@@ -125,6 +128,7 @@ pub fn coerce_expr(expr: Expr, schema: &DFSchema, settings: &CastSettings) -> Re
 fn map_plan_expressions(
     plan: LogicalPlan,
     rewrite: &impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+    finish: &impl Fn(LogicalPlan) -> Result<LogicalPlan>,
 ) -> Result<LogicalPlan> {
     let rewritten = plan.transform_up_with_subqueries(|node| {
         let node = match node {
@@ -145,9 +149,39 @@ fn map_plan_expressions(
             let mapped = expr.transform_up(|e| rewrite(e, &schema))?;
             Ok(mapped.update_data(|e| name.restore(e)))
         })?;
-        mapped.map_data(LogicalPlan::recompute_schema)
+        mapped.map_data(|node| finish(node.recompute_schema()?))
     })?;
     Ok(rewritten.data)
+}
+
+/// Elements of unnested arrays in the fields that they should have: DataFusion drops their marks.
+fn mark_elements(node: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Unnest(unnest) = &node else { return Ok(node) };
+    let input = unnest.input.schema();
+    let element = |place: &usize| {
+        let (_, list) = unnest.list_type_columns.iter().find(|(column, _)| column == place)?;
+        let mut field = input.field(*place).clone();
+        for _ in 0..list.depth {
+            let DataType::List(item) = field.data_type() else { return None };
+            field = item.clone();
+        }
+        SqlType::of_field(&field).filter(is_marked)
+    };
+    let types: Vec<Option<SqlType>> = unnest.dependency_indices.iter().map(element).collect();
+    if types.iter().all(Option::is_none) {
+        return Ok(node);
+    }
+    let columns = node.schema().iter().zip(types).map(|((table, field), sql_type)| {
+        let column = Expr::Column(Column::new(table.cloned(), field.name()));
+        match sql_type {
+            Some(sql_type) => {
+                marked(sql_type).call(vec![column]).alias_qualified(table.cloned(), field.name())
+            }
+            None => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(node))?))
 }
 
 /// Steps 1 and 2.
@@ -230,12 +264,10 @@ fn before_analysis(
             }
             let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
             unify("CASE", results.chain(case.else_expr.as_deref_mut()).collect(), schema)?;
-            let sql_type = marked_result(&case, schema);
-            let case = Expr::Case(case);
-            Transformed::yes(match sql_type {
-                Some(sql_type) => marked(sql_type).call(vec![case]),
-                None => case,
-            })
+            Transformed::yes(with_mark(Expr::Case(case), schema))
+        }
+        Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
+            Transformed::yes(with_mark(Expr::ScalarFunction(call), schema))
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args })
             if UNIFYING.contains(&func.name()) =>
@@ -243,19 +275,35 @@ fn before_analysis(
             unify(&func.name().to_uppercase(), args.iter_mut().collect(), schema)?;
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
         }
-        Expr::AggregateFunction(call) => {
+        Expr::AggregateFunction(mut call) => {
             if let Some(filter) = &call.params.filter {
                 check_boolean("FILTER", filter, schema)?;
             }
-            Transformed::no(Expr::AggregateFunction(call))
-        }
-        Expr::WindowFunction(mut call) => match frame_of_peers(&call.params, schema) {
-            Some(frame) => {
-                call.params.window_frame = frame;
-                Transformed::yes(Expr::WindowFunction(call))
+            // An aggregate stands by itself in its node: nothing can be put around it.
+            match marked_result(&Expr::AggregateFunction(call.clone()), schema) {
+                Some(sql_type) => {
+                    call.func = marking(&call.func, sql_type);
+                    Transformed::yes(Expr::AggregateFunction(call))
+                }
+                None => Transformed::no(Expr::AggregateFunction(call)),
             }
-            None => Transformed::no(Expr::WindowFunction(call)),
-        },
+        }
+        Expr::WindowFunction(mut call) => {
+            let frame = frame_of_peers(&call.params, schema);
+            let mut changed = frame.is_some();
+            if let Some(frame) = frame {
+                call.params.window_frame = frame;
+            }
+            let sql_type = marked_result(&Expr::WindowFunction(call.clone()), schema);
+            if let (WindowFunctionDefinition::AggregateUDF(func), Some(sql_type)) =
+                (&call.fun, sql_type)
+            {
+                call.fun = WindowFunctionDefinition::AggregateUDF(marking(func, sql_type));
+                changed = true;
+            }
+            let call = Expr::WindowFunction(call);
+            if changed { Transformed::yes(call) } else { Transformed::no(call) }
+        }
         other => Transformed::no(other),
     })
 }
@@ -466,17 +514,6 @@ fn after_analysis(
 ) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Cast(cast) => return postgres_cast(cast, schema, settings),
-        Expr::ScalarFunction(call) if UNMARKING.contains(&call.func.name()) => {
-            let sql_type = passed_on(&call, schema)?;
-            let call = Expr::ScalarFunction(call);
-            match sql_type {
-                Some(sql_type) => {
-                    let marked = ScalarFunction::new_udf(marked(sql_type), vec![call]);
-                    Transformed::yes(Expr::ScalarFunction(marked))
-                }
-                None => Transformed::no(call),
-            }
-        }
         Expr::Negative(inner) => {
             let zero = match inner.get_type(schema)? {
                 DataType::Int16 => ScalarValue::Int16(Some(0)),
@@ -502,28 +539,6 @@ fn after_analysis(
         }
         other => Transformed::no(other),
     })
-}
-
-/// Functions of DataFusion that forget which type of ours an argument has.
-const UNMARKING: [&str; 2] = ["make_array", "array_element"];
-
-/// The type that such a function passes on, where only a field's mark tells it.
-fn passed_on(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<SqlType>> {
-    let marked = |t: &SqlType| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
-    for arg in &call.args {
-        let (_, field) = arg.to_field(schema)?;
-        match (call.func.name(), SqlType::of_field(&field)) {
-            ("array_element", Some(SqlType::Array(item))) if marked(&item) => {
-                return Ok(Some(*item));
-            }
-            ("make_array", Some(item)) if marked(&item) => {
-                return Ok(Some(SqlType::Array(Box::new(item))));
-            }
-            (_, Some(sql_type)) if marked(&sql_type) => return Ok(Some(sql_type)),
-            _ => {}
-        }
-    }
-    Ok(None)
 }
 
 /// Functions that take digits from a number.
@@ -589,7 +604,7 @@ fn postgres_cast(
         };
         Some(from)
     };
-    let marked = matches!(to, SqlType::Uuid | SqlType::Json | SqlType::Jsonb);
+    let marked = is_marked(&to);
     let kind = match &from {
         // NULL takes any type; what the Arrow type does not tell needs the function's field.
         None if marked => CastKind::Function,

@@ -13,6 +13,10 @@
 //! 3. The node's input is joined with the result by these columns, NULLs being equal. A scalar
 //!    subquery's value is a column of that join; LATERAL is the join itself.
 //!
+//! A subquery that looks further outside than the query around it is joined to that query as it
+//! is, and planned with it for the query that it looks at. A subquery among the arguments of an
+//! aggregate or window function becomes a column below it first.
+//!
 //! What DataFusion knows is left to it: it needs no second reading of the outer input. Of LATERAL
 //! it knows little; where all that looks outside is an equality, the subquery without these
 //! conditions is joined by them (`limited::free`).
@@ -20,17 +24,22 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, JoinType, NullEquality, Result, TableReference, internal_err};
+use datafusion::common::{
+    Column, DFSchema, JoinType, NullEquality, Result, TableReference, internal_err,
+};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::utils::{merge_schema, split_conjunction};
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprFunctionExt, ExprSchemable, FetchType, Join, JoinConstraint, Limit,
-    LogicalPlan, LogicalPlanBuilder, SkipType, SortExpr, Subquery, Union, cast, lit,
+    Distinct, Expr, ExprFunctionExt, ExprSchemable, FetchType, GroupingSet, Join, JoinConstraint,
+    Limit, LogicalPlan, LogicalPlanBuilder, SkipType, SortExpr, Subquery, Union, Unnest, cast, lit,
 };
 
 use crate::sql::limited::{Names, equality, free, looks_outside};
+
+/// Columns of a CUBE that is written out, 1024 grouping sets.
+const CUBE_COLUMNS_MAX: usize = 10;
 
 /// Correlated subqueries that DataFusion does not know how to join become joins here.
 pub fn join_dependent_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -38,6 +47,7 @@ pub fn join_dependent_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
     let mut names = Names { prefix: "lateral key", count: 0 };
     let joined = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) => scalar(node, &mut count),
+        LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) => arguments(node, &mut count),
         LogicalPlan::Join(join) => lateral(join, &mut count, &mut names),
         other => Ok(Transformed::no(other)),
     })?;
@@ -54,7 +64,10 @@ fn scalar(node: LogicalPlan, count: &mut usize) -> Result<Transformed<LogicalPla
     for expr in node.expressions() {
         let name = names.save(&expr);
         let replaced = expr.transform_up(|e| match e {
-            Expr::ScalarSubquery(subquery) if is_hard(&subquery.subquery, true)? => {
+            Expr::ScalarSubquery(subquery)
+                if is_hard(&subquery.subquery, true)?
+                    || looks_further(&subquery.subquery, input.schema())? =>
+            {
                 let Some(plan) = over_outside(&subquery, &input, count)? else {
                     return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
                 };
@@ -94,6 +107,52 @@ fn scalar(node: LogicalPlan, count: &mut usize) -> Result<Transformed<LogicalPla
     Ok(Transformed::yes(plan))
 }
 
+/// Subqueries among the arguments of aggregates and window functions are columns of what is below.
+fn arguments(node: LogicalPlan, count: &mut usize) -> Result<Transformed<LogicalPlan>> {
+    let has_subquery = |expr: &Expr| expr.exists(|e| Ok(is_subquery(e)));
+    let mut found = false;
+    for expr in node.expressions() {
+        found |= has_subquery(&expr)?;
+    }
+    if !found {
+        return Ok(Transformed::no(node));
+    }
+    let input = node.inputs()[0].clone();
+    let mut columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    let mut moved: Vec<Expr> = vec![];
+    let names = NamePreserver::new_for_projection();
+    let mut exprs = vec![];
+    for expr in node.expressions() {
+        let name = names.save(&expr);
+        let replaced = expr.transform_up(|e| {
+            if !is_subquery(&e) {
+                return Ok(Transformed::no(e));
+            }
+            let place = moved.iter().position(|other| *other == e).unwrap_or(moved.len());
+            let alias = format!("subquery among arguments {place}");
+            if place == moved.len() {
+                columns.push(e.clone().alias(alias.clone()));
+                moved.push(e);
+            }
+            Ok(Transformed::yes(Expr::Column(Column::from_name(alias))))
+        })?;
+        exprs.push(name.restore(replaced.data));
+    }
+    let below = LogicalPlanBuilder::from(input).project(columns)?.build()?;
+    let below = scalar(below, count)?.data;
+    let own: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
+    let plan = LogicalPlanBuilder::from(node.with_new_exprs(exprs, vec![below])?);
+    // A window function passes on what is below.
+    Ok(Transformed::yes(plan.project(own)?.build()?))
+}
+
+fn is_subquery(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_)
+    )
+}
+
 /// A join whose right side looks at its left side.
 fn lateral(
     dependent: Join,
@@ -113,11 +172,10 @@ fn lateral(
     if !inner || !reads_rows(&subquery.subquery)? {
         return Ok(Transformed::no(LogicalPlan::Join(dependent)));
     }
-    if !is_hard(&subquery.subquery, false)? {
-        return Ok(match by_equalities(&dependent, subquery, alias, names)? {
-            Some(plan) => Transformed::yes(plan),
-            None => Transformed::no(LogicalPlan::Join(dependent)),
-        });
+    if !is_hard(&subquery.subquery, false)?
+        && let Some(plan) = by_equalities(&dependent, subquery, alias.clone(), names)?
+    {
+        return Ok(Transformed::yes(plan));
     }
     let Some(plan) = over_outside(subquery, &dependent.left, count)? else {
         return Ok(Transformed::no(LogicalPlan::Join(dependent)));
@@ -260,6 +318,50 @@ fn is_hard(plan: &LogicalPlan, below: bool) -> Result<bool> {
     })
 }
 
+/// Whether something in a plan looks at columns that are not among these, but further outside.
+fn looks_further(plan: &LogicalPlan, near: &DFSchema) -> Result<bool> {
+    let mut further = false;
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::OuterReferenceColumn(_, column) = e {
+                    further |= !near.has_column(column);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(further)
+}
+
+/// Whether a subquery in a condition over these columns looks outside where DataFusion does not
+/// follow with a join: past the query around it, from a query inside of it, below an unnest, or in
+/// its first column where that is `compared`.
+pub fn is_unjoinable(plan: &LogicalPlan, near: &DFSchema, compared: bool) -> Result<bool> {
+    if looks_further(plan, near)? {
+        return Ok(true);
+    }
+    let mut unjoinable = match plan {
+        LogicalPlan::Projection(projection) if compared => {
+            projection.expr.iter().any(Expr::contains_outer)
+        }
+        _ => false,
+    };
+    plan.apply(|node| {
+        if let LogicalPlan::Unnest(unnest) = node {
+            unjoinable |= looks_outside(&unnest.input)?;
+        }
+        let inputs = merge_schema(&node.inputs());
+        node.apply_subqueries(|inner| {
+            if let LogicalPlan::Subquery(inner) = inner {
+                unjoinable |= looks_further(&inner.subquery, &inputs)?;
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(unjoinable)
+}
+
 /// A subquery for each value of what is outside.
 struct Planned {
     plan: LogicalPlan,
@@ -289,7 +391,10 @@ fn over_outside(
         })
     })?;
     if columns.is_empty() {
-        return Ok(None);
+        // It looks past this query: a part of what the query around it is planned for.
+        let further = looks_further(&subquery.subquery, input.schema())?;
+        let plan = subquery.subquery.as_ref().clone();
+        return Ok(further.then_some(Planned { plan, outside: vec![], columns }));
     }
     let mut dependent = Dependent { input, columns: &columns, count };
     let Some((plan, outside)) = dependent.plan(&subquery.subquery)? else { return Ok(None) };
@@ -377,6 +482,9 @@ impl Dependent<'_> {
             LogicalPlan::Subquery(subquery) => return self.plan(&subquery.subquery),
             LogicalPlan::Aggregate(aggregate) => {
                 let Some((input, outside)) = self.plan(&aggregate.input)? else { return Ok(None) };
+                if let [Expr::GroupingSet(set)] = aggregate.group_expr.as_slice() {
+                    return self.grouping_sets(plan, set, input, outside);
+                }
                 if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
                     return Ok(None);
                 }
@@ -404,6 +512,19 @@ impl Dependent<'_> {
             }
             LogicalPlan::Union(union) => return self.union(union),
             LogicalPlan::Join(join) => return self.join(join),
+            LogicalPlan::Unnest(unnest) => {
+                let plain = unnest.struct_type_columns.is_empty()
+                    && unnest.list_type_columns.iter().all(|(_, list)| list.depth == 1);
+                let Some((input, outside)) = self.plan(&unnest.input)? else { return Ok(None) };
+                if !plain {
+                    return Ok(None);
+                }
+                let mut options = unnest.options.clone();
+                options.recursions = vec![];
+                let lists = unnest.exec_columns.clone();
+                let plan = Unnest::try_new(Arc::new(input), lists, options)?;
+                (LogicalPlan::Unnest(plan), outside)
+            }
             _ => return Ok(None),
         };
         Ok(Some(planned))
@@ -432,18 +553,90 @@ impl Dependent<'_> {
         if !aggregate.group_expr.is_empty() {
             return Ok((grouped, outside));
         }
-        // A row for each value outside, also where there is nothing to aggregate.
+        self.with_missing(plan, grouped, outside)
+    }
+
+    /// As [`Dependent::aggregate`], of one list of grouping sets, each of which gets the outside.
+    fn grouping_sets(
+        &mut self,
+        plan: &LogicalPlan,
+        set: &GroupingSet,
+        input: LogicalPlan,
+        outside: Vec<Column>,
+    ) -> Result<Option<WithOutside>> {
+        let LogicalPlan::Aggregate(aggregate) = plan else {
+            return internal_err!("only aggregates are planned here");
+        };
+        let mut sets: Vec<Vec<Expr>> = match set {
+            GroupingSet::GroupingSets(sets) => sets.clone(),
+            GroupingSet::Rollup(exprs) => {
+                (0..=exprs.len()).rev().map(|length| exprs[..length].to_vec()).collect()
+            }
+            GroupingSet::Cube(exprs) if exprs.len() <= CUBE_COLUMNS_MAX => (0..1_usize
+                << exprs.len())
+                .map(|chosen| {
+                    let exprs = exprs.iter().enumerate();
+                    exprs.filter(|(i, _)| chosen >> i & 1 == 0).map(|(_, e)| e.clone()).collect()
+                })
+                .collect(),
+            GroupingSet::Cube(_) => return Ok(None),
+        };
+        let totals = sets.iter().any(Vec::is_empty);
+        let asks = |expr: &Expr| {
+            expr.exists(|e| match e {
+                Expr::AggregateFunction(call) => Ok(call.func.name() == "grouping"),
+                _ => Ok(false),
+            })
+        };
+        for expr in &aggregate.aggr_expr {
+            // The row for a value outside without any rows would not know what it is a total of.
+            if totals && asks(expr)? {
+                return Ok(None);
+            }
+        }
+        let names = NamePreserver::new_for_projection();
+        for set in &mut sets {
+            for expr in &mut *set {
+                *expr = self.inside(expr, &outside)?;
+            }
+            set.extend(outside.iter().cloned().map(Expr::Column));
+        }
+        let mut calls = vec![];
+        for expr in &aggregate.aggr_expr {
+            let name = names.save(expr);
+            calls.push(name.restore(self.inside(expr, &outside)?));
+        }
+        let groups = vec![Expr::GroupingSet(GroupingSet::GroupingSets(sets))];
+        let grouped = LogicalPlanBuilder::from(input).aggregate(groups, calls)?.build()?;
+        match totals {
+            true => self.with_missing(plan, grouped, outside).map(Some),
+            false => Ok(Some((grouped, outside))),
+        }
+    }
+
+    /// A row for each value outside, also where there is nothing to aggregate.
+    fn with_missing(
+        &mut self,
+        plan: &LogicalPlan,
+        grouped: LogicalPlan,
+        outside: Vec<Column>,
+    ) -> Result<WithOutside> {
+        let LogicalPlan::Aggregate(aggregate) = plan else {
+            return internal_err!("only aggregates are planned here");
+        };
         let (all, columns) = self.outside()?;
         let joined = join(all, grouped, JoinType::Left, (columns.clone(), outside), None)?;
         let schema = joined.schema().clone();
-        let mut exprs = vec![];
-        for (expr, column) in aggregate.aggr_expr.iter().zip(plan.schema().columns()) {
+        let own = plan.schema().columns();
+        let (keys, values) = own.split_at(own.len() - aggregate.aggr_expr.len());
+        let mut exprs: Vec<Expr> = keys.iter().cloned().map(Expr::Column).collect();
+        for (expr, column) in aggregate.aggr_expr.iter().zip(values) {
             let value = Expr::Column(column.clone());
             exprs.push(match counts(expr) {
                 false => value,
                 true => {
                     let zero = cast(lit(0_i64), value.get_type(&schema)?);
-                    coalesce(vec![value, zero]).alias(column.name)
+                    coalesce(vec![value, zero]).alias(column.name.clone())
                 }
             });
         }

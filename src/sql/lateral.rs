@@ -1,4 +1,4 @@
-//! LATERAL unnest: `FROM t, unnest(t.a) AS x` without an outer reference.
+//! LATERAL over the row at hand: `FROM t, unnest(t.a) AS x`, `FROM t, LATERAL (SELECT t.a + 1) AS x`.
 //!
 //! DataFusion plans a join of `t` with a subquery that unnests an outer reference, and cannot
 //! decorrelate it. A lateral subquery that only unnests, filters and computes, starting from no
@@ -44,7 +44,7 @@ fn grafted(join: &Join) -> Result<Option<LogicalPlan>> {
     }
     let mut graft = Graft { left: join.left.clone(), left_join, unnests: 0, lateral: false };
     let Some(grafted) = graft.plan(&join.right)? else { return Ok(None) };
-    if graft.unnests == 0 || !graft.lateral {
+    if !graft.lateral {
         return Ok(None);
     }
     let left_width = join.left.schema().fields().len();

@@ -79,7 +79,11 @@ fn reject_unstable(plan: &LogicalPlan) -> Result<()> {
                         };
                         found = Err(Error::unsupported(format!(
                             "the volatile function {name}() in a maintained query"
-                        )));
+                        ))
+                        .hint(
+                            "Call it in the SELECT that reads the view, or where rows are \
+                             inserted, and keep its value in a column.",
+                        ));
                     }
                     _ => return Ok(TreeNodeRecursion::Continue),
                 }

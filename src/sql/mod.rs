@@ -23,21 +23,19 @@
 //! | `lookup.rs` | conditions that say which keys they want, and the index that has them |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
 //! | `match_recognize/` | row patterns: names, plans, batch execution |
-//! | `errors.rs` | where in the statement an error is |
 //! | `resolve.rs` | names to catalog objects, views to their queries |
 //! | `catalog_query.rs` | queries of the system catalog in words that can be planned |
 //! | `system_functions.rs` | functions that look at the catalog or the session |
 //! | `functions.rs` | which functions and operators a query may name |
 //! | `aggregates.rs` | our aggregate functions in batch execution |
+//! | `marking.rs` | DataFusion's aggregates over uuid, json and jsonb |
 //! | `bags.rs` | EXCEPT ALL and INTERSECT ALL as counts of copies |
 //! | `operators.rs` | operators as Postgres resolves them |
 //! | `schema.rs` | result columns: the Arrow types and names that a client may see |
 //! | `query.rs` | `PlannedQuery`: parameters, batch execution, lowering |
+//! | `stored_scan.rs` | rows of large tables and views, made as a batch reads them |
+//! | `query_memory.rs` | how much memory queries get, and the disk beside it |
 //! | `errors.rs` | DataFusion's complaints in the words and codes of Postgres |
-//! | `coerce.rs`, `assign.rs` | types that meet, and values on their way into a column |
-//! | `expressions.rs` | a typed expression as a `plan::Expr` |
-//! | `optimize.rs` | the optimizer rules that we use, in order, with reasons |
-//! | `lower.rs` | a logical plan as a `plan::Node` |
 //! | `dml.rs` | INSERT, UPDATE, DELETE as queries over their table |
 //! | `series.rs` | a long constant `generate_series()` in a maintained query |
 //! | `returning.rs` | RETURNING as a query over the changed rows |
@@ -63,18 +61,21 @@ pub mod lateral;
 mod limited;
 pub mod lookup;
 pub mod lower;
+mod marking;
 pub mod match_recognize;
 pub mod offset;
 pub mod operators;
 pub mod optimize;
 pub mod parse;
 pub mod query;
+pub mod query_memory;
 pub mod resolve;
 pub mod returning;
 pub mod rewrite;
 pub mod savepoint_tables;
 pub mod schema;
 mod series;
+mod stored_scan;
 mod subquery;
 pub mod system_functions;
 pub mod system_time;

@@ -13,15 +13,18 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::WindowFunctionDefinition;
-use datafusion::logical_expr::expr::{Case, ScalarFunction};
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawWindowExpr};
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::planner::{
+    ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr, RawWindowExpr,
+};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, GetFieldAccess};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::functions::scalar::arithmetic::{ArithmeticOp, arithmetic, common_type};
 use crate::functions::scalar::call::{Family, given_type};
 use crate::functions::scalar::datetime::{TimeOp, time_arithmetic};
-use crate::functions::scalar::marked::marked;
+use crate::functions::scalar::marked::{is_marked, marked};
+use crate::functions::scalar::passing::PASSING;
 use crate::sql::aggregates;
 use crate::sql::exclude::exclude;
 use crate::sql::functions::FUNCTIONS;
@@ -84,12 +87,36 @@ impl ExprPlanner for PostgresOperators {
             return plan_arithmetic(op, raw, left.data_type(), right.data_type());
         }
         if is_only_ours(&raw.op) {
+            // What looks like text may be a document whose mark is not known yet.
+            if let Some(planned) = plan_unmarked(&raw, &left, &right) {
+                return Ok(PlannerResult::Planned(planned));
+            }
             return Err(no_operator(&raw.op.to_string(), &left, &right));
         }
         if is_comparison(&raw.op) && !comparable(&left, &right) {
             return Err(no_operator(&raw.op.to_string(), &left, &right));
         }
         Ok(PlannerResult::Original(raw))
+    }
+
+    // DataFusion makes `nth_value(x, n)` of `(array_agg(x))[n]`, which counts from the other end
+    // where n is negative, and which views do not maintain.
+    fn plan_field_access(
+        &self,
+        raw: RawFieldAccessExpr,
+        _schema: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        let element = FUNCTIONS.scalar.get("array_element");
+        match (raw, element) {
+            (
+                RawFieldAccessExpr {
+                    expr: array @ Expr::AggregateFunction(_),
+                    field_access: GetFieldAccess::ListIndex { key },
+                },
+                Some(element),
+            ) => Ok(PlannerResult::Planned(element.call(vec![array, *key]))),
+            (raw, _) => Ok(PlannerResult::Original(raw)),
+        }
     }
 
     fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
@@ -144,6 +171,32 @@ fn plan_family(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> Option
     if raw.op == BinaryOperator::StringConcat && both_text {
         return None;
     }
+    let given = given_types(raw, left, right);
+    if given.iter().all(Option::is_none) && !is_only_ours(&raw.op) {
+        return None;
+    }
+    family_call(raw, &given)
+}
+
+/// As [`plan_family`], where text may be anything; `sql::coerce` looks again when all marks are
+/// known.
+fn plan_unmarked(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> Option<Expr> {
+    let known =
+        |t: &SqlType| !matches!(t, SqlType::Text | SqlType::Bytea | SqlType::Json | SqlType::Jsonb);
+    let given = given_types(raw, left, right).map(|given| given.filter(known));
+    family_call(raw, &given)
+}
+
+fn given_types(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> [Option<SqlType>; 2] {
+    let literal = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    };
+    let (left_literal, right_literal) = (literal(&raw.left), literal(&raw.right));
+    [given_type(left, left_literal.as_ref()), given_type(right, right_literal.as_ref())]
+}
+
+fn family_call(raw: &RawBinaryExpr, given: &[Option<SqlType>]) -> Option<Expr> {
     // sqlparser reads `#` and `^` as operators of their own.
     let symbol = match &raw.op {
         BinaryOperator::PGBitwiseXor => "#".to_owned(),
@@ -152,17 +205,7 @@ fn plan_family(raw: &RawBinaryExpr, left: &FieldRef, right: &FieldRef) -> Option
     };
     let function = FUNCTIONS.scalar.get(&symbol)?;
     let family = function.inner().downcast_ref::<Family>()?;
-    let literal = |expr: &Expr| match expr {
-        Expr::Literal(value, _) => Some(value.clone()),
-        _ => None,
-    };
-    let (left_literal, right_literal) = (literal(&raw.left), literal(&raw.right));
-    let given =
-        [given_type(left, left_literal.as_ref()), given_type(right, right_literal.as_ref())];
-    if given.iter().all(Option::is_none) && !is_only_ours(&raw.op) {
-        return None;
-    }
-    family.fits(&given).then(|| {
+    family.fits(given).then(|| {
         let args = vec![raw.left.clone(), raw.right.clone()];
         Expr::ScalarFunction(ScalarFunction::new_udf(function.clone(), args))
     })
@@ -182,32 +225,58 @@ fn plan_call(name: &str, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
 /// The field that an expression gives; `None` while it cannot be known.
 fn field_of(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
     let field = expr.to_field(schema).ok().map(|(_, field)| field)?;
-    match expr {
-        Expr::Case(case) => match marked_result(case, schema) {
-            Some(sql_type) => Some(Arc::new(sql_type.to_field(field.name(), true))),
-            None => Some(field),
-        },
-        _ => Some(field),
+    match marked_result(expr, schema) {
+        Some(sql_type) => Some(Arc::new(sql_type.to_field(field.name(), true))),
+        None => Some(field),
     }
 }
 
-/// A CASE in the field that it should have.
-fn with_mark(expr: Expr, schema: &DFSchema) -> Expr {
-    let Expr::Case(case) = &expr else { return expr };
-    match marked_result(case, schema) {
+/// An expression in the field that it should have.
+pub fn with_mark(expr: Expr, schema: &DFSchema) -> Expr {
+    match marked_result(&expr, schema) {
         Some(sql_type) => marked(sql_type).call(vec![expr]),
         None => expr,
     }
 }
 
-/// The type of a CASE when only a field's mark tells it: DataFusion's drops it.
-pub fn marked_result(case: &Case, schema: &DFSchema) -> Option<SqlType> {
-    let results = case.when_then_expr.iter().map(|(_, then)| then);
-    let mut types = results
-        .chain(&case.else_expr)
-        .filter_map(|expr| field_of(expr, schema))
-        .filter_map(|field| SqlType::of_field(&field));
-    types.find(|t| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb))
+/// Functions of DataFusion that give one of their values, and forget which type of ours it has.
+pub const UNMARKING: [&str; 3] = ["make_array", "array_element", "array_slice"];
+
+/// The type of an expression when only a field's mark tells it, and DataFusion drops that: of CASE,
+/// of arrays and their items, of aggregates. `None` for all others.
+pub fn marked_result(expr: &Expr, schema: &DFSchema) -> Option<SqlType> {
+    let type_of = |expr: &Expr| SqlType::of_field(field_of(expr, schema)?.as_ref());
+    let first = |args: &[Expr]| args.iter().filter_map(type_of).find(is_marked);
+    let aggregated = |name: &str, args: &[Expr]| match name {
+        "array_agg" => Some(SqlType::Array(Box::new(first(args)?))),
+        "min" | "max" => first(args),
+        _ => None,
+    };
+    match expr {
+        Expr::Case(case) => {
+            let mut results =
+                case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+            results.find_map(|result| type_of(result).filter(is_marked))
+        }
+        Expr::ScalarFunction(call) => match (call.func.name(), call.args.as_slice()) {
+            ("make_array", items) => Some(SqlType::Array(Box::new(first(items)?))),
+            ("array_slice", [array, ..]) => type_of(array).filter(is_marked),
+            ("array_element", [array, ..]) => match type_of(array)? {
+                SqlType::Array(item) if is_marked(&item) => Some(*item),
+                _ => None,
+            },
+            (name, args) if PASSING.contains(&name) => first(args),
+            _ => None,
+        },
+        Expr::AggregateFunction(call) => aggregated(call.func.name(), &call.params.args),
+        Expr::WindowFunction(call) => match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => {
+                aggregated(function.name(), &call.params.args)
+            }
+            WindowFunctionDefinition::WindowUDF(_) => None,
+        },
+        _ => None,
+    }
 }
 
 fn arithmetic_op(op: &BinaryOperator) -> Option<ArithmeticOp> {

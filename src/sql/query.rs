@@ -16,8 +16,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, provider_as_source};
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -33,9 +33,12 @@ use crate::sql::functions::SESSION;
 use crate::sql::lookup::{Lookup, lookup_of};
 use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
+use crate::sql::query_memory::QueryEnvironment;
 use crate::sql::resolve::{CatalogSource, SystemSource, external};
 use crate::sql::schema::check_storable;
 use crate::sql::series::{SeriesSource, unnest_long_series};
+use crate::sql::stored_scan::StoredTable;
+use crate::state::snapshot::Snapshot as StoredPart;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
@@ -65,6 +68,8 @@ pub struct PlannedQuery {
 /// The rows of one relation during one batch execution.
 pub enum Content {
     Batches(Vec<RecordBatch>),
+    /// Rows that are made as they are read.
+    Stored(Vec<StoredPart>),
     Provider(Arc<dyn TableProvider>),
 }
 
@@ -264,8 +269,26 @@ impl BatchRun {
     /// # Errors
     /// When the plan cannot be executed.
     pub fn start(self) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.start_with(SESSION.task_ctx())
+    }
+
+    /// Starts it with no more memory than there is.
+    ///
+    /// # Errors
+    /// When the plan cannot be executed.
+    pub fn start_in(
+        self,
+        environment: &QueryEnvironment,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.start_with(environment.session.task_ctx())
+    }
+
+    fn start_with(
+        self,
+        context: Arc<TaskContext>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let BatchRun { physical, schema, .. } = self;
-        let stream = execute_stream(physical, SESSION.task_ctx()).map_err(Error::from)?;
+        let stream = execute_stream(physical, context).map_err(Error::from)?;
         Ok(stream.map(move |batch| conform(batch.map_err(Error::from)?, &schema)).boxed())
     }
 }
@@ -342,6 +365,11 @@ fn with_contents(
                     rows = None;
                     provider
                 }
+                Content::Stored(parts) => {
+                    let count: usize = parts.iter().map(StoredPart::num_rows).sum();
+                    rows = rows.map(|rows: usize| rows + count);
+                    Arc::new(StoredTable::new(scan.source.schema(), parts))
+                }
                 Content::Batches(batches) => {
                     let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
                     rows = rows.map(|rows: usize| rows + count);
@@ -370,7 +398,7 @@ fn give_way(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 }
 
 /// Below this many rows a second thread costs more than it brings.
-const ROWS_SINGLE_THREAD_MAX: usize = 50_000;
+pub const ROWS_SINGLE_THREAD_MAX: usize = 50_000;
 
 /// The session to plan with: few rows are not worth spreading over threads.
 fn session_for(rows: Option<usize>) -> &'static SessionState {

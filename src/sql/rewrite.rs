@@ -28,6 +28,7 @@ use crate::functions::scalar::datetime::ROUND_TIME;
 use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::modifier;
+use crate::sql::rewrite::arrays::{array_of_columns, array_of_rows, sort_unnested};
 use crate::sql::rewrite::names::name_columns;
 use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_constants,
@@ -41,8 +42,9 @@ use crate::sql::windows::{
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
+mod arrays;
 pub mod names;
-mod tables;
+pub mod tables;
 
 /// Functions of numbers, which Postgres takes to be double precision when nothing says otherwise.
 const NUMERIC_FUNCTIONS: [&str; 20] = [
@@ -103,6 +105,7 @@ impl VisitorMut for Rewriter {
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         wrap_values(&mut query.body);
+        sort_unnested(query);
         ControlFlow::Continue(())
     }
 
@@ -359,7 +362,10 @@ impl Rewriter {
                     *expr = row_in_list(inner, list, *negated)?;
                 }
             }
-            Expr::Function(function) => self.take_function_types(function)?,
+            Expr::Function(function) => {
+                self.take_function_types(function)?;
+                array_of_rows(expr)?;
+            }
             Expr::Collate { expr: inner, collation } => {
                 let name = collation.0.last().map(ToString::to_string).unwrap_or_default();
                 let name = name.trim_matches('"').to_lowercase();
@@ -444,7 +450,10 @@ fn rewrite_after(expr: &mut Expr) -> Result<()> {
                 wrap_integers([&mut when.condition, &mut when.result]);
             }
         }
-        Expr::Array(array) => wrap_integers(&mut array.elem),
+        Expr::Array(array) => {
+            wrap_integers(&mut array.elem);
+            array_of_columns(expr);
+        }
         Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
             if let Some(plain) = without_exponent(text) {
                 *text = plain;

@@ -9,6 +9,7 @@
 //!    y ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL,
 //!    and for a `y` that is NULL. So do those in a condition whose NULL is not simply false: under
 //!    NOT or in a CASE, and correlated NOT IN, for which a join knows the NULLs of all rows only.
+//!    And so do conditions over subqueries that no join follows (`dependent::is_unjoinable`).
 
 use std::sync::Arc;
 
@@ -24,15 +25,23 @@ use datafusion::logical_expr::{
 };
 
 use crate::functions::scalar::single_row::single_row;
+use crate::sql::dependent::is_unjoinable;
 use crate::sql::functions::FUNCTIONS;
 
 /// Lets scalar subqueries count their rows where they may have several.
 pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
     let counted = plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
-        let selects = matches!(node, LogicalPlan::Projection(_));
+        // Arguments of aggregates and window functions move into a select list (`dependent.rs`).
+        let selects = matches!(
+            node,
+            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)
+        );
         let input = merge_schema(&node.inputs());
         let filters = matches!(node, LogicalPlan::Filter(_));
+        let unjoinable = |s: &Subquery, compared| -> Result<bool> {
+            is_unjoinable(&s.subquery, &input, compared)
+        };
         let mapped = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let expr = if filters { count_unknown(expr, true, true, &input)? } else { expr };
@@ -40,16 +49,22 @@ pub fn count_rows_of_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
                 Expr::ScalarSubquery(subquery) if subquery.subquery.max_rows() != Some(1) => {
                     Ok(Transformed::yes(counted(subquery)?))
                 }
-                Expr::Exists(Exists { subquery, negated }) if selects => {
+                Expr::Exists(Exists { subquery, negated })
+                    if selects || unjoinable(&subquery, false)? =>
+                {
                     let rows = count_of(&subquery, None)?;
                     let found = if negated { rows.eq(lit(0_i64)) } else { rows.gt(lit(0_i64)) };
                     Ok(Transformed::yes(found))
                 }
-                Expr::InSubquery(InSubquery { expr, subquery, negated }) if selects => {
+                Expr::InSubquery(InSubquery { expr, subquery, negated })
+                    if selects || unjoinable(&subquery, true)? =>
+                {
                     let found = found_in(*expr, &subquery, &input)?;
                     Ok(Transformed::yes(if negated { not(found) } else { found }))
                 }
-                Expr::SetComparison(comparison) if selects => {
+                Expr::SetComparison(comparison)
+                    if selects || unjoinable(&comparison.subquery, true)? =>
+                {
                     Ok(Transformed::yes(compared(comparison, &input)?))
                 }
                 other => Ok(Transformed::no(other)),

@@ -2,7 +2,8 @@
 //!
 //! An operator's state is a few named tables. Each table hands over, at a checkpoint, the rows
 //! that were appended since the last one and are still alive, and the ids of older rows that
-//! died. Base + deltas in order give the live rows; a restored operator reads those that belong
+//! died. Where few of the appended rows have died, they may be among them, and among the ids: to
+//! leave them out would mean to copy the others. Base + deltas in order give the live rows; a restored operator reads those that belong
 //! to its worker (`route_rows` of the table's key columns), whatever the number of workers was.
 //! With the same number each worker takes what it has written, without a look at the keys.
 //! It numbers its rows anew, so its first checkpoint is a base again: it holds all its rows, and
@@ -19,9 +20,9 @@ use crate::types::key::route_rows;
 /// The change of one table between two checkpoints.
 #[derive(Clone, Debug, Default)]
 pub struct TableDelta {
-    /// Rows appended and still alive, each with its row id (unique within table and worker).
+    /// Rows appended, each with its row id (unique within table and worker).
     pub appended: Vec<(UInt64Array, RecordBatch)>,
-    /// Ids of rows of earlier deltas that died.
+    /// Ids of rows of earlier deltas that died, and of those of `appended` that are dead.
     pub deleted: Vec<u64>,
 }
 
@@ -89,11 +90,6 @@ impl CheckpointFold {
     pub fn apply(&mut self, writer: CheckpointWriter) -> Result<()> {
         for (name, delta) in writer.into_tables() {
             let rows = self.tables.entry(name.clone()).or_default();
-            for id in &delta.deleted {
-                rows.remove(id).ok_or_else(|| {
-                    Error::internal(format!("checkpoint of {name} deletes row {id} that it lacks"))
-                })?;
-            }
             for (ids, batch) in &delta.appended {
                 for (row, id) in ids.values().iter().enumerate() {
                     if rows.insert(*id, batch.slice(row, 1)).is_some() {
@@ -102,6 +98,11 @@ impl CheckpointFold {
                         )));
                     }
                 }
+            }
+            for id in &delta.deleted {
+                rows.remove(id).ok_or_else(|| {
+                    Error::internal(format!("checkpoint of {name} deletes row {id} that it lacks"))
+                })?;
             }
         }
         Ok(())

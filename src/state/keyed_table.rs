@@ -26,6 +26,7 @@ use crate::state::row_ids::{NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::{Snapshot, take_rows};
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::key::{HashUse, hash_rows};
@@ -55,6 +56,16 @@ pub struct Found {
 pub struct KeyedTable {
     store: RowStore,
     index: RowIndex,
+}
+
+impl Spill for KeyedTable {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.store.spill(memory, pass);
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.store.disk_bytes()
+    }
 }
 
 impl KeyedTable {

@@ -22,8 +22,10 @@
 //! is always alive; dead rows further down are unlinked by whoever walks past. Chains are walked
 //! in step, all keys of a batch one row each per round, so that their loads overlap.
 //!
-//! In a table by key columns a deletion walks the chain of its key and compares. When some chain
-//! turns out to be long, a second index by whole row is built, and deletions use that from then on.
+//! In a table by key columns a deletion walks the chain of its key and compares, all deletions of a
+//! change in step (`find_equal.rs`). When some chain turns out to be long, a second index by whole
+//! row is built, and deletions use that from then on. A table of which it is known that it will
+//! delete ([`MultiTable::deleting`]) gets it as soon as its chains are long on average.
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
@@ -34,11 +36,19 @@ use crate::state::row_ids::{IdVec, NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, sum_equal_rows};
 use crate::types::error::{Error, Result};
 
+mod find_equal;
+
 /// Links that a deletion follows in a chain before the table gets an index by whole row.
 const CHAIN_STEPS_MAX: usize = 64;
+/// Rows of a key, on average, from which on a table that will delete gets that index as it grows:
+/// with the first deletion it would have to be made over all rows at once.
+const CHAIN_ROWS_MAX: usize = 32;
+/// Below this, chains are short enough, and the index is quickly made.
+const INDEXED_ROWS_MIN: usize = 8192;
 
 /// Rows by key columns; equal rows may be there many times.
 #[derive(Debug)]
@@ -54,6 +64,18 @@ pub struct MultiTable {
     negative_rows: usize,
     /// A number per row that the owner keeps (a join: matches of the row); moves with the row.
     counts: Option<IdVec<i64>>,
+    /// Deletions are to be expected.
+    deleting: bool,
+}
+
+impl Spill for MultiTable {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.store.spill(memory, pass);
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.store.disk_bytes()
+    }
 }
 
 impl MultiTable {
@@ -66,6 +88,7 @@ impl MultiTable {
             same_row: Vec::new(),
             negative_rows: 0,
             counts: None,
+            deleting: false,
         }
     }
 
@@ -102,8 +125,23 @@ impl MultiTable {
         self
     }
 
+    /// The same empty table, of which it is known that it will delete.
+    #[must_use]
+    pub fn deleting(mut self) -> MultiTable {
+        let keys = self.by_key.as_ref().map_or(&[][..], |chains| chains.heads.columns());
+        // Where the key is all that there is, the first row of a chain is as good as any.
+        self.deleting = (0..self.schema().fields().len()).any(|column| !keys.contains(&column));
+        self
+    }
+
     pub fn schema(&self) -> &SchemaRef {
         self.store.schema()
+    }
+
+    /// Rows of a key, on average.
+    pub fn chain_rows(&self) -> usize {
+        let keys = self.by_key.as_ref().map_or(0, |chains| chains.heads.len());
+        self.live_rows() / keys.max(1)
     }
 
     /// Physical rows.
@@ -190,6 +228,7 @@ impl MultiTable {
         // All heads before the first walk, so that their loads overlap.
         let heads: Vec<ShortId> =
             rows.iter().map(|row| self.settling_head(&keys, row_keys.as_ref(), *row)).collect();
+        let heads = self.find_equal(change.rows(), &rows, heads);
         let mut left = Left::default();
         let mut same_index = true;
         for (row, head) in rows.into_iter().zip(heads) {
@@ -406,6 +445,13 @@ impl MultiTable {
             moved += self.move_front()?;
             self.store.compact()?;
         }
+        if self.deleting
+            && self.live_rows() >= INDEXED_ROWS_MIN
+            && self.wants_by_row()
+            && self.chain_rows() >= CHAIN_ROWS_MAX
+        {
+            self.index_by_row()?;
+        }
         let base = self.store.base();
         for chains in self.by_key.iter_mut().chain(&mut self.by_row) {
             chains.next.drop_before(base);
@@ -573,7 +619,8 @@ struct Settling {
     row: u32,
     /// What is left of its weight.
     weight: i64,
-    /// The head of its chain, found in advance; it may have died since.
+    /// The first row of its chain that equals it, or its head, found in advance; it may have died
+    /// since.
     head: ShortId,
 }
 

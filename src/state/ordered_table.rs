@@ -4,8 +4,8 @@
 //!    partition, then those that it is sorted by, then all others. So a partition is one range of
 //!    keys, equal keys are equal rows, and rows that sort alike (peers) stand in an order that does
 //!    not depend on how they came.
-//! 2. One sorted map has, for each key, how many copies of the row there are. The row itself is in
-//!    the key and comes back out of it ([`OrderedTable::decode`]).
+//! 2. One sorted map (`map.rs`) has, for each key, how many copies of the row there are. The row
+//!    itself is in the key and comes back out of it ([`OrderedTable::decode`]).
 //! 3. [`OrderedTable::add`] takes weights in any order. A row whose deletion came first stands with
 //!    a negative weight until its insert comes; at the end of an epoch there should be none.
 //!
@@ -14,7 +14,6 @@
 //! A checkpoint is what changed since the last one; finding the rows that came since then is one
 //! walk over the map, and only when there are some.
 
-use std::collections::{BTreeMap, btree_map};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -26,10 +25,14 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 
+use self::map::{Forward, OrderedMap};
 use crate::plan::event_time::time_values;
 use crate::state::delta::TableDelta;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
+
+mod map;
 
 /// Rows of one batch of a checkpoint.
 const CHECKPOINT_ROWS: usize = 8192;
@@ -55,6 +58,8 @@ pub struct Copies {
     pub peer_length: u32,
     /// Its row id in the last checkpoint; 0: it is not there, or with another weight.
     written_as: u64,
+    /// It was added to since rows last went to the disk.
+    touched: bool,
 }
 
 impl Copies {
@@ -78,15 +83,23 @@ pub struct OrderedTable {
     peer_bytes: Option<RowConverter>,
     row_bytes: Option<RowConverter>,
     /// A row's bytes to its copies; the entry goes when the weight is 0.
-    rows: BTreeMap<RowKey, Copies>,
-    /// Bytes of all keys.
-    key_bytes: usize,
+    rows: OrderedMap,
     /// Row ids given out by checkpoints.
     last_id: u64,
     /// Rows whose `written_as` is 0.
     unwritten: usize,
     /// Ids of the last checkpoint whose rows are gone or have another weight.
     dead: Vec<u64>,
+}
+
+impl Spill for OrderedTable {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.rows.spill(memory, pass);
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.rows.disk_bytes()
+    }
 }
 
 /// The bytes of a batch's rows.
@@ -222,8 +235,7 @@ impl OrderedTable {
             order_by,
             byte_columns,
             places,
-            rows: BTreeMap::new(),
-            key_bytes: 0,
+            rows: OrderedMap::default(),
             last_id: 0,
             unwritten: 0,
             dead: Vec::new(),
@@ -294,7 +306,7 @@ impl OrderedTable {
             let times = columns.get(place).and_then(time_values);
             let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
             let before = |row: &usize| times.is_valid(*row) && times.value(*row) < bound;
-            found.extend((0..chunk.len()).filter(before).map(|row| chunk[row].0.clone()));
+            found.extend((0..chunk.len()).filter(before).map(|row| RowKey::from(chunk[row].0)));
         }
     }
 
@@ -310,12 +322,13 @@ impl OrderedTable {
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
-        for (_, copies) in std::mem::take(&mut self.rows) {
+        let rows = std::mem::take(&mut self.rows);
+        for (_, copies) in rows.iter() {
             if copies.written_as != 0 {
                 self.dead.push(copies.written_as);
             }
         }
-        (self.key_bytes, self.unwritten) = (0, 0);
+        self.unwritten = 0;
     }
 
     /// The columns of a partition, one row of them.
@@ -328,16 +341,15 @@ impl OrderedTable {
     /// All partitions, in order.
     pub fn partitions(&self) -> Result<Vec<RowKey>> {
         let mut partitions: Vec<RowKey> = Vec::new();
-        let mut next = self.rows.keys().next();
-        while let Some(key) = next {
+        let mut next = self.rows.iter().next();
+        while let Some((key, _)) = next {
             // The key says where its partition's bytes end only by being decoded.
-            let row = self.decode(std::iter::once(&**key))?;
+            let row = self.decode(std::iter::once(key))?;
             let partition: RowKey = self.encode(&row)?.partition(0).into();
             let after = successor(&partition);
             partitions.push(partition);
             let Some(after) = after else { break };
-            let from = (Bound::Included(&*after), Bound::Unbounded);
-            next = self.rows.range::<[u8], _>(from).next().map(|(key, _)| key);
+            next = self.rows.from(Bound::Included(&after)).next();
         }
         Ok(partitions)
     }
@@ -348,12 +360,13 @@ impl OrderedTable {
             return;
         }
         let Some(copies) = self.rows.get_mut(key) else {
-            self.key_bytes += key.len();
             self.unwritten += 1;
             let peer_length = peer_length as u32;
-            self.rows.insert(key.into(), Copies { weight, peer_length, written_as: 0 });
+            let copies = Copies { weight, peer_length, written_as: 0, touched: true };
+            self.rows.insert(key, copies);
             return;
         };
+        copies.touched = true;
         if copies.written_as != 0 {
             self.dead.push(copies.written_as);
             copies.written_as = 0;
@@ -363,7 +376,6 @@ impl OrderedTable {
         copies.weight = copies.weight.saturating_add(weight);
         if copies.weight == 0 {
             self.unwritten -= 1;
-            self.key_bytes -= key.len();
             self.rows.remove(key);
         }
     }
@@ -371,7 +383,6 @@ impl OrderedTable {
     /// Forgets a row.
     pub fn remove(&mut self, key: &[u8]) {
         if let Some(copies) = self.rows.remove(key) {
-            self.key_bytes -= key.len();
             match copies.written_as {
                 0 => self.unwritten -= 1,
                 id => self.dead.push(id),
@@ -390,7 +401,7 @@ impl OrderedTable {
 
     /// The rows of a partition from a place on.
     pub fn walk<'a>(&'a self, partition: &'a [u8], from: Bound<&[u8]>) -> Walk<'a> {
-        Walk { rows: self.rows.range::<[u8], _>((from, Bound::Unbounded)), partition }
+        Walk { rows: self.rows.from(from), partition }
     }
 
     /// The rows of a partition before a place, last first.
@@ -399,22 +410,17 @@ impl OrderedTable {
         partition: &'a [u8],
         to: Bound<&[u8]>,
     ) -> impl Iterator<Item = (&'a [u8], &'a Copies)> + use<'a> {
-        let rows = self.rows.range::<[u8], _>((Bound::Unbounded, to));
-        rows.rev()
-            .map(|(key, copies)| (&**key, copies))
-            .take_while(move |(key, _)| key.starts_with(partition))
+        self.rows.before(to).take_while(move |(key, _)| key.starts_with(partition))
     }
 
     /// The rows from a place on, of its partition and of those after it.
     pub fn walk_any(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Copies)> {
-        let rows = self.rows.range::<[u8], _>((from, Bound::Unbounded));
-        rows.map(|(key, copies)| (&**key, copies))
+        self.rows.from(from)
     }
 
     /// The rows before a place, of its partition and of those before it, last first.
     pub fn walk_back_any(&self, to: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Copies)> {
-        let rows = self.rows.range::<[u8], _>((Bound::Unbounded, to));
-        rows.rev().map(|(key, copies)| (&**key, copies))
+        self.rows.before(to)
     }
 
     /// The last row of a partition.
@@ -422,13 +428,12 @@ impl OrderedTable {
         // Keys after the partition's are those that do not begin with its bytes.
         let after = successor(partition);
         let to = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let (key, copies) = self.rows.range::<[u8], _>((Bound::Unbounded, to)).next_back()?;
-        key.starts_with(partition).then_some((&**key, copies))
+        self.rows.before(to).next().filter(|(key, _)| key.starts_with(partition))
     }
 
     /// All rows, partition by partition.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Copies)> {
-        self.rows.iter().map(|(key, copies)| (&**key, copies))
+        self.rows.iter()
     }
 
     /// Rows out of their keys.
@@ -457,11 +462,11 @@ impl OrderedTable {
             return Ok(delta);
         }
         let mut fresh = Vec::with_capacity(self.unwritten);
-        for (key, copies) in &mut self.rows {
+        for (key, copies) in self.rows.iter_mut() {
             if copies.written_as == 0 {
                 self.last_id += 1;
                 copies.written_as = self.last_id;
-                fresh.push((&**key, *copies));
+                fresh.push((key, *copies));
             }
         }
         let mut appended = Vec::new();
@@ -513,13 +518,13 @@ impl OrderedTable {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.key_bytes + self.rows.len() * ENTRY_BYTES + self.dead.capacity() * size_of::<u64>()
+        self.rows.memory_bytes() + self.dead.capacity() * size_of::<u64>()
     }
 }
 
 /// Rows of one partition, in order.
 pub struct Walk<'a> {
-    rows: btree_map::Range<'a, RowKey, Copies>,
+    rows: Forward<'a>,
     partition: &'a [u8],
 }
 
@@ -527,8 +532,7 @@ impl<'a> Iterator for Walk<'a> {
     type Item = (&'a [u8], &'a Copies);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (key, copies) = self.rows.next()?;
-        key.starts_with(self.partition).then_some((&**key, copies))
+        self.rows.next().filter(|(key, _)| key.starts_with(self.partition))
     }
 }
 

@@ -12,23 +12,27 @@
 //! 4. A checkpoint delta needs no log of inserts: it is what lives with an id past the mark of the
 //!    last checkpoint. Ids from before the mark are noted when they die.
 //!
+//! When memory is short, segments go to the disk as they are ([`Spill`]), the coldest first; what is
+//! merged or rewritten later is in memory again.
+//!
 //! Rewriting drops the data of dead rows. An index must therefore be rid of a row before
 //! [`RowStore::compact`] runs, which is the only place where data goes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch,
-    RecordBatchOptions, UInt32Array, UInt64Array, new_empty_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions,
+    UInt32Array, new_empty_array,
 };
-use arrow::buffer::{BooleanBuffer, ScalarBuffer};
+use arrow::buffer::ScalarBuffer;
 use arrow::compute;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
 use crate::state::delta::TableDelta;
 use crate::state::row_ids::{DeadBits, NIL, ShortId, WINDOW_IDS_MAX};
 use crate::state::segment::Segment;
 use crate::state::snapshot::Snapshot;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, Weights};
 use crate::types::error::{Error, Result, SqlState};
 
@@ -44,6 +48,9 @@ const REWRITE_ROWS_MIN: usize = 1024;
 const WINDOW_PER_LIVE: u64 = 4;
 /// ... plus this many ids (a chunk of links, 256 KiB, is not worth moving rows for).
 const WINDOW_IDS_FREE: u64 = 64 * 1024;
+
+/// More than one dead row in so many is left out of a checkpoint, which copies the others.
+const DEAD_PART_MAX: usize = 3;
 
 /// The column that checkpoint deltas carry after the table's own: copies of the row.
 const WEIGHT_COLUMN: &str = "millstream_weight";
@@ -84,7 +91,38 @@ pub struct RowStore {
     died: Vec<u64>,
     /// Slots that lost rows since `compact`.
     touched: bool,
+    /// Of all segments, in memory and on the disk.
     segment_bytes: usize,
+    disk_bytes: usize,
+}
+
+impl Spill for RowStore {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        // Oldest first: the newest are about to be merged, and looked up more often.
+        for index in 0..self.slots.len() {
+            if !memory.is_wanted() {
+                return;
+            }
+            let segment = &self.slots[index].segment;
+            let stays = segment.disk_bytes() > 0
+                || segment.row_bytes() < pass.bytes_min
+                || pass.spares_touched && segment.take_touched();
+            if stays {
+                continue;
+            }
+            if let Some(segment) = segment.on_disk(memory) {
+                let before = std::mem::replace(&mut self.slots[index].segment, Arc::new(segment));
+                self.segment_bytes -= before.memory_bytes();
+                let segment = &self.slots[index].segment;
+                self.segment_bytes += segment.memory_bytes();
+                self.disk_bytes += segment.disk_bytes();
+            }
+        }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.disk_bytes
+    }
 }
 
 impl RowStore {
@@ -102,6 +140,7 @@ impl RowStore {
             died: Vec::new(),
             touched: false,
             segment_bytes: 0,
+            disk_bytes: 0,
         }
     }
 
@@ -289,6 +328,7 @@ impl RowStore {
     fn remove_slots(&mut self, range: std::ops::Range<usize>) {
         for slot in self.slots.drain(range.clone()) {
             self.segment_bytes -= slot.segment.memory_bytes();
+            self.disk_bytes -= slot.segment.disk_bytes();
             self.weighted_slots -= usize::from(slot.segment.weights().is_some());
         }
         self.starts.drain(range);
@@ -343,7 +383,7 @@ impl RowStore {
                 .rev()
                 .take_while(|slot| {
                     rows += slot.live_rows();
-                    bytes += slot.segment.memory_bytes();
+                    bytes += slot.segment.row_bytes();
                     full = rows > SEGMENT_ROWS_MAX || bytes > SEGMENT_BYTES_MAX;
                     size_class(slot.live_rows()) <= class && !full
                 })
@@ -469,6 +509,7 @@ impl RowStore {
                 if places[slot] == NIL {
                     places[slot] = hit.len() as u32;
                     hit.push(slot);
+                    self.slots[slot].segment.touch();
                 }
                 (places[slot] as usize, self.slots[slot].segment.position(id))
             })
@@ -482,7 +523,9 @@ impl RowStore {
         Snapshot::new(self.schema.clone(), segments, self.dead.clone(), self.weight_sum)
     }
 
-    /// What changed since the last call: rows with their weight as a last column.
+    /// What changed since the last call: rows with their weight as a last column. Rows of a
+    /// segment of which little has died come as they are, without a copy, and the ids of the dead
+    /// beside them.
     pub fn checkpoint_delta(&mut self) -> Result<TableDelta> {
         let mut delta =
             TableDelta { deleted: std::mem::take(&mut self.died), ..Default::default() };
@@ -492,23 +535,33 @@ impl RowStore {
             if segment.end() <= self.checkpoint_end {
                 continue;
             }
-            let ids = segment.ids();
-            let new = ids.partition_point(|id| *id < self.checkpoint_end);
-            let alive = alive_from(segment.alive(&self.dead), new, ids.len());
-            let keep = BooleanArray::new(alive, None);
-            let weights = match segment.weights() {
-                None => Int64Array::from(vec![1; ids.len()]),
-                Some(weights) => Int64Array::new(weights.clone(), None),
-            };
-            let mut columns = segment.rows().columns().to_vec();
-            columns.push(Arc::new(weights));
+            let ids = segment.ids_from(self.checkpoint_end);
+            let count = ids.len();
+            let from = segment.num_rows() - count;
+            let mut columns = segment.rows().slice(from, count).columns().to_vec();
+            columns.push(Arc::new(match segment.weights() {
+                None => ones(count),
+                Some(weights) => Int64Array::new(weights.slice(from, count), None),
+            }));
             let rows = RecordBatch::try_new(schema.clone(), columns)?;
-            let rows = compute::filter_record_batch(&rows, &keep)?;
-            if rows.num_rows() > 0 {
-                let ids = UInt64Array::from_iter_values(
-                    keep.values().set_indices().map(|position| ids[position]),
-                );
-                delta.appended.push((ids, rows));
+            let alive = segment.alive(&self.dead).map(|alive| alive.slice(from, count));
+            let dead = alive.as_ref().map_or(0, |alive| count - alive.count_set_bits());
+            match alive {
+                Some(alive) if dead * DEAD_PART_MAX > count => {
+                    let keep = BooleanArray::new(alive, None);
+                    if dead < count {
+                        let ids = compute::filter(&ids, &keep)?;
+                        let rows = compute::filter_record_batch(&rows, &keep)?;
+                        delta.appended.push((ids.as_primitive::<UInt64Type>().clone(), rows));
+                    }
+                }
+                Some(alive) => {
+                    let dead =
+                        (!&alive).set_indices().map(|row| ids.value(row)).collect::<Vec<_>>();
+                    delta.deleted.extend(dead);
+                    delta.appended.push((ids, rows));
+                }
+                None => delta.appended.push((ids, rows)),
             }
         }
         self.checkpoint_end = self.end;
@@ -534,7 +587,7 @@ impl RowStore {
         ChangeBatch::new(rows, weights.values().to_vec())
     }
 
-    /// Bytes of the rows, deletion bits and indexes.
+    /// Bytes in memory of the rows, deletion bits and indexes.
     pub fn memory_bytes(&self) -> usize {
         self.segment_bytes
             + self.slots.iter().map(|slot| slot.segment.index_bytes()).sum::<usize>()
@@ -555,15 +608,16 @@ fn size_class(rows: usize) -> u32 {
     rows.max(1).ilog2() / 4
 }
 
-/// `alive` without the rows before `from`.
-fn alive_from(alive: Option<BooleanBuffer>, from: usize, rows: usize) -> BooleanBuffer {
-    let mut bits = BooleanBufferBuilder::new(rows);
-    bits.append_n(from, false);
-    match alive {
-        None => bits.append_n(rows - from, true),
-        Some(alive) => bits.append_buffer(&alive.slice(from, rows - from)),
+/// So many weights of 1; those of all segments share their memory.
+fn ones(count: usize) -> Int64Array {
+    static ONES: OnceLock<ScalarBuffer<i64>> = OnceLock::new();
+    match count <= SEGMENT_ROWS_MAX {
+        true => {
+            let all = ONES.get_or_init(|| vec![1; SEGMENT_ROWS_MAX].into());
+            Int64Array::new(all.slice(0, count), None)
+        }
+        false => Int64Array::from(vec![1; count]),
     }
-    bits.finish()
 }
 
 fn schema_with_weight(schema: &SchemaRef) -> SchemaRef {

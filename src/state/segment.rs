@@ -8,17 +8,26 @@
 //! A row may stand for several: `weights` holds the copies where any row has other than one. They
 //! never change; a row whose weight changes dies and is appended anew.
 //!
+//! Rows and weights may go to the local disk ([`Segment::on_disk`]): then they are the same arrays
+//! over a mapped file, and nobody who reads them can tell.
+//!
 //! Which rows are dead is not the segment's business (`row_ids::DeadBits`).
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    Array, ArrayData, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, RecordBatch,
+    RecordBatchOptions, UInt64Array,
+};
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Int64Type};
 
 use crate::state::row_ids::DeadBits;
 use crate::state::segment_index::SegmentIndex;
+use crate::state::spill::StateMemory;
 use crate::types::error::Result;
 
 /// A slice is copied into its segment when it pins more than this beyond twice its own bytes.
@@ -91,7 +100,12 @@ pub struct Segment {
     weights: Option<ScalarBuffer<i64>>,
     /// `None`: every id of the range is held.
     kept: Option<RankBitmap>,
-    memory_bytes: usize,
+    /// Bytes of rows and weights, wherever they are.
+    row_bytes: usize,
+    /// Bytes of the file that has rows and weights; 0 when they are in memory.
+    disk_bytes: usize,
+    /// Somebody has looked rows up here since it was asked.
+    touched: AtomicBool,
     /// Made when rows are looked up by their columns first.
     indexes: Mutex<Vec<KeptIndex>>,
 }
@@ -138,14 +152,63 @@ impl Segment {
         if let Some(weights) = &weights {
             assert_eq!(weights.len(), rows.num_rows(), "one weight per row");
         }
-        let memory_bytes = rows.columns().iter().map(slice_bytes).sum::<usize>()
-            + weights.as_ref().map_or(0, |w| w.len() * size_of::<i64>())
-            + kept.as_ref().map_or(0, |k| k.words.len() * 12)
-            + size_of::<Segment>()
-            // An array, its data type and the Arcs of its buffers.
-            + rows.num_columns() * 160;
-        let indexes = Mutex::default();
-        Segment { start, end, rows, weights, kept, memory_bytes, indexes }
+        let row_bytes = rows.columns().iter().map(slice_bytes).sum::<usize>()
+            + weights.as_ref().map_or(0, |w| w.len() * size_of::<i64>());
+        let (touched, indexes) = (AtomicBool::new(true), Mutex::default());
+        Segment { start, end, rows, weights, kept, row_bytes, disk_bytes: 0, touched, indexes }
+    }
+
+    /// The same segment with its rows on the disk; `None` when the disk does not take them, or they
+    /// are there.
+    pub fn on_disk(&self, memory: &StateMemory) -> Option<Segment> {
+        if self.disk_bytes > 0 {
+            return None;
+        }
+        let mut arrays = self.rows.columns().to_vec();
+        if let Some(weights) = &self.weights {
+            arrays.push(Arc::new(Int64Array::new(weights.clone(), None)));
+        }
+        let (mut arrays, disk_bytes) = memory.write(&arrays, self.row_bytes)?;
+        let weights = self.weights.as_ref().map(|_| {
+            let weights = arrays.pop().expect("they were written last");
+            weights.as_primitive::<Int64Type>().values().clone()
+        });
+        let rows = batch_of(&self.rows, arrays).expect("they are the same arrays");
+        let kept = self
+            .kept
+            .as_ref()
+            .map(|kept| RankBitmap { words: kept.words.clone(), ranks: kept.ranks.clone() });
+        Some(Segment {
+            start: self.start,
+            end: self.end,
+            rows,
+            weights,
+            kept,
+            row_bytes: self.row_bytes,
+            disk_bytes,
+            touched: AtomicBool::new(false),
+            indexes: Mutex::new(self.lock_indexes().clone()),
+        })
+    }
+
+    /// Bytes of the file that has the rows; 0 when they are in memory.
+    pub fn disk_bytes(&self) -> usize {
+        self.disk_bytes
+    }
+
+    /// Bytes of rows and weights, wherever they are.
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Rows are looked up here.
+    pub fn touch(&self) {
+        self.touched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether rows were looked up here since this was asked last.
+    pub fn take_touched(&self) -> bool {
+        self.touched.swap(false, Ordering::Relaxed)
     }
 
     /// The first id of the range.
@@ -187,6 +250,17 @@ impl Segment {
         match &self.kept {
             None => (self.start..self.end).collect(),
             Some(kept) => kept.offsets().map(|offset| self.start + offset).collect(),
+        }
+    }
+
+    /// The ids held from `first` on, which are those of the last positions.
+    pub fn ids_from(&self, first: u64) -> UInt64Array {
+        match &self.kept {
+            None => UInt64Array::from_iter_values(first.max(self.start)..self.end),
+            Some(kept) => {
+                let ids = kept.offsets().map(|offset| self.start + offset);
+                UInt64Array::from_iter_values(ids.skip_while(|id| *id < first))
+            }
         }
     }
 
@@ -268,9 +342,13 @@ impl Segment {
         self.indexes.lock().expect("nobody panics while holding it")
     }
 
-    /// Bytes of the rows: they never change.
+    /// Bytes in memory but for indexes: they never change.
     pub fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        let rows = if self.disk_bytes > 0 { 0 } else { self.row_bytes };
+        rows + self.kept.as_ref().map_or(0, |k| k.words.len() * 12)
+            + size_of::<Segment>()
+            // An array, its data type and the Arcs of its buffers.
+            + self.rows.num_columns() * 160
     }
 
     /// Bytes of the indexes that have been made so far.
@@ -290,6 +368,8 @@ fn slice_bytes(column: &ArrayRef) -> usize {
 fn own(rows: RecordBatch) -> Result<RecordBatch> {
     let mut columns = Vec::with_capacity(rows.num_columns());
     let mut changed = false;
+    // Columns that stand on one piece of memory pin it once.
+    let mut together: Option<bool> = None;
     for column in rows.columns() {
         let owned = match column.data_type() {
             DataType::Utf8View => {
@@ -304,7 +384,8 @@ fn own(rows: RecordBatch) -> Result<RecordBatch> {
             }
             _ => {
                 let pinned = column.get_buffer_memory_size();
-                if pinned > PINNED_BYTES_MAX && pinned - PINNED_BYTES_MAX > 2 * slice_bytes(column)
+                if pins_too_much(pinned, slice_bytes(column))
+                    && *together.get_or_insert_with(|| pins_too_much_together(&rows))
                 {
                     // `concat` of a single array gives that array back; of two it copies.
                     Some(compute::concat(&[column, &column.slice(0, 0)])?)
@@ -320,6 +401,25 @@ fn own(rows: RecordBatch) -> Result<RecordBatch> {
         return Ok(rows);
     }
     batch_of(&rows, columns)
+}
+
+fn pins_too_much(pinned: usize, own: usize) -> bool {
+    pinned > PINNED_BYTES_MAX && pinned - PINNED_BYTES_MAX > 2 * own
+}
+
+/// The same of a whole batch.
+fn pins_too_much_together(rows: &RecordBatch) -> bool {
+    fn note(data: &ArrayData, pieces: &mut HashMap<usize, usize>) {
+        let nulls = data.nulls().map(|nulls| nulls.buffer());
+        for buffer in data.buffers().iter().chain(nulls) {
+            pieces.insert(buffer.data_ptr().as_ptr() as usize, buffer.capacity());
+        }
+        data.child_data().iter().for_each(|child| note(child, pieces));
+    }
+    let mut pieces = HashMap::new();
+    rows.columns().iter().for_each(|column| note(&column.to_data(), &mut pieces));
+    let own = rows.columns().iter().map(slice_bytes).sum();
+    pins_too_much(pieces.values().sum(), own)
 }
 
 /// A batch with the schema and length of `like`.

@@ -88,10 +88,29 @@ impl Snapshot {
         self.scan(Some(columns))
     }
 
+    /// One of `share.1` shares of the live rows, number `share.0`; together they are all.
+    pub fn share_of(&self, columns: Vec<usize>, share: (usize, usize)) -> SnapshotBatches {
+        assert!(share.0 < share.1, "shares are numbered from 0");
+        // Rows that are counted from the first are counted by one reader.
+        let share = match (self.rows_max, share.0) {
+            (None, _) => share,
+            (Some(_), 0) => (0, 1),
+            (Some(_), _) => return Snapshot::empty(self.schema.clone()).scan(Some(columns)),
+        };
+        SnapshotBatches { share, ..self.scan(Some(columns)) }
+    }
+
     fn scan(&self, columns: Option<Vec<usize>>) -> SnapshotBatches {
-        let left = self.rows_max;
-        let snapshot = self.clone();
-        SnapshotBatches { snapshot, columns, segment: 0, cursor: None, left, rest: None }
+        SnapshotBatches {
+            snapshot: self.clone(),
+            columns,
+            segment: 0,
+            cursor: None,
+            left: self.rows_max,
+            rest: None,
+            share: (0, 1),
+            turn: 0,
+        }
     }
 }
 
@@ -188,6 +207,12 @@ struct Cursor {
     copies: i64,
 }
 
+impl Cursor {
+    fn is_at_start(&self) -> bool {
+        self.row == 0 && self.copies == 0
+    }
+}
+
 /// Iterator over a snapshot's live rows.
 #[derive(Debug)]
 pub struct SnapshotBatches {
@@ -199,6 +224,11 @@ pub struct SnapshotBatches {
     left: Option<u64>,
     /// What `take_rows` has left of a batch.
     rest: Option<RecordBatch>,
+    /// Of slices, and segments with weights, in turn, only those of this share are given: its
+    /// number, and of how many.
+    share: (usize, usize),
+    /// Whose turn is next.
+    turn: usize,
 }
 
 impl Iterator for SnapshotBatches {
@@ -226,6 +256,19 @@ impl Iterator for SnapshotBatches {
                 self.cursor = None;
                 self.segment += 1;
                 continue;
+            }
+            let (share, shares) = self.share;
+            if shares > 1 && (segment.weights().is_none() || cursor.is_at_start()) {
+                let mine = self.turn == share;
+                self.turn = (self.turn + 1) % shares;
+                if !mine {
+                    let length = cursor.rows.num_rows();
+                    cursor.row = match segment.weights() {
+                        None => length.min(cursor.row + SLICE_ROWS),
+                        Some(_) => length,
+                    };
+                    continue;
+                }
             }
             let batch = match segment.weights() {
                 None => next_slice(cursor),

@@ -405,13 +405,13 @@ impl Checkpointer {
         // The files from here on become one with the changes.
         let kept = state_files::merge_from(files, rows, deleted);
         let earlier = state_files::read(&self.store, &files[kept..]).await?;
-        let changes = changes.clone();
+        let (changes, as_in_memory) = (changes.clone(), self.store.has_cheap_bytes());
         let encoded = tokio::task::spawn_blocking(move || match earlier.is_empty() {
-            true => state_files::encode(&changes),
+            true => state_files::encode(&changes, as_in_memory),
             false => {
                 let all = earlier.into_iter().chain(changes.iter().cloned()).collect();
                 let whole = kept == 0;
-                state_files::encode(&state_files::fold(all, whole)?)
+                state_files::encode(&state_files::fold(all, whole)?, as_in_memory)
             }
         });
         let encoded = encoded

@@ -21,6 +21,27 @@ pub fn crc32_of(parts: &PutPayload) -> u32 {
     crc.sum()
 }
 
+/// The checksum of parts one after the other, each of which has been looked at by itself.
+#[derive(Default)]
+pub struct PartSum(flate2::Crc);
+
+impl PartSum {
+    pub fn of(bytes: &[u8]) -> PartSum {
+        let mut crc = flate2::Crc::new();
+        crc.update(bytes);
+        PartSum(crc)
+    }
+
+    /// Adds a part that stands behind.
+    pub fn add(&mut self, behind: &PartSum) {
+        self.0.combine(&behind.0);
+    }
+
+    pub fn sum(&self) -> u32 {
+        self.0.sum()
+    }
+}
+
 /// SQLSTATE XX001: what was read is not what was written.
 pub fn damaged(object: &str, what: impl std::fmt::Display) -> Error {
     Error::external(SqlState::DATA_CORRUPTED, format!("object \"{object}\" is damaged: {what}"))
@@ -74,7 +95,10 @@ mod tests {
         // The check value of CRC-32/ISO-HDLC.
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
         let parts = ["123", "", "456789"].map(bytes::Bytes::from);
-        assert_eq!(crc32_of(&parts.into_iter().collect()), 0xcbf4_3926);
+        assert_eq!(crc32_of(&parts.clone().into_iter().collect()), 0xcbf4_3926);
+        let mut all = PartSum::default();
+        parts.iter().for_each(|part| all.add(&PartSum::of(part)));
+        assert_eq!(all.sum(), 0xcbf4_3926);
     }
 
     #[test]

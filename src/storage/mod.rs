@@ -11,6 +11,8 @@
 //! | `manifest.rs` | the numbered list of what is durable; which one counts at a start |
 //! | `log.rs` | the write-ahead log: records, group commit, reading back |
 //! | `rows.rs` | changes of rows as Arrow batches |
+//! | `pieces.rs` | an object read in pieces, and their checksum |
+//! | `raw_rows.rs` | rows as they are in memory: written and read without a copy |
 //! | `table_files.rs` | contents of tables as base and delta files |
 //! | `state_files.rs` | state of views as base and delta files; folding them |
 //! | `sinks.rs` | what sinks have to write out, staged until their target has it |
@@ -30,6 +32,8 @@ pub mod local;
 pub mod log;
 pub mod manifest;
 pub mod paths;
+pub mod pieces;
+pub mod raw_rows;
 pub mod recovery;
 pub mod remote;
 pub mod rows;

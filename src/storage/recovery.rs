@@ -28,7 +28,7 @@ use crate::storage::log::{Entry, ReadObject, Record, decode_object, encode_objec
 use crate::storage::manifest::{self, EPOCHS_RESERVED, FileRef, Manifest};
 use crate::storage::paths::{self, LOG};
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
-use crate::storage::state_files::{self, StateRows};
+use crate::storage::state_files::{self, Keep, StateRows};
 use crate::storage::store::{Put, Store};
 use crate::storage::table_files;
 use crate::storage::transfer::delete_others;
@@ -76,10 +76,10 @@ pub struct Recovered {
 /// When the storage fails; when it is damaged so that something acknowledged would be lost; when
 /// another server claims it meanwhile.
 pub async fn recover(store: Store, identity: &str) -> Result<Recovered> {
-    recover_from(store, identity, None).await
+    recover_from(store, identity, None, state_files::in_memory()).await
 }
 
-/// The same from a savepoint.
+/// The same from a savepoint. The rows of views' state go through `keep` as they are read.
 ///
 /// # Errors
 /// Also SQLSTATE 42704 when there is no such savepoint; then nothing has been changed.
@@ -87,6 +87,7 @@ pub async fn recover_from(
     store: Store,
     identity: &str,
     from_savepoint: Option<&str>,
+    keep: Keep,
 ) -> Result<Recovered> {
     let savepoints = savepoint::find(&store).await?;
     if let Some(name) = from_savepoint
@@ -95,7 +96,7 @@ pub async fn recover_from(
         return Err(savepoint::missing(name, &savepoints));
     }
     let generation = claim(&store, identity).await?;
-    let mut base = fence_manifests(&store, generation).await?;
+    let mut base = fence_manifests(&store, generation, &keep).await?;
     let log = fence_log(&store, generation, base.manifest.log_start).await?;
     // Another server may have made one meanwhile.
     let savepoints = savepoint::find(&store).await?;
@@ -103,7 +104,7 @@ pub async fn recover_from(
         Some(name) => {
             let savepoint =
                 savepoints.get(name).ok_or_else(|| savepoint::missing(name, &savepoints))?;
-            base = go_back(&store, base, &log, savepoint).await?;
+            base = go_back(&store, base, &log, savepoint, &keep).await?;
             (Vec::new(), false, base.manifest.sequence)
         }
         None => {
@@ -145,11 +146,12 @@ async fn go_back(
     base: Base,
     log: &FencedLog,
     savepoint: &Savepoint,
+    keep: &Keep,
 ) -> Result<Base> {
     let Base { manifest: newest, mut older, content } = base;
     drop(content);
     let name = &savepoint.name;
-    let content = load(store, &savepoint.manifest)
+    let content = load(store, &savepoint.manifest, keep)
         .await
         .map_err(|error| error.context(format!("savepoint \"{name}\" cannot be read")))?;
     let records = || log.objects.iter().flat_map(|(_, object)| &object.records);
@@ -194,13 +196,13 @@ struct Content {
     errors: Option<String>,
 }
 
-async fn fence_manifests(store: &Store, generation: u64) -> Result<Base> {
+async fn fence_manifests(store: &Store, generation: u64, keep: &Keep) -> Result<Base> {
     for _ in 0..ATTEMPTS_MAX {
         let found = manifest::find(store).await?;
         if found.manifests.iter().any(|manifest| manifest.generation > generation) {
             return Err(fenced(store, generation));
         }
-        let (manifest, content) = load_newest(store, &found.manifests).await?;
+        let (manifest, content) = load_newest(store, &found.manifests, keep).await?;
         let newest = found.manifests.iter().map(|manifest| manifest.epoch).max();
         let epoch = newest.map_or(0, |newest| newest + EPOCHS_RESERVED);
         let manifest = Manifest { number: found.number_max + 1, generation, epoch, ..manifest };
@@ -214,10 +216,14 @@ async fn fence_manifests(store: &Store, generation: u64) -> Result<Base> {
 }
 
 /// The newest of `manifests` whose files are all sound, with what is in them.
-async fn load_newest(store: &Store, manifests: &[Manifest]) -> Result<(Manifest, Content)> {
+async fn load_newest(
+    store: &Store,
+    manifests: &[Manifest],
+    keep: &Keep,
+) -> Result<(Manifest, Content)> {
     let mut last_error = None;
     for manifest in manifests {
-        match load(store, manifest).await {
+        match load(store, manifest, keep).await {
             Ok(content) => return Ok((manifest.clone(), content)),
             Err(error) => {
                 let lost = [SqlState::DATA_CORRUPTED, SqlState::UNDEFINED_FILE];
@@ -241,7 +247,7 @@ async fn load_newest(store: &Store, manifests: &[Manifest]) -> Result<(Manifest,
     }
 }
 
-async fn load(store: &Store, manifest: &Manifest) -> Result<Content> {
+async fn load(store: &Store, manifest: &Manifest, keep: &Keep) -> Result<Content> {
     let mut content = Content {
         catalog: load_text(store, manifest.catalog.as_ref(), "catalog", CATALOG_FORMAT).await?,
         errors: load_text(store, manifest.errors.as_ref(), "errors", ERRORS_FORMAT).await?,
@@ -253,7 +259,7 @@ async fn load(store: &Store, manifest: &Manifest) -> Result<Content> {
     }
     let mut reads = Vec::with_capacity(manifest.views.len());
     for (view, state) in &manifest.views {
-        let read = state_files::read_rows(store, state);
+        let read = state_files::read_rows(store, state, keep.clone());
         reads.push(async move { Ok::<_, Error>((ObjectId(*view), read.await?)) }.boxed());
     }
     // Their content is checked when it is needed: there may be much of it, and no time for it now.

@@ -4,6 +4,7 @@
 //! way: when a name is taken, the object is read back, and if it is what was to be written, it
 //! was we.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+use crate::storage::checksum::damaged;
 use crate::storage::local::LocalStore;
 use crate::storage::paths;
 use crate::types::error::{Error, Result, SqlState};
@@ -23,6 +25,8 @@ pub const DISK_FULL: SqlState = SqlState("53100");
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     place: Arc<str>,
+    /// Whether bytes are cheap, as on a disk, or to be saved, as on the way to a bucket.
+    cheap_bytes: bool,
 }
 
 /// What became of an object that was to be written.
@@ -42,7 +46,7 @@ impl Store {
         let place = directory.display().to_string();
         let local =
             LocalStore::open(directory).map_err(|e| e.context(format!("storage {place}")))?;
-        Ok(Store::over(Arc::new(local), &place))
+        Ok(Store::over(Arc::new(local), &place).with_cheap_bytes())
     }
 
     /// A directory that others read, and may write to: nothing in it is taken for ours.
@@ -58,7 +62,18 @@ impl Store {
 
     /// Any store.
     pub fn over(objects: Arc<dyn ObjectStore>, place: &str) -> Store {
-        Store { objects, place: place.into() }
+        Store { objects, place: place.into(), cheap_bytes: false }
+    }
+
+    /// The same store, on which bytes cost less than packing them.
+    #[must_use]
+    pub fn with_cheap_bytes(self) -> Store {
+        Store { cheap_bytes: true, ..self }
+    }
+
+    /// Whether writing bytes costs less than packing them.
+    pub fn has_cheap_bytes(&self) -> bool {
+        self.cheap_bytes
     }
 
     /// Where it is, for messages.
@@ -106,6 +121,20 @@ impl Store {
     pub async fn get(&self, path: &Path) -> Result<Bytes> {
         let read = async { self.objects.get(path).await?.bytes().await };
         read.await.map_err(|error| self.failed("read", path, error))
+    }
+
+    /// A part of the content of an object, in memory of its own.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; also when the object is shorter.
+    pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
+        let length = range.end - range.start;
+        let read = self.objects.get_range(path, range).await;
+        let bytes = read.map_err(|error| self.failed("read", path, error))?;
+        match bytes.len() as u64 == length {
+            true => Ok(bytes),
+            false => Err(damaged(path.as_ref(), "it is too short")),
+        }
     }
 
     /// Whether there is an object.

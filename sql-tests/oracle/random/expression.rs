@@ -430,6 +430,10 @@ pub const WINDOWS: &[Template] = &[
     (Numeric, "first_value({})", &[Numeric]),
 ];
 
+/// Ends of frames, most of them empty.
+const EXCLUDE: [&str; 8] =
+    ["", "", "", "", "", " EXCLUDE CURRENT ROW", " EXCLUDE GROUP", " EXCLUDE TIES"];
+
 impl Generator {
     pub fn chance(&mut self, probability: f64) -> bool {
         self.random.random_bool(probability)
@@ -735,7 +739,8 @@ impl Generator {
         }
         let unit = *self.pick(&["ROWS", "GROUPS"]);
         let bound = *self.pick(&BOUNDS);
-        seq(vec![order, optional(text(format!(" {unit} BETWEEN {bound}")))])
+        let exclude = *self.pick(&EXCLUDE);
+        seq(vec![order, optional(text(format!(" {unit} BETWEEN {bound}{exclude}")))])
     }
 
     /// RANGE with offsets, over one ordered column; only for what does not look at the order of
@@ -768,8 +773,8 @@ impl Generator {
             2 => format!("CURRENT ROW AND {high} FOLLOWING"),
             _ => format!("{high} PRECEDING AND {low} PRECEDING"),
         };
-        let name = &column.name;
-        parts.push(text(format!("ORDER BY {name}{direction} RANGE BETWEEN {frame}")));
+        let (name, exclude) = (&column.name, *self.pick(&EXCLUDE));
+        parts.push(text(format!("ORDER BY {name}{direction} RANGE BETWEEN {frame}{exclude}")));
         seq(parts)
     }
 

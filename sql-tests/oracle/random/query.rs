@@ -291,7 +291,15 @@ impl Generator {
         scope.subqueries = depth.min(1);
         let types = self.item_types(wanted, &scope);
         let level = if self.chance(0.4) { 2 } else { 0 };
-        let items = types.iter().map(|of| self.expression(*of, &scope, level)).collect();
+        let mut items: Vec<Tree> =
+            types.iter().map(|of| self.expression(*of, &scope, level)).collect();
+        let array = scope.columns.iter().find(|c| c.of == Type::IntArray);
+        let place = types.iter().position(|of| *of == Type::Int4);
+        if let (Some(array), Some(place)) = (array, place)
+            && self.chance(0.1)
+        {
+            items[place] = text(format!("unnest({})", array.name));
+        }
         let distinct = match self.chance(0.15) {
             true => optional(text("DISTINCT ")),
             false => text(""),
@@ -580,16 +588,15 @@ impl Generator {
     fn join(&mut self, left: From, depth: u32, rows_max: usize, alone: bool) -> From {
         match self.below(14) {
             0 if depth > 0 && alone => return self.lateral(left, depth),
-            1 => {
-                if let Some(array) = left.columns.iter().find(|c| c.of == Type::IntArray) {
-                    let alias = self.alias();
-                    let item = format!(" CROSS JOIN unnest({}) AS {alias}(c0)", array.name);
+            1 => match self.unnested(&left.columns) {
+                Some((item, more)) => {
                     let mut columns = left.columns;
-                    columns.push(Column { name: format!("{alias}.c0"), of: Type::Int4 });
+                    columns.extend(more);
                     let tree = seq(vec![left.tree, text(item)]);
                     return From { tree, columns, rows: left.rows * 2, distinct: false };
                 }
-            }
+                None => {}
+            },
             _ => {}
         }
         let right = self.relation(depth.saturating_sub(1), rows_max);
@@ -655,6 +662,48 @@ impl Generator {
         From { tree, columns, rows, distinct: false }
     }
 
+    /// A join with the elements of an array of the rows beside it, and its columns.
+    fn unnested(&mut self, columns: &[Column]) -> Option<(String, Vec<Column>)> {
+        let array = columns.iter().find(|c| c.of == Type::IntArray);
+        let numbers: Vec<&Column> = columns.iter().filter(|c| c.of == Type::Int4).collect();
+        let alias = self.alias();
+        let column = |name: &str, of| Column { name: format!("{alias}.{name}"), of };
+        let element = vec![column("c0", Type::Int4)];
+        Some(match (array, self.below(3)) {
+            (Some(array), 0) => {
+                (format!(" CROSS JOIN unnest({}) AS {alias}(c0)", array.name), element)
+            }
+            (Some(array), 1) => {
+                let item = format!(
+                    " CROSS JOIN unnest({}) WITH ORDINALITY AS {alias}(c0, c1)",
+                    array.name
+                );
+                (item, vec![column("c0", Type::Int4), column("c1", Type::Int8)])
+            }
+            _ if !numbers.is_empty() => {
+                let (a, b) = (&self.pick(&numbers).name, &self.pick(&numbers).name);
+                (format!(" CROSS JOIN unnest(ARRAY[{a}, {b}]) AS {alias}(c0)"), element)
+            }
+            _ => return None,
+        })
+    }
+
+    /// A condition on rows of `inner` that looks at `outer` from a query inside of theirs.
+    fn further(&mut self, inner: &[Column], outer: &[Column]) -> Option<Tree> {
+        let from = self.relation(0, ROWS_MAX);
+        let mut conditions = vec![self.correlation(&from.columns, outer)?];
+        if self.chance(0.5) {
+            conditions.extend(self.correlation(&from.columns, inner));
+        }
+        let filter = Tree::List { separator: " AND ", items: conditions, least: 1, group: None };
+        let form = *self.pick(&[
+            "EXISTS (SELECT 1 FROM {} WHERE {})",
+            "(NOT EXISTS (SELECT 1 FROM {} WHERE {}))",
+            "(SELECT count(*) FROM {} WHERE {}) > 1",
+        ]);
+        Some(template(form, vec![from.tree, filter]))
+    }
+
     fn lateral(&mut self, left: From, depth: u32) -> From {
         let group = self.group();
         let made = self.select(depth - 1, None, &left.columns, group);
@@ -678,9 +727,23 @@ impl Generator {
         let inner = Scope::of(from.columns.clone());
         let correlated = self.chance(0.6);
         let filter = match correlated {
+            true if self.chance(0.15) => self.further(&from.columns, &scope.columns),
             true => self.correlation(&from.columns, &scope.columns),
             false => None,
         };
+        let items = match of {
+            Type::IntArray => Some(Type::Int4),
+            Type::TextArray => Some(Type::Text),
+            _ => None,
+        };
+        if let Some(item) = items.filter(|_| self.chance(0.6)) {
+            let value = self.expression(item, &inner, 0);
+            let filter = filter.map(|condition| optional(template(" WHERE {}", vec![condition])));
+            let order = inner.total_order().join(", ");
+            let tail = text(format!(" ORDER BY {order}"));
+            let parts = vec![value, from.tree, filter.unwrap_or_else(|| text("")), tail];
+            return Some(template("ARRAY(SELECT {} FROM {}{}{})", parts));
+        }
         let filter = match filter {
             Some(condition) => optional(template(" WHERE {}", vec![condition])),
             None => text(""),
@@ -708,6 +771,9 @@ impl Generator {
                 self.correlation(&from.columns, outer).into_iter().collect();
             if self.chance(0.4) {
                 conditions.push(self.expression(Type::Bool, &inner, 1));
+            }
+            if self.chance(0.15) {
+                conditions.extend(self.further(&from.columns, outer));
             }
             let filter = match conditions.is_empty() {
                 true => text(""),

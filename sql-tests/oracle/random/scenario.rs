@@ -17,6 +17,7 @@ use millstream::coordinator::command::{
     ConnectOptions, Connection, Database, Prepared, Response, Value,
 };
 use millstream::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
+use millstream::coordinator::memory::state_memory;
 use millstream::coordinator::recovery::open;
 use millstream::frontend::encode::{Format, Style, encode_batch};
 use millstream::observe::clock::Clock;
@@ -219,6 +220,7 @@ async fn open_server(workers: usize, store: Option<&Store>) -> (Coordinator, Con
         epoch_interval_max: Duration::from_millis(2),
         lock_timeout: Duration::from_secs(5),
         history: HistoryConfig::default(),
+        memory: state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let coordinator = match store {

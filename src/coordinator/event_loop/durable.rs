@@ -578,6 +578,7 @@ impl State {
             | Request::Figures { .. }
             | Request::Errors { .. }
             | Request::Epochs { .. }
+            | Request::Relieve { .. }
             | Request::Stop => {}
             #[cfg(test)]
             Request::Tamper(..) => {}

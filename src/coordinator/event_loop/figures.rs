@@ -22,13 +22,21 @@ pub struct RunningFigures {
     pub workers: Vec<DataflowFigures>,
 }
 
+/// What a table holds.
+#[derive(Clone, Copy, Debug)]
+pub struct TableFigures {
+    pub object: ObjectId,
+    pub rows: usize,
+    pub memory_bytes: usize,
+    pub disk_bytes: usize,
+}
+
 /// What one look gives.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// By object.
     pub dataflows: Vec<RunningFigures>,
-    /// Rows and bytes of each table.
-    pub tables: Vec<(ObjectId, usize, usize)>,
+    pub tables: Vec<TableFigures>,
 }
 
 /// Who waits for the workers' answers.
@@ -81,8 +89,13 @@ impl State {
         let tables = self.tables.iter().filter(|(id, _)| wanted(id));
         let tables = tables
             .map(|(id, table)| {
-                let bytes = table.memory_bytes() + self.histories.table_bytes(*id);
-                (*id, table.snapshot().num_rows(), bytes)
+                let history_bytes = self.histories.table_bytes(*id);
+                TableFigures {
+                    object: *id,
+                    rows: table.snapshot().num_rows(),
+                    memory_bytes: table.memory_bytes() + history_bytes,
+                    disk_bytes: table.disk_bytes(),
+                }
             })
             .collect();
         // The client may have gone.

@@ -27,6 +27,7 @@ use crate::catalog::object::{Object, ObjectKind};
 use crate::connectors::sink::{self, CommitRule, SinkInput};
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::sink_writer::{Part, SealedBatch, SinkStatus, SinkWriter, WriterStart};
+use crate::dataflow::worker::DataflowResult;
 use crate::plan::node::Plan;
 use crate::storage::manifest::FileRef;
 use crate::storage::sinks::{BatchId, SinkCut, SinkState};
@@ -125,9 +126,13 @@ impl Sinks {
         self.running.contains_key(&sink)
     }
 
-    /// Whether it begins with the rows that are there.
-    pub(super) fn snapshot(&self, sink: ObjectId) -> bool {
-        self.running.get(&sink).is_none_or(|sink| sink.rule.snapshot)
+    /// What its dataflow does with its changes.
+    pub(super) fn dataflow_result(&self, sink: ObjectId) -> DataflowResult {
+        let sink = self.running.get(&sink);
+        DataflowResult::Sink {
+            snapshot: sink.is_none_or(|sink| sink.rule.snapshot),
+            forgets: sink.is_some_and(|sink| sink.forgets),
+        }
     }
 
     /// Takes a sink away; what it has not written out is gone.

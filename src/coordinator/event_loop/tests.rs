@@ -27,6 +27,7 @@ fn start(workers: usize) -> Coordinator {
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(200),
         history: HistoryConfig::default(),
+        memory: crate::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     Coordinator::start(config, Clock::system()).expect("starts")
 }

@@ -35,6 +35,7 @@ pub(super) async fn start_with(
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(300),
         history: HistoryConfig::default(),
+        memory: crate::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let coordinator =

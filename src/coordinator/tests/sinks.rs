@@ -218,6 +218,7 @@ async fn a_savepoint_takes_its_sinks_along() {
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(300),
         history: crate::coordinator::event_loop::HistoryConfig::default(),
+        memory: crate::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
     let interval = Duration::from_millis(5);

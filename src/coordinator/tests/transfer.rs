@@ -25,6 +25,7 @@ fn config(workers: usize) -> CoordinatorConfig {
         epoch_interval_max: Duration::from_millis(10),
         lock_timeout: Duration::from_millis(300),
         history: HistoryConfig::default(),
+        memory: crate::coordinator::memory::state_memory(&std::env::temp_dir()),
     }
 }
 

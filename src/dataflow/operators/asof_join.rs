@@ -35,6 +35,7 @@ use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{
     Copies, OrderedBy, OrderedTable, RowChange, RowKey, added_up, successor,
 };
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -475,6 +476,10 @@ impl Operator for AsofJoin {
             side.table.restore(reader.read(table, &side.keys)?)?;
         }
         Ok(())
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.sides.iter_mut().for_each(|side| visit(&mut side.table));
     }
 
     fn memory_bytes(&self) -> usize {

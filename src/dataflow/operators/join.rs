@@ -57,6 +57,7 @@ use crate::plan::node::{self, JoinKind};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::multi_table::{MultiTable, Walk};
 use crate::state::row_ids::{NIL, ShortId};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
@@ -274,6 +275,7 @@ impl Join {
             let table_keys = if only_keys { (0..keys.len()).collect() } else { keys.clone() };
             let table_schema = Arc::new(schema.project(&kept)?);
             let table = MultiTable::keyed(table_schema, table_keys.clone())?;
+            let table = if spec.aging[port].append_only { table } else { table.deleting() };
             let counted = shows != Shows::Never && residual.is_some();
             Ok(Side {
                 schema: schema.clone(),
@@ -343,12 +345,7 @@ impl Join {
             lasts.into_iter().for_each(|batch| self.enqueue(last, batch, vec![]));
             return Ok(());
         }
-        let mut first_copies = self.copies(first, &firsts)?;
-        let mut last_copies = self.copies(last, &lasts)?;
-        let any = |copies: &[Vec<bool>]| copies.iter().flatten().any(|copied| *copied);
-        if !any(&first_copies) || !any(&last_copies) {
-            first_copies.iter_mut().chain(&mut last_copies).for_each(Vec::clear);
-        }
+        let [first_copies, last_copies] = self.copies_of_both([first, last], [&firsts, &lasts])?;
         let mut insertions = Vec::new();
         for (batch, copies) in lasts.into_iter().zip(last_copies) {
             let deletes = |row: &usize| batch.weight(*row) < 0;
@@ -373,6 +370,35 @@ impl Join {
             self.enqueue(last, batch, copies);
         }
         Ok(())
+    }
+
+    /// Which changed rows of two sides have copies that stay in the tables; empty where that does not
+    /// matter, because those of the other side have none.
+    fn copies_of_both(
+        &mut self,
+        ports: [usize; 2],
+        changes: [&[ChangeBatch]; 2],
+    ) -> Result<[Vec<Vec<bool>>; 2]> {
+        let nothing = changes.map(|changes| vec![vec![]; changes.len()]);
+        let any = |copies: &[Vec<bool>]| copies.iter().flatten().any(|copied| *copied);
+        // Where keys have few rows these are soon looked through; often it is one each.
+        let chain_rows = ports.map(|port| self.sides[port].table.chain_rows());
+        let short = usize::from(chain_rows[1] < chain_rows[0]);
+        let short_copies = self.copies(ports[short], changes[short])?;
+        if !any(&short_copies) {
+            return Ok(nothing);
+        }
+        let long_copies = self.copies(ports[1 - short], changes[1 - short])?;
+        if !any(&long_copies) {
+            return Ok(nothing);
+        }
+        let both = [short_copies, long_copies];
+        Ok(if short == 0 {
+            both
+        } else {
+            let [short, long] = both;
+            [long, short]
+        })
     }
 
     /// Which changed rows have copies that stay in the table.
@@ -930,6 +956,10 @@ impl Operator for Join {
             side.table.restore(reader.read(table, &side.table_keys)?)?;
         }
         self.restore_counts()
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.sides.iter_mut().for_each(|side| visit(&mut side.table));
     }
 
     fn memory_bytes(&self) -> usize {

@@ -22,6 +22,7 @@ use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::multi_table::{MultiTable, Walk};
 use crate::state::row_ids::NIL;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -190,6 +191,10 @@ impl Operator for LookupJoin {
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.table.restore(reader.read(ROWS, &self.right_keys)?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -41,6 +41,7 @@ use crate::pattern::rows::{PartitionRows, Rows};
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedTable, RowChange, RowKey, added_up};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
@@ -559,6 +560,10 @@ impl Operator for MatchRecognize {
 
     fn counted(&self) -> Vec<(String, u64)> {
         counted(&self.kernel, &self.scratch.counts, None)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -15,6 +15,7 @@ use arrow::datatypes::SchemaRef;
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::published::Published;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
@@ -74,6 +75,10 @@ impl Operator for Materialize {
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         let rows = reader.read("rows", &self.key_columns)?;
         self.published.borrow_mut().table_mut().restore(rows)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(self.published.borrow_mut().table_mut());
     }
 
     fn memory_bytes(&self) -> usize {

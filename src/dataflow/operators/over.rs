@@ -38,6 +38,7 @@ use crate::plan::node::{self, SortColumn};
 use crate::plan::window::WindowCall;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedTable, RowKey};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -471,6 +472,10 @@ impl Operator for Over {
             }
         }
         self.settle_blocks(&mut [])
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
     }
 
     fn memory_bytes(&self) -> usize {

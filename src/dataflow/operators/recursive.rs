@@ -46,6 +46,7 @@ use crate::plan::node::{self, Node, RECURSIVE_REFERENCE};
 use crate::plan::view_options::RECURSION_LIMIT;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedBy, OrderedTable};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
@@ -269,6 +270,15 @@ impl Operator for Recursive {
             table.restore(reader.read(DERIVATIONS, &[])?)?;
         }
         self.step.restore(reader)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        if let Some(table) = &mut self.derivations {
+            visit(table);
+        }
+        for link in &mut self.step.links {
+            link.operator.visit_stores(&mut *visit);
+        }
     }
 
     fn memory_bytes(&self) -> usize {

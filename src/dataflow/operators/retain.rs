@@ -19,6 +19,7 @@ use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::timed_rows::TimedRows;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::multi_table::{MultiTable, Walk};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -194,6 +195,11 @@ impl Operator for Retain {
             self.by_time.add(&change, times)?;
         }
         Ok(())
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(self.by_time.store());
+        visit(&mut self.by_row);
     }
 
     fn memory_bytes(&self) -> usize {

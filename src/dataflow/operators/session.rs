@@ -28,6 +28,7 @@ use crate::plan::event_time::{TimeBound, find, time_bounds};
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedBy, OrderedTable, RowChange, RowKey, added_up};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, EventDuration, EventTime, Watermark};
@@ -354,6 +355,10 @@ impl Operator for Session {
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.table.restore(reader.read(ROWS, &self.spec.partition)?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
     }
 
     fn memory_bytes(&self) -> usize {

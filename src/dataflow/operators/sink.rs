@@ -7,11 +7,17 @@
 //! 3. `checkpoint`: hand over all there is. From then on it is the coordinator's, which stores it
 //!    with the checkpoint (`storage::sinks`).
 //!
+//! A sink that forgets what it gets (`blackhole`) keeps no rows: it counts them, and hands over that
+//! many rows without columns.
+//!
 //! Keeps nothing that survives: what has been handed over is durable with the checkpoint, and what
 //! has not comes again after a restart. Its input is exchanged by its key or the whole row, unless
-//! rows are only ever added, so that a row and its deletion meet.
+//! rows are only ever added or only counted, so that a row and its deletion meet.
 
-use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::materialize::consolidate;
@@ -31,6 +37,8 @@ pub struct Sink {
     schema: SchemaRef,
     /// Changes up to this epoch are left out.
     skip_until: Option<Epoch>,
+    /// Changes are counted and not kept.
+    forgets: bool,
     hand_over: HandOver,
     /// Changes of the current epoch.
     arrived: Vec<ChangeBatch>,
@@ -39,20 +47,39 @@ pub struct Sink {
     bytes: usize,
     /// Of `changes` when equal rows were added up.
     added_up_bytes: usize,
+    /// Changes that were counted since the last checkpoint, and in the current epoch.
+    counted: usize,
+    counting: usize,
 }
 
 impl Sink {
+    /// A sink of rows of `schema` that leaves out the changes up to `skip_until`.
     pub fn new(schema: SchemaRef, skip_until: Option<Epoch>, hand_over: HandOver) -> Sink {
         Sink {
             schema,
             skip_until,
+            forgets: false,
             hand_over,
             arrived: Vec::new(),
             changes: Vec::new(),
             bytes: 0,
             added_up_bytes: 0,
+            counted: 0,
+            counting: 0,
         }
     }
+
+    /// The same, for a target that forgets what it gets: changes are counted as they come.
+    pub fn that_forgets(self) -> Sink {
+        Sink { forgets: true, ..self }
+    }
+}
+
+/// So many rows of no columns.
+fn rows_without_columns(rows: usize) -> Result<ChangeBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    let rows = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)?;
+    Ok(ChangeBatch::inserts(rows))
 }
 
 impl Operator for Sink {
@@ -61,7 +88,10 @@ impl Operator for Sink {
     }
 
     fn on_batch(&mut self, _port: usize, batch: ChangeBatch, _out: &mut Output) -> Result<()> {
-        self.arrived.push(batch);
+        match self.forgets {
+            true => self.counting += batch.num_rows(),
+            false => self.arrived.push(batch),
+        }
         Ok(())
     }
 
@@ -70,10 +100,12 @@ impl Operator for Sink {
     }
 
     fn on_epoch(&mut self, epoch: Epoch, _out: &mut Output) -> Result<()> {
+        let counted = std::mem::take(&mut self.counting);
         if self.skip_until.is_some_and(|until| epoch <= until) {
             self.arrived.clear();
             return Ok(());
         }
+        self.counted += counted;
         self.bytes += self.arrived.iter().map(ChangeBatch::size_bytes).sum::<usize>();
         self.changes.append(&mut self.arrived);
         let limit = (2 * self.added_up_bytes).max(ADD_UP_BYTES_MIN);
@@ -88,7 +120,10 @@ impl Operator for Sink {
     fn checkpoint(&mut self, epoch: Epoch, _writer: &mut CheckpointWriter) -> Result<()> {
         let changes = consolidate(&self.schema, std::mem::take(&mut self.changes))?;
         (self.bytes, self.added_up_bytes) = (0, 0);
-        if !changes.is_empty() {
+        if self.counted > 0 {
+            let counted = std::mem::take(&mut self.counted);
+            (self.hand_over)(epoch, vec![rows_without_columns(counted)?]);
+        } else if !changes.is_empty() {
             (self.hand_over)(epoch, changes);
         }
         Ok(())
@@ -151,5 +186,25 @@ mod tests {
         sink.checkpoint(Epoch(11), &mut writer).expect("hands over");
         assert_eq!(*handed.borrow(), [(9, 0, 2), (11, 2, 1)]);
         assert!(writer.is_empty(), "it has no state of its own");
+    }
+
+    #[test]
+    fn a_sink_that_forgets_counts_changes_as_they_come() {
+        let handed: Rc<RefCell<Vec<(u64, usize)>>> = Rc::default();
+        let to = handed.clone();
+        let hand_over = Box::new(move |epoch: Epoch, changes: Vec<ChangeBatch>| {
+            to.borrow_mut().push((epoch.0, changes.iter().map(ChangeBatch::num_rows).sum()));
+        });
+        let mut sink = Sink::new(batch(&[]).schema(), Some(Epoch(5)), hand_over).that_forgets();
+        let mut out = Output::default();
+        let mut writer = CheckpointWriter::default();
+        for (epoch, rows) in [(5, &[(1, 1)][..]), (6, &[(2, 1), (3, 1)]), (7, &[(2, -1)])] {
+            sink.on_batch(0, batch(rows), &mut out).expect("takes");
+            sink.on_epoch(Epoch(epoch), &mut out).expect("takes");
+        }
+        assert_eq!((sink.memory_bytes(), sink.state_rows()), (0, 0));
+        sink.checkpoint(Epoch(8), &mut writer).expect("hands over");
+        sink.checkpoint(Epoch(9), &mut writer).expect("hands over");
+        assert_eq!(*handed.borrow(), [(8, 3)]);
     }
 }

@@ -353,7 +353,14 @@ impl WorkerSource {
             reports.push(Report::SourceTouched { object, epoch: open });
         }
         match item {
-            ReaderItem::Splits(splits) => self.tell_time(TimeNews::Splits(splits), reports),
+            ReaderItem::Splits(splits) => {
+                let with_watermark = |split: SplitId| {
+                    let watermark = self.times.get(&split).and_then(SplitTime::watermark);
+                    (split, watermark)
+                };
+                let splits = splits.into_iter().map(with_watermark).collect();
+                self.tell_time(TimeNews::Splits(splits), reports);
+            }
             ReaderItem::Rows { split, rows } => self.take_rows(open, split, rows, reports),
             ReaderItem::End { split } => self.tell_time(TimeNews::Ended(split), reports),
             ReaderItem::Finished => {

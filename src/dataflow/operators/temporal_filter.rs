@@ -23,6 +23,7 @@ use crate::plan::event_time::{Step, time_values};
 use crate::plan::expr::Expr;
 use crate::plan::node::{self, Formula, NowCondition, NowOp};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -290,6 +291,11 @@ impl Operator for TemporalFilter {
         let columns: Vec<usize> = (0..self.schema.fields().len()).collect();
         self.waiting.restore(reader.read("waiting", &columns)?)?;
         self.visible.restore(reader.read("visible", &columns)?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(self.waiting.store());
+        visit(self.visible.store());
     }
 
     fn memory_bytes(&self) -> usize {

@@ -16,6 +16,7 @@ use arrow::datatypes::SchemaRef;
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::timed_rows::TimedRows;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, EventTime, Watermark};
@@ -98,6 +99,10 @@ impl Operator for Throttle {
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         let columns: Vec<usize> = (0..self.changes.width()).collect();
         self.changes.restore(reader.read("changes", &columns)?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(self.changes.store());
     }
 
     fn memory_bytes(&self) -> usize {

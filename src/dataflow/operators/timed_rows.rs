@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use crate::state::delta::TableDelta;
 use crate::state::multi_table::{MultiTable, Walk};
+use crate::state::spill::Spill;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 
@@ -153,6 +154,11 @@ impl TimedRows {
             self.times.extend(rows.column(last).as_primitive::<Int64Type>().values());
         }
         Ok(())
+    }
+
+    /// What has the rows.
+    pub fn store(&mut self) -> &mut dyn Spill {
+        &mut self.rows
     }
 
     pub fn memory_bytes(&self) -> usize {

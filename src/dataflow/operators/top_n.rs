@@ -36,6 +36,7 @@ use crate::dataflow::operators::forgetting::Walks;
 use crate::plan::node::{self, RankFunction, SortColumn};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::ordered_table::{OrderedBy, OrderedTable, RowKey};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
@@ -395,6 +396,10 @@ impl Operator for TopN {
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         let rows = reader.read(ROWS, &self.spec.partition)?;
         self.table.restore(rows)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -13,6 +13,7 @@ use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::timed_rows::TimedRows;
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -80,6 +81,10 @@ impl Operator for WindowClose {
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         let width = self.rows.width();
         self.rows.restore(reader.read("rows", &(0..width).collect::<Vec<_>>())?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(self.rows.store());
     }
 
     fn memory_bytes(&self) -> usize {

@@ -354,7 +354,7 @@ impl OrderedRows {
                 Place { low: rank, high: rank, share: 0.0 }
             }
             _ => {
-                let rank = set.map_or(0, |set| most_frequent(set, self.descending));
+                let rank = set.map_or(0, |set| set.rank_of_most_frequent(self.descending));
                 Place { low: rank, high: rank, share: 0.0 }
             }
         }
@@ -449,18 +449,6 @@ struct Place {
 fn too_long() -> Error {
     Error::user(SqlState::PROGRAM_LIMIT_EXCEEDED, "an aggregated array or text is too long")
         .hint("Aggregate fewer rows in a group.")
-}
-
-/// The rank of the most frequent value; of several the first in order.
-fn most_frequent<V: Value>(set: &SortedSet<V>, descending: bool) -> i64 {
-    let (mut rank, mut best, mut best_rank) = (0, 0, 0);
-    for (_, count) in set.iter() {
-        if count > best || descending && count == best {
-            (best, best_rank) = (count, rank);
-        }
-        rank += count;
-    }
-    best_rank
 }
 
 /// The values between `low` and `high`, at these shares of the way.

@@ -642,7 +642,18 @@ impl ScalarUDFImpl for Family {
             .map(|(field, literal)| given_type(field, *literal))
             .collect();
         let literals: Vec<_> = args.scalar_arguments.iter().map(|l| l.cloned()).collect();
-        let chosen = self.resolve(&given, &literals).map_err(external)?;
+        let chosen = match self.resolve(&given, &literals) {
+            Ok(chosen) => chosen,
+            // While a query is planned, what passes on a document or uuid (CASE, an array's item)
+            // may have lost its mark: it may be anything. `sql::coerce` asks again with all marks.
+            Err(error) => {
+                let known = |t: &SqlType| {
+                    !matches!(t, SqlType::Text | SqlType::Bytea | SqlType::Json | SqlType::Jsonb)
+                };
+                let guess: Vec<_> = given.iter().map(|t| t.clone().filter(known)).collect();
+                self.resolve(&guess, &literals).map_err(|_| external(error))?
+            }
+        };
         Ok(Arc::new(chosen.result.to_field(self.name, true)))
     }
 

@@ -619,6 +619,17 @@ enum Source {
     Record(arrow::array::StructArray, Vec<(String, Source)>),
 }
 
+/// A time with its zone as ISO 8601 and Postgres's JSON have it, from what a cast to text gives:
+/// with a T, and minutes of the offset also where there are none.
+fn iso_timestamptz(text: &str) -> String {
+    let mut iso = text.replacen(' ', "T", 1);
+    let hours_only = iso.rfind(['+', '-']).is_some_and(|sign| sign > 10 && iso.len() == sign + 3);
+    if hours_only {
+        iso.push_str(":00");
+    }
+    iso
+}
+
 impl Source {
     fn new(column: &ArrayRef, sql_type: &SqlType, settings: &CastSettings) -> Result<Source> {
         let text = |column: &ArrayRef| -> Result<StringArray> {
@@ -648,9 +659,12 @@ impl Source {
                     ),
                 }
             }
-            SqlType::Timestamp | SqlType::Timestamptz => Source::Quoted(
+            SqlType::Timestamp => Source::Quoted(
                 text(column)?.iter().map(|t| t.map(|t| t.replacen(' ', "T", 1))).collect(),
             ),
+            SqlType::Timestamptz => {
+                Source::Quoted(text(column)?.iter().map(|t| t.map(iso_timestamptz)).collect())
+            }
             SqlType::Array(item) => {
                 let list = column.as_list::<i32>().clone();
                 let items = Source::new(list.values(), item, settings)?;

@@ -15,6 +15,24 @@ use datafusion::logical_expr::{
 
 use crate::types::sql_type::SqlType;
 
+/// Whether only a field's mark tells the type, or that of an array's items.
+pub fn is_marked(sql_type: &SqlType) -> bool {
+    match sql_type {
+        SqlType::Uuid | SqlType::Json | SqlType::Jsonb => true,
+        SqlType::Array(item) => is_marked(item),
+        _ => false,
+    }
+}
+
+/// The same values in arrays whose items are marked as those of this type are.
+pub fn remarked(values: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    let DataType::List(item) = data_type else { return Ok(values.clone()) };
+    let Some(list) = values.as_list_opt::<i32>() else { return Ok(values.clone()) };
+    let items = remarked(list.values(), item.data_type())?;
+    let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
+    Ok(Arc::new(ListArray::try_new(item.clone(), offsets, items, nulls)?))
+}
+
 /// One value of a column. [`ScalarValue::try_from_array`] drops the marks of an array's items.
 ///
 /// # Errors
@@ -59,12 +77,6 @@ impl ScalarUDFImpl for Marked {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let mut arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let given: ArrayRef = arrays.swap_remove(0);
-        let DataType::List(item) = args.return_field.data_type() else {
-            return Ok(ColumnarValue::Array(given));
-        };
-        let list = given.as_list::<i32>();
-        let (offsets, nulls) = (list.offsets().clone(), list.nulls().cloned());
-        let list = ListArray::try_new(item.clone(), offsets, list.values().clone(), nulls)?;
-        Ok(ColumnarValue::Array(Arc::new(list)))
+        Ok(ColumnarValue::Array(remarked(&given, args.return_field.data_type())?))
     }
 }

@@ -14,10 +14,11 @@ use datafusion::common::Result;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::type_coercion::functions::fields_with_udf;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 
+use crate::functions::scalar::marked::{is_marked, marked};
 use crate::types::sql_type::SqlType;
 
 /// The functions that are wrapped.
@@ -38,7 +39,7 @@ pub fn passing(inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
 /// The type of the first argument that only a mark tells.
 fn mark_of(fields: &[FieldRef]) -> Option<SqlType> {
     let mut types = fields.iter().filter_map(|field| SqlType::of_field(field));
-    types.find(|t| matches!(t, SqlType::Uuid | SqlType::Json | SqlType::Jsonb))
+    types.find(is_marked)
 }
 
 impl ScalarUDFImpl for Passing {
@@ -82,9 +83,16 @@ impl ScalarUDFImpl for Passing {
         }
     }
 
-    // Of a coalesce: a CASE.
+    // Of a coalesce: a CASE, which forgets the mark.
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.inner.simplify(args, info)
+        let fields = args.iter().map(|arg| Ok(arg.to_field(info.schema().as_ref())?.1));
+        let mark = mark_of(&fields.collect::<Result<Vec<FieldRef>>>()?);
+        Ok(match (self.inner.simplify(args, info)?, mark) {
+            (ExprSimplifyResult::Simplified(expr), Some(sql_type)) => {
+                ExprSimplifyResult::Simplified(marked(sql_type).call(vec![expr]))
+            }
+            (result, _) => result,
+        })
     }
 
     fn conditional_arguments<'a>(

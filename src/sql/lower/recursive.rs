@@ -93,6 +93,10 @@ fn misplaced(name: &str, what: &str) -> Error {
         SqlState::INVALID_RECURSION,
         format!("recursive reference to query \"{name}\" {what}"),
     )
+    .hint(
+        "Let the recursive part read the query once, in FROM, alone or in a join whose other side \
+         may be missing; aggregate and limit in the query that reads the result.",
+    )
 }
 
 /// The work table that a scan reads, if it does.

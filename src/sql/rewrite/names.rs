@@ -20,6 +20,7 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
     let wildcards: Vec<Option<String>> =
         select.projection.iter().filter_map(wildcard_table).collect();
     let mut seen: Vec<String> = vec![];
+    let tables = table_names(&select.from);
     for item in &mut select.projection {
         let name = match item {
             SelectItem::UnnamedExpr(expr) => column_name(expr),
@@ -45,8 +46,8 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
         let unique = if repeated { repeated_name(&name, count + 1) } else { name };
         match item {
             // Columns keep their qualifier as long as nothing repeats.
-            SelectItem::UnnamedExpr(Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-                if !repeated => {}
+            SelectItem::UnnamedExpr(expr @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_)))
+                if !repeated && !is_outside(expr, tables.as_deref()) => {}
             SelectItem::UnnamedExpr(expr) => {
                 let expr = std::mem::replace(expr, null());
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', unique) };
@@ -58,6 +59,37 @@ pub(super) fn name_columns(select: &mut Select) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the tables of FROM are called; `None`: something there has no name of its own.
+fn table_names(from: &[ast::TableWithJoins]) -> Option<Vec<String>> {
+    let joined = from.iter().flat_map(|table| {
+        std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation))
+    });
+    let name = |factor: &ast::TableFactor| match factor {
+        ast::TableFactor::Table { alias: Some(alias), .. }
+        | ast::TableFactor::Derived { alias: Some(alias), .. }
+        | ast::TableFactor::Function { alias: Some(alias), .. }
+        | ast::TableFactor::UNNEST { alias: Some(alias), .. } => Some(fold(&alias.name)),
+        ast::TableFactor::Table { name, alias: None, .. }
+        | ast::TableFactor::Function { name, alias: None, .. } => {
+            name.0.last().and_then(|part| part.as_ident()).map(fold)
+        }
+        _ => None,
+    };
+    joined.map(name).collect()
+}
+
+/// Whether a column is of a table outside for sure: DataFusion would not call it by its name.
+fn is_outside(column: &Expr, tables: Option<&[String]>) -> bool {
+    let Some(tables) = tables else { return false };
+    match column {
+        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [table, _] => !tables.contains(&fold(table)),
+            _ => tables.is_empty(),
+        },
+        _ => tables.is_empty(),
+    }
 }
 
 /// The query with marks on the aliases that stand beside a `*`, which may have columns of these

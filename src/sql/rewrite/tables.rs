@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, TableAlias,
-    TableAliasColumnDef, TableFactor, TableWithJoins, Visit, Visitor,
+    DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem,
+    TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 use crate::sql::dml::build::query_of;
@@ -46,9 +47,13 @@ pub(super) fn unnest_function(factor: &mut TableFactor) {
     let Some(name) = name.0.last().and_then(|part| part.as_ident()).map(fold) else { return };
     let args: Vec<Expr> = args.iter().cloned().filter_map(unnamed).collect();
     let (arrays, columns) = if let Some((_, list)) = SETS.iter().find(|(set, _)| *set == name) {
-        // `jsonb_array_elements(...)` calls its column `value`.
-        let column = if name.contains("elements") { "value" } else { name.as_str() };
-        (vec![call(list, args)], vec![column.to_owned()])
+        // `jsonb_array_elements(...)` calls its column `value`; others have the alias as a name.
+        let column = match alias {
+            _ if name.contains("elements") => "value".to_owned(),
+            Some(alias) => fold(&alias.name),
+            None => name.clone(),
+        };
+        (vec![call(list, args)], vec![column])
     } else if let Some((_, keys, values)) = EACH.iter().find(|(set, _, _)| *set == name) {
         let arrays = vec![call(keys, args.clone()), call(values, args)];
         (arrays, vec!["key".to_owned(), "value".to_owned()])
@@ -72,6 +77,81 @@ pub(super) fn unnest_function(factor: &mut TableFactor) {
         with_offset_alias: None,
         with_ordinality: false,
     };
+}
+
+/// The query with `e.value` in the place of `e` where that is what `jsonb_array_elements(...) AS e`
+/// is called: of a function that gives plain values the row is the value. `None` without such a
+/// name. A column of that name would have been found before.
+pub fn with_function_rows(query: &Query) -> Option<Query> {
+    #[derive(Default)]
+    struct Replacer {
+        names: Vec<String>,
+        replaced: bool,
+    }
+    impl VisitorMut for Replacer {
+        type Break = ();
+
+        fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(expr @ Expr::Identifier(_)) = item {
+                    let expr = std::mem::replace(expr, null());
+                    let Expr::Identifier(name) = &expr else { continue };
+                    let alias = name.clone();
+                    *item = match self.names.contains(&fold(name)) {
+                        true => SelectItem::ExprWithAlias { expr, alias },
+                        false => SelectItem::UnnamedExpr(expr),
+                    };
+                }
+            }
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Identifier(name) = expr
+                && self.names.contains(&fold(name))
+            {
+                let column = Ident::with_quote('"', "value");
+                *expr = Expr::CompoundIdentifier(vec![name.clone(), column]);
+                self.replaced = true;
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut replacer = Replacer { names: element_aliases(query), replaced: false };
+    if replacer.names.is_empty() {
+        return None;
+    }
+    let mut query = query.clone();
+    let _ = VisitMut::visit(&mut query, &mut replacer);
+    replacer.replaced.then_some(query)
+}
+
+/// What functions that call their column `value` are called in a query.
+fn element_aliases(query: &Query) -> Vec<String> {
+    struct Finder(Vec<String>);
+    impl Visitor for Finder {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            let (name, alias) = match factor {
+                TableFactor::Table { name, args: Some(_), alias: Some(alias), .. }
+                | TableFactor::Function { name, alias: Some(alias), .. } => (name, alias),
+                _ => return ControlFlow::Continue(()),
+            };
+            let name = name.0.last().and_then(|part| part.as_ident()).map(fold);
+            if alias.columns.is_empty()
+                && name.is_some_and(|name| {
+                    name.contains("elements") && SETS.iter().any(|(set, _)| *set == name)
+                })
+            {
+                self.0.push(fold(&alias.name));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(vec![]);
+    let _ = query.visit(&mut finder);
+    finder.0
 }
 
 /// `SELECT generate_series(1, 3)` gives three rows, where DataFusion gives one with an array.
@@ -198,7 +278,7 @@ pub(super) fn unnest_constants(factor: &mut TableFactor) {
 }
 
 /// Whether an expression reads no column.
-fn is_constant(expr: &Expr) -> bool {
+pub(super) fn is_constant(expr: &Expr) -> bool {
     struct Finder;
     impl Visitor for Finder {
         type Break = ();

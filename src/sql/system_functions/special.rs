@@ -27,7 +27,7 @@ use super::Session;
 use crate::sql::parse::name::RESERVED_WORDS;
 use crate::sql::resolve::external;
 use crate::types::error::{Error, SqlState};
-use crate::types::sql_type::SqlType;
+use crate::types::sql_type::{Modifier, SqlType};
 
 /// The function of that name, for a connection.
 pub fn find(session: Option<&Arc<dyn Session>>, name: &str) -> Option<Arc<ScalarUDF>> {
@@ -164,10 +164,11 @@ impl ScalarUDFImpl for TypeOf {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> PlanResult<ColumnarValue> {
         let name = match args.arg_fields.first() {
             Some(field) if field.data_type().is_null() => "unknown".to_owned(),
-            Some(field) => match SqlType::of_field(field) {
-                Some(SqlType::Numeric(_, _)) => "numeric".to_owned(),
-                Some(sql_type) => sql_type.to_string(),
-                None => field.data_type().to_string(),
+            Some(field) => match (Modifier::of_field(field), SqlType::of_field(field)) {
+                (Some(Modifier::Char(_)), _) => "character".to_owned(),
+                (Some(Modifier::Varchar(_)), _) => "character varying".to_owned(),
+                (_, Some(sql_type)) => sql_type.family_name(),
+                (_, None) => field.data_type().to_string(),
             },
             None => return Err(DataFusionError::Internal("it takes one argument".to_owned())),
         };

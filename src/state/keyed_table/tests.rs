@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
+use crate::state::spill::EVERYTHING;
 
 type Row = (i64, String, i64);
 
@@ -143,7 +144,11 @@ fn random_upserts_and_deletes_against_a_map() {
         let mut table = KeyedTable::new(schema(), key.clone()).expect("a table");
         let mut model: BTreeMap<i64, Row> = BTreeMap::new();
         let mut fold = CheckpointFold::default();
+        let memory = StateMemory::always_full(std::env::temp_dir());
         for step in 0..150 {
+            if random.random_bool(0.3) {
+                table.spill(&memory, EVERYTHING);
+            }
             let upserts: Vec<Row> = (0..random.random_range(0..300))
                 .map(|_| {
                     let a = random.random_range(0..3000);

@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
+use crate::state::spill::EVERYTHING;
 
 type Row = (Option<i64>, i64);
 
@@ -135,7 +136,14 @@ fn random_changes_against_a_map() {
     let mut bag = MultiTable::bag(schema()).expect("a bag");
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
     let mut fold = CheckpointFold::default();
+    let memory = StateMemory::always_full(std::env::temp_dir());
     for step in 0..300 {
+        if random.random_bool(0.3) {
+            table.spill(&memory, EVERYTHING);
+            bag.spill(&memory, EVERYTHING);
+            // Checkpoints share what they were given.
+            assert!((table.disk_bytes() + bag.disk_bytes()) as u64 <= memory.disk().now_bytes());
+        }
         let mut rows: Vec<(Row, i64)> = Vec::new();
         let flood = step % 60 == 20;
         for _ in 0..random.random_range(0..if flood { 30_000 } else { 100 }) {
@@ -233,4 +241,60 @@ fn a_hot_key_is_emptied_in_linear_time() {
     table.apply(&change(&gone)).expect("applies");
     assert_eq!(table.live_rows(), 0);
     assert!(looked_up(&mut table, &[Some(1)])[0].is_empty());
+}
+
+/// Rows `(n % keys, n / twins)`: so many of each key, each `twins` times.
+fn numbered(rows: i64, keys: i64, twins: i64) -> Vec<(Row, i64)> {
+    (0..rows).map(|n| ((Some(n / twins % keys), n / twins), 1)).collect()
+}
+
+#[test]
+fn deletions_of_a_batch_find_their_rows_in_chains_with_twins() {
+    // Chains of 40 rows, walked in step; then, where the table says that it will delete, by row.
+    for deleting in [false, true] {
+        let table = MultiTable::keyed(schema(), vec![0]).expect("a table");
+        let mut table = if deleting { table.deleting() } else { table };
+        let rows = numbered(12_000, 300, 2);
+        for part in rows.chunks(1000) {
+            table.apply(&change(part)).expect("applies");
+        }
+        assert_eq!(table.by_row.is_some(), deleting, "chains of 40 rows are long");
+        // Of every third pair both, of the next one row; and rows that are not there.
+        let mut deletions = Vec::new();
+        for (n, (row, _)) in rows.iter().enumerate() {
+            match (n / 2 % 3, n % 2) {
+                (0, _) | (1, 0) => deletions.push((*row, -1)),
+                _ => {}
+            }
+        }
+        deletions.push(((Some(3), 1_000_000), -1));
+        table.apply(&change(&deletions)).expect("applies");
+        assert!(table.has_negative_rows());
+        table.apply(&change(&[((Some(3), 1_000_000), 1)])).expect("applies");
+        assert!(!table.has_negative_rows());
+        let mut left = BTreeMap::new();
+        for n in 0..6000 {
+            match n % 3 {
+                0 => {}
+                other => assert!(left.insert((Some(n % 300), n), other).is_none()),
+            }
+        }
+        assert_eq!(content(&table), left);
+        let found = looked_up(&mut table, &[Some(7)]);
+        let of_7: BTreeMap<Row, i64> =
+            left.into_iter().filter(|((k, _), _)| *k == Some(7)).collect();
+        assert_eq!(found, [of_7]);
+    }
+}
+
+#[test]
+fn a_table_that_will_delete_is_indexed_before_it_does() {
+    let mut table = MultiTable::keyed(schema(), vec![0]).expect("a table").deleting();
+    table.apply(&change(&numbered(4000, 10, 1))).expect("applies");
+    assert!(table.by_row.is_none(), "it is small");
+    table.apply(&change(&numbered(8000, 10, 1))).expect("applies");
+    assert!(table.by_row.is_some());
+    let mut short = MultiTable::keyed(schema(), vec![0]).expect("a table").deleting();
+    short.apply(&change(&numbered(12_000, 1000, 1))).expect("applies");
+    assert!(short.by_row.is_none(), "chains of 12 rows are walked");
 }

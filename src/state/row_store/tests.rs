@@ -7,6 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::state::spill::{EVERYTHING, PASSES};
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -142,7 +143,11 @@ fn random_histories_against_a_map() {
     let mut alive: BTreeMap<u64, i64> = BTreeMap::new();
     let mut folded: BTreeMap<u64, i64> = BTreeMap::new();
     let mut next = 0i64;
+    let memory = StateMemory::always_full(std::env::temp_dir());
     for step in 0..400 {
+        if random.random_bool(0.2) {
+            store.spill(&memory, EVERYTHING);
+        }
         let length = if random.random_bool(0.1) { 5000 } else { random.random_range(0..40) };
         let start = store.append(&ChangeBatch::inserts(rows(next..next + length)));
         let start = start.expect("appends");
@@ -174,14 +179,108 @@ fn random_histories_against_a_map() {
         }
         if step % 11 == 0 {
             let delta = store.checkpoint_delta().expect("a delta");
-            for id in delta.deleted {
-                assert!(folded.remove(&id).is_some(), "row {id} died in an earlier checkpoint");
-            }
+            // Some of the dead may be among those that came.
             for (ids, batch) in delta.appended {
                 let pairs = ids.values().iter().copied().zip(numbers(&batch));
                 pairs.for_each(|(id, n)| assert!(folded.insert(id, n).is_none()));
             }
+            for id in delta.deleted {
+                assert!(folded.remove(&id).is_some(), "row {id} came, and died once");
+            }
             assert_eq!(folded, alive, "step {step}");
         }
     }
+}
+
+#[test]
+fn rows_go_to_the_disk_oldest_and_coldest_first_and_nobody_can_tell() {
+    let mut store = RowStore::new(schema());
+    for n in 0..8 {
+        let from = n * SEGMENT_ROWS_MAX as i64;
+        let batch = rows(from..from + SEGMENT_ROWS_MAX as i64);
+        store.append(&ChangeBatch::inserts(batch)).expect("appends");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let memory = StateMemory::new(directory.path().to_owned());
+    let before = store.memory_bytes();
+    let row_bytes = |store: &RowStore, slot: usize| store.slots[slot].segment.row_bytes();
+    assert!(row_bytes(&store, 0) > PASSES[0].bytes_min);
+    let two_bytes = row_bytes(&store, 1) + row_bytes(&store, 3);
+    let on_disk = |store: &RowStore| -> Vec<usize> {
+        (0..8).filter(|slot| store.slots[*slot].segment.disk_bytes() > 0).collect()
+    };
+    // What has just come counts as looked at.
+    assert!(memory.ask(two_bytes as u64, 1));
+    store.spill(&memory, PASSES[0]);
+    assert!(on_disk(&store).is_empty());
+    let taken = store.gather(&[0, 5, SEGMENT_ROWS_MAX as u32 * 2]).expect("rows");
+    let held = store.snapshot();
+    store.spill(&memory, PASSES[0]);
+    assert_eq!(on_disk(&store), [1, 3]);
+    assert!(!memory.is_wanted());
+    memory.done();
+    assert!(!memory.is_exhausted());
+    assert!(memory.ask(100 * two_bytes as u64, 1));
+    PASSES.into_iter().for_each(|pass| store.spill(&memory, pass));
+    memory.done();
+    assert!(memory.is_exhausted(), "more was wanted than there is");
+    assert_eq!(on_disk(&store), (0..8).collect::<Vec<_>>());
+    assert_eq!(store.disk_bytes() as u64, memory.disk().now_bytes());
+    assert!(store.memory_bytes() < before / 20, "{} of {before}", store.memory_bytes());
+    let again = store.gather(&[0, 5, SEGMENT_ROWS_MAX as u32 * 2]).expect("rows");
+    assert_eq!(taken, again);
+    assert_eq!(content(&held), content(&store.snapshot()));
+    // Rewriting brings back what lives.
+    let dying: Vec<u32> = (0..SEGMENT_ROWS_MAX as u32 * 4).filter(|id| id % 4 != 0).collect();
+    store.kill_all(&dying);
+    store.compact().expect("compacts");
+    assert_eq!(store.disk_bytes() as u64, memory.disk().now_bytes());
+    assert_eq!(on_disk(&store).len(), 4);
+    let ids: Vec<u32> = (0..SEGMENT_ROWS_MAX as u32 * 8).step_by(400).collect();
+    let expected: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
+    assert_eq!(numbers(&store.gather(&ids).expect("gathers")), expected);
+}
+
+#[test]
+fn shares_of_a_snapshot_are_all_of_it_once() {
+    let mut store = RowStore::new(schema());
+    store.append(&ChangeBatch::inserts(rows(0..100_000))).expect("appends");
+    let weighted = ChangeBatch::new(rows(100_000..100_500), vec![50; 500]).expect("weights");
+    store.append(&weighted).expect("appends");
+    store.append(&ChangeBatch::inserts(rows(100_500..120_000))).expect("appends");
+    store.kill_all(&(0..30_000).step_by(3).collect::<Vec<_>>());
+    let snapshot = store.snapshot();
+    for snapshot in [snapshot.clone(), snapshot.without_last(10_000)] {
+        for shares in [1, 2, 3, 7] {
+            let mut all = Vec::new();
+            for share in 0..shares {
+                let batches = snapshot.share_of(vec![0], (share, shares));
+                let part: Vec<i64> = batches.flat_map(|b| numbers(&b.expect("rows"))).collect();
+                all.extend(part);
+            }
+            all.sort_unstable();
+            assert_eq!(all, content(&snapshot), "{shares} shares");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_takes_nothing_leaves_rows_in_memory() {
+    let mut store = RowStore::new(schema());
+    store.append(&ChangeBatch::inserts(rows(0..100_000))).expect("appends");
+    let directory = tempfile::tempdir().expect("a directory");
+    let gone = directory.path().join("gone");
+    let memory = StateMemory::new(gone.clone());
+    assert!(memory.ask(u64::MAX, 1));
+    PASSES.into_iter().for_each(|pass| store.spill(&memory, pass));
+    memory.done();
+    assert!(memory.is_exhausted() && memory.failure().is_some());
+    assert_eq!(store.disk_bytes(), 0);
+    assert_eq!(numbers(&store.gather(&[99_999]).expect("gathers")), [99_999]);
+    // It is tried again after a while, and then it works.
+    std::fs::create_dir(&gone).expect("a directory");
+    let asks = (0..1000).take_while(|_| !memory.ask(u64::MAX, 1)).count();
+    assert!((10..1000).contains(&asks));
+    PASSES.into_iter().for_each(|pass| store.spill(&memory, pass));
+    assert!(memory.failure().is_none() && store.disk_bytes() > 0);
 }

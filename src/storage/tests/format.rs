@@ -9,7 +9,7 @@ use super::*;
 use crate::storage::checkpoint::ViewCut;
 use crate::storage::manifest::{EPOCHS_RESERVED, SourcePlace};
 use crate::storage::recovery::recover_from;
-use crate::storage::state_files::StateChange;
+use crate::storage::state_files::{StateChange, in_memory};
 use crate::storage::store::Store;
 
 const SAMPLE_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql-tests/data/storage-v1");
@@ -117,7 +117,7 @@ async fn check_2(directory: &Path) {
     drop(recovered);
     // Back to what it was then.
     let store = Store::directory(directory).unwrap();
-    let back = recover_from(store, "reader", Some("early")).await.unwrap();
+    let back = recover_from(store, "reader", Some("early"), in_memory()).await.unwrap();
     let keys = back.tables[&ObjectId(1)][0].column(0).as_primitive::<Int64Type>().values().to_vec();
     assert_eq!(keys, [1, 2, 3]);
     assert_eq!(back.views[&ObjectId(9)][&2][0]["rows"][0].num_rows(), 2);

@@ -626,7 +626,7 @@ fn random_history(random: &mut SmallRng) {
         ..spec(kind, keys[random.random_range(0..keys.len())])
     };
     let schemas = [schema(LEFT_COLUMNS), schema(RIGHT_COLUMNS)];
-    let mut driven = Driven::new(|| join(spec.clone()));
+    let mut driven = Driven::new(|| join(spec.clone())).on_disk_if(random.random_bool(0.5));
     let mut bags = [Bag::new(), Bag::new()];
     let mut shown: BTreeMap<String, i64> = BTreeMap::new();
     for epoch in 1..random.random_range(3..25) {

@@ -36,6 +36,7 @@ use crate::plan::event_time::TimeBound;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::row_ids::ShortId;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::text::datetime::US_PER_DAY;
@@ -451,6 +452,10 @@ impl Operator for ByWatermark {
         self.waiting.restore(reader, &self.kernel.spec.partition)?;
         let key: Vec<usize> = (0..self.kernel.spec.partition.len()).collect();
         self.partitions.restore(reader.read(partitions::TABLE, &key)?)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.waiting.visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -447,7 +447,7 @@ fn random_history(
     }
     calls.truncate(6);
     let spec = spec(calls);
-    let mut driven = Driven::new(|| make(spec.clone()));
+    let mut driven = Driven::new(|| make(spec.clone())).on_disk_if(random.random_bool(0.5));
     let mut bag: BTreeMap<Row, i64> = BTreeMap::new();
     let mut shown: BTreeMap<String, i64> = BTreeMap::new();
     for epoch in 1..random.random_range(3..values.epochs) {

@@ -39,6 +39,7 @@ use crate::state::group_index::GroupIndex;
 use crate::state::ordered_table::sort_fields;
 use crate::state::row_ids::ShortId;
 use crate::state::row_store::RowStore;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::time::{Epoch, Watermark};
@@ -442,6 +443,10 @@ impl Operator for GrowingTopN {
         }
         self.compared.clear();
         self.rows.compact()
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.rows);
     }
 
     fn memory_bytes(&self) -> usize {

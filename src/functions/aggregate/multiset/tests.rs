@@ -92,6 +92,14 @@ fn ranks_are_those_of_the_sorted_values() {
                 assert_eq!(set.nth(rank), expected.map(|e| e.0).filter(|_| rank >= 0));
             }
             assert_eq!(set.nth(copies), None);
+            let most = oracle.values().max();
+            for last in [false, true] {
+                let values: Vec<&u64> =
+                    oracle.iter().filter(|(_, c)| Some(*c) == most).map(|(v, _)| v).collect();
+                let expected = if last { values.last() } else { values.first() };
+                let found = set.nth(set.rank_of_most_frequent(last));
+                assert_eq!(found, expected.copied());
+            }
         });
     }
 }

@@ -432,7 +432,7 @@ fn run_case(case: &Case, seed: u64) {
     let input = schema(COLUMNS);
     let spec = spec(&input, case.keys, case.calls, case.append_only);
     let keys: Vec<&str> = case.keys.split(',').filter(|key| !key.is_empty()).collect();
-    let mut driven = Driven::new(|| aggregate(&spec, &input));
+    let mut driven = Driven::new(|| aggregate(&spec, &input)).on_disk_if(seed % 2 == 1);
     let mut rows = Vec::new();
     let mut view = View::new();
     for epoch in 1..=case.epochs {

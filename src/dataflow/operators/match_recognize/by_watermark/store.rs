@@ -17,6 +17,7 @@ use crate::plan::match_recognize::MatchSpec;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::row_ids::ShortId;
 use crate::state::row_store::RowStore;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 
@@ -193,6 +194,14 @@ impl Waiting {
             unsettled.restore(reader.read(UNSETTLED, partition)?)?;
         }
         Ok(())
+    }
+
+    /// Shows the stores of the rows that are held.
+    pub fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.store);
+        if let Some(unsettled) = &mut self.unsettled {
+            visit(unsettled.store());
+        }
     }
 
     pub fn memory_bytes(&self) -> usize {

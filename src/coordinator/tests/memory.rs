@@ -1,0 +1,140 @@
+//! State on the disk, memory that is used up, and queries that ask for more than there is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{connect, run};
+use crate::coordinator::command::Database;
+use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
+use crate::observe::clock::Clock;
+use crate::state::spill::StateMemory;
+
+fn database_with(memory: Arc<StateMemory>) -> (Database, Coordinator) {
+    let config = CoordinatorConfig {
+        workers: 2,
+        epoch_interval_max: Duration::from_millis(10),
+        lock_timeout: Duration::from_millis(300),
+        history: HistoryConfig::default(),
+        memory,
+    };
+    let clock = Clock::system();
+    let coordinator = Coordinator::start(config, clock.clone()).expect("the workers start");
+    let database = Database::new(coordinator.clone(), clock).expect("threads can be started");
+    (database, coordinator)
+}
+
+/// Two tables, and views that keep rows in every kind of store.
+const SCHEMA: &str = "
+    CREATE TABLE l (k bigint, v text)
+    CREATE TABLE r (k bigint PRIMARY KEY, w text)
+    CREATE MATERIALIZED VIEW joined AS SELECT l.k, v, w FROM l LEFT JOIN r ON l.k = r.k
+    CREATE MATERIALIZED VIEW counted AS SELECT k, count(*) AS n, min(v) AS least FROM joined GROUP BY k
+    CREATE MATERIALIZED VIEW firsts AS SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY v) AS place FROM l) AS ranked WHERE place <= 2
+    INSERT INTO l SELECT n % 50, 'text ' || n FROM generate_series(1, 2000) AS numbers(n)
+    INSERT INTO r SELECT n, 'more ' || n FROM generate_series(0, 39) AS numbers(n)
+    DELETE FROM l WHERE k % 7 = 3
+    UPDATE r SET w = w || '!' WHERE k < 10
+";
+
+const LOOK: &str = "
+    SELECT count(*), count(w), min(w), max(v) FROM joined
+    SELECT count(*), sum(n), min(least) FROM counted
+    SELECT count(*), max(v) FROM firsts
+    SELECT * FROM joined WHERE k = 4 ORDER BY v LIMIT 2
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_the_disk_is_read_and_changed_as_if_it_were_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let in_memory = Arc::new(StateMemory::new(directory.path().to_owned()));
+    let on_disk = Arc::new(StateMemory::always_full(directory.path().to_owned()));
+    let mut shown = Vec::new();
+    for memory in [in_memory, on_disk.clone()] {
+        let (database, coordinator) = database_with(memory);
+        let mut connection = connect(&database).await;
+        run(&mut connection, SCHEMA).await;
+        shown.push(run(&mut connection, LOOK).await);
+        let places = run(
+            &mut connection,
+            "SELECT name FROM millstream.memory WHERE disk_bytes > 0 ORDER BY name",
+        );
+        shown.push(places.await);
+        drop(connection);
+        tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+    }
+    assert_eq!(shown[0], shown[2]);
+    // 50 keys of 40 rows each, seven of them gone; 8 of those left have no partner.
+    assert!(shown[0].contains("1720"), "{}", shown[0]);
+    assert!(!shown[1].contains("joined") && shown[3].contains("joined"), "{}", shown[3]);
+    assert!(shown[3].contains('l') && shown[3].contains('r'), "{}", shown[3]);
+    drop(shown);
+    assert_eq!(on_disk.disk().now_bytes(), 0, "files go with what they hold");
+    assert!(on_disk.disk().written_bytes() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_is_used_up_lets_in_nothing_but_deletions() {
+    let memory = Arc::new(StateMemory::new(std::env::temp_dir()));
+    let (database, coordinator) = database_with(memory.clone());
+    let mut connection = connect(&database).await;
+    let set_up = "
+        CREATE TABLE t (k bigint PRIMARY KEY, v bigint)
+        CREATE MATERIALIZED VIEW total AS SELECT sum(v) AS v FROM t
+        CREATE SOURCE s WITH (connector = 'nexmark', table.type = 'person', events.limit = '5000')
+        INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)
+    ";
+    run(&mut connection, set_up).await;
+    assert!(memory.hold(true));
+    let refused = run(&mut connection, "INSERT INTO t VALUES (4, 4)").await;
+    assert!(refused.contains("53200") && refused.contains("memory is used up"), "{refused}");
+    let changed = "
+        DELETE FROM t WHERE k = 1
+        UPDATE t SET v = 20 WHERE k = 2
+        SELECT v FROM total
+        CREATE MATERIALIZED VIEW people AS SELECT count(*) AS n FROM s
+        SELECT n FROM people
+    ";
+    let changed = run(&mut connection, changed).await;
+    assert!(changed.contains("23") && !changed.contains("53200"), "{changed}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let none = run(&mut connection, "SELECT n FROM people").await;
+    assert!(!none.contains("100"), "the source waits: {none}");
+    assert!(memory.hold(false));
+    coordinator.relieve().await.expect("it runs");
+    let after = "
+        INSERT INTO t VALUES (4, 4)
+        FLUSH
+        SELECT v FROM total
+        SELECT n FROM people
+    ";
+    let after = run(&mut connection, after).await;
+    // A person is one of fifty events.
+    assert!(after.contains("27") && after.contains("100"), "{after}");
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_asks_for_more_than_there_is_fails_alone() {
+    let memory = Arc::new(StateMemory::new(std::env::temp_dir()));
+    let (database, coordinator) = database_with(memory.clone());
+    let mut connection = connect(&database).await;
+    let set_up = "
+        CREATE TABLE t (k bigint, v text)
+        INSERT INTO t SELECT n, 'some text ' || n FROM generate_series(1, 200000) AS numbers(n)
+    ";
+    run(&mut connection, set_up).await;
+    memory.grant_queries(1 << 20);
+    let greedy = "SELECT count(*) FROM (SELECT v, count(*) AS n FROM t GROUP BY v) AS groups \
+                  JOIN t ON t.v = groups.v";
+    let refused = run(&mut connection, greedy).await;
+    assert!(refused.contains("53200"), "{refused}");
+    let modest = run(&mut connection, "SELECT count(*), sum(k) FROM t").await;
+    assert!(modest.contains("200000") && modest.contains("20000100000"), "{modest}");
+    assert_eq!(memory.query_bytes(), 0, "a query gives back what it took");
+    memory.grant_queries(1 << 30);
+    let granted = run(&mut connection, greedy).await;
+    assert!(granted.contains("200000"), "{granted}");
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}

@@ -1,0 +1,319 @@
+//! State that does not fit into memory: who asks for room, and who makes it.
+//!
+//! 1. All state of a server shares one [`StateMemory`]. Somebody who knows how much memory there is
+//!    asks for so many bytes ([`StateMemory::ask`]); the owners of state, each on its own thread, go
+//!    through their stores and let rows go to the disk until nobody wants more.
+//! 2. A store gives its coldest rows first: in four passes, large pieces that nobody has looked at
+//!    since the last time, smaller ones, then those that were looked at, then all but crumbs.
+//! 3. When all owners have been through all of it and more is wanted still, memory is used up
+//!    ([`StateMemory::is_exhausted`]): what is left are indexes, groups, and what is under way.
+//!    While it is, nothing new should be let in ([`StateMemory::is_held`]).
+//! 4. A disk that is full or broken is tried again after a while; until then rows stay in memory.
+//!
+//! A piece that went to the wrong side costs little: its pages stay in the kernel's cache while
+//! there is room (`mapped.rs`).
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+
+use crate::observe::metrics;
+use crate::state::mapped::write_arrays;
+
+/// Asks to skip before a disk that failed is tried again: they come every 20 ms or less often.
+const SKIPPED_ASKS: u32 = 100;
+
+/// Bytes in files of the local disk.
+#[derive(Debug, Default)]
+pub struct DiskUse {
+    now: AtomicU64,
+    written: AtomicU64,
+}
+
+impl DiskUse {
+    pub(super) fn add(&self, bytes: usize) {
+        self.now.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        metrics::STATE_DISK_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        metrics::STATE_SPILLED_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, bytes: usize) {
+        self.now.fetch_sub(bytes as u64, Ordering::Relaxed);
+        metrics::STATE_DISK_BYTES.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// In files now.
+    pub fn now_bytes(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// Written since the start.
+    pub fn written_bytes(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+}
+
+/// What a pass through the stores takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Smaller pieces stay: they are about to be merged.
+    pub bytes_min: usize,
+    /// Pieces that were looked at since the last pass stay.
+    pub spares_touched: bool,
+}
+
+/// Coldest first.
+pub const PASSES: [Pass; 4] = [
+    Pass { bytes_min: 4 << 20, spares_touched: true },
+    Pass { bytes_min: 512 << 10, spares_touched: true },
+    Pass { bytes_min: 512 << 10, spares_touched: false },
+    Pass { bytes_min: 16 << 10, spares_touched: false },
+];
+
+/// All that can go.
+pub const EVERYTHING: Pass = Pass { bytes_min: 0, spares_touched: false };
+
+/// Rows that can go to the disk.
+pub trait Spill {
+    /// Lets rows go to the disk as long as that is wanted.
+    fn spill(&mut self, memory: &StateMemory, pass: Pass);
+
+    /// Bytes of rows on the disk.
+    fn disk_bytes(&self) -> usize;
+}
+
+/// What the owner of state shows of it, one store after the other.
+pub type StoreVisitor<'a> = &'a mut dyn FnMut(&mut dyn Spill);
+
+/// The memory of all state of one server.
+#[derive(Debug)]
+pub struct StateMemory {
+    /// Where files go; they have no names in it.
+    directory: PathBuf,
+    disk: Arc<DiskUse>,
+    /// Of the whole process, for who watches it.
+    limit_bytes: u64,
+    /// Everything goes to the disk as soon as it may: for tests.
+    always: bool,
+    /// Files do not stay in the kernel's memory: for measurements.
+    cold: bool,
+    /// Bytes that are still wanted in the round under way.
+    wanted: AtomicI64,
+    /// Owners that have not been through their stores in the round under way.
+    at_work: AtomicUsize,
+    /// The last round ended, and more was wanted.
+    exhausted: AtomicBool,
+    /// Nothing new is let in.
+    held: AtomicBool,
+    /// Bytes that all queries together have.
+    query_bytes: AtomicU64,
+    /// Bytes that they may have.
+    query_max: AtomicU64,
+    failure: Mutex<Failure>,
+}
+
+/// What the disk has said.
+#[derive(Debug, Default)]
+struct Failure {
+    /// `None` while it works.
+    message: Option<String>,
+    skip_asks: u32,
+}
+
+impl StateMemory {
+    /// Memory whose overflow goes to files in `directory`.
+    pub fn new(directory: PathBuf) -> StateMemory {
+        StateMemory {
+            directory,
+            disk: Arc::default(),
+            limit_bytes: u64::MAX,
+            always: false,
+            cold: false,
+            wanted: AtomicI64::new(0),
+            at_work: AtomicUsize::new(0),
+            exhausted: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+            query_bytes: AtomicU64::new(0),
+            query_max: AtomicU64::new(u64::MAX),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// The same where everything goes to the disk as soon as it may: what a test of spilling wants.
+    pub fn always_full(directory: PathBuf) -> StateMemory {
+        let wanted = AtomicI64::new(i64::MAX);
+        StateMemory { always: true, wanted, ..StateMemory::new(directory) }
+    }
+
+    /// The same where what goes to the disk leaves the kernel's memory, too: what a measurement
+    /// wants on a machine with more memory than is measured.
+    pub fn with_cold_disk(directory: PathBuf) -> StateMemory {
+        StateMemory { cold: true, ..StateMemory::new(directory) }
+    }
+
+    /// The same in a process that may have so much memory.
+    #[must_use]
+    pub fn with_limit(self, limit_bytes: u64) -> StateMemory {
+        StateMemory { limit_bytes, ..self }
+    }
+
+    /// What the whole process may have.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// Whether everything goes to the disk as soon as it may.
+    pub fn is_always_full(&self) -> bool {
+        self.always
+    }
+
+    pub fn disk(&self) -> &DiskUse {
+        &self.disk
+    }
+
+    /// Asks `owners` for so many bytes; each of them calls [`StateMemory::done`] when it has been
+    /// through its stores. False when they are still at it from the last time, or the disk rests.
+    pub fn ask(&self, bytes: u64, owners: usize) -> bool {
+        let mut failure = self.lock_failure();
+        if failure.skip_asks > 0 {
+            failure.skip_asks -= 1;
+            return false;
+        }
+        if self.at_work.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        self.at_work.store(owners, Ordering::Release);
+        self.wanted.store(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Release);
+        true
+    }
+
+    /// Whether more bytes are wanted.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    /// An owner has been through its stores.
+    pub fn done(&self) {
+        let before = self
+            .at_work
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |owners| owners.checked_sub(1));
+        if before == Ok(1) {
+            let exhausted = self.is_wanted() || self.lock_failure().message.is_some();
+            self.exhausted.store(exhausted, Ordering::Release);
+        }
+    }
+
+    /// Whether the stores have nothing left that could go.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Acquire)
+    }
+
+    /// Memory is no longer short.
+    pub fn relax(&self) {
+        self.exhausted.store(false, Ordering::Release);
+    }
+
+    /// Lets nothing new in, or does again; tells whether that is a change.
+    pub fn hold(&self, held: bool) -> bool {
+        self.held.swap(held, Ordering::AcqRel) != held
+    }
+
+    /// Whether nothing new is let in: memory is used up, and nothing more can go to the disk.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether no round is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.at_work.load(Ordering::Acquire) == 0
+    }
+
+    /// Says how much memory all queries together may have beside what they have now.
+    pub fn grant_queries(&self, bytes: u64) {
+        self.query_max.store(self.query_bytes().saturating_add(bytes), Ordering::Relaxed);
+    }
+
+    /// What all queries together have.
+    pub fn query_bytes(&self) -> u64 {
+        self.query_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A query has taken memory, whether there is any or not.
+    pub fn take_for_query(&self, bytes: usize) {
+        self.query_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Gives a query memory, or tells how much there would be.
+    pub fn try_take_for_query(&self, bytes: usize) -> Result<(), u64> {
+        let max = self.query_max.load(Ordering::Relaxed);
+        let taken = |before: u64| {
+            let after = before.saturating_add(bytes as u64);
+            (after <= max).then_some(after)
+        };
+        let order = Ordering::Relaxed;
+        match self.query_bytes.fetch_update(order, order, taken) {
+            Ok(_) => Ok(()),
+            Err(before) => Err(max.saturating_sub(before)),
+        }
+    }
+
+    /// A query has given memory back.
+    pub fn give_back_of_query(&self, bytes: usize) {
+        self.query_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Where files without names may be made.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Why the disk takes nothing; `None` while it does.
+    pub fn failure(&self) -> Option<String> {
+        self.lock_failure().message.clone()
+    }
+
+    fn lock_failure(&self) -> MutexGuard<'_, Failure> {
+        self.failure.lock().expect("nobody panics while holding it")
+    }
+
+    /// The same rows on the disk; as they are when it does not take them.
+    pub fn batch_on_disk(&self, rows: RecordBatch) -> RecordBatch {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let Some((columns, _)) = self.write(rows.columns(), 0) else { return rows };
+        let made = RecordBatch::try_new_with_options(rows.schema(), columns, &options);
+        made.expect("they are the same arrays")
+    }
+
+    /// Arrays on the disk in the place of `arrays`, which hold `memory_bytes`, and the bytes that
+    /// they take there. `None` when the disk does not take them, or they have no bytes.
+    pub(super) fn write(
+        &self,
+        arrays: &[ArrayRef],
+        memory_bytes: usize,
+    ) -> Option<(Vec<ArrayRef>, usize)> {
+        match write_arrays(&self.directory, &self.disk, arrays, self.cold) {
+            Ok(written) => {
+                self.lock_failure().message = None;
+                if written.is_some() && !self.always {
+                    let bytes = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
+                    self.wanted.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                written
+            }
+            Err(error) => {
+                let mut failure = self.lock_failure();
+                let message = format!("{}: {error}", self.directory.display());
+                if failure.message.is_none() {
+                    tracing::warn!(error = message, "state cannot go to the disk");
+                }
+                *failure = Failure { message: Some(message), skip_asks: SKIPPED_ASKS };
+                // Nobody else needs to try.
+                self.wanted.store(0, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
