@@ -4,7 +4,8 @@
 //! their places.
 
 use crate::bench::{
-    Measurement, NexmarkOptions, POLL, connect, files, process, run, source_sql, sources_ended,
+    Measurement, NexmarkOptions, POLL, checkpoints, connect, files, process, run, source_sql,
+    sources_ended,
 };
 use crate::observe::clock::Clock;
 use crate::slt::PrivateServer;
@@ -46,6 +47,10 @@ pub async fn measure(options: &NexmarkOptions) -> Result<Measurement> {
     let seconds = clock.elapsed().as_secs_f64();
     let cpu_seconds = (process::cpu_time() - cpu_before).as_secs_f64();
     let peak_bytes = process::resident_peak_bytes();
+    let checkpoints = match options.durable {
+        true => Some(checkpoints(&client).await?),
+        false => None,
+    };
     drop(client);
     server.stop().await;
     Ok(Measurement {
@@ -55,5 +60,6 @@ pub async fn measure(options: &NexmarkOptions) -> Result<Measurement> {
         events_per_s: (options.events as f64 / seconds) as u64,
         cpu_seconds: (cpu_seconds * 1e3).round() / 1e3,
         peak_rss_mib: peak_bytes >> 20,
+        checkpoints,
     })
 }

@@ -103,11 +103,21 @@ pub struct TableObject {
     pub watermark: Option<WatermarkObject>,
     /// For how long it can be read as it was; `None`: as the server says.
     pub history_retention_us: Option<i64>,
+    /// WITH (retention, retention_column): rows go by themselves.
+    pub retention: Option<TableRetention>,
     /// The source or table whose late rows it has. It goes with its owner.
     pub late_of: Option<ObjectId>,
     /// The source whose late rows it has that were taken in again (REPLAY LATE): they are rows of
     /// the source. It goes with its owner.
     pub replayed_of: Option<ObjectId>,
+}
+
+/// A row of the table goes when the time in a column is so long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRetention {
+    pub column: usize,
+    /// In microseconds; positive.
+    pub keep_us: i64,
 }
 
 /// What an INSERT without ON CONFLICT does with a key that exists.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::object::{
     Definer, IndexObject, Object, ObjectKind, ObjectName, SinkObject, SourceObject, TableConflict,
-    TableObject, ViewObject, WatermarkObject,
+    TableObject, TableRetention, ViewObject, WatermarkObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::plan::event_time::TimeBound;
@@ -95,6 +95,8 @@ enum StoredKind {
         late_of: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replayed_of: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retention: Option<TableRetention>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         history_retention_us: Option<i64>,
     },
@@ -275,6 +277,7 @@ fn store_object(object: &Object) -> Result<StoredObject> {
             watermark: table.watermark.as_ref().map(store_watermark),
             late_of: table.late_of.map(|owner| owner.0),
             replayed_of: table.replayed_of.map(|owner| owner.0),
+            retention: table.retention,
             history_retention_us: table.history_retention_us,
         },
         ObjectKind::View(definition) => {
@@ -343,6 +346,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             watermark,
             late_of,
             replayed_of,
+            retention,
             history_retention_us,
         } => ObjectKind::Table(TableObject {
             primary_key,
@@ -358,6 +362,7 @@ fn load_object(stored: StoredObject) -> Result<Object> {
             history_retention_us,
             late_of: late_of.map(ObjectId),
             replayed_of: replayed_of.map(ObjectId),
+            retention,
         }),
         StoredKind::View { query_sql, search_path } => {
             ObjectKind::View(ViewObject { query_sql, search_path, ..ViewObject::default() })
@@ -516,6 +521,7 @@ mod tests {
             append_only: true,
             watermark: watermark(),
             history_retention_us: None,
+            retention: None,
             late_of: None,
             replayed_of: None,
         });

@@ -693,6 +693,7 @@ mod tests {
             append_only: false,
             watermark: None,
             history_retention_us: None,
+            retention: None,
             late_of: None,
             replayed_of: None,
         };

@@ -13,8 +13,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::object::{
-    Definer, Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
-    WatermarkObject,
+    Definer, Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject,
+    TableRetention, ViewObject, WatermarkObject,
 };
 use crate::catalog::snapshot::{Change, no_schema};
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
@@ -27,14 +27,14 @@ use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::emission::with_emission;
-use crate::plan::event_time::time_bounds;
+use crate::plan::event_time::{is_time, time_bounds};
 use crate::plan::expr::Expr;
 use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
 use crate::plan::recursion::limit_recursion;
 use crate::plan::view_options::{
-    EMIT, EMIT_EVERY, EMIT_ON_UPDATE, Emission, HISTORY_RETENTION, OnError, ViewOptions,
-    fixed_interval_us, retention_us,
+    EMIT, EMIT_EVERY, EMIT_ON_UPDATE, Emission, HISTORY_RETENTION, OnError, RETENTION,
+    RETENTION_COLUMN, ViewOptions, fixed_interval_us, retention_us,
 };
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
@@ -887,6 +887,7 @@ fn table_object(
         append_only: create.append_only,
         watermark: create.watermark.as_ref().map(watermark_object),
         history_retention_us: table_history(create)?,
+        retention: table_retention(create, &schema)?,
         late_of: None,
         replayed_of: None,
     };
@@ -955,7 +956,7 @@ fn table_conflict(create: &CreateTable) -> Result<TableConflict> {
     };
     for option in &create.options {
         match option.name.as_str() {
-            HISTORY_RETENTION => continue,
+            HISTORY_RETENTION | RETENTION | RETENTION_COLUMN => continue,
             "on_conflict" => {}
             _ => return Err(unknown_option(option)),
         }
@@ -991,6 +992,54 @@ fn table_history(create: &CreateTable) -> Result<Option<i64>> {
         .position(option.position)
     })?;
     Ok(Some(us))
+}
+
+/// What the options of a table say of rows that go by themselves.
+fn table_retention(create: &CreateTable, schema: &Schema) -> Result<Option<TableRetention>> {
+    let find = |name: &str| create.options.iter().find(|option| option.name == name);
+    let wrong = |option: &WithOption, message: String| {
+        Error::user(SqlState::INVALID_PARAMETER_VALUE, message).position(option.position)
+    };
+    let named = find(RETENTION_COLUMN);
+    let Some(option) = find(RETENTION) else {
+        return match named {
+            Some(option) => {
+                Err(wrong(option, format!("option \"{RETENTION_COLUMN}\" needs \"{RETENTION}\"")))
+            }
+            None => Ok(None),
+        };
+    };
+    let keep_us = fixed_interval_us(&option.value.to_lowercase()).ok_or_else(|| {
+        let message = format!("invalid value for parameter \"{RETENTION}\": \"{}\"", option.value);
+        wrong(option, message).hint("Give an interval of days and time, such as '1 day'.")
+    })?;
+    if create.append_only {
+        return Err(Error::user(
+            SqlState::INVALID_TABLE_DEFINITION,
+            "rows of an APPEND ONLY table never go",
+        )
+        .hint("Leave out APPEND ONLY, or create a materialized view with a retention over it.")
+        .position(option.position));
+    }
+    let watermark = create.watermark.as_ref().map(|watermark| watermark.column.as_str());
+    let Some(name) = named.map(|option| option.value.as_str()).or(watermark) else {
+        return Err(wrong(option, "the retention of a table counts from a column".to_owned())
+            .hint(
+                "Name it: retention_column = 'at'. For the time of arrival, declare arrived_at \
+             timestamptz DEFAULT now().",
+            ));
+    };
+    let at = named.unwrap_or(option);
+    let Some((column, field)) = schema.column_with_name(name) else {
+        let message = format!("option \"{RETENTION_COLUMN}\": column \"{name}\" does not exist");
+        return Err(Error::user(SqlState::UNDEFINED_COLUMN, message).position(at.position));
+    };
+    if !is_time(field.data_type()) {
+        let message =
+            format!("option \"{RETENTION_COLUMN}\": column \"{name}\" is not a time or date");
+        return Err(Error::user(SqlState::DATATYPE_MISMATCH, message).position(at.position));
+    }
+    Ok(Some(TableRetention { column, keep_us }))
 }
 
 fn unknown_option(option: &WithOption) -> Error {
@@ -1076,6 +1125,7 @@ fn late_table(name: &ObjectName, schema: &SchemaRef, time_column: usize) -> Obje
             watermark: None,
             // Known when the owner has an id.
             history_retention_us: None,
+            retention: None,
             late_of: None,
             replayed_of: None,
         }),

@@ -13,6 +13,7 @@
 //! | `memory.rs` | room in memory |
 //! | `event_time.rs` | watermarks and late rows |
 //! | `replay.rs` | late rows that are taken in again |
+//! | `retention.rs` | rows of tables that go by themselves |
 //! | `sharing.rs` | views that read what others keep although they do not name them |
 //! | `history.rs` | reads of the past |
 //! | `swap.rs` | a materialized view gets its new definition |
@@ -43,6 +44,7 @@ pub use self::figures::{Figures, RunningFigures};
 pub use self::history::HistoryConfig;
 use self::history::{Histories, PastStart, is_reached};
 pub use self::replay::{Replay, Replayed};
+use self::retention::Retentions;
 pub use self::sinks::SinkFact;
 use self::sinks::Sinks;
 use self::swap::Swap;
@@ -89,6 +91,7 @@ mod figures;
 mod history;
 mod memory;
 mod replay;
+mod retention;
 mod sharing;
 mod sinks;
 mod swap;
@@ -1232,6 +1235,7 @@ struct State {
     late_waiting: Vec<(ObjectId, RecordBatch)>,
     /// Tables of late rows that were taken in again, with their sources.
     replays: HashMap<ObjectId, ObjectId>,
+    retentions: Retentions,
     /// The earliest event time of rows that the open epoch takes in again.
     reopened: Option<EventTime>,
     /// Logical time of the newest closed epoch.
@@ -1308,6 +1312,7 @@ impl State {
             table_rules: HashMap::new(),
             late_waiting: Vec::new(),
             replays: HashMap::new(),
+            retentions: Retentions::default(),
             reopened: None,
             time: EventTime(i64::MIN),
             wakes: BTreeSet::new(),
@@ -1349,6 +1354,7 @@ impl State {
             self.histories.add_table(id, &table, ground.epoch, self.keeps_history(own));
             self.tables.insert(id, table);
             self.note_replays(&ground.catalog, id);
+            self.note_retention(&ground.catalog, id);
             self.add_running(id, vec![], RunningKind::Table);
             self.workers.send(Command::CreateTable(id));
         }
@@ -1599,6 +1605,7 @@ impl State {
         let checkpoint = self.checkpoint_if_due();
         self.run_steps();
         let now = self.now();
+        self.let_rows_go(now);
         let forget = self.forget_history(now);
         let wake = self.wake_due(now);
         if self.watermarks.moved(now) || wake.is_some_and(|at| at <= now) {
@@ -1607,7 +1614,14 @@ impl State {
         let epoch = self.pump_epochs();
         let idle = self.watermarks.wake(now);
         let wake = self.wake_due(now).filter(|at| *at > now);
-        epoch.into_iter().chain(checkpoint).chain(idle).chain(wake).chain(forget).min()
+        epoch
+            .into_iter()
+            .chain(checkpoint)
+            .chain(idle)
+            .chain(wake)
+            .chain(forget)
+            .chain(self.retentions.wake())
+            .min()
     }
 
     fn pump_epochs(&mut self) -> Option<Moment> {
@@ -1952,6 +1966,7 @@ impl State {
         self.checkpoint_without(id);
         self.tables.remove(&id);
         self.replays.remove(&id);
+        self.retentions.remove(id);
         self.histories.remove(id);
         self.changes.remove(&id);
         self.admitted.remove(&id);
@@ -2446,11 +2461,16 @@ impl State {
     }
 
     fn write_now(&mut self, write: WaitingWrite) {
-        let WaitingWrite { writes, claim, early, reply } = write;
-        if reply.is_closed() || !claim.take() {
+        if write.reply.is_closed() || !write.claim.take() {
             // The statement was cancelled while it waited.
             return;
         }
+        self.write_unasked(write);
+    }
+
+    /// The same; nobody need wait for it.
+    fn write_unasked(&mut self, write: WaitingWrite) {
+        let WaitingWrite { writes, early, reply, .. } = write;
         let grows = || writes.iter().any(|write| write.change.grows());
         let refused = self.writes_refused();
         if let Some(error) = refused.or_else(|| self.growth_refused().filter(|_| grows())) {

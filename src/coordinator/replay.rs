@@ -146,6 +146,7 @@ impl Connection {
                 append_only: true,
                 watermark: None,
                 history_retention_us: None,
+                retention: None,
                 late_of: None,
                 replayed_of: Some(source.id),
             }),

@@ -731,6 +731,7 @@ mod tests {
                 append_only: false,
                 watermark: None,
                 history_retention_us: None,
+                retention: None,
                 late_of: None,
                 replayed_of: None,
             }),

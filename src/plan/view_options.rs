@@ -160,6 +160,8 @@ pub fn history_retention_us(options: &[(String, String)]) -> Option<i64> {
 pub const RECURSION_LIMIT: &str = "recursion_limit";
 /// The option that bounds what a view or a table keeps.
 pub const RETENTION: &str = "retention";
+/// The option that says from which column the retention of a table counts.
+pub const RETENTION_COLUMN: &str = "retention_column";
 
 /// The length of an interval in microseconds; `None` when it is not one, not positive, or counts
 /// months, which have no length.

@@ -104,6 +104,7 @@ impl Fixture {
             append_only: false,
             watermark: None,
             history_retention_us: None,
+            retention: None,
             late_of: None,
             replayed_of: None,
         };
@@ -136,6 +137,7 @@ impl Fixture {
             append_only: false,
             watermark: None,
             history_retention_us: None,
+            retention: None,
             late_of: None,
             replayed_of: None,
         };

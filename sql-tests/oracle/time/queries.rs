@@ -135,6 +135,14 @@ fn windows(query: Make<'_>) -> Vec<Query> {
              INTERVAL '1 minute') GROUP BY window_start, window_end, GROUPING SETS ((k), (s), ())",
         ),
         query(
+            "a",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT k, s, window_start, window_end, count(*) AS n, max(v) AS hi FROM HOP({a}, ts, \
+             INTERVAL '20 seconds', INTERVAL '1 minute') \
+             GROUP BY window_start, window_end, ROLLUP (k, s)",
+        ),
+        query(
             "ab",
             WINDOW,
             OPEN_ROWS,
@@ -165,6 +173,22 @@ fn rows_in_order(query: Make<'_>) -> Vec<Query> {
              window_start, window_end ORDER BY n DESC) AS place FROM (SELECT k, window_start, \
              window_end, count(*) AS n FROM HOP({a}, ts, INTERVAL '30 seconds', INTERVAL '1 minute') \
              GROUP BY k, window_start, window_end) AS x) AS y WHERE place <= 1",
+        ),
+        // Comparisons with now(), which is years behind the events of the far future.
+        query("a", "", 0, "SELECT id, k, v FROM {a} WHERE ts < now() - INTERVAL '1 day' OR v > 3"),
+        query(
+            "a",
+            "",
+            0,
+            "SELECT k, count(*) AS n, max(ts) AS latest FROM {a} \
+             WHERE NOT (ts > now() + INTERVAL '1 hour' AND v > 0) GROUP BY k",
+        ),
+        query(
+            "a",
+            "",
+            0,
+            "SELECT DISTINCT ON (k, s) k, s, id, ts FROM {a} WHERE ts IS NOT NULL \
+             ORDER BY k, s, ts DESC, id DESC",
         ),
         // The first and the last row of each key in each window.
         query(
@@ -310,6 +334,28 @@ fn joins(query: Make<'_>) -> Vec<Query> {
             "ts < {w}",
             OPEN_ROWS,
             "SELECT x.id AS i, y.id AS j, x.ts FROM {a} x JOIN {b} y ON x.ts = y.ts",
+        ),
+        query(
+            "ab",
+            "",
+            OPEN_ROWS,
+            "SELECT id, ts FROM {a} x WHERE x.ts IS NOT NULL AND EXISTS (SELECT 1 FROM {b} y WHERE \
+             x.k = y.k AND y.ts BETWEEN x.ts - INTERVAL '10 seconds' AND x.ts)",
+        ),
+        query(
+            "ab",
+            "",
+            OPEN_ROWS,
+            "SELECT x.id AS i, y.id AS j FROM {a} x RIGHT JOIN {b} y ON x.k = y.k AND \
+             x.ts BETWEEN y.ts - INTERVAL '20 seconds' AND y.ts WHERE y.ts IS NOT NULL",
+        ),
+        query(
+            "ab",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT id, window_start, window_end FROM TUMBLE({a}, ts, INTERVAL '30 seconds') x WHERE \
+             EXISTS (SELECT 1 FROM TUMBLE({b}, ts, INTERVAL '30 seconds') y WHERE x.k = y.k AND \
+             x.window_start = y.window_start AND x.window_end = y.window_end AND y.v > 3)",
         ),
     ]
 }

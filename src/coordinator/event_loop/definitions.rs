@@ -242,6 +242,7 @@ impl State {
         self.histories.add_table(id, &rows, floor, self.keeps_history(own));
         self.tables.insert(id, rows);
         self.note_replays(&catalog, id);
+        self.note_retention(&catalog, id);
         self.add_running(id, vec![], RunningKind::Table);
         self.workers.send(Command::CreateTable(id));
     }

@@ -56,6 +56,7 @@ async fn table(coordinator: &Coordinator, name: &str, primary_key: Vec<usize>) -
         append_only: false,
         watermark: None,
         history_retention_us: None,
+        retention: None,
         late_of: None,
         replayed_of: None,
     });
