@@ -773,7 +773,7 @@ impl Dependent<'_> {
                 NullEquality::NullEqualsNothing => conditions.push(pair.0.eq(pair.1)),
             }
         }
-        for filter in &dependent.filter {
+        if let Some(filter) = &dependent.filter {
             conditions.push(self.inside(filter, &outside)?);
         }
         let right = match looks_outside(&dependent.right)? {
