@@ -588,15 +588,14 @@ impl Generator {
     fn join(&mut self, left: From, depth: u32, rows_max: usize, alone: bool) -> From {
         match self.below(14) {
             0 if depth > 0 && alone => return self.lateral(left, depth),
-            1 => match self.unnested(&left.columns) {
-                Some((item, more)) => {
+            1 => {
+                if let Some((item, more)) = self.unnested(&left.columns) {
                     let mut columns = left.columns;
                     columns.extend(more);
                     let tree = seq(vec![left.tree, text(item)]);
                     return From { tree, columns, rows: left.rows * 2, distinct: false };
                 }
-                None => {}
-            },
+            }
             _ => {}
         }
         let right = self.relation(depth.saturating_sub(1), rows_max);
