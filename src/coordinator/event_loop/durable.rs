@@ -215,7 +215,7 @@ impl Durable {
             changed: BTreeMap::new(),
             catalog_changed: false,
             sources: BTreeMap::new(),
-            next_checkpoint: Moment::ZERO,
+            next_checkpoint: Moment::ZERO + start.checkpoint_interval,
             wanted: Vec::new(),
         })
     }
