@@ -3,31 +3,30 @@
 //! A text object is one line `millstream KIND VERSION LENGTH CRC`, then LENGTH bytes of JSON. The
 //! line makes a torn or changed object visible, and the rest stays readable for people.
 
+use crc32fast::Hasher;
 use object_store::PutPayload;
 
 use crate::types::error::{Error, Result, SqlState};
 
 /// The checksum of some bytes.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(bytes);
-    crc.sum()
+    crc32fast::hash(bytes)
 }
 
 /// The checksum of some parts, one after the other.
 pub fn crc32_of(parts: &PutPayload) -> u32 {
-    let mut crc = flate2::Crc::new();
+    let mut crc = Hasher::new();
     parts.iter().for_each(|part| crc.update(part));
-    crc.sum()
+    crc.finalize()
 }
 
 /// The checksum of parts one after the other, each of which has been looked at by itself.
 #[derive(Default)]
-pub struct PartSum(flate2::Crc);
+pub struct PartSum(Hasher);
 
 impl PartSum {
     pub fn of(bytes: &[u8]) -> PartSum {
-        let mut crc = flate2::Crc::new();
+        let mut crc = Hasher::new();
         crc.update(bytes);
         PartSum(crc)
     }
@@ -38,7 +37,7 @@ impl PartSum {
     }
 
     pub fn sum(&self) -> u32 {
-        self.0.sum()
+        self.0.clone().finalize()
     }
 }
 
