@@ -383,6 +383,8 @@ async fn a_seed_of_the_faulty_store_replays_exactly() {
         for _ in 0..2 {
             let mut scenario = Scenario::new(seed, false);
             scenario.run().await;
+            // Which of several attempts of a checkpoint a statement is told of is the clock's.
+            scenario.seen.retain(|told| !told.starts_with("CHECKPOINT"));
             runs.push((scenario.seen, scenario.store.trace(), scenario.model));
         }
         assert!(runs[0].1.len() > 10, "{:?}", runs[0].1);
