@@ -21,6 +21,8 @@ pub fn with_emission(plan: Plan) -> Result<Plan> {
     let Plan { mut root, unique_key, options } = plan;
     if options.emit != Emission::OnUpdate && options.emit_every_us.is_none() {
         match_in_event_time(&mut root);
+    } else {
+        match_at_once(&mut root);
     }
     if options.emit == Emission::OnWindowClose {
         root = on_window_close(root)?;
@@ -49,6 +51,15 @@ fn match_in_event_time(node: &mut Node) {
     node.inputs_mut().into_iter().for_each(|edge| match_in_event_time(&mut edge.input));
     if let Node::MatchRecognize(matched) = node {
         matched.closes = closing_time(matched);
+    }
+}
+
+/// Lets row patterns that are matched at once forget what the watermark has passed.
+fn match_at_once(node: &mut Node) {
+    node.inputs_mut().into_iter().for_each(|edge| match_at_once(&mut edge.input));
+    if let Node::MatchRecognize(matched) = node {
+        // A window's rows each have a row, whatever becomes of matches.
+        matched.settles = closing_time(matched).filter(|_| matched.spec.frame.is_none());
     }
 }
 

@@ -245,6 +245,9 @@ fn kept(node: &Node) -> Option<String> {
             Some(_) => "rows of partial matches until the watermark ends them".to_owned(),
             None => "rows of partial matches".to_owned(),
         }),
+        Node::MatchRecognize(n) if n.settles.is_some() => {
+            Some("rows that may change, and those of partial matches, in order".to_owned())
+        }
         Node::Session(_) | Node::MatchRecognize(_) => Some("all rows, in order".to_owned()),
         Node::AsofJoin(n)
             if find(&time_bounds(&n.left.input), n.times.0).is_some()

@@ -96,8 +96,8 @@ fn find<'plan>(
             ("the first rows of every partition", "of the rows that are ordered")
         }
         // Partial matches end, and nothing else of a partition is kept.
-        Node::MatchRecognize(n) if n.closes.is_some() && forgets(n) => return all,
-        Node::MatchRecognize(n) if n.closes.is_some() => {
+        Node::MatchRecognize(n) if waits_for_time(n) && forgets(n) => return all,
+        Node::MatchRecognize(n) if waits_for_time(n) => {
             let keeps = match n.spec.within {
                 None => "partial matches that nothing ends",
                 Some(_) => "something of every partition",
@@ -138,6 +138,11 @@ fn find<'plan>(
         // As many rows as partitions at the most, which may be endless.
         _ => all,
     }
+}
+
+/// Whether the watermark frees rows of a pattern.
+fn waits_for_time(node: &MatchRecognize) -> bool {
+    node.closes.is_some() || node.settles.is_some()
 }
 
 /// Whether a pattern that is matched in event time keeps nothing of partitions that have fallen

@@ -564,6 +564,9 @@ pub struct MatchRecognize {
     /// What a watermark promises of the time that rows are sorted by: rows are matched when it has
     /// passed them, and the output only grows. `None`: at once, and matches are corrected.
     pub closes: Option<TimeBound>,
+    /// Where they are matched at once: what a watermark promises of that time. Rows behind it do
+    /// not change, and those that nothing needs any more are forgotten.
+    pub settles: Option<TimeBound>,
 }
 
 /// Lists to rows: each row becomes as many as its longest list has elements; stateless.

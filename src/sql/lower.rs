@@ -165,7 +165,8 @@ fn lower_match(node: &MatchNode) -> Result<Pipe> {
     let input = lower_node(&node.input)?.into_node()?;
     let spec = compile_match(node)?;
     let input = Edge::hash(input, spec.partition.clone());
-    let lowered = Node::MatchRecognize(node::MatchRecognize { input, spec, closes: None });
+    let lowered =
+        Node::MatchRecognize(node::MatchRecognize { input, spec, closes: None, settles: None });
     Ok(Pipe::new(lowered, node.schema.clone()))
 }
 

@@ -19,21 +19,26 @@
 //! Rows whose condition fails cannot be mapped to the variable; they are reported, and taken back
 //! when they go. So is a match of which an aggregate cannot be computed.
 //!
-//! Keeps: all rows, sorted, and the anchors. Anchors are not in checkpoints: the first change of a
-//! partition after a restart matches it from the beginning.
+//! Where a watermark says which rows do not change any more, what is decided behind it is forgotten
+//! (`settled.rs`).
+//!
+//! Keeps: all rows that are not forgotten, sorted, and the anchors. Anchors are not in checkpoints:
+//! the first change of a partition after a restart matches it from the beginning.
 
 pub mod by_watermark;
 mod resync;
+mod settled;
 mod under_way;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::dataflow::operator::{Operator, Output, PartialMatch, RowError};
 use crate::dataflow::operators::evaluate::shown_row;
+use crate::dataflow::operators::match_recognize::settled::{FLOORS, Floor, Settled};
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::top_n::ordered_by;
 use crate::pattern::kernels::Kernels;
@@ -47,6 +52,7 @@ use crate::state::ordered_table::{OrderedTable, RowChange, RowKey, added_up};
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
+use crate::types::text::datetime::US_PER_DAY;
 use crate::types::time::{Epoch, Watermark};
 
 /// Rows that are decoded and matched together, unless a partition has more; also the rows of an
@@ -75,6 +81,8 @@ pub struct MatchRecognize {
     /// beginning.
     anchors: BTreeMap<RowKey, Vec<Anchor>>,
     scratch: Scratch,
+    /// What the watermark lets it forget, if it does.
+    settled: Option<Settled>,
 }
 
 /// A place before which everything is decided.
@@ -100,6 +108,8 @@ struct Touched {
     changes: Range<usize>,
     /// Where it is matched from.
     anchor: Option<Anchor>,
+    /// Otherwise, where its rows begin that are not forgotten.
+    floor: Option<Floor>,
     /// Anchors behind the changes.
     later: Vec<Anchor>,
 }
@@ -107,18 +117,17 @@ struct Touched {
 impl Touched {
     /// The number of the first row to match.
     fn first_number(&self) -> u64 {
-        if self.anchor.is_some() { ANCHOR_NUMBER } else { 0 }
+        if self.anchor.is_some() || self.floor.is_some() { ANCHOR_NUMBER } else { 0 }
     }
 
     /// A matcher that begins there.
     fn matcher(&self) -> Matcher {
-        match &self.anchor {
-            None => Matcher::default(),
-            Some(anchor) => {
-                let covered = ANCHOR_NUMBER + anchor.covered;
-                Matcher::resume(ANCHOR_NUMBER, anchor.matches, covered)
-            }
-        }
+        let (matches, covered) = match (&self.anchor, &self.floor) {
+            (Some(anchor), _) => (anchor.matches, anchor.covered),
+            (None, Some(floor)) => (floor.matches, floor.covered),
+            (None, None) => return Matcher::default(),
+        };
+        Matcher::resume(ANCHOR_NUMBER, matches, ANCHOR_NUMBER + covered)
     }
 }
 
@@ -157,6 +166,7 @@ impl MatchRecognize {
             changes: Vec::new(),
             anchors: BTreeMap::new(),
             scratch: Scratch::default(),
+            settled: settled(node, input),
         })
     }
 
@@ -177,7 +187,9 @@ impl MatchRecognize {
                         anchor = anchors.last().cloned();
                     }
                     let changes = index..index + 1;
-                    touched.push(Touched { partition: partition.into(), changes, anchor, later });
+                    let floor = self.settled.as_ref().and_then(|settled| settled.floor(partition));
+                    let partition = partition.into();
+                    touched.push(Touched { partition, changes, anchor, floor, later });
                 }
             }
         }
@@ -209,7 +221,10 @@ impl MatchRecognize {
         let mut part = Part { keys: Vec::new(), begin: 0, complete: true };
         let copies_of = |weight: i64| usize::try_from(weight).unwrap_or(0);
         let from = match &touched.anchor {
-            None => Bound::Included(&*touched.partition),
+            None => {
+                part.begin = touched.floor.map_or(0, |floor| floor.context as usize);
+                Bound::Included(&*touched.partition)
+            }
             Some(anchor) => {
                 let mut back =
                     usize::try_from(self.kernels.spec().rows_back()).unwrap_or(usize::MAX);
@@ -395,7 +410,8 @@ impl MatchRecognize {
                     Some(anchor) if *anchor.row == *key => anchor.copy,
                     _ => 0,
                 };
-                let own = part.keys[part.begin..at].iter().rev().take_while(|k| **k == key);
+                let from = if touched.anchor.is_some() { part.begin } else { 0 };
+                let own = part.keys[from..at].iter().rev().take_while(|k| **k == key);
                 anchors.push(Anchor {
                     row: key.into(),
                     copy: before + own.count(),
@@ -445,6 +461,16 @@ impl<'a, I: Iterator<Item = (&'a [u8], i64)>> Iterator for Undone<'a, I> {
             }
         }
     }
+}
+
+/// What a node's watermark says of its rows.
+fn settled(node: &node::MatchRecognize, input: &SchemaRef) -> Option<Settled> {
+    let bound = node.settles.clone()?;
+    let unit_us = match input.field(bound.column).data_type() {
+        DataType::Date32 => US_PER_DAY,
+        _ => 1,
+    };
+    Some(Settled::new(bound, unit_us))
 }
 
 /// What failed, and the row, as text; of a pattern, the partition.
@@ -524,6 +550,9 @@ impl Operator for MatchRecognize {
     }
 
     fn on_watermark(&mut self, _: usize, watermark: Watermark, out: &mut Output) -> Result<()> {
+        if let Some(settled) = &mut self.settled {
+            settled.advance(watermark);
+        }
         // It promises nothing of the output: a late row changes matches that are there already.
         out.emit_watermark(watermark);
         Ok(())
@@ -532,7 +561,7 @@ impl Operator for MatchRecognize {
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
         let changes = added_up(std::mem::take(&mut self.changes));
         if changes.is_empty() {
-            return Ok(());
+            return self.forget_settled(Vec::new());
         }
         let touched = self.touched(&changes);
         // What few rows follow is matched to its end, with others together.
@@ -552,6 +581,7 @@ impl Operator for MatchRecognize {
         }
         touched.extend(inside);
         self.scratch = scratch;
+        let changed = touched.iter().map(|one| one.partition.clone()).collect();
         for (touched, anchors) in touched.into_iter().zip(now.anchors) {
             if touched.anchor.is_none() && anchors.is_empty() {
                 self.anchors.remove(&touched.partition);
@@ -567,17 +597,25 @@ impl Operator for MatchRecognize {
                 out.emit(batch.slice(start, STEP_ROWS.min(batch.num_rows() - start)));
             }
         }
-        Ok(())
+        self.forget_settled(changed)
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
         assert!(self.changes.is_empty(), "an epoch's changes are taken in when it completes");
         writer.write(ROWS, self.table.checkpoint_delta()?);
+        if self.settled.is_some() {
+            writer.write(FLOORS, self.floors_delta()?);
+        }
         Ok(())
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
-        self.table.restore(reader.read(ROWS, &self.partition)?)
+        self.table.restore(reader.read(ROWS, &self.partition)?)?;
+        if self.settled.is_some() {
+            let key: Vec<usize> = (0..self.partition.len()).collect();
+            self.restore_floors(reader.read(FLOORS, &key)?)?;
+        }
+        Ok(())
     }
 
     fn state_rows(&self) -> usize {
@@ -604,6 +642,7 @@ impl Operator for MatchRecognize {
             + changes.sum::<usize>()
             + self.changes.capacity() * size_of::<RowChange>()
             + anchors.sum::<usize>()
+            + self.settled.as_ref().map_or(0, Settled::memory_bytes)
     }
 }
 

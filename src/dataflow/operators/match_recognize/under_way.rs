@@ -47,7 +47,8 @@ impl MatchRecognize {
                 break;
             }
             let anchor = self.anchors.get(&partition).and_then(|anchors| anchors.last()).cloned();
-            let end = Touched { partition, changes: 0..0, anchor, later: Vec::new() };
+            let floor = self.settled.as_ref().and_then(|settled| settled.floor(&partition));
+            let end = Touched { partition, changes: 0..0, anchor, floor, later: Vec::new() };
             let part = self.part(&end)?;
             looked_at += part.keys.len();
             let batch = self.table.decode(part.keys.iter().copied())?;
