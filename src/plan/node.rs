@@ -560,7 +560,7 @@ pub struct LookupJoin {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatchRecognize {
     pub input: Edge,
-    pub spec: MatchSpec,
+    pub spec: Box<MatchSpec>,
     /// What a watermark promises of the time that rows are sorted by: rows are matched when it has
     /// passed them, and the output only grows. `None`: at once, and matches are corrected.
     pub closes: Option<TimeBound>,

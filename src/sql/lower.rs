@@ -163,7 +163,7 @@ fn lower_copies(unnest: &Unnest) -> Result<Option<Pipe>> {
 /// MATCH_RECOGNIZE: the rows of a partition meet.
 fn lower_match(node: &MatchNode) -> Result<Pipe> {
     let input = lower_node(&node.input)?.into_node()?;
-    let spec = compile_match(node)?;
+    let spec = Box::new(compile_match(node)?);
     let input = Edge::hash(input, spec.partition.clone());
     let lowered =
         Node::MatchRecognize(node::MatchRecognize { input, spec, closes: None, settles: None });

@@ -282,7 +282,9 @@ mod tests {
         let nothing: ArrayRef = Arc::new(NullArray::new(5));
         let directory = tempfile::tempdir().unwrap();
         assert!(
-            write_arrays(directory.path(), &disk, &[nothing.clone()], false).unwrap().is_none()
+            write_arrays(directory.path(), &disk, std::slice::from_ref(&nothing), false)
+                .unwrap()
+                .is_none()
         );
         let gone = directory.path().join("gone");
         assert!(write_arrays(&gone, &disk, &[nothing], false).is_err());

@@ -160,7 +160,7 @@ impl MatchRecognize {
         let table = OrderedTable::new(input.clone(), partition.clone(), order_by)?;
         Ok(MatchRecognize {
             schema: spec.schema.clone(),
-            kernels: Kernels::new(spec)?,
+            kernels: Kernels::new(*spec)?,
             partition,
             table,
             changes: Vec::new(),

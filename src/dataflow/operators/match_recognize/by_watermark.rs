@@ -88,7 +88,7 @@ impl ByWatermark {
         bound: TimeBound,
         input: &SchemaRef,
     ) -> Result<ByWatermark> {
-        let kernels = Kernels::new(node.spec.clone())?;
+        let kernels = Kernels::new(node.spec.as_ref().clone())?;
         let unit_us = match input.field(bound.column).data_type() {
             DataType::Date32 => US_PER_DAY,
             _ => 1,
