@@ -27,7 +27,7 @@ use crate::coordinator::execute::done;
 use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::emission::with_emission;
-use crate::plan::event_time::time_bounds;
+use crate::plan::event_time::{is_time, time_bounds};
 use crate::plan::expr::Expr;
 use crate::plan::node::{Node, Plan, SourceSpec, WatermarkSpec};
 use crate::plan::null_on_error::{null_on_error, nullable};
@@ -1034,9 +1034,9 @@ fn table_retention(create: &CreateTable, schema: &Schema) -> Result<Option<Table
         let message = format!("option \"{RETENTION_COLUMN}\": column \"{name}\" does not exist");
         return Err(Error::user(SqlState::UNDEFINED_COLUMN, message).position(at.position));
     };
-    if !matches!(field.data_type(), DataType::Timestamp(..)) {
+    if !is_time(field.data_type()) {
         let message =
-            format!("option \"{RETENTION_COLUMN}\": column \"{name}\" is not a timestamp");
+            format!("option \"{RETENTION_COLUMN}\": column \"{name}\" is not a time or date");
         return Err(Error::user(SqlState::DATATYPE_MISMATCH, message).position(at.position));
     }
     Ok(Some(TableRetention { column, keep_us }))

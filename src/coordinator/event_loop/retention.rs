@@ -78,16 +78,16 @@ impl State {
         let due: Vec<ObjectId> = due.map(|(table, _)| *table).collect();
         let may_write = !self.wants_quiet() && self.writes_refused().is_none();
         for table in due {
-            if may_write
-                && self.locks.free(&[table])
-                && let Err(error) = self.look_at(table, now_us)
-            {
+            let may_look = may_write && self.locks.free(&[table]);
+            if may_look && let Err(error) = self.look_at(table, now_us) {
                 tracing::error!(%table, %error, "old rows of a table stay");
             }
             if let Some(retained) = self.retentions.tables.get_mut(&table) {
                 let keep_us = u64::try_from(retained.rule.keep_us).unwrap_or(u64::MAX);
                 let pause = Duration::from_micros(keep_us) / LOOKS;
-                retained.next_look = now + pause.clamp(LOOK_MIN, LOOK_MAX);
+                // What somebody else held back is soon tried again.
+                let pause = if may_look { pause.clamp(LOOK_MIN, LOOK_MAX) } else { LOOK_MIN };
+                retained.next_look = now + pause;
             }
         }
     }
