@@ -18,9 +18,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use futures::StreamExt;
-use millstream::coordinator::command::{Connection, Response};
+use millstream::coordinator::command::Connection;
 use millstream::coordinator::event_loop::Coordinator;
 use millstream::storage::store::Store;
 use object_store::memory::InMemory;
@@ -28,7 +26,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::time::{contains, difference, open_server, setting};
+use super::time::{contains, difference, open_server, rows_of, setting};
 
 /// Cases of a plain `cargo test`.
 const CASES: u64 = 24;
@@ -113,32 +111,7 @@ async fn run_case(seed: u64) -> Result<(), String> {
 impl Case {
     /// Runs a statement; its rows as sorted text.
     async fn run(&mut self, sql: &str) -> Result<Vec<String>, String> {
-        let told = |e: millstream::types::error::Error| {
-            format!("{}: {}\nin {sql}", e.sqlstate().0, e.message())
-        };
-        let statement = self.connection.parse(sql).map_err(told)?.remove(0);
-        let prepared = self.connection.prepare(&statement, &[]).await.map_err(told)?;
-        let response = self.connection.execute(&prepared, &[]).await.map_err(told)?;
-        let mut texts = Vec::new();
-        if let Response::Rows { mut rows, .. } = response {
-            while let Some(batch) = rows.next().await {
-                let batch = batch.map_err(told)?;
-                let options = FormatOptions::new().with_null("NULL");
-                let columns: Vec<ArrayFormatter<'_>> = batch
-                    .columns()
-                    .iter()
-                    .map(|column| ArrayFormatter::try_new(column, &options).expect("printable"))
-                    .collect();
-                for row in 0..batch.num_rows() {
-                    let cells: Vec<String> =
-                        columns.iter().map(|column| column.value(row).to_string()).collect();
-                    texts.push(cells.join(" | "));
-                }
-            }
-        }
-        self.connection.sync().await.map_err(told)?;
-        texts.sort_unstable();
-        Ok(texts)
+        rows_of(&mut self.connection, sql).await
     }
 
     async fn change(&mut self, sql: &str) -> Result<(), String> {

@@ -164,35 +164,40 @@ pub(super) async fn open_server(workers: usize, store: &Store) -> (Coordinator, 
     (coordinator, connection)
 }
 
-impl Case {
-    /// Runs a statement; its rows as text.
-    async fn run(&mut self, sql: &str) -> Result<Vec<String>, String> {
-        let told = |e: millstream::types::error::Error| {
-            format!("{}: {}\nin {sql}", e.sqlstate().0, e.message())
-        };
-        let statement = self.connection.parse(sql).map_err(told)?.remove(0);
-        let prepared = self.connection.prepare(&statement, &[]).await.map_err(told)?;
-        let response = self.connection.execute(&prepared, &[]).await.map_err(told)?;
-        let mut texts = Vec::new();
-        if let Response::Rows { mut rows, .. } = response {
-            while let Some(batch) = rows.next().await {
-                let batch = batch.map_err(told)?;
-                let options = FormatOptions::new().with_null("NULL");
-                let columns: Vec<ArrayFormatter<'_>> = batch
-                    .columns()
-                    .iter()
-                    .map(|column| ArrayFormatter::try_new(column, &options).expect("printable"))
-                    .collect();
-                for row in 0..batch.num_rows() {
-                    let cells: Vec<String> =
-                        columns.iter().map(|column| column.value(row).to_string()).collect();
-                    texts.push(cells.join(" | "));
-                }
+/// Runs a statement; its rows as sorted text.
+pub(super) async fn rows_of(connection: &mut Connection, sql: &str) -> Result<Vec<String>, String> {
+    let told = |e: millstream::types::error::Error| {
+        format!("{}: {}\nin {sql}", e.sqlstate().0, e.message())
+    };
+    let statement = connection.parse(sql).map_err(told)?.remove(0);
+    let prepared = connection.prepare(&statement, &[]).await.map_err(told)?;
+    let response = connection.execute(&prepared, &[]).await.map_err(told)?;
+    let mut texts = Vec::new();
+    if let Response::Rows { mut rows, .. } = response {
+        while let Some(batch) = rows.next().await {
+            let batch = batch.map_err(told)?;
+            let options = FormatOptions::new().with_null("NULL");
+            let columns: Vec<ArrayFormatter<'_>> = batch
+                .columns()
+                .iter()
+                .map(|column| ArrayFormatter::try_new(column, &options).expect("printable"))
+                .collect();
+            for row in 0..batch.num_rows() {
+                let cells: Vec<String> =
+                    columns.iter().map(|column| column.value(row).to_string()).collect();
+                texts.push(cells.join(" | "));
             }
         }
-        self.connection.sync().await.map_err(told)?;
-        texts.sort_unstable();
-        Ok(texts)
+    }
+    connection.sync().await.map_err(told)?;
+    texts.sort_unstable();
+    Ok(texts)
+}
+
+impl Case {
+    /// Runs a statement; its rows as sorted text.
+    async fn run(&mut self, sql: &str) -> Result<Vec<String>, String> {
+        rows_of(&mut self.connection, sql).await
     }
 
     /// Runs a statement that changes something.
