@@ -133,7 +133,8 @@ async fn measure_sessions(options: &WindowOptions) -> Result<()> {
     let server = PrivateServer::start_with(options.config.clone()).await?;
     let client = connect(&server.client_config()).await?;
     let source = format!(
-        "CREATE SOURCE numbers (n bigint) WITH (connector = 'datagen', rows = {})",
+        "CREATE SOURCE numbers (n bigint) WITH (connector = 'datagen', rows = {}, \
+         fields.n.kind = 'sequence')",
         options.sessions
     );
     run(&client, &source).await?;
@@ -160,6 +161,10 @@ async fn measure_sessions(options: &WindowOptions) -> Result<()> {
     run(&client, "FLUSH").await?;
     let seconds = clock.elapsed().as_secs_f64();
     let process_bytes = process::resident_bytes().saturating_sub(before);
+    let open = number(&client, "SELECT count(*) FROM open_sessions").await?;
+    if open != options.sessions {
+        return Err(Error::internal(format!("{open} sessions are open")));
+    }
     let held = "SELECT CAST(sum(state_bytes) AS bigint) FROM millstream.operators \
                 WHERE view = 'open_sessions' AND description";
     let operator_bytes = number(&client, &format!("{held} <> 'Result'")).await?;
