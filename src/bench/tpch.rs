@@ -115,7 +115,10 @@ pub const QUERIES: [(&str, &str); 22] = [
 /// What a change set is a part of: one in so many orders.
 const PARTS: [u64; 2] = [1000, 100];
 /// Change sets of each kind, and batch runs of a query.
-const REPEATS: usize = 5;
+const REPEATS: u64 = 5;
+/// Change sets of 1 % for each query. Orders that moved stand in the part [`NEW_KEY_OFFSET`] further
+/// on, so parts are taken from the last to the first, and there are enough for all measurements.
+const PERCENT_REPEATS: u64 = 4;
 /// Keys of orders leave gaps; this far behind every key there is one.
 const NEW_KEY_OFFSET: u64 = 8;
 /// Bytes sent to COPY at once.
@@ -270,7 +273,7 @@ pub async fn tpch(options: TpchOptions) -> Result<()> {
     if !options.json {
         print(&heading(&options, clock.elapsed().as_secs_f64()));
     }
-    let mut bench = Bench { client, clock, scale: options.scale, sets: 0 };
+    let mut bench = Bench { client, clock, scale: options.scale, measured: 0 };
     let show = |measured: TpchMeasurement| {
         print(&match options.json {
             true => serde_json::to_string(&measured).expect("plain numbers have a JSON form"),
@@ -294,8 +297,8 @@ struct Bench {
     client: Client,
     clock: Clock,
     scale: f64,
-    /// Change sets that have been made: each takes other orders.
-    sets: u64,
+    /// Queries that have been measured: each changes other orders.
+    measured: u64,
 }
 
 impl Bench {
@@ -313,22 +316,28 @@ impl Bench {
             create_s += self.time(&format!("CREATE MATERIALIZED VIEW {view} AS {sql}")).await?;
         }
         for (_, sql) in queries {
-            let mut runs = Vec::with_capacity(REPEATS);
+            let mut runs = Vec::new();
             for _ in 0..REPEATS {
                 runs.push(self.time(sql).await?);
             }
             recompute_s += median(&mut runs);
         }
         let [per_mille, percent] = PARTS;
-        let change_per_mille =
-            self.changes(|number| change_set(per_mille, number % per_mille).to_vec()).await?;
+        let sets = self.measured * REPEATS..(self.measured + 1) * REPEATS;
+        let percents = self.measured * PERCENT_REPEATS..(self.measured + 1) * PERCENT_REPEATS;
+        assert!(percents.end <= percent, "each part of the orders is changed once");
+        self.measured += 1;
+        let change_per_mille = self
+            .changes(sets.clone().map(|set| change_set(per_mille, per_mille - 1 - set).to_vec()))
+            .await?;
+        let last = percent - 1;
         let change_percent =
-            self.changes(|number| change_set(percent, number % percent).to_vec()).await?;
+            self.changes(percents.map(|set| change_set(percent, last - set).to_vec())).await?;
         let change_others =
-            self.changes(|number| change_of_others(per_mille, number % per_mille).to_vec()).await?;
+            self.changes(sets.clone().map(|set| change_of_others(per_mille, set).to_vec())).await?;
         let row = "UPDATE lineitem SET l_quantity = l_quantity % 50 + 1 \
                    WHERE l_orderkey = 1 AND l_linenumber = 1";
-        let change_row = self.changes(|_| vec![row.to_owned()]).await?;
+        let change_row = self.changes(sets.map(|_| vec![row.to_owned()])).await?;
         for (view, _) in queries {
             run(&self.client, &format!("DROP MATERIALIZED VIEW {view}")).await?;
         }
@@ -344,13 +353,12 @@ impl Bench {
         })
     }
 
-    /// Commits change sets of one kind, each with a number of its own.
-    async fn changes(&mut self, statements: impl Fn(u64) -> Vec<String>) -> Result<ChangeTimes> {
+    /// Commits change sets of one kind, each of some statements.
+    async fn changes(&mut self, sets: impl Iterator<Item = Vec<String>>) -> Result<ChangeTimes> {
         let (mut commits, mut visibles) = (Vec::new(), Vec::new());
-        for _ in 0..REPEATS {
-            self.sets += 1;
+        for statements in sets {
             run(&self.client, "BEGIN").await?;
-            for statement in statements(self.sets) {
+            for statement in statements {
                 run(&self.client, &statement).await?;
             }
             commits.push(self.time("COMMIT").await?);
