@@ -127,7 +127,7 @@ impl State {
 
     fn note(&mut self, what: &str, path: &str, fate: impl fmt::Debug) {
         if path.starts_with("log/") || path.starts_with("manifest/") {
-            self.trace.push(format!("{what} {path} {fate:?}"));
+            self.trace.push(format!("{what} {path} {fate:?}@{}", self.per_mille));
         }
     }
 }
