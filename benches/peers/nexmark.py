@@ -138,7 +138,6 @@ class Flink:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def measure(self, name, sink, select, files):
-        script = self.work / f"{name}.sql"
         statements = [
             f"CREATE TABLE {kind} ({columns}, WATERMARK FOR date_time AS date_time - INTERVAL '4' SECOND)"
             f" WITH ('connector' = 'filesystem', 'path' = 'file://{files}/{kind}',"
@@ -147,12 +146,21 @@ class Flink:
         ]
         statements.append(f"CREATE TABLE sink ({sink}) WITH ('connector' = 'blackhole')")
         statements.append(f"INSERT INTO sink {select}")
+        return self.run_statements(name, statements)
+
+    def run_statements(self, name, statements, limit_seconds=None):
+        """Seconds and CPU seconds of one job; None when it fails, or takes longer than it may."""
+        script = self.work / f"{name}.sql"
         script.write_text("".join(statement + ";\n" for statement in statements))
         before = self.cpu_seconds()
         done = {job["jid"] for job in self.rest("/jobs/overview")["jobs"]}
-        answer = subprocess.run(
-            [str(self.home / "bin" / "flink"), "run", str(self.home / "runner.jar"), str(script)],
-            env=self.environment, capture_output=True, text=True, check=False)
+        try:
+            answer = subprocess.run(
+                [str(self.home / "bin" / "flink"), "run", str(self.home / "runner.jar"), str(script)],
+                env=self.environment, capture_output=True, text=True, check=False,
+                timeout=limit_seconds)
+        except subprocess.TimeoutExpired:
+            return None
         jobs = [job for job in self.rest("/jobs/overview")["jobs"] if job["jid"] not in done]
         if answer.returncode != 0 or not jobs or jobs[0]["state"] != "FINISHED":
             print(f"flink {name}: {answer.stderr[-2000:]}", file=sys.stderr)
