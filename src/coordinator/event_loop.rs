@@ -2033,6 +2033,7 @@ impl State {
         self.write_when_gathered();
         // Those that found others in line.
         self.grant_locks();
+        self.let_rows_go(self.now());
     }
 
     fn install(&mut self, new: NewDataflow) {

@@ -24,10 +24,14 @@ use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::text::datetime::US_PER_DAY;
 
-/// A table is looked at so many times in its retention, but neither more nor less often than this.
+/// A table is looked at so many times in its retention, but not more often than this.
 const LOOKS: u32 = 50;
 const LOOK_MIN: Duration = Duration::from_millis(100);
-const LOOK_MAX: Duration = Duration::from_secs(10);
+/// ... nor less often than every second, or every ten if it is large: a look takes some nanoseconds
+/// for each row.
+const LARGE_ROWS: usize = 1_000_000;
+const LOOK_MAX: Duration = Duration::from_secs(1);
+const LOOK_LARGE_MAX: Duration = Duration::from_secs(10);
 
 /// Tables whose rows go by themselves.
 #[derive(Default)]
@@ -78,6 +82,8 @@ impl State {
         let due: Vec<ObjectId> = due.map(|(table, _)| *table).collect();
         let may_write = !self.wants_quiet() && self.writes_refused().is_none();
         for table in due {
+            let rows = self.tables.get(&table).map_or(0, |table| table.snapshot().num_rows());
+            let max = if rows < LARGE_ROWS { LOOK_MAX } else { LOOK_LARGE_MAX };
             let may_look = may_write && self.locks.free(&[table]);
             if may_look && let Err(error) = self.look_at(table, now_us) {
                 tracing::error!(%table, %error, "old rows of a table stay");
@@ -86,7 +92,7 @@ impl State {
                 let keep_us = u64::try_from(retained.rule.keep_us).unwrap_or(u64::MAX);
                 let pause = Duration::from_micros(keep_us) / LOOKS;
                 // What somebody else held back is soon tried again.
-                let pause = if may_look { pause.clamp(LOOK_MIN, LOOK_MAX) } else { LOOK_MIN };
+                let pause = if may_look { pause.clamp(LOOK_MIN, max) } else { LOOK_MIN };
                 retained.next_look = now + pause;
             }
         }
