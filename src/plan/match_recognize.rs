@@ -1,5 +1,5 @@
 //! MATCH_RECOGNIZE as plain data: the pattern, what its conditions and measures read, and how the
-//! matches become rows. `pattern::program` compiles the pattern, `pattern::matcher` runs it.
+//! matches become rows. `program` compiles the pattern, `pattern::matcher` runs it.
 //!
 //! Conditions and measures are scalar expressions over *reads*: the value of a column at some row
 //! of the match, an aggregate over rows of the match, the match's number. So everything that is

@@ -31,10 +31,12 @@ use datafusion::physical_plan::{
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{Stream, StreamExt};
 
+use crate::pattern::found::Found;
 use crate::pattern::kernels::Kernels;
-use crate::pattern::matcher::{Found, Matcher, Scratch};
+use crate::pattern::matcher::Matcher;
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::plan::match_recognize::PatternText;
 use crate::sql::match_recognize::compile::compile_match;
 use crate::sql::match_recognize::node::MatchNode;

@@ -12,8 +12,10 @@
 //! to the partition's end.
 
 use crate::dataflow::operators::match_recognize::{Anchor, MatchRecognize, Matched, Part, Touched};
-use crate::pattern::matcher::{Found, Matcher, Scratch};
+use crate::pattern::found::Found;
+use crate::pattern::matcher::Matcher;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::state::ordered_table::RowChange;
 use crate::types::error::Result;
 

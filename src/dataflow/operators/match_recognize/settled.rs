@@ -22,8 +22,9 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use crate::dataflow::operators::match_recognize::{MatchRecognize, Touched};
-use crate::pattern::matcher::{Found, Scratch};
+use crate::pattern::found::Found;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::TableDelta;
 use crate::state::ordered_table::RowKey;

@@ -8,7 +8,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use foldhash::fast::FixedState;
 
-use crate::pattern::matcher::{Kernel, Matcher};
+use crate::pattern::kernel::Kernel;
+use crate::pattern::matcher::Matcher;
 use crate::state::delta::TableDelta;
 use crate::state::row_ids::ShortId;
 use crate::types::error::{Error, Result};
