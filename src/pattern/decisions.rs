@@ -8,8 +8,8 @@ use crate::pattern::partial::Waits;
 use crate::pattern::scratch::Scratch;
 use crate::pattern::threads::{NO_PATH, Thread, Threads};
 use crate::pattern::walk::Walk;
+use crate::plan::match_recognize::Skip;
 use crate::plan::match_recognize::program::Instruction;
-use crate::plan::match_recognize::{RowsPerMatch, Skip};
 use crate::types::error::{Error, Result, SqlState};
 
 impl Matcher {
@@ -33,11 +33,11 @@ impl Matcher {
                     let registers = current.registers(place, width);
                     nobody.clear();
                     let accepted = walk.from(scratch, behind, registers, &mut nobody);
-                    let waits = nobody.threads.iter().any(|thread| {
-                        let place = thread.place as usize;
-                        matches!(kernel.program.instructions[place], Instruction::Absent { .. })
-                    });
-                    if accepted || waits {
+                    // Behind `$` no row comes either.
+                    for waiting in &nobody.threads {
+                        self.end_of_time(kernel, *waiting, MatchKind::Open);
+                    }
+                    if accepted && !self.starts[start].cut {
                         self.starts[start].best = Some(thread.path);
                         self.starts[start].cut = true;
                     }
@@ -72,6 +72,7 @@ impl Matcher {
                     self.report(context, MatchKind::Match, row, path, found)?;
                     let target = self.target(context, row, found)?;
                     self.earliest_start = self.earliest_start.max(target);
+                    self.report_passed(context, target, found)?;
                     while self.starts.front().is_some_and(|start| start.row < target) {
                         self.starts.pop_front();
                         self.first_start += 1;
@@ -89,9 +90,8 @@ impl Matcher {
                             reported.waits = partial.waits;
                         }
                     }
-                    let shows_unmatched =
-                        matches!(kernel.spec.rows, RowsPerMatch::All { shows_unmatched: true, .. });
-                    if shows_unmatched && row >= self.matched_until {
+                    let passed = self.passed.remove(&row);
+                    if kernel.spec.rows.shows_unmatched() && (passed || row >= self.matched_until) {
                         self.report(context, MatchKind::Unmatched, row, NO_PATH, found)?;
                     }
                 }
@@ -129,6 +129,10 @@ impl Matcher {
                 NO_PATH => first + 1,
                 path => self.steps[path as usize].row + 1,
             };
+            if context.kernel.notes_passed {
+                self.passed.remove(&first);
+                self.note_passed(context, &found.rows[from..]);
+            }
             self.matched_until = self.matched_until.max(end);
         }
         found.matches.push(FoundMatch {
@@ -140,6 +144,35 @@ impl Matcher {
             to,
             waits: Waits::NOTHING,
         });
+        Ok(())
+    }
+
+    /// Notes which rows no match has, though the match that is reported reaches behind them.
+    fn note_passed(&mut self, context: &Context<'_, '_>, rows: &[u32]) {
+        let mut rows = rows.iter().map(|place| context.partition.row_at(*place)).peekable();
+        let Some(first) = rows.peek() else { return };
+        let mut next = self.matched_until.max(*first);
+        for row in rows {
+            if row < next {
+                self.passed.remove(&row);
+            } else {
+                self.passed.extend(next..row);
+                next = row + 1;
+            }
+        }
+    }
+
+    /// Reports rows of no match that no match to come can have: it begins behind them.
+    fn report_passed(
+        &mut self,
+        context: &Context<'_, '_>,
+        target: u64,
+        found: &mut Found,
+    ) -> Result<()> {
+        while let Some(row) = self.passed.first().copied().filter(|row| *row < target) {
+            self.passed.remove(&row);
+            self.report(context, MatchKind::Unmatched, row, NO_PATH, found)?;
+        }
         Ok(())
     }
 

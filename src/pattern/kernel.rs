@@ -21,6 +21,8 @@ pub struct Kernel {
     pub rows_before: u64,
     /// A partial match may be told of when it ends.
     pub tells_of_partial: bool,
+    /// Rows of no match are shown, and a match may pass over rows.
+    pub(super) notes_passed: bool,
     /// The pattern is none: nothing matches.
     pub problem: Option<Error>,
 }
@@ -62,6 +64,7 @@ impl Kernel {
             one_at_a_time,
             rows_before: spec.rows_before(),
             tells_of_partial,
+            notes_passed: spec.contiguity != Contiguity::Strict && spec.rows.shows_unmatched(),
             problem,
             spec,
             program,

@@ -15,7 +15,7 @@
 //! What happens next depends on the matcher's state and the rows to come only, so a stream hands
 //! over rows as they come; `rows_needed_from` says which rows it will ask for again.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use crate::pattern::found::{Found, FoundMatch, HIDDEN, MatchKind};
 use crate::pattern::history::{Candidate, Memory, States};
@@ -25,8 +25,8 @@ use crate::pattern::rows::{PartitionRows, Rows};
 use crate::pattern::scratch::Scratch;
 use crate::pattern::threads::{NO_PATH, Step, Thread, Threads};
 use crate::pattern::walk::Walk;
+use crate::plan::match_recognize::Contiguity;
 use crate::plan::match_recognize::program::Instruction;
-use crate::plan::match_recognize::{Contiguity, RowsPerMatch};
 use crate::types::error::{Error, Result, SqlState};
 
 /// Partial matches of one partition; more are refused.
@@ -59,6 +59,9 @@ pub struct Matcher {
     pub(super) earliest_start: u64,
     /// Rows before it were in reach of a match; for those of no match.
     pub(super) matched_until: u64,
+    /// Rows before that which no match has, as far as they are not reported: a relaxed match passed
+    /// over them.
+    pub(super) passed: BTreeSet<u64>,
     /// Of a window, rows before it have been reported.
     pub(super) reported_until: u64,
     pub(super) matches: i64,
@@ -140,6 +143,11 @@ impl Matcher {
         self.matched_until
     }
 
+    /// Rows from the first one that is not decided on which are in reach of a match, but in none.
+    pub fn passed_rows(&self) -> impl Iterator<Item = u64> + '_ {
+        self.passed.iter().copied()
+    }
+
     /// The first row whose part is not decided.
     pub fn undecided_row(&self) -> u64 {
         self.starts.front().map_or(self.next_row, |start| start.row).max(self.earliest_start)
@@ -155,6 +163,13 @@ impl Matcher {
             matches,
             ..Matcher::default()
         }
+    }
+
+    /// The same with rows that matches passed over.
+    #[must_use]
+    pub fn with_passed(mut self, rows: impl Iterator<Item = u64>) -> Matcher {
+        self.passed = rows.collect();
+        self
     }
 
     /// Partial matches alive.
@@ -392,8 +407,7 @@ impl Matcher {
         let accepted = walk.from(scratch, thread, &registers, &mut self.threads);
         scratch.registers = registers;
         let alive = self.threads.threads.len() > before;
-        let shows_unmatched =
-            matches!(kernel.spec.rows, RowsPerMatch::All { shows_unmatched: true, .. });
+        let shows_unmatched = kernel.spec.rows.shows_unmatched();
         // A row at which nothing begins is of interest only to who shows it.
         if alive || accepted || shows_unmatched {
             self.starts.push_back(Start {

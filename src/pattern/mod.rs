@@ -14,6 +14,7 @@
 //! | `decisions.rs` | which matches are taken |
 //! | `found.rs` | what was found |
 //! | `history.rs` | what a partial match remembers of the rows behind it |
+//! | `ties.rs` | an order for rows that sort alike |
 //! | `partial.rs` | how far a beginning came that is not, or not yet, a match |
 //! | `output.rs` | matches as rows |
 //!
@@ -32,6 +33,7 @@ pub mod partial;
 pub mod rows;
 pub mod scratch;
 mod threads;
+pub mod ties;
 mod walk;
 
 #[cfg(test)]

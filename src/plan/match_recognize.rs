@@ -115,6 +115,12 @@ pub enum RowsPerMatch {
     },
 }
 
+impl RowsPerMatch {
+    pub fn shows_unmatched(self) -> bool {
+        matches!(self, RowsPerMatch::All { shows_unmatched: true, .. })
+    }
+}
+
 /// The frame of a row pattern in a window: each row of the input gives one row, with what is read
 /// of the match that belongs to it, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

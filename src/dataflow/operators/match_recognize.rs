@@ -405,7 +405,9 @@ impl MatchRecognize {
             let row = matcher.undecided_row();
             // Conditions of the next row may have been looked at, and rows ahead of it.
             let seen = matcher.next_row() + ahead;
-            if row > decided && row < place.end_row() && seen < place.end_row() {
+            // An anchor does not remember which rows were passed over.
+            let is_plain = matcher.passed_rows().next().is_none();
+            if row > decided && row < place.end_row() && seen < place.end_row() && is_plain {
                 decided = row;
                 let at = (row - place.first_row) as usize;
                 let key = part.keys[at];

@@ -37,6 +37,7 @@ use crate::pattern::matcher::Matcher;
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
 use crate::pattern::scratch::Scratch;
+use crate::pattern::ties::settle_ties;
 use crate::plan::match_recognize::PatternText;
 use crate::sql::match_recognize::compile::compile_match;
 use crate::sql::match_recognize::node::MatchNode;
@@ -224,7 +225,8 @@ impl MatchStream {
         }
         let partitions =
             ranges[..complete].iter().map(|r| PartitionRows::new(r.start, r.end, 0, true));
-        let rows = Rows::new(self.kernels.spec(), rows.slice(0, end), partitions.collect())?;
+        let sorted = settle_ties(self.kernels.spec(), rows.slice(0, end))?;
+        let rows = Rows::new(self.kernels.spec(), sorted, partitions.collect())?;
         let mut found = Found::default();
         for number in 0..rows.partitions.len() {
             let mut matcher = Matcher::default();

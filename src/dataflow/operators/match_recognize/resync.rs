@@ -164,6 +164,7 @@ impl MatchRecognize {
             let same = matcher.next_row() == target
                 && matcher.undecided_row() == row
                 && covered == candidate.covered
+                && matcher.passed_rows().next().is_none()
                 && (matcher.matches() == candidate.matches || !numbered);
             if same {
                 // Set already, if the last stretch ended there.

@@ -241,7 +241,9 @@ impl MatchRecognize {
         let copies_kept = kept_from.as_ref().map_or(0, |key| {
             part.keys[at(needed)..].iter().take_while(|other| ***other == **key).count()
         });
-        let progressed = touched.anchor.is_some() || undecided > touched.first_number();
+        // A floor does not remember which rows were passed over: they are waited for.
+        let progressed = (touched.anchor.is_some() || undecided > touched.first_number())
+            && matcher.passed_rows().next().is_none();
         let is_over = kept_from.is_none();
         drop(rows);
         drop(part);
