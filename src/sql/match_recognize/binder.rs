@@ -111,7 +111,7 @@ impl Binder<'_, '_, '_> {
                     }
                     name if FUNCTIONS.aggregate.contains_key(name) && function.over.is_none() => {
                         // An aggregate is of the query whose columns it is over.
-                        let (mut own, mut others) = (false, false);
+                        let (mut own, mut others) = (self.counts_rows(function), false);
                         let _ = ast::visit_expressions(function, |e: &ast::Expr| {
                             match e {
                                 ast::Expr::CompoundIdentifier(_) if self.is_of_variable(e) => {
@@ -133,13 +133,29 @@ impl Binder<'_, '_, '_> {
         }
     }
 
-    /// Whether it is a column of a variable that no table of the subqueries around hides.
+    /// Whether it is `count(a.*)` of a variable.
+    fn counts_rows(&self, function: &Function) -> bool {
+        let FunctionArguments::List(list) = &function.args else { return false };
+        list.args.iter().any(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::QualifiedWildcard(name)) => {
+                let ident = name.0.last().and_then(|part| part.as_ident());
+                ident.is_some_and(|ident| self.is_variable(&fold(ident)))
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether a name is a variable's, and no table of the subqueries around hides it.
+    fn is_variable(&self, name: &str) -> bool {
+        self.reads.names.find(name).is_some()
+            && !self.tables.iter().any(|tables| tables.iter().any(|table| table == name))
+    }
+
+    /// Whether it is a column of a variable.
     fn is_of_variable(&self, expr: &ast::Expr) -> bool {
         let ast::Expr::CompoundIdentifier(parts) = expr else { return false };
         let [qualifier, _] = parts.as_slice() else { return false };
-        let name = fold(qualifier);
-        self.reads.names.find(&name).is_some()
-            && !self.tables.iter().any(|tables| tables.contains(&name))
+        self.is_variable(&fold(qualifier))
     }
 
     /// What stands in the place of an expression that reads something; `None`: look further inside.

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, FunctionArguments, Join, JoinConstraint, JoinOperator,
-    SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
+    SelectItem, SetExpr, Spanned, TableFactor, TableWithJoins, Value,
 };
 
 use crate::plan::match_recognize::text::{Named, add_name, bind_all};
@@ -22,6 +22,7 @@ use crate::plan::match_recognize::{
     Within,
 };
 use crate::plan::node::SortColumn;
+use crate::sql::errors::position_of;
 use crate::sql::match_recognize::clauses::{Clauses, MARKER, RowsClause, SkipClause, WithinClause};
 use crate::sql::match_recognize::node::{MatchFacts, MatchNode};
 use crate::sql::match_recognize::reads::{Names, Place, Reads};
@@ -45,7 +46,7 @@ impl RelationPlanner for MatchRecognizePlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        let Some(Parts { clauses, items, table, filter }) = parts(&relation)? else {
+        let Some(Parts { clauses, items, table, filter }) = parts(&relation, &self.sql)? else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let mut input = context.plan(table)?;
@@ -78,7 +79,7 @@ struct Parts {
 }
 
 /// The clauses, expressions and table, if the factor is what we are looking for.
-fn parts(relation: &TableFactor) -> Result<Option<Parts>> {
+fn parts(relation: &TableFactor, sql: &str) -> Result<Option<Parts>> {
     let TableFactor::Derived { subquery, .. } = relation else { return Ok(None) };
     let SetExpr::Select(select) = subquery.body.as_ref() else { return Ok(None) };
     let Some(SelectItem::UnnamedExpr(first) | SelectItem::ExprWithAlias { expr: first, .. }) =
@@ -112,7 +113,15 @@ fn parts(relation: &TableFactor) -> Result<Option<Parts>> {
             SelectItem::ExprWithAlias { expr, alias } => {
                 Item { expr: expr.clone(), name: visible_name(&alias.value).to_owned() }
             }
-            _ => return Err(broken()),
+            other => {
+                let error =
+                    Error::user(SqlState::SYNTAX_ERROR, format!("{other} is not an expression"))
+                        .hint("Write the columns out; count(a.*) counts rows.");
+                return Err(external(match position_of(sql, other.span().start) {
+                    Some(position) => error.position(position),
+                    None => error,
+                }));
+            }
         });
     }
     let expected =
@@ -507,6 +516,14 @@ fn bind_names(clauses: &Clauses, variables: Vec<Named>) -> Result<Names, Error> 
         }
         let mut set = 0;
         for member in members {
+            if names.subsets.iter().any(|(name, _)| *name == member.name) {
+                return Err(Error::user(
+                    SqlState::INVALID_COLUMN_REFERENCE,
+                    format!("\"{}\" in SUBSET is a SUBSET itself", member.shown),
+                )
+                .hint("Write its variables out.")
+                .position(member.position));
+            }
             let variable = names.variables.iter().position(|(name, _)| *name == member.name);
             let variable =
                 variable.ok_or_else(|| names.unknown(&member.name).position(member.position))?;
