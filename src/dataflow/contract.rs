@@ -11,12 +11,13 @@ use std::cell::Cell;
 use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 
-use crate::dataflow::operator::{Operator, Output, PartialMatch};
+use crate::dataflow::operator::{Operator, Output};
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
+use crate::types::partial_match::PartialMatch;
 use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// What an operator was planned to take and give.

@@ -10,12 +10,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::dataflow::operator::{Operator, Output, PartialMatch};
+use crate::dataflow::operator::{Operator, Output};
 use crate::observe::clock::Clock;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::{Pass, Spill, StateMemory, StoreVisitor};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
+use crate::types::partial_match::PartialMatch;
 use crate::types::time::{Epoch, Watermark};
 
 /// One operator's figures on one worker.
