@@ -84,6 +84,9 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Aggregate(node) if matches!(node.phase, Phase::Sessions { .. }) => {
             Box::new(aggregate::SessionAggregate::new(node, &inputs[0])?)
         }
+        Node::Aggregate(node) if matches!(node.phase, Phase::Windows { .. }) => {
+            aggregate::over_windows(node, &inputs[0])?
+        }
         Node::Aggregate(node) => {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)
         }
