@@ -47,7 +47,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use self::feed::{Feed, Kind, STREAMS, at_text};
-use self::queries::{Query, generated, listed};
+use self::queries::{Query, VERSIONED, generated, listed};
 
 /// Epochs tried by a plain `cargo test`.
 const EPOCHS: u64 = 240;
@@ -220,6 +220,9 @@ impl Case {
             let sql =
                 format!("CREATE MATERIALIZED VIEW all_{stream} AS SELECT id, ts FROM {stream}");
             self.change(&sql).await?;
+        }
+        for statement in VERSIONED {
+            self.change(statement).await?;
         }
         let begun = self.later.len() / 2;
         for query in self.later.split_off(begun) {
@@ -396,7 +399,8 @@ impl Case {
 
     async fn compare_view(&mut self, view: &mut View) -> Result<(), String> {
         let View { name, query, last_final } = view;
-        let batch = self.feed.over_mirrors(&query.sql);
+        let batch = query.batch.as_ref().unwrap_or(&query.sql);
+        let batch = self.feed.over_mirrors(batch);
         let found = self.run(&format!("SELECT * FROM {name}")).await?;
         let expected = self.run(&batch).await?;
         if found != expected {
