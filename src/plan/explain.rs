@@ -18,8 +18,8 @@ use crate::plan::node::{
     Node, Over, Phase, Plan, RankFunction, Recursive, Scan, Session, SortColumn, TopN, Union,
     Unnest, UnnestColumn,
 };
-use crate::plan::overlap::{ManyWindows, WindowKind};
 use crate::plan::operators::{number, operators};
+use crate::plan::overlap::{ManyWindows, WindowKind};
 use crate::types::time::EventDuration;
 
 /// Two spaces a level.

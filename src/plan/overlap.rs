@@ -116,10 +116,7 @@ pub fn hop_steps(slide_us: i64, size_us: i64, offset_us: i64) -> Option<[Step; 3
 
 /// From a time to the end of the first window of CUMULATE that has not ended then.
 pub fn cumulate_steps(step_us: i64, offset_us: i64) -> [Step; 2] {
-    [
-        Step::Bin { stride_us: step_us, origin_us: offset_us },
-        Step::Shift { months: 0, us: step_us },
-    ]
+    [Step::Bin { stride_us: step_us, origin_us: offset_us }, Step::Shift { months: 0, us: step_us }]
 }
 
 fn gcd(a: i64, b: i64) -> i64 {

@@ -79,10 +79,7 @@ fn begins_to_close(bound: &TimeBound, watermark: Watermark) -> i64 {
 }
 
 /// The bounds by which the node's operator forgets, each with the watermark that moves it.
-fn forgets_by(
-    node: &Node,
-    inputs: &[Option<Watermark>],
-) -> Vec<(TimeBound, Option<Watermark>)> {
+fn forgets_by(node: &Node, inputs: &[Option<Watermark>]) -> Vec<(TimeBound, Option<Watermark>)> {
     let least = inputs.iter().copied().min().flatten();
     let keys = |input: &Node, keys: &[usize]| -> Vec<TimeBound> {
         bounded_keys(&time_bounds(input), keys).map(|(_, bound)| bound).collect()

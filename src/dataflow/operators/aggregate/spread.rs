@@ -72,7 +72,8 @@ impl SpreadAggregate {
         let (mut row_of, mut windows) = (Vec::new(), Vec::new());
         let mut counts = Vec::with_capacity(rows.len());
         for row in rows.clone() {
-            let count = if panes.is_null(row) { 0 } else { self.windows.count_of(panes.value(row)) };
+            let count =
+                if panes.is_null(row) { 0 } else { self.windows.count_of(panes.value(row)) };
             counts.push(count);
             if count > 0 {
                 let first = self.windows.first_of(panes.value(row));
@@ -156,7 +157,10 @@ impl Operator for SpreadAggregate {
 }
 
 /// The panes of partial sums, and the sums behind them.
-pub(super) fn panes_and_sums(batch: &ChangeBatch, pane: usize) -> Result<(Int64Array, BinaryArray)> {
+pub(super) fn panes_and_sums(
+    batch: &ChangeBatch,
+    pane: usize,
+) -> Result<(Int64Array, BinaryArray)> {
     let damaged = || Error::internal("a partial aggregation sent no panes");
     let panes = time_values(batch.column(pane)).ok_or_else(damaged)?;
     let sums = batch.column(pane + 1).as_binary_opt::<i32>().ok_or_else(damaged)?;
