@@ -78,6 +78,8 @@ pub struct KeepOne {
     /// Batches of the epoch with rows that are, or were, in their place.
     pending: Vec<RecordBatch>,
     pending_bytes: usize,
+    /// Beyond so many they are stored before the epoch's end.
+    pending_bytes_max: usize,
     /// Partitions that have another row than before the epoch, with the one before.
     touched: Vec<(u32, Option<ShortId>)>,
     /// Rows from this id on were stored in this epoch.
@@ -125,6 +127,7 @@ impl KeepOne {
             compared,
             pending: Vec::new(),
             pending_bytes: 0,
+            pending_bytes_max: PENDING_BYTES_MAX,
             touched: Vec::new(),
             epoch_from: 0,
             closing,
@@ -177,7 +180,7 @@ impl KeepOne {
             return Ok(());
         }
         self.pending_bytes += ChangeBatch::inserts(rows.clone()).size_bytes();
-        if self.pending_bytes > PENDING_BYTES_MAX {
+        if self.pending_bytes > self.pending_bytes_max {
             self.store_pending()?;
         }
         Ok(())
@@ -422,5 +425,87 @@ impl Operator for KeepOne {
 
     fn state_rows(&self) -> usize {
         self.rows.live_rows()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::dataflow::script::{Driven, batch, schema};
+    use crate::plan::node::SortColumn;
+
+    const COLUMNS: &str = "p bigint, v bigint, t text, u bigint";
+
+    fn spec(descending: bool) -> TopNSpec {
+        TopNSpec {
+            partition: vec![0],
+            order_by: vec![SortColumn { column: 1, descending, nulls_first: false }],
+            rank: RankFunction::RowNumber,
+            offset: 0,
+            limit: Some(1),
+            numbered: false,
+            append_only: true,
+            schema: schema(COLUMNS),
+        }
+    }
+
+    /// One row of each partition is there after each epoch, the least (or the greatest, then the
+    /// least) of all that came, however often rows are stored within an epoch.
+    #[test]
+    fn random_rows_leave_the_first_of_each_partition() {
+        for seed in 0..60 {
+            let mut random = SmallRng::seed_from_u64(seed);
+            let descending = seed % 2 == 0;
+            let pending_bytes_max = [0, 2_000, PENDING_BYTES_MAX][seed as usize % 3];
+            let make = || -> Box<dyn Operator> {
+                let mut operator =
+                    KeepOne::new(spec(descending), &schema(COLUMNS), vec![]).expect("sorts");
+                operator.pending_bytes_max = pending_bytes_max;
+                Box::new(operator)
+            };
+            let mut driven = Driven::new(make).on_disk_if(seed % 5 == 0);
+            let mut best: BTreeMap<i64, (i64, String, i64)> = BTreeMap::new();
+            let mut shown: BTreeMap<String, i64> = BTreeMap::new();
+            for epoch in 1..=20 {
+                for _ in 0..random.random_range(0..4) {
+                    let mut lines = String::new();
+                    for _ in 0..random.random_range(0..30) {
+                        let p = random.random_range(0..8);
+                        let v = random.random_range(0..6);
+                        let t = ["a", "b", "\u{e9}t\u{e9}"][random.random_range(0..3)];
+                        let u = random.random_range(0..3);
+                        lines.push_str(&format!("+ {p} {v} {t} {u}\n"));
+                        let order = if descending { -v } else { v };
+                        let row = (order, t.to_owned(), u);
+                        let first = best.entry(p).or_insert_with(|| row.clone());
+                        if row < *first {
+                            *first = row;
+                        }
+                    }
+                    driven.batch(0, batch(&schema(COLUMNS), &lines)).expect("takes rows");
+                }
+                driven.epoch(Epoch(epoch)).expect("completes");
+                let sent = driven.sent();
+                assert_eq!(sent.cancelled, 0, "seed {seed}");
+                for (row, weight) in sent.rows {
+                    *shown.entry(row).or_default() += weight;
+                }
+                shown.retain(|_, weight| *weight != 0);
+                let right = best.iter().map(|(p, (order, t, u))| {
+                    (format!("{p} {} {t} {u}", if descending { -order } else { *order }), 1)
+                });
+                assert_eq!(shown, right.collect::<BTreeMap<_, _>>(), "seed {seed}, epoch {epoch}");
+                assert_eq!(driven.state_rows(), best.len(), "seed {seed}");
+                if random.random_bool(0.2) {
+                    driven.checkpoint().expect("written");
+                    driven.restart().expect("restored");
+                }
+            }
+        }
     }
 }
