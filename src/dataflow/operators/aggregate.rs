@@ -16,8 +16,10 @@
 //! group for functions that cannot take a value back otherwise (`min` over deleting input), a
 //! count per group and value for DISTINCT. It is as large as the number of groups.
 //!
-//! Over sessions (`sessions.rs`) a group is a session. In two phases (`partial.rs`) rows are summed up before they are exchanged, and this operator
-//! merges the sums instead of folding rows.
+//! Over sessions (`sessions.rs`) a group is a session. In two phases (`partial.rs`) rows are summed up
+//! before they are exchanged, and this operator merges the sums instead of folding rows. Sums of
+//! panes count for all windows that overlap there (`spread.rs`), or are put together to a window
+//! when it closes (`sliding.rs`).
 //!
 //! Without keys there is exactly one row, from the first epoch on, kept by worker 0.
 //! Without calls it is DISTINCT.
@@ -47,6 +49,8 @@ mod emit;
 mod partial;
 pub(super) mod select;
 mod sessions;
+mod sliding;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +60,8 @@ use distinct::DistinctRows;
 pub use partial::PartialAggregate;
 use select::Selection;
 pub use sessions::SessionAggregate;
+use sliding::SlidingAggregate;
+use spread::SpreadAggregate;
 
 /// What to aggregate.
 #[derive(Clone, Debug)]
@@ -87,6 +93,19 @@ impl From<&node::Aggregate> for AggregateSpec {
             schema: node.schema.clone(),
         }
     }
+}
+
+/// The operator that merges sums of panes to those of windows that overlap.
+///
+/// # Errors
+/// For a call that Millstream does not have, as the whole aggregation.
+pub fn over_windows(node: &node::Aggregate, input: &SchemaRef) -> Result<Box<dyn Operator>> {
+    let window = node.keys.len() - 1;
+    let bound = aggregate_bounds(node).into_iter().find(|bound| bound.column == window);
+    Ok(match bound.filter(|_| node.on_close) {
+        Some(bound) => Box::new(SlidingAggregate::new(node, bound, input)?),
+        None => Box::new(SpreadAggregate::new(node, input)?),
+    })
 }
 
 /// The `aggregate` operator.
@@ -127,7 +146,9 @@ impl Aggregate {
         let mut layout = Layout::default();
         // The calls of a final phase name columns of what the partial one read.
         let call_schema = match &spec.phase {
-            node::Phase::Final { input_schema } => input_schema,
+            node::Phase::Final { input_schema } | node::Phase::Windows { input_schema, .. } => {
+                input_schema
+            }
             node::Phase::Whole | node::Phase::Partial | node::Phase::Sessions { .. } => {
                 input_schema
             }
