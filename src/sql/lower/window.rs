@@ -343,7 +343,7 @@ fn distances(call: &WindowFunction) -> Result<(Distance, Distance)> {
     }
 }
 
-/// How rows can be summed up for a call, where it looks to an end of the partition.
+/// How rows can be summed up for a call.
 fn summable(
     call: &WindowFunction,
     return_type: &DataType,
@@ -374,7 +374,11 @@ fn summable(
             Some(Summable::Number(numbering))
         }
         WindowFunctionDefinition::AggregateUDF(function) => {
-            let frame = open_frame(&params.window_frame)?;
+            let open = open_frame(&params.window_frame);
+            let moving = frame_of_rows(&params.window_frame);
+            if open.is_none() && moving.is_none() {
+                return None;
+            }
             let function = AggregateFunction::from_name(function.name())?;
             // count(*) and count(1) count rows.
             let is_value = |e: &Expr| matches!(e, Expr::Literal(value, _) if !value.is_null());
@@ -393,8 +397,31 @@ fn summable(
                 return_type: return_type.clone(),
                 display: display(call),
             };
-            Some(Summable::Aggregate { call, frame })
+            match (open, moving) {
+                (Some(frame), _) => Some(Summable::Aggregate { call, frame }),
+                (None, Some((first, last))) => Some(Summable::Sliding { call, first, last }),
+                (None, None) => None,
+            }
         }
+    }
+}
+
+/// The first and the last row of a frame of so many rows, counted from the row itself.
+fn frame_of_rows(frame: &WindowFrame) -> Option<(i64, i64)> {
+    let place = |bound: &WindowFrameBound| {
+        let rows = |by: &ScalarValue| match by {
+            ScalarValue::UInt64(Some(by)) => i64::try_from(*by).ok(),
+            _ => None,
+        };
+        match bound {
+            WindowFrameBound::CurrentRow => Some(0),
+            WindowFrameBound::Following(by) => rows(by),
+            WindowFrameBound::Preceding(by) => rows(by).map(|by| -by),
+        }
+    };
+    match frame.units {
+        WindowFrameUnits::Rows => Some((place(&frame.start_bound)?, place(&frame.end_bound)?)),
+        WindowFrameUnits::Range | WindowFrameUnits::Groups => None,
     }
 }
 

@@ -5,7 +5,8 @@
 //! 2. [`Reader::part`] collects the rows of a range with all that they look at. Where a partition
 //!    has blocks, a part begins where a block does, and what stands before it is a summary.
 //! 3. [`Reader::compute_parts`] decodes the rows of several parts at once and computes the calls:
-//!    from summaries where that goes, by DataFusion's window expressions else.
+//!    from summaries where that goes, from the frame before where that goes (`sliding.rs`), by
+//!    DataFusion's window expressions else.
 
 use std::ops::{Bound, Range};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
 
 use super::blocks::{Blocks, Sizes, expanded};
+use super::sliding::Sliding;
 use super::summary::{Around, Kernel, Side};
 use super::{Failure, OverSpec, STEP_ROWS};
 use crate::plan::window::{Distance, Edge, WindowCall};
@@ -32,6 +34,22 @@ const MONTH_SLACK_DAYS: i32 = 3;
 
 /// The rows of a touched partition's range with the values of the calls, or why there are none.
 pub(super) type Computed = (usize, Result<RecordBatch, Failure>);
+
+/// What computes calls in the place of their window expressions.
+pub(super) struct Kernels<'a> {
+    summed: Option<&'a mut Kernel>,
+    /// By call.
+    sliding: &'a mut [Option<Sliding>],
+}
+
+impl<'a> Kernels<'a> {
+    pub(super) fn of(
+        summed: &'a mut Option<Kernel>,
+        sliding: &'a mut [Option<Sliding>],
+    ) -> Kernels<'a> {
+        Kernels { summed: summed.as_mut(), sliding }
+    }
+}
 
 /// How far to walk from a place.
 enum Limit {
@@ -401,7 +419,7 @@ impl<'a> Reader<'a> {
     pub(super) fn compute_parts(
         self,
         parts: &[Part<'_>],
-        mut kernel: Option<&mut Kernel>,
+        mut kernels: Kernels<'_>,
         computed: &mut Vec<Computed>,
     ) -> Result<()> {
         let keys: Vec<&[u8]> = parts.iter().flat_map(|part| part.keys.iter().copied()).collect();
@@ -413,7 +431,7 @@ impl<'a> Reader<'a> {
         for part in parts {
             let rows = rows.slice(start, part.keys.len());
             start += part.keys.len();
-            computed.push((part.touched, self.compute_part(&rows, part, kernel.as_deref_mut())?));
+            computed.push((part.touched, self.compute_part(&rows, part, &mut kernels)?));
         }
         Ok(())
     }
@@ -422,13 +440,13 @@ impl<'a> Reader<'a> {
         self,
         rows: &RecordBatch,
         part: &Part<'_>,
-        kernel: Option<&mut Kernel>,
+        kernels: &mut Kernels<'_>,
     ) -> Result<Result<RecordBatch, Failure>> {
         let wanted = &part.wanted;
         let shown = rows.slice(wanted.start, wanted.len());
         let mut columns = shown.columns().to_vec();
         let mut summed: Vec<Option<ArrayRef>> = vec![None; self.spec.calls.len()];
-        if let (Some(kernel), Some(around)) = (kernel, &part.around) {
+        if let (Some(kernel), Some(around)) = (kernels.summed.as_deref_mut(), &part.around) {
             let total = match !part.has_blocks && kernel.looks(Side::Total) {
                 true => kernel.summarize(rows, &part.begins)?,
                 false => around.total.clone(),
@@ -441,6 +459,13 @@ impl<'a> Reader<'a> {
         for (call, values) in summed.into_iter().enumerate() {
             if let Some(values) = values {
                 columns.push(values);
+                continue;
+            }
+            if let Some(sliding) = &mut kernels.sliding[call] {
+                match sliding.values(rows, wanted)? {
+                    Ok(values) => columns.push(values),
+                    Err(error) => return Ok(Err(Failure { call, error })),
+                }
                 continue;
             }
             match self.spec.calls[call].evaluate(rows) {
