@@ -21,8 +21,9 @@ use arrow::array::{ArrayRef, AsArray, LargeBinaryArray, LargeBinaryBuilder};
 use super::{Copies, RowKey};
 use crate::state::spill::{Pass, StateMemory};
 
-/// Keys of a leaf, at most.
-const LEAF_ROWS_MAX: usize = 128;
+/// Keys of a leaf, at most. With fewer, walking along keys gets slower; with more, a key that comes or
+/// goes has more others to move.
+const LEAF_ROWS_MAX: usize = 64;
 /// Bytes of a leaf's keys above which it is split.
 const LEAF_BYTES_MAX: usize = 32 << 10;
 /// Leaves of fewer keys stay in memory unless everything goes.
@@ -280,30 +281,39 @@ impl OrderedMap {
         removed
     }
 
-    /// Lets go of an empty leaf; joins a small one with the next one.
+    /// Joins a small leaf with the one before or behind it; lets go of an empty one.
     fn join(&mut self, separator: &RowKey) {
         if self.rows == 0 {
             *self = OrderedMap::default();
             return;
         }
-        let after = (Bound::Excluded(&**separator), Bound::Unbounded);
-        let next = self.leaves.range::<[u8], _>(after).next();
         let own = self.leaves.get(separator).map_or(0, Leaf::len);
-        let joins = |next: &Leaf| !next.is_on_disk() && own + next.len() <= LEAF_ROWS_MAX / 2;
-        if let Some((next, _)) = next.filter(|(_, next)| joins(next)) {
-            let next = next.clone();
-            let mut next = self.leaves.remove(&next).expect("it has just been seen");
-            self.leaf_memory_bytes -= next.memory_bytes();
-            let leaf = self.leaves.get_mut(separator).expect("it has just changed");
-            self.leaf_memory_bytes -= leaf.memory_bytes();
-            leaf.append(&mut next);
-            self.leaf_memory_bytes += leaf.memory_bytes();
-        } else if own == 0
-            && !separator.is_empty()
-            && let Some(leaf) = self.leaves.remove(separator)
-        {
-            self.leaf_memory_bytes -= leaf.memory_bytes();
+        let joins = |(separator, leaf): (&RowKey, &Leaf)| {
+            let joins = !leaf.is_on_disk() && own + leaf.len() <= LEAF_ROWS_MAX / 2;
+            joins.then(|| separator.clone())
+        };
+        let before = (Bound::Unbounded, Bound::Excluded(&**separator));
+        let before = self.leaves.range::<[u8], _>(before).next_back().and_then(joins);
+        let behind = (Bound::Excluded(&**separator), Bound::Unbounded);
+        let behind = self.leaves.range::<[u8], _>(behind).next().and_then(joins);
+        match (before, behind) {
+            (Some(before), _) => self.append(&before, separator),
+            (None, Some(behind)) => self.append(separator, &behind),
+            (None, None) if own == 0 && !separator.is_empty() => {
+                let leaf = self.leaves.remove(separator);
+                self.leaf_memory_bytes -= leaf.map_or(0, |leaf| leaf.memory_bytes());
+            }
+            (None, None) => {}
         }
+    }
+
+    /// Makes two leaves that follow each other one.
+    fn append(&mut self, first: &RowKey, next: &RowKey) {
+        let mut next = self.leaves.remove(next).expect("it has just been seen");
+        let first = self.leaves.get_mut(first).expect("it has just been seen");
+        self.leaf_memory_bytes -= first.memory_bytes() + next.memory_bytes();
+        first.append(&mut next);
+        self.leaf_memory_bytes += first.memory_bytes();
     }
 
     /// All entries, in order.
