@@ -95,16 +95,24 @@ impl<V: Value> SortedSet<V> {
         }
     }
 
+    /// Who asks has let all changes settle.
+    fn assert_settled(&self) {
+        assert!(self.waiting.is_empty(), "a set is asked for its values when they have settled");
+    }
+
     pub fn first(&self) -> Option<&V> {
+        self.assert_settled();
         self.blocks.first().and_then(|block| block.entries.first()).map(|entry| &entry.0)
     }
 
     pub fn last(&self) -> Option<&V> {
+        self.assert_settled();
         self.blocks.last().and_then(|block| block.entries.last()).map(|entry| &entry.0)
     }
 
     /// All values with their copies.
     pub fn copies(&self) -> i64 {
+        self.assert_settled();
         self.copies
     }
 
@@ -168,6 +176,7 @@ impl<V: Value> SortedSet<V> {
 
     /// Values and counts, ascending.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&V, i64)> {
+        self.assert_settled();
         self.blocks.iter().flat_map(|block| block.entries.iter().map(|entry| (&entry.0, entry.1)))
     }
 
@@ -466,7 +475,8 @@ impl<V: Value> ValueSet for SortedSet<V> {
     }
 
     fn entries(&self) -> Vec<(V, i64)> {
-        self.iter().map(|(value, count)| (value.clone(), count)).collect()
+        let settled = self.blocks.iter().flat_map(|block| &block.entries);
+        settled.chain(&self.waiting).cloned().collect()
     }
 
     fn memory_bytes(&self) -> usize {
