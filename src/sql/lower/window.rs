@@ -384,6 +384,10 @@ fn summable(
             let is_value = |e: &Expr| matches!(e, Expr::Literal(value, _) if !value.is_null());
             let counts_rows =
                 function == AggregateFunction::Count && params.args.iter().all(is_value);
+            // What has constants beside the value (a separator, a share) keeps all rows of a frame.
+            if open.is_none() && !counts_rows && !params.args.iter().all(Expr::any_column_refs) {
+                return None;
+            }
             let arguments = match counts_rows {
                 true => vec![],
                 false => params.args.iter().map(|argument| columns.add(argument)).collect(),
