@@ -25,8 +25,9 @@
 //! In a table by key columns a deletion walks the chain of its key and compares, all deletions of a
 //! change in step (`find_equal.rs`). When some chain turns out to be long, a second index by whole
 //! row is built, and deletions use that from then on. A table of which it is known that it will
-//! delete ([`MultiTable::deleting`]) gets it as soon as its chains are long on average; until then
-//! its rows have tags, so that a step along a chain reads nothing of the row (`tags.rs`).
+//! delete ([`MultiTable::deleting`]) gets it as soon as its chains are long on average; when they are
+//! of some rows its rows have tags, so that a step along a chain reads nothing of the row
+//! (`tags.rs`).
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
@@ -51,6 +52,8 @@ const CHAIN_STEPS_MAX: usize = 64;
 /// Rows of a key, on average, from which on a table that will delete gets that index as it grows:
 /// with the first deletion it would have to be made over all rows at once.
 const CHAIN_ROWS_MAX: usize = 32;
+/// Rows of a key, on average, from which on the rows of such a table have tags.
+const TAGGED_CHAIN_ROWS_MIN: usize = 3;
 /// Below this, chains are short enough, and the index is quickly made.
 const INDEXED_ROWS_MIN: usize = 8192;
 
@@ -134,12 +137,7 @@ impl MultiTable {
     pub fn deleting(mut self) -> MultiTable {
         let keys = self.by_key.as_ref().map_or(&[][..], |chains| chains.heads.columns());
         // Where the key is all that there is, the first row of a chain is as good as any.
-        let others: Vec<usize> =
-            (0..self.schema().fields().len()).filter(|column| !keys.contains(column)).collect();
-        self.deleting = !others.is_empty();
-        if let Some(chains) = self.by_key.as_mut().filter(|_| self.deleting) {
-            chains.tags = Tags::new(self.store.schema(), others);
-        }
+        self.deleting = (0..self.schema().fields().len()).any(|column| !keys.contains(&column));
         self
     }
 
@@ -394,6 +392,22 @@ impl MultiTable {
         Ok(())
     }
 
+    /// Gives all rows tags, if they have none and can have them.
+    fn tag_rows(&mut self) -> Result<()> {
+        let columns = 0..self.schema().fields().len();
+        let Some(by_key) = self.by_key.as_mut().filter(|chains| chains.tags.is_none()) else {
+            return Ok(());
+        };
+        let others = columns.filter(|column| !by_key.heads.columns().contains(column)).collect();
+        let Some(mut tags) = Tags::new(self.store.schema(), others) else { return Ok(()) };
+        for segment in self.store.live() {
+            let (ids, rows) = segment?;
+            tags.push(&rows, ids.into_iter(), &self.store);
+        }
+        by_key.tags = Some(tags);
+        Ok(())
+    }
+
     /// The next living row of the chain that deletions follow.
     fn walk_on(&mut self, walk: &mut ChainWalk) -> Option<ShortId> {
         let chains = self.by_row.as_mut().or(self.by_key.as_mut())?;
@@ -456,9 +470,9 @@ impl MultiTable {
         for chains in self.by_key.iter_mut().chain(&mut self.by_row) {
             let keys = chains.keys(change.rows())?;
             let ids = (0..rows as u64).map(|row| (start + row) as ShortId);
-            chains.push_all(&keys, ids, &self.store);
+            chains.push_all(&keys, ids.clone(), &self.store);
             if let Some(tags) = &mut chains.tags {
-                tags.push(change.rows(), start, &self.store);
+                tags.push(change.rows(), ids, &self.store);
             }
         }
         if let (Some(kept), Some(counts)) = (&mut self.counts, counts) {
@@ -478,12 +492,12 @@ impl MultiTable {
             moved += self.move_front()?;
             self.store.compact()?;
         }
-        if self.deleting
-            && self.live_rows() >= INDEXED_ROWS_MIN
-            && self.wants_by_row()
-            && self.chain_rows() >= CHAIN_ROWS_MAX
-        {
-            self.index_by_row()?;
+        if self.deleting && self.live_rows() >= INDEXED_ROWS_MIN && self.wants_by_row() {
+            match self.chain_rows() {
+                CHAIN_ROWS_MAX.. => self.index_by_row()?,
+                TAGGED_CHAIN_ROWS_MIN.. => self.tag_rows()?,
+                _ => {}
+            }
         }
         let base = self.store.base();
         for chains in self.by_key.iter_mut().chain(&mut self.by_row) {

@@ -37,16 +37,21 @@ impl Tags {
         hashes.into_iter().map(|hash| (hash >> 32) as u32).collect()
     }
 
-    /// The rows from `start` on, the newest of the store, get their tags.
-    pub(super) fn push(&mut self, rows: &RecordBatch, start: u64, store: &RowStore) {
+    /// Rows of the store get their tags.
+    pub(super) fn push(
+        &mut self,
+        rows: &RecordBatch,
+        ids: impl Iterator<Item = ShortId>,
+        store: &RowStore,
+    ) {
         let tags = self.of(rows);
         self.of_ids.extend_to(store.base(), store.end());
-        for (row, tag) in tags.into_iter().enumerate() {
-            self.of_ids.set((start + row as u64) as ShortId, tag);
+        for (id, tag) in ids.zip(tags) {
+            self.of_ids.set(id, tag);
         }
     }
 
-    /// The tag of a row of the window.
+    /// The tag of a living row.
     pub(super) fn get(&self, id: ShortId) -> u32 {
         self.of_ids.get(id)
     }

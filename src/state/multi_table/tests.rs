@@ -131,12 +131,13 @@ fn random_changes_against_a_map() {
     let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
     println!("MILLSTREAM_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
-    for deleting in [false, true] {
-        random_changes(&mut random, deleting);
+    // Long chains; chains of some ten rows, with tags when a flood comes.
+    for (deleting, keys) in [(false, 40), (true, 40), (true, 3000)] {
+        random_changes(&mut random, deleting, keys);
     }
 }
 
-fn random_changes(random: &mut SmallRng, deleting: bool) {
+fn random_changes(random: &mut SmallRng, deleting: bool, keys: i64) {
     let keyed = || {
         let table = MultiTable::keyed(schema(), vec![0]).expect("a table").with_counts();
         if deleting { table.deleting() } else { table }
@@ -146,7 +147,9 @@ fn random_changes(random: &mut SmallRng, deleting: bool) {
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
     let mut fold = CheckpointFold::default();
     let memory = StateMemory::always_full(std::env::temp_dir());
-    for step in 0..300 {
+    let mut tagged = 0;
+    for step in 0..if keys == 40 { 300 } else { 150 } {
+        tagged += usize::from(table.by_key.as_ref().is_some_and(|chains| chains.tags.is_some()));
         if random.random_bool(0.3) {
             table.spill(&memory, EVERYTHING);
             bag.spill(&memory, EVERYTHING);
@@ -155,8 +158,9 @@ fn random_changes(random: &mut SmallRng, deleting: bool) {
         }
         let mut rows: Vec<(Row, i64)> = Vec::new();
         let flood = step % 60 == 20;
-        for _ in 0..random.random_range(0..if flood { 30_000 } else { 100 }) {
-            let key = random.random_range(-1..40);
+        let fresh = if flood { 15_000..30_000 } else { 0..100 };
+        for _ in 0..random.random_range(fresh) {
+            let key = random.random_range(-1..keys);
             let text = random.random_range(0..if flood { 100_000 } else { 5 });
             rows.push((((key >= 0).then_some(key), text), random.random_range(1..3)));
         }
@@ -225,6 +229,7 @@ fn random_changes(random: &mut SmallRng, deleting: bool) {
             }
         }
     }
+    assert!(keys == 40 || tagged > 10, "{tagged} steps with tags");
 }
 
 #[test]
