@@ -28,7 +28,9 @@ use millstream::dataflow::operators::top_n::{self, TopNSpec};
 use millstream::plan::node::{
     AggregateCall, AggregateFunction, JoinKind, Phase, RankFunction, SortColumn,
 };
-use millstream::plan::window::{Distance, Edge, Numbering, OpenFrame, Summable, WindowCall};
+use millstream::plan::window::{
+    Distance, Edge, MovingFrame, Numbering, OpenFrame, RangeEdge, Summable, WindowCall,
+};
 use millstream::types::change::ChangeBatch;
 use millstream::types::id::WorkerId;
 use millstream::types::time::Epoch;
@@ -410,11 +412,20 @@ pub(super) fn over_one_change(criterion: &mut Criterion) {
         ("sum over 100 rows", over_operator(sum_over_rows(100))),
         (
             "sum over a range of 10 rows",
-            over_operator(sum_over(
-                WindowFrameUnits::Range,
-                ScalarValue::Int64(Some(10)),
-                (range(10), Distance::Groups(0)),
-            )),
+            over_operator(
+                sum_over(
+                    WindowFrameUnits::Range,
+                    ScalarValue::Int64(Some(10)),
+                    (range(10), Distance::Groups(0)),
+                )
+                .summed_up(Some(Summable::Sliding {
+                    call: aggregate_call(AggregateFunction::Sum, &[2]),
+                    frame: MovingFrame::Range {
+                        start: RangeEdge::Before(Arc::new(Int64Array::from(vec![10]))),
+                        end: RangeEdge::Peers,
+                    },
+                })),
+            ),
         ),
         (
             "row_number, at the end",

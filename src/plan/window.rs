@@ -41,13 +41,30 @@ pub enum Summable {
         call: AggregateCall,
         frame: OpenFrame,
     },
-    /// Over a frame from the `first` to the `last` row, counted from the row itself; below 0:
-    /// before it.
+    /// Over a frame that moves along with the row.
     Sliding {
         call: AggregateCall,
-        first: i64,
-        last: i64,
+        frame: MovingFrame,
     },
+}
+
+/// A frame with two ends that move along with the row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MovingFrame {
+    /// From the `first` to the `last` row, counted from the row itself; below 0: before it.
+    Rows { first: i64, last: i64 },
+    /// Of rows whose sort value differs by so much.
+    Range { start: RangeEdge, end: RangeEdge },
+}
+
+/// Where a frame by sort values begins or ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RangeEdge {
+    /// At the outermost row that sorts like the row itself.
+    Peers,
+    /// So far before the row (an array of one value).
+    Before(ArrayRef),
+    After(ArrayRef),
 }
 
 /// A function of a row's place in its partition.

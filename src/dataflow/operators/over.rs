@@ -15,7 +15,7 @@
 //!    row at the end costs O(log n), one that does not raise the running maximum nothing behind it.
 //! 3. The rows of each range, with all that they look at, are computed: for the old values from the
 //!    partition as it was (the changes are taken back for a moment), for the new ones as it is.
-//!    A frame of so many rows follows from the frame before it (`sliding.rs`).
+//!    A frame that moves along follows from the frame before it (`sliding.rs`).
 //! 4. -old and +new are consolidated.
 //!
 //! Where a call cannot be computed (a sum out of range), the whole partition is left out, and
@@ -151,7 +151,7 @@ impl Over {
         let table = OrderedTable::new(input.clone(), spec.partition.clone(), order_by)?;
         let kernel = Kernel::new(&spec.calls, input)?;
         let reach = Reach::new(&spec.calls, kernel.as_ref());
-        let sliding = spec.calls.iter().map(|call| Sliding::new(call, input));
+        let sliding = spec.calls.iter().map(|call| Sliding::new(call, &spec.order_by, input));
         let sliding = sliding.collect::<Result<_>>()?;
         Ok(Over {
             spec,

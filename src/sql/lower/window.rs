@@ -28,7 +28,9 @@ use crate::functions::window::session::{Bound, SessionFunction, gap_us};
 use crate::plan::node::{
     self, AggregateCall, AggregateFunction, Edge as InputEdge, Node, RankFunction, SortColumn,
 };
-use crate::plan::window::{Distance, Edge, Numbering, OpenFrame, Summable, WindowCall};
+use crate::plan::window::{
+    Distance, Edge, MovingFrame, Numbering, OpenFrame, RangeEdge, Summable, WindowCall,
+};
 use crate::sql::exclude::Excluding;
 use crate::sql::expressions::{compile, text};
 use crate::sql::lower::aggregate::Columns;
@@ -375,7 +377,7 @@ fn summable(
         }
         WindowFunctionDefinition::AggregateUDF(function) => {
             let open = open_frame(&params.window_frame);
-            let moving = frame_of_rows(&params.window_frame);
+            let moving = moving_frame(&params.window_frame);
             if open.is_none() && moving.is_none() {
                 return None;
             }
@@ -403,16 +405,15 @@ fn summable(
             };
             match (open, moving) {
                 (Some(frame), _) => Some(Summable::Aggregate { call, frame }),
-                (None, Some((first, last))) => Some(Summable::Sliding { call, first, last }),
-                (None, None) => None,
+                (None, moving) => moving.map(|frame| Summable::Sliding { call, frame }),
             }
         }
     }
 }
 
-/// The first and the last row of a frame of so many rows, counted from the row itself.
-fn frame_of_rows(frame: &WindowFrame) -> Option<(i64, i64)> {
-    let place = |bound: &WindowFrameBound| {
+/// The frame, if both of its ends move along by so many rows, or so much of the sort value.
+fn moving_frame(frame: &WindowFrame) -> Option<MovingFrame> {
+    let row = |bound: &WindowFrameBound| {
         let rows = |by: &ScalarValue| match by {
             ScalarValue::UInt64(Some(by)) => i64::try_from(*by).ok(),
             _ => None,
@@ -423,9 +424,26 @@ fn frame_of_rows(frame: &WindowFrame) -> Option<(i64, i64)> {
             WindowFrameBound::Preceding(by) => rows(by).map(|by| -by),
         }
     };
+    let edge = |bound: &WindowFrameBound| {
+        let offset = |by: &ScalarValue| match by {
+            // An offset that has not become one of the sort column's type.
+            ScalarValue::Utf8(_) => None,
+            by if by.is_null() => None,
+            by => by.to_array().ok(),
+        };
+        match bound {
+            WindowFrameBound::CurrentRow => Some(RangeEdge::Peers),
+            WindowFrameBound::Following(by) => offset(by).map(RangeEdge::After),
+            WindowFrameBound::Preceding(by) => offset(by).map(RangeEdge::Before),
+        }
+    };
+    let (start, end) = (&frame.start_bound, &frame.end_bound);
     match frame.units {
-        WindowFrameUnits::Rows => Some((place(&frame.start_bound)?, place(&frame.end_bound)?)),
-        WindowFrameUnits::Range | WindowFrameUnits::Groups => None,
+        WindowFrameUnits::Rows => Some(MovingFrame::Rows { first: row(start)?, last: row(end)? }),
+        WindowFrameUnits::Range => {
+            Some(MovingFrame::Range { start: edge(start)?, end: edge(end)? })
+        }
+        WindowFrameUnits::Groups => None,
     }
 }
 

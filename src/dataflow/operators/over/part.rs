@@ -461,12 +461,17 @@ impl<'a> Reader<'a> {
                 columns.push(values);
                 continue;
             }
-            if let Some(sliding) = &mut kernels.sliding[call] {
-                match sliding.values(rows, wanted)? {
-                    Ok(values) => columns.push(values),
-                    Err(error) => return Ok(Err(Failure { call, error })),
+            let sliding = match &mut kernels.sliding[call] {
+                Some(sliding) => sliding.values(rows, wanted)?,
+                None => None,
+            };
+            match sliding {
+                Some(Ok(values)) => {
+                    columns.push(values);
+                    continue;
                 }
-                continue;
+                Some(Err(error)) => return Ok(Err(Failure { call, error })),
+                None => {}
             }
             match self.spec.calls[call].evaluate(rows) {
                 Ok(values) => columns.push(values.slice(wanted.start, wanted.len())),

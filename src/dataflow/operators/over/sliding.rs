@@ -7,36 +7,63 @@
 //! it has. A row costs the same however long frames are.
 //!
 //! All of these accumulators are exact, so it makes no difference where a part begins.
+//!
+//! Where a frame is said by sort values (`RANGE INTERVAL '1 hour' PRECEDING`), the values at its ends
+//! are computed for all rows at once; two places that only go forward find the rows that they mean.
 
 use std::ops::Range;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, Scalar, make_comparator};
+use arrow::compute::kernels::numeric;
+use arrow::compute::{CastOptions, SortOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, IntervalMonthDayNanoType, Schema};
 
 use crate::dataflow::operators::aggregate::calls;
 use crate::dataflow::operators::aggregate::select::Selection;
 use crate::functions::aggregate::layout::{Kind, Layout, ROW_COUNT};
 use crate::functions::aggregate::{ChangedRows, Evaluate, Slots};
-use crate::plan::window::{Summable, WindowCall};
+use crate::plan::node::SortColumn;
+use crate::plan::window::{MovingFrame, RangeEdge, Summable, WindowCall};
 use crate::types::error::{Error, Result};
 
 /// Computes one call.
 pub(super) struct Sliding {
     layout: Layout,
     evaluate: Box<dyn Evaluate>,
-    /// The first and the last row of a frame, counted from the row itself.
-    first: i64,
-    last: i64,
+    frame: MovingFrame,
+    /// What rows are sorted by, where frames are by sort values.
+    sort: Option<SortColumn>,
     return_type: DataType,
+}
+
+/// Where the frames of wanted rows begin, and behind which rows they end. Neither ever goes back, and
+/// no end is before its start.
+struct Edges {
+    starts: Vec<usize>,
+    ends: Vec<usize>,
 }
 
 impl Sliding {
     /// `None` for a call that is not computed here.
-    pub(super) fn new(call: &WindowCall, input: &Schema) -> Result<Option<Sliding>> {
-        let Some(Summable::Sliding { call: aggregate, first, last }) = &call.summable else {
+    pub(super) fn new(
+        call: &WindowCall,
+        order_by: &[SortColumn],
+        input: &Schema,
+    ) -> Result<Option<Sliding>> {
+        let Some(Summable::Sliding { call: aggregate, frame }) = &call.summable else {
             return Ok(None);
         };
+        let sort = match (frame, order_by) {
+            (MovingFrame::Rows { .. }, _) => None,
+            (MovingFrame::Range { .. }, [sort]) => Some(sort.clone()),
+            (MovingFrame::Range { .. }, _) => return Ok(None),
+        };
+        if let (Some(sort), MovingFrame::Range { start, end }) = (&sort, frame) {
+            let sorted = input.field(sort.column).data_type();
+            if !moves_evenly(sorted, start) || !moves_evenly(sorted, end) {
+                return Ok(None);
+            }
+        }
         let mut layout = Layout::default();
         // The window expression knows more functions than there are accumulators.
         let Ok(evaluate) = calls::plan(&mut layout, aggregate, false, input) else {
@@ -47,23 +74,58 @@ impl Sliding {
             return Ok(None);
         }
         let return_type = call.return_type.clone();
-        Ok(Some(Sliding { layout, evaluate, first: *first, last: *last, return_type }))
+        Ok(Some(Sliding { layout, evaluate, frame: frame.clone(), sort, return_type }))
     }
 
-    /// The values of the wanted rows of a part that has all rows of their frames. The error inside
-    /// is that of some row that has no value.
+    /// The edges of the frames of wanted rows; `None` where some cannot be computed.
+    fn edges(&self, rows: &RecordBatch, wanted: &Range<usize>) -> Result<Option<Edges>> {
+        let count = rows.num_rows();
+        let place =
+            |row: usize, by: i64| (row as i64).saturating_add(by).clamp(0, count as i64) as usize;
+        let (starts, ends): (Vec<usize>, Vec<usize>) = match (&self.frame, &self.sort) {
+            (MovingFrame::Rows { first, last }, _) => (
+                wanted.clone().map(|row| place(row, *first)).collect(),
+                wanted.clone().map(|row| place(row, last.saturating_add(1))).collect(),
+            ),
+            (MovingFrame::Range { start, end }, Some(sort)) => {
+                let values = rows.column(sort.column);
+                let options =
+                    SortOptions { descending: sort.descending, nulls_first: sort.nulls_first };
+                let wanted_values = values.slice(wanted.start, wanted.len());
+                let (Some(start), Some(end)) = (
+                    moved(&wanted_values, start, sort.descending),
+                    moved(&wanted_values, end, sort.descending),
+                ) else {
+                    return Ok(None);
+                };
+                let before_start = make_comparator(values, &start, options)?;
+                let before_end = make_comparator(values, &end, options)?;
+                let (mut from, mut to) = (0, 0);
+                let edges = (0..wanted.len()).map(|row| {
+                    while from < count && before_start(from, row).is_lt() {
+                        from += 1;
+                    }
+                    while to < count && before_end(to, row).is_le() {
+                        to += 1;
+                    }
+                    (from, to)
+                });
+                edges.unzip()
+            }
+            (MovingFrame::Range { .. }, None) => return Ok(None),
+        };
+        let ends = starts.iter().zip(ends).map(|(start, end)| end.max(*start)).collect();
+        Ok(Some(Edges { starts, ends }))
+    }
+
+    /// The values of the wanted rows of a part that has all rows of their frames; `None` where the
+    /// window expression is to be asked. The error inside is that of some row that has no value.
     pub(super) fn values(
         &mut self,
         rows: &RecordBatch,
         wanted: &Range<usize>,
-    ) -> Result<Result<ArrayRef, Error>> {
-        let count = rows.num_rows() as i64;
-        let place = |row: usize, by: i64| (row as i64).saturating_add(by).clamp(0, count) as usize;
-        // Rows from `starts` on, up to `ends`; both never go back.
-        let starts: Vec<usize> = wanted.clone().map(|row| place(row, self.first)).collect();
-        let ends = wanted.clone().zip(&starts);
-        let ends: Vec<usize> =
-            ends.map(|(row, start)| place(row, self.last.saturating_add(1)).max(*start)).collect();
+    ) -> Result<Option<Result<ArrayRef, Error>>> {
+        let Some(Edges { starts, ends }) = self.edges(rows, wanted)? else { return Ok(None) };
         let stride = self.layout.stride;
         let mut words = vec![0; wanted.len() * stride];
         let from = starts.first().copied().unwrap_or(0);
@@ -86,12 +148,12 @@ impl Sliding {
             let mut slots = Slots { words: &mut words, stride, offset: placed.offset };
             placed.accumulator.free(&mut slots, &groups);
         }
-        Ok(match values {
+        Ok(Some(match values {
             Ok(values) if *values.data_type() != self.return_type => {
                 Ok(cast(&values, &self.return_type)?)
             }
             values => values,
-        })
+        }))
     }
 
     /// Folds the rows from `from` on with a weight: those before `edges[0]` into the words of the
@@ -141,6 +203,35 @@ impl Sliding {
         }
         Ok(Ok(evaluated.values.slice(count, count)))
     }
+}
+
+/// Whether a greater sort value never has a lesser edge: where a month or a day is not of one length,
+/// some have.
+fn moves_evenly(sorted: &DataType, edge: &RangeEdge) -> bool {
+    // Two zeros of floats are peers, and no arithmetic makes one of the other.
+    if sorted.is_floating() {
+        return false;
+    }
+    let offset = match edge {
+        RangeEdge::Peers => return true,
+        RangeEdge::Before(offset) | RangeEdge::After(offset) => offset,
+    };
+    let Some(by) = offset.as_primitive_opt::<IntervalMonthDayNanoType>() else { return true };
+    let by = by.value(0);
+    by.months == 0 && (by.days == 0 || !matches!(sorted, DataType::Timestamp(_, Some(_))))
+}
+
+/// Sort values at the edge of a frame; `None` when some of them cannot be computed.
+fn moved(values: &ArrayRef, edge: &RangeEdge, descending: bool) -> Option<ArrayRef> {
+    let (offset, back) = match edge {
+        RangeEdge::Peers => return Some(values.clone()),
+        RangeEdge::Before(offset) => (offset, !descending),
+        RangeEdge::After(offset) => (offset, descending),
+    };
+    let offset = Scalar::new(offset.clone());
+    let moved = if back { numeric::sub(values, &offset) } else { numeric::add(values, &offset) };
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&moved.ok()?, values.data_type(), &options).ok()
 }
 
 /// Whether an accumulator takes rows back, its words can be merged, and both in any order: what a

@@ -28,7 +28,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::dataflow::script::{self, Driven, batch as rows, row_texts, schema};
 use crate::plan::node::{AggregateCall, AggregateFunction};
-use crate::plan::window::{Distance, Edge, Numbering, OpenFrame, Summable};
+use crate::plan::window::{Distance, Edge, MovingFrame, Numbering, OpenFrame, RangeEdge, Summable};
 
 const COLUMNS: &str = "p bigint, v bigint, t bigint";
 
@@ -225,8 +225,34 @@ fn moving_calls() -> Vec<WindowCall> {
                 return_type: DataType::Int64,
                 display: call.display.clone(),
             };
-            calls.push(call.summed_up(Some(Summable::Sliding { call: aggregate, first, last })));
+            let frame = MovingFrame::Rows { first, last };
+            calls.push(call.summed_up(Some(Summable::Sliding { call: aggregate, frame })));
         }
+    }
+    for (start, end) in [(-2, 0), (-3, 4), (1, 6), (-5, -2), (0, 0), (0, 3)] {
+        let bound = |by: i64| match by {
+            0 => WindowFrameBound::CurrentRow,
+            ..0 => preceding(value(-by)),
+            _ => following(value(by)),
+        };
+        let edge = |by: i64| match by {
+            0 => RangeEdge::Peers,
+            ..0 => RangeEdge::Before(Arc::new(Int64Array::from(vec![-by]))),
+            _ => RangeEdge::After(Arc::new(Int64Array::from(vec![by]))),
+        };
+        let distances = (offset((-start).max(0)), offset(end.max(0)));
+        let call = sum(WindowFrameUnits::Range, bound(start), bound(end), distances);
+        let aggregate = AggregateCall {
+            function: AggregateFunction::Sum,
+            arguments: vec![2],
+            distinct: false,
+            filter: None,
+            order_by: vec![],
+            return_type: DataType::Int64,
+            display: call.display.clone(),
+        };
+        let frame = MovingFrame::Range { start: edge(start), end: edge(end) };
+        calls.push(call.summed_up(Some(Summable::Sliding { call: aggregate, frame })));
     }
     calls
 }
@@ -545,7 +571,8 @@ fn random_histories_of_moving_frames() {
     println!("MILLSTREAM_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
     for call in moving_calls() {
-        assert!(Sliding::new(&call, &schema(COLUMNS)).expect("plans").is_some());
+        let by = spec(vec![call.clone()]).order_by;
+        assert!(Sliding::new(&call, &by, &schema(COLUMNS)).expect("plans").is_some());
     }
     for round in 0..300 {
         let (sorted, rows_max) = [(4, 6), (60, 30)][round % 2];
