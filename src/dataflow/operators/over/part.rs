@@ -75,11 +75,6 @@ pub(super) struct PlaceRange {
 
 impl PlaceRange {
     pub(super) const ALL: PlaceRange = PlaceRange { from: None, to: None };
-
-    fn contains(&self, key: &[u8]) -> bool {
-        self.from.as_ref().is_none_or(|from| *from.key <= *key)
-            && self.to.as_ref().is_none_or(|to| *key <= *to.key)
-    }
 }
 
 /// How far calls look. Each distance once; the end of the partition alone, if some look so far.
@@ -387,6 +382,7 @@ impl<'a> Reader<'a> {
         let before = before.map(|(key, copies)| copies.peers(key));
         let (mut wanted, mut read, mut different) = (0..0, 0u64, 0);
         let mut rows = Vec::new();
+        let mut begun = false;
         for (key, copies) in self.table.walk(partition, Bound::Included(start)) {
             let beyond =
                 end.is_some_and(|end| *key >= *end) || to.as_ref().is_some_and(|to| *key > *to.key);
@@ -400,7 +396,9 @@ impl<'a> Reader<'a> {
                     "a partition of a window function has more than 2^30 rows",
                 ));
             }
-            if range.contains(key) {
+            // Keys ascend: once one is behind the range's start, all are.
+            begun = begun || range.from.as_ref().is_none_or(|from| *from.key <= *key);
+            if begun && range.to.as_ref().is_none_or(|to| *key <= *to.key) {
                 if wanted.is_empty() {
                     wanted.start = read as usize;
                 }
@@ -516,11 +514,13 @@ fn furthest_within<'a>(
     let mut peers: Option<&'a [u8]> = None;
     for (key, copies) in rows {
         let here = copies.peers(key);
-        groups += u64::from(here != peers.unwrap_or(start));
-        peers = Some(here);
         let within = match limit {
             Limit::Rows(count) => passed < *count,
-            Limit::Groups(count) => groups <= *count,
+            Limit::Groups(count) => {
+                groups += u64::from(here != peers.unwrap_or(start));
+                peers = Some(here);
+                groups <= *count
+            }
             Limit::Threshold(threshold) if forward => *here <= **threshold,
             Limit::Threshold(threshold) => *here >= **threshold,
         };
