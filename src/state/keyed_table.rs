@@ -61,10 +61,11 @@ pub struct KeyedTable {
 impl Spill for KeyedTable {
     fn spill(&mut self, memory: &StateMemory, pass: Pass) {
         self.store.spill(memory, pass);
+        self.index.spill(memory, pass);
     }
 
     fn disk_bytes(&self) -> usize {
-        self.store.disk_bytes()
+        self.store.disk_bytes() + self.index.disk_bytes()
     }
 }
 

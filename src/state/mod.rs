@@ -13,6 +13,7 @@
 //! | `row_index.rs` | hash of key columns to one row id |
 //! | `segment.rs` | immutable rows of a range of ids |
 //! | `spill.rs` | state that does not fit into memory: who asks for room, who makes it |
+//! | `blocks.rs` | memory of arrays and hash tables that can go to the disk where it stands |
 //! | `mapped.rs` | arrays in files that are mapped into memory |
 //! | `segment_index.rs` | where the rows of a segment with some key stand, for lookups |
 //! | `row_ids.rs` | row ids, and what is kept per row id |
@@ -23,6 +24,7 @@
 //! Invariants: a row id is never used twice; a snapshot never changes; whoever holds a snapshot
 //! holds memory, and stops nobody.
 
+pub mod blocks;
 pub mod delta;
 pub mod group_index;
 pub mod group_table;

@@ -449,7 +449,7 @@ mod tests {
             }
             match random.random_range(0..4) {
                 0 => map.spill(&memory, EVERYTHING),
-                1 => map.spill(&memory, Pass { bytes_min: 0, spares_touched: true }),
+                1 => map.spill(&memory, Pass { spares_touched: true, ..EVERYTHING }),
                 _ => {}
             }
             assert_eq!((map.len(), map.is_empty()), (model.len(), model.is_empty()));
