@@ -22,8 +22,8 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use foldhash::fast::FixedState;
 use hashbrown::hash_table::Entry;
 
-use crate::state::blocks::{Flat, FlatTable, StateBlocks};
-use crate::state::spill::{Pass, Spill, StateMemory};
+use crate::memory::blocks::{Flat, FlatTable, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::key::{HashUse, hash_rows};
 use crate::types::value::{

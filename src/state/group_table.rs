@@ -20,9 +20,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::DataType;
 
-use crate::state::blocks::{Flat, StateBlocks};
+use crate::memory::blocks::{Flat, StateBlocks};
 use crate::state::group_index::GroupIndex;
-use crate::state::spill::{Pass, Spill, StateMemory};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::error::{Error, Result};
 
 /// The word of a group's row that counts the rows in the group.

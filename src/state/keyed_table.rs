@@ -26,7 +26,7 @@ use crate::state::row_ids::{NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::{Snapshot, take_rows};
-use crate::state::spill::{Pass, Spill, StateMemory};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::key::{HashUse, hash_rows};

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
 
-use crate::state::blocks::{Flat, StateBlocks};
-use crate::state::spill::{Pass, Spill, StateMemory};
+use crate::memory::blocks::{Flat, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 
 /// The low half of a row id.
 pub type ShortId = u32;

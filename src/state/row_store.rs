@@ -32,7 +32,7 @@ use crate::state::delta::TableDelta;
 use crate::state::row_ids::{DeadBits, NIL, ShortId, WINDOW_IDS_MAX};
 use crate::state::segment::Segment;
 use crate::state::snapshot::Snapshot;
-use crate::state::spill::{Pass, Spill, StateMemory};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, Weights};
 use crate::types::error::{Error, Result, SqlState};
 

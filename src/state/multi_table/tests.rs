@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
-use crate::state::spill::EVERYTHING;
+use crate::memory::spill::EVERYTHING;
 
 type Row = (Option<i64>, i64);
 

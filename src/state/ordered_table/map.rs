@@ -19,7 +19,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, LargeBinaryArray, LargeBinaryBuilder};
 
 use super::{Copies, ENTRY_BYTES, RowKey};
-use crate::state::spill::{Pass, StateMemory};
+use crate::memory::spill::{Pass, StateMemory};
 
 /// Keys of a block: what comes back into memory when one of them changes.
 const BLOCK_ROWS: usize = 64;
@@ -413,7 +413,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
-    use crate::state::spill::{EVERYTHING, PASSES};
+    use crate::memory::spill::{EVERYTHING, PASSES};
 
     fn copies(weight: i64) -> Copies {
         Copies { weight, peer_length: 0, written_as: 0, touched: true }

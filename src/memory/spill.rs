@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 
 use crate::observe::metrics;
-use crate::state::mapped::write_arrays;
+use crate::memory::mapped::write_arrays;
 
 /// Asks to skip before a disk that failed is tried again: they come every 20 ms or less often.
 const SKIPPED_ASKS: u32 = 100;
@@ -338,7 +338,7 @@ impl StateMemory {
 
     /// Arrays on the disk in the place of `arrays`, which hold `memory_bytes`, and the bytes that
     /// they take there. `None` when the disk does not take them, or they have no bytes.
-    pub(super) fn write(
+    pub fn write(
         &self,
         arrays: &[ArrayRef],
         memory_bytes: usize,

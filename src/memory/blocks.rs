@@ -26,8 +26,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use allocator_api2::alloc::{AllocError, Allocator, Global};
 
-use crate::state::mapped::drop_from_cache;
-use crate::state::spill::{Pass, SpillPlace, StateMemory};
+use crate::memory::mapped::drop_from_cache;
+use crate::memory::spill::{Pass, SpillPlace, StateMemory};
 
 /// Smaller pieces are not worth a mapping. In debug builds small tests have blocks, too.
 pub const BLOCK_BYTES_MIN: usize = if cfg!(debug_assertions) { 4 << 10 } else { 256 << 10 };
@@ -353,7 +353,7 @@ unsafe fn move_piece(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::spill::EVERYTHING;
+    use crate::memory::spill::EVERYTHING;
 
     fn spilled(blocks: &StateBlocks, memory: &StateMemory) {
         // SAFETY: nobody else has what was taken through it.

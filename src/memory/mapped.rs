@@ -23,7 +23,7 @@ use arrow::array::{Array, ArrayData, ArrayDataBuilder, ArrayRef, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::compute;
 
-use crate::state::spill::DiskUse;
+use crate::memory::spill::DiskUse;
 
 /// Where a buffer begins: a cache line, and more than any value's alignment.
 const ALIGNMENT: usize = 64;

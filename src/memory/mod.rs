@@ -1,0 +1,13 @@
+//! Memory that can go to the local disk when there is too little of it, and who asks for that.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `spill.rs` | state that does not fit: who asks for room, who makes it, what queries may have |
+//! | `mapped.rs` | immutable arrays in files that are mapped into memory |
+//! | `blocks.rs` | memory of arrays and hash tables that can go to the disk where it stands |
+//!
+//! Nothing here survives the process: files have no names.
+
+pub mod blocks;
+mod mapped;
+pub mod spill;
