@@ -20,6 +20,7 @@ use std::alloc::Layout;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use allocator_api2::alloc::{AllocError, Allocator, Global};
 
 use crate::memory::mapped::drop_from_cache;
-use crate::memory::spill::{Pass, SpillPlace, StateMemory};
+use crate::memory::spill::{Pass, Spill, SpillPlace, StateMemory};
 
 /// Smaller pieces are not worth a mapping. In debug builds small tests have blocks, too.
 pub const BLOCK_BYTES_MIN: usize = if cfg!(debug_assertions) { 4 << 10 } else { 256 << 10 };
@@ -183,6 +184,52 @@ impl StateBlocks {
     }
 }
 
+/// An array that is a store of its own.
+#[derive(Debug)]
+pub struct FlatStore<T> {
+    array: Flat<T>,
+    blocks: StateBlocks,
+}
+
+impl<T> Default for FlatStore<T> {
+    fn default() -> FlatStore<T> {
+        let blocks = StateBlocks::new();
+        FlatStore { array: blocks.array(), blocks }
+    }
+}
+
+impl<T> FlatStore<T> {
+    /// Memory held, in bytes, but for what values hold elsewhere; what is on the disk is not.
+    pub fn memory_bytes(&self) -> usize {
+        self.blocks.in_memory(self.array.capacity() * size_of::<T>())
+    }
+}
+
+impl<T> Deref for FlatStore<T> {
+    type Target = Flat<T>;
+
+    fn deref(&self) -> &Flat<T> {
+        &self.array
+    }
+}
+
+impl<T> DerefMut for FlatStore<T> {
+    fn deref_mut(&mut self) -> &mut Flat<T> {
+        &mut self.array
+    }
+}
+
+impl<T> Spill for FlatStore<T> {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        // SAFETY: only the array takes from it, and nobody else has the array.
+        unsafe { self.blocks.spill(memory, pass) }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.blocks.disk_bytes()
+    }
+}
+
 fn is_block(layout: Layout) -> bool {
     layout.size() >= BLOCK_BYTES_MIN && layout.align() <= page_bytes()
 }
@@ -301,10 +348,9 @@ unsafe fn move_piece(
 ) -> std::io::Result<()> {
     let pieces = match pieces {
         Some(pieces) => pieces,
-        None => pieces.insert(Pieces {
-            file: tempfile::tempfile_in(place.directory())?,
-            written: 0,
-        }),
+        None => {
+            pieces.insert(Pieces { file: tempfile::tempfile_in(place.directory())?, written: 0 })
+        }
     };
     let fd = pieces.file.as_raw_fd();
     let at = |done: usize| libc::off_t::try_from(pieces.written + done);

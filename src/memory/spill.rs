@@ -20,11 +20,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 
-use crate::observe::metrics;
 use crate::memory::mapped::write_arrays;
+use crate::observe::metrics;
 
 /// Asks to skip before a disk that failed is tried again: they come every 20 ms or less often.
 const SKIPPED_ASKS: u32 = 100;
+
+/// What a source may give a worker in an epoch, however much memory there is. Two epochs are in
+/// flight at most, so this bounds the memory of rows under way; large enough that under load an
+/// epoch's fixed cost vanishes.
+const EPOCH_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes in files of the local disk.
 #[derive(Debug, Default)]
@@ -148,6 +153,10 @@ pub struct StateMemory {
     exhausted: AtomicBool,
     /// Nothing new is let in.
     held: AtomicBool,
+    /// Sources wait until state that is on its way to the disk is there.
+    sources_wait: AtomicBool,
+    /// What a source may give a worker in an epoch.
+    epoch_bytes: AtomicUsize,
     /// Bytes that all queries together have.
     query_bytes: AtomicU64,
     /// Bytes that they may have.
@@ -174,6 +183,8 @@ impl StateMemory {
             at_work: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
             held: AtomicBool::new(false),
+            sources_wait: AtomicBool::new(false),
+            epoch_bytes: AtomicUsize::new(EPOCH_BYTES_MAX),
             query_bytes: AtomicU64::new(0),
             query_max: AtomicU64::new(u64::MAX),
             failure: Mutex::default(),
@@ -273,6 +284,27 @@ impl StateMemory {
     /// Whether nothing new is let in: memory is used up, and nothing more can go to the disk.
     pub fn is_held(&self) -> bool {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Lets sources wait, or go on; tells whether that is a change.
+    pub fn let_sources_wait(&self, wait: bool) -> bool {
+        self.sources_wait.swap(wait, Ordering::AcqRel) != wait
+    }
+
+    /// Whether nothing is taken from sources.
+    pub fn sources_wait(&self) -> bool {
+        self.sources_wait.load(Ordering::Relaxed) || self.is_held()
+    }
+
+    /// Says what a source may give a worker in an epoch: what is under way is a multiple of it.
+    pub fn set_epoch_bytes(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.epoch_bytes.store(bytes.min(EPOCH_BYTES_MAX), Ordering::Relaxed);
+    }
+
+    /// What a source may give a worker in an epoch.
+    pub fn epoch_bytes(&self) -> usize {
+        self.epoch_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether no round is under way.

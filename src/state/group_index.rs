@@ -581,9 +581,7 @@ impl KeyColumn {
         let values = match shape_of(data_type) {
             Shape::Word { .. } => KeyValues::Words(blocks.array()),
             Shape::Wide => KeyValues::Wide(blocks.array()),
-            Shape::Bytes => {
-                KeyValues::Bytes(BytesCodec::new(data_type)?, ByteStore::new(blocks))
-            }
+            Shape::Bytes => KeyValues::Bytes(BytesCodec::new(data_type)?, ByteStore::new(blocks)),
         };
         Ok(KeyColumn { data_type: data_type.clone(), nulls: blocks.array(), values })
     }

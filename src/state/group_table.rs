@@ -21,8 +21,8 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::DataType;
 
 use crate::memory::blocks::{Flat, StateBlocks};
-use crate::state::group_index::GroupIndex;
 use crate::memory::spill::{Pass, Spill, StateMemory};
+use crate::state::group_index::GroupIndex;
 use crate::types::error::{Error, Result};
 
 /// The word of a group's row that counts the rows in the group.

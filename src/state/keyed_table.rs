@@ -20,13 +20,13 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::{HashMap, HashSet, HashTable};
 
 use crate::functions::scalar::cast::shown_value;
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::delta::TableDelta;
 use crate::state::row_equal::key_equal;
 use crate::state::row_ids::{NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::{Snapshot, take_rows};
-use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::key::{HashUse, hash_rows};

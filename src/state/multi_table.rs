@@ -30,13 +30,13 @@
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::delta::TableDelta;
 use crate::state::row_equal::{EqualFn, identical};
 use crate::state::row_ids::{IdVec, NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::Snapshot;
-use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, sum_equal_rows};
 use crate::types::error::{Error, Result};
 

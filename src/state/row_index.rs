@@ -23,10 +23,10 @@ use foldhash::fast::FixedState;
 use hashbrown::hash_table::Entry;
 
 use crate::memory::blocks::{FlatTable, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::row_equal::{EqualFn, key_equal};
 use crate::state::row_ids::{NIL, ShortId};
 use crate::state::row_store::RowStore;
-use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::error::Result;
 use crate::types::key::{HashUse, hash_rows};
 

@@ -7,8 +7,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
 use crate::memory::spill::EVERYTHING;
+use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
 
 type Row = (Option<i64>, i64);
 

@@ -34,6 +34,7 @@ use crate::dataflow::operators::aggregate::TimeKey;
 use crate::dataflow::operators::forgetting::Walks;
 use crate::plan::event_time::time_values;
 use crate::plan::node::RankFunction;
+use crate::state::blocks::FlatStore;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_index::GroupIndex;
 use crate::state::ordered_table::sort_fields;
@@ -79,7 +80,7 @@ pub struct GrowingTopN {
     kept: usize,
     groups: GroupIndex,
     /// By the partition's number.
-    partitions: Vec<Partition>,
+    partitions: FlatStore<Partition>,
     rows: RowStore,
     order: Option<RowConverter>,
     order_columns: Vec<usize>,
@@ -129,7 +130,7 @@ impl GrowingTopN {
         Ok(GrowingTopN {
             kept,
             groups: GroupIndex::new(&key_types)?,
-            partitions: Vec::new(),
+            partitions: FlatStore::default(),
             rows: RowStore::new(input.clone()),
             order: converter(&fields[..order_columns.len()])?,
             order_columns,
@@ -447,12 +448,14 @@ impl Operator for GrowingTopN {
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
         visit(&mut self.rows);
+        visit(&mut self.groups);
+        visit(&mut self.partitions);
     }
 
     fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes()
             + self.groups.memory_bytes()
-            + self.partitions.capacity() * size_of::<Partition>()
+            + self.partitions.memory_bytes()
             + self.spilled * size_of::<Place>()
             + self.touched.capacity() * size_of::<(u32, Before)>()
     }
