@@ -647,7 +647,8 @@ impl Plane {
             Some(Entry::Dataflow(upstream)) => {
                 if let Some(published) = &upstream.published {
                     for rows in published.borrow_mut().snapshot().batches() {
-                        let rows = ChangeBatch::inserts(rows?.project(&columns)?);
+                        let rows = self.memory.keep_batch(rows?.project(&columns)?);
+                        let rows = ChangeBatch::inserts(rows);
                         inbox.borrow_mut().push(spec.as_of, rows);
                     }
                 }

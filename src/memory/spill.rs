@@ -368,6 +368,12 @@ impl StateMemory {
         made.expect("they are the same arrays")
     }
 
+    /// Rows that were made and wait to be read: in memory while there is room for them.
+    pub fn keep_batch(&self, rows: RecordBatch) -> RecordBatch {
+        let fits = rows.get_array_memory_size() as u64 <= self.place.room_bytes();
+        if fits && !self.always { rows } else { self.batch_on_disk(rows) }
+    }
+
     /// Arrays on the disk in the place of `arrays`, which hold `memory_bytes`, and the bytes that
     /// they take there. `None` when the disk does not take them, or they have no bytes.
     pub fn write(

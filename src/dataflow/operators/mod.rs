@@ -65,6 +65,7 @@ pub mod timed_rows;
 pub mod top_n;
 pub mod union;
 pub mod unnest;
+pub mod waiting;
 pub mod window_close;
 
 /// The operator of a node on one worker.

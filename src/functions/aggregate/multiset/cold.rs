@@ -20,7 +20,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, UInt32Type};
 
-use super::{Value, ValueCodec, ValueSet, ValueSets};
+use super::{Value, ValueCodec, ValueSet, ValueSets, sum_up};
 use crate::memory::blocks::{Flat, StateBlocks};
 use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::error::{Error, Result};
@@ -262,8 +262,12 @@ impl<S: ValueSet> ValueSets<S> {
                 continue;
             }
             let mut entries = set.entries();
-            // One that has not settled waits for that.
             if entries.iter().any(|entry| entry.1 <= 0) {
+                // What came and what went stand apart in it.
+                entries = sum_up(entries);
+            }
+            if entries.iter().any(|entry| entry.1 < 0) {
+                // It has not settled.
                 continue;
             }
             leaving.bytes += set.memory_bytes() + ALLOCATION_BYTES;
