@@ -17,6 +17,9 @@
 //! the allocator holds back. Memory that state has just let go of comes back a moment later; until
 //! then it is taken off, or state would go twice.
 //!
+//! While memory is used up, queries that the process has grown a lot by are given up, one after the
+//! other: what they have is not all counted (`memory/running.rs`).
+//!
 //! It is looked at the more often the nearer the limit is: every 20 ms to every second.
 
 use std::collections::VecDeque;
@@ -120,6 +123,8 @@ struct Verdict {
     room_bytes: u64,
     /// What queries may have.
     query_bytes: u64,
+    /// A query should be given up.
+    ends_query: bool,
     look_again_in: Duration,
 }
 
@@ -170,6 +175,8 @@ impl Governor {
             true => SHORT_EPOCH_SHARE,
             false => EPOCH_SHARE,
         };
+        let ends_query =
+            used > self.limit_bytes && look.exhausted || used > self.percent(HOLD_ABOVE_PERCENT);
         let room = self.percent(SPILL_ABOVE_PERCENT).saturating_sub(look.memory_bytes);
         let pause = Duration::from_millis(room / FILL_BYTES_PER_MS);
         Verdict {
@@ -179,6 +186,7 @@ impl Governor {
             epoch_bytes: (self.limit_bytes / epoch_share).max(EPOCH_BYTES_MIN),
             room_bytes: room,
             query_bytes: room.max(self.limit_bytes / QUERY_SHARE_MIN),
+            ends_query,
             look_again_in: match look.exhausted {
                 true => LOOK_EXHAUSTED,
                 false => pause.clamp(LOOK_MIN, LOOK_MAX),
@@ -211,6 +219,14 @@ pub async fn watch(coordinator: Coordinator, clock: Clock) {
         memory.set_room(verdict.room_bytes);
         memory.set_epoch_bytes(verdict.epoch_bytes);
         wake_workers |= memory.let_sources_wait(verdict.sources_wait);
+        if verdict.ends_query {
+            // What it has comes back before the next look, or it was another one.
+            let growth_min = limit_bytes / QUERY_SHARE_MIN;
+            if memory.running().give_up_one(memory_bytes, growth_min) {
+                warn!(memory_bytes, limit_bytes, "memory is used up: a query is given up");
+                tokio::time::sleep(SETTLING).await;
+            }
+        }
         let turned = memory.hold(verdict.held);
         match (turned, verdict.held) {
             (true, true) => {
@@ -287,7 +303,10 @@ mod tests {
         assert!(governor.decide(look(20, 1010, 0, true)).held);
         assert!(governor.decide(look(40, 960, 0, false)).held);
         assert!(!governor.decide(look(60, 940, 0, false)).held);
-        assert!(governor.decide(look(80, 1300, 0, false)).held);
+        let spike = governor.decide(look(80, 1300, 0, false));
+        assert!(spike.held && spike.ends_query);
+        assert!(!governor.decide(look(100, 1010, 0, false)).ends_query);
+        assert!(governor.decide(look(120, 1010, 0, true)).ends_query);
     }
 
     #[test]

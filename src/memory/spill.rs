@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 
 use crate::memory::mapped::write_arrays;
+use crate::memory::running::RunningQueries;
 use crate::observe::metrics;
 
 /// Asks to skip before a disk that failed is tried again: they come every 20 ms or less often.
@@ -161,6 +162,7 @@ pub struct StateMemory {
     query_bytes: AtomicU64,
     /// Bytes that they may have.
     query_max: AtomicU64,
+    running: RunningQueries,
     failure: Mutex<Failure>,
 }
 
@@ -187,6 +189,7 @@ impl StateMemory {
             epoch_bytes: AtomicUsize::new(EPOCH_BYTES_MAX),
             query_bytes: AtomicU64::new(0),
             query_max: AtomicU64::new(u64::MAX),
+            running: RunningQueries::default(),
             failure: Mutex::default(),
         }
     }
@@ -232,6 +235,11 @@ impl StateMemory {
     /// Says how much can be taken before state has to go.
     pub fn set_room(&self, bytes: u64) {
         self.place.room_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether state is about to go: memory that waits to be given back should not.
+    pub fn is_short(&self) -> bool {
+        self.place.room_bytes() < self.limit_bytes / 4
     }
 
     /// Asks `owners` for so many bytes; each of them calls [`StateMemory::done`] when it has been
@@ -344,6 +352,11 @@ impl StateMemory {
     /// A query has given memory back.
     pub fn give_back_of_query(&self, bytes: usize) {
         self.query_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Queries that run now.
+    pub fn running(&self) -> &RunningQueries {
+        &self.running
     }
 
     /// Where files without names may be made.

@@ -148,3 +148,63 @@ async fn a_query_that_asks_for_more_than_there_is_fails_alone() {
     drop(connection);
     tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_query_asks_for_others_go_on() {
+    let memory = Arc::new(StateMemory::new(std::env::temp_dir()));
+    let (database, coordinator) = database_with(memory.clone());
+    let mut connection = connect(&database).await;
+    let set_up = "
+        CREATE TABLE t (k bigint, v text)
+        INSERT INTO t SELECT n, 'some text ' || n FROM generate_series(1, 30000) AS numbers(n)
+    ";
+    run(&mut connection, set_up).await;
+    memory.grant_queries(2 << 20);
+    let greedy = [
+        "SELECT cardinality(array_agg(v || v || v || v)) FROM t",
+        "SELECT cardinality(array_agg(v || v || v || v ORDER BY v)) FROM t",
+        "SELECT length(string_agg(v || v || v || v, ',')) FROM t",
+        "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY v || v || v || v) FROM t",
+        "SELECT count(DISTINCT v || v || v || v) FROM t",
+        "SELECT sum(n) FROM (SELECT count(*) OVER (ORDER BY v || v || v || v) AS n FROM t) AS w",
+        "SELECT count(*) FROM t AS a JOIN t AS b ON a.v = b.v JOIN t AS c ON c.v = b.v",
+        "WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k + 1, v FROM r) SELECT count(*) FROM r",
+    ];
+    for sql in greedy {
+        let refused = run(&mut connection, sql).await;
+        assert!(refused.contains("53200"), "{sql}: {refused}");
+        let modest = run(&mut connection, "SELECT count(*), sum(k) FROM t").await;
+        assert!(modest.contains("30000") && modest.contains("450015000"), "{sql}: {modest}");
+    }
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_finds_nothing_ends_when_nobody_waits_for_it() {
+    let memory = Arc::new(StateMemory::new(std::env::temp_dir()));
+    let (database, coordinator) = database_with(memory);
+    let mut connection = connect(&database).await;
+    let set_up = "
+        CREATE TABLE t (k bigint, v bigint)
+        INSERT INTO t SELECT n, 1 FROM generate_series(1, 100000) AS numbers(n)
+        SET statement_timeout = '300ms'
+    ";
+    run(&mut connection, set_up).await;
+    let began = std::time::Instant::now();
+    // Each would look at 10^10 pairs, in either kind of join; more of them than there are threads.
+    for condition in ["a.k + b.k < 0", "a.v = b.v AND a.k + b.k < 0"] {
+        for _ in 0..4 {
+            let sql = format!("SELECT count(*) FROM t AS a JOIN t AS b ON {condition}");
+            let ended = run(&mut connection, &sql).await;
+            assert!(ended.contains("57014"), "{sql}: {ended}");
+        }
+    }
+    run(&mut connection, "SET statement_timeout = '60s'").await;
+    let counted =
+        run(&mut connection, "SELECT count(*) FROM t AS a JOIN t AS b ON a.k = b.k").await;
+    assert!(counted.contains("100000"), "{counted}");
+    assert!(began.elapsed() < Duration::from_secs(60), "took {:?}", began.elapsed());
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}
