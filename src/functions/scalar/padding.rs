@@ -70,7 +70,11 @@ fn of_known_length(
 }
 
 fn repeat(call: &Call<'_>) -> Result<ArrayRef> {
-    let (texts, times) = (call.text(0), |row| call.int4(1, row).max(0) as usize);
+    let texts = call.text(0);
+    let times = |row| match texts.value(row).is_empty() {
+        true => 0,
+        false => call.int4(1, row).max(0) as usize,
+    };
     of_known_length(
         call,
         |row| texts.value(row).len().checked_mul(times(row)),
