@@ -90,15 +90,17 @@ mod tests {
         };
         let ended = |query: &Arc<Query>| query.0.load(Ordering::Relaxed);
         assert!(!running.give_up_one(1000, 1));
-        let queries = [begin(100), begin(120), begin(180), begin(700)];
+        let queries = [begin(100), begin(120), begin(250), begin(700)];
         assert!(!running.give_up_one(750, 700));
         assert!(running.give_up_one(1000, 300));
         assert_eq!(queries.each_ref().map(ended), [false, true, false, false]);
+        // The others have grown less than nine tenths of the first.
         assert!(running.give_up_one(1000, 300));
-        // Ended ones are none.
-        let [_, _, third, _] = queries;
+        assert_eq!(queries.each_ref().map(ended), [true, true, false, false]);
         assert!(running.give_up_one(1000, 300));
-        assert!(ended(&third));
+        assert_eq!(queries.each_ref().map(ended), [true, true, true, false]);
+        // One that has come to its end by itself is none.
+        drop(queries);
         assert!(!running.give_up_one(1000, 300));
     }
 }
