@@ -17,6 +17,7 @@
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `interrupt.rs` | joins of a batch that end when nobody waits for them |
 //! | `join_order.rs` | in which order the inner joins of a dataflow are made |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `nullable_side.rs` | the sides of outer joins that NULLs may stand for, in a batch |
@@ -57,6 +58,7 @@ pub mod errors;
 mod exclude;
 pub mod expressions;
 pub mod functions;
+pub mod interrupt;
 mod join_order;
 pub mod lateral;
 mod limited;

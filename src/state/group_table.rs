@@ -10,6 +10,8 @@
 //! 5. `take_changes` says which groups have changed since the last checkpoint; a group's row in the
 //!    checkpoint keeps its row id until the group changes, and then gets a new one.
 //!
+//! Words and keys can go to the disk as they stand (`blocks.rs`).
+//!
 //! A table without key columns has one group, which is never forgotten.
 
 use std::ops::Range;
@@ -18,6 +20,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::DataType;
 
+use crate::memory::blocks::{Flat, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::group_index::GroupIndex;
 use crate::types::error::{Error, Result};
 
@@ -34,7 +38,7 @@ pub struct GroupTable {
     /// Words of a group's row.
     stride: usize,
     /// The rows of all groups, one after the other; all zeros for an id that is not given out.
-    words: Vec<u64>,
+    words: Flat<u64>,
     /// Groups that changed in this epoch, in the order in which they were touched first.
     dirty: Vec<u32>,
     /// A bit for each group in `dirty`.
@@ -44,9 +48,23 @@ pub struct GroupTable {
     /// A bit for each group that changed since the last checkpoint.
     changed_bits: Vec<u64>,
     /// The id of a group's row in the last checkpoint, or `NO_ROW`; empty before there is one.
-    row_ids: Vec<u64>,
+    row_ids: Flat<u64>,
     /// All row ids below were given to rows of checkpoints.
     row_id_next: u64,
+    /// Where words and row ids have their memory from.
+    blocks: StateBlocks,
+}
+
+impl Spill for GroupTable {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.index.spill(memory, pass);
+        // SAFETY: only fields of this table take from it, and nobody else has the table.
+        unsafe { self.blocks.spill(memory, pass) }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.index.disk_bytes() + self.blocks.disk_bytes()
+    }
 }
 
 /// What a checkpoint has to say about groups.
@@ -68,17 +86,19 @@ impl GroupTable {
     /// For a type that cannot be a key.
     pub fn new(key_types: &[DataType], stride: usize) -> Result<GroupTable> {
         assert!(stride > ROW_COUNT, "every row has its count");
+        let blocks = StateBlocks::new();
         Ok(GroupTable {
             index: GroupIndex::new(key_types)?,
             has_keys: !key_types.is_empty(),
             stride,
-            words: Vec::new(),
+            words: blocks.array(),
             dirty: Vec::new(),
             dirty_bits: Vec::new(),
             before: Vec::new(),
             changed_bits: Vec::new(),
-            row_ids: Vec::new(),
+            row_ids: blocks.array(),
             row_id_next: 0,
+            blocks,
         })
     }
 
@@ -335,12 +355,13 @@ impl GroupTable {
         self.index.is_empty()
     }
 
-    /// Memory held, in bytes.
+    /// Memory held, in bytes; what is on the disk is not.
     pub fn memory_bytes(&self) -> usize {
         let bits = self.dirty_bits.capacity() + self.changed_bits.capacity();
-        let bits = bits + self.row_ids.capacity();
+        let flat = (self.words.capacity() + self.row_ids.capacity()) * size_of::<u64>();
         self.index.memory_bytes()
-            + (self.words.capacity() + self.before.capacity() + bits) * size_of::<u64>()
+            + self.blocks.in_memory(flat)
+            + (self.before.capacity() + bits) * size_of::<u64>()
             + self.dirty.capacity() * size_of::<u32>()
     }
 }

@@ -28,11 +28,11 @@ use arrow::buffer::ScalarBuffer;
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::delta::TableDelta;
 use crate::state::row_ids::{DeadBits, NIL, ShortId, WINDOW_IDS_MAX};
 use crate::state::segment::Segment;
 use crate::state::snapshot::Snapshot;
-use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, Weights};
 use crate::types::error::{Error, Result, SqlState};
 

@@ -89,7 +89,7 @@ impl Connection {
         let mut rows = RecordBatch::new_empty(object.schema.clone());
         if create.with_data {
             let found = self.run_query(running, context, &planned).await?;
-            let mut collected = RowCollector::default();
+            let mut collected = RowCollector::new(&self.database.coordinator);
             let mut found = std::pin::pin!(found);
             while let Some(batch) =
                 running.wait(futures::TryStreamExt::try_next(&mut found)).await?

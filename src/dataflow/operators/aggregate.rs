@@ -14,7 +14,8 @@
 //!
 //! Keeps: one row of words per group, and what accumulators keep beside them: all values of a
 //! group for functions that cannot take a value back otherwise (`min` over deleting input), a
-//! count per group and value for DISTINCT. It is as large as the number of groups.
+//! count per group and value for DISTINCT. It is as large as the number of groups, and goes to the
+//! disk when memory is short.
 //!
 //! Over sessions (`sessions.rs`) a group is a session. In two phases (`partial.rs`) rows are summed up
 //! before they are exchanged, and this operator merges the sums instead of folding rows. Sums of
@@ -36,6 +37,7 @@ use crate::plan::event_time::aggregate_bounds;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_table::GroupTable;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::{ChangeBatch, Weights};
 use crate::types::error::Result;
 use crate::types::id::WorkerId;
@@ -317,6 +319,16 @@ impl Operator for Aggregate {
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.read_checkpoint(reader)?;
         self.note_open(&self.table.live())
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
+        for distinct in self.distinct.iter_mut().flatten() {
+            visit(&mut distinct.pairs);
+        }
+        for placed in &mut self.layout.accumulators {
+            placed.accumulator.visit_stores(visit);
+        }
     }
 
     fn memory_bytes(&self) -> usize {

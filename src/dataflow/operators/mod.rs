@@ -24,6 +24,7 @@
 //! | `retain.rs` | rows that go when they have been there for long |
 //! | `timed_rows.rs` | rows that wait for a time |
 //! | `materialize.rs` | keeps the rows of a view |
+//! | `waiting.rs` | changes that wait for the end of their epoch, on the disk if need be |
 //! | `sink.rs` | collects what a sink has to write out |
 //! | `subscribe.rs` | hands changes to one subscriber |
 //! | `forgetting.rs` | when it is worth to look for rows that time has passed |
@@ -67,6 +68,7 @@ pub mod timed_rows;
 pub mod top_n;
 pub mod union;
 pub mod unnest;
+pub mod waiting;
 pub mod window_close;
 
 /// The operator of a node on one worker.

@@ -31,6 +31,7 @@
 use arrow::array::ArrayRef;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 
+use crate::memory::spill::StoreVisitor;
 use crate::types::error::{Error, Result};
 
 pub mod avg;
@@ -282,6 +283,11 @@ pub trait Accumulator: Send + Sync {
     /// The values that it keeps by group, for a checkpoint.
     fn stored(&mut self) -> Option<&mut dyn multiset::StoredValues> {
         None
+    }
+
+    /// Shows what can go to the disk when memory is short.
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        let _ = visit;
     }
 
     /// Memory held beside the words, in bytes.

@@ -17,6 +17,7 @@ use super::{Aggregate, AggregateSpec};
 use crate::dataflow::operator::{Operator, Output};
 use crate::plan::node::Phase;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -134,6 +135,10 @@ impl Operator for PartialAggregate {
 
     fn restore(&mut self, _: &mut CheckpointReader) -> Result<()> {
         Ok(())
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.aggregate.visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {
