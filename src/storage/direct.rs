@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use object_store::PutPayload;
@@ -40,6 +41,23 @@ struct Block([u8; BLOCK]);
 
 /// Blocks one behind the other.
 struct Buffer(Box<[Block]>);
+
+/// Buffers that nobody uses now: a new one would have to be cleared first.
+static FREE: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
+/// So many are kept.
+const FREE_MAX: usize = 8;
+
+/// Does something with a buffer, whatever is in it.
+fn with_buffer<T>(work: impl FnOnce(&mut Buffer) -> T) -> T {
+    let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut buffer = free.unwrap_or_else(Buffer::new);
+    let done = work(&mut buffer);
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    if free.len() < FREE_MAX {
+        free.push(buffer);
+    }
+    done
+}
 
 impl Buffer {
     fn new() -> Buffer {
@@ -69,7 +87,7 @@ pub fn create(path: &Path, payload: &PutPayload) -> io::Result<File> {
     usual.write(true).create_new(true);
     if payload.content_length() as u64 >= WRITE_BYTES_MIN {
         match open_direct(&mut usual.clone(), path) {
-            Ok(file) => match write_direct(&file, payload) {
+            Ok(file) => match with_buffer(|buffer| write_direct(&file, payload, buffer)) {
                 Ok(()) => return Ok(file),
                 Err(error) if error.kind() == ErrorKind::InvalidInput => {
                     drop(file);
@@ -91,8 +109,7 @@ pub fn create(path: &Path, payload: &PutPayload) -> io::Result<File> {
     Ok(file)
 }
 
-fn write_direct(mut file: &File, payload: &PutPayload) -> io::Result<()> {
-    let mut buffer = Buffer::new();
+fn write_direct(mut file: &File, payload: &PutPayload, buffer: &mut Buffer) -> io::Result<()> {
     let mut filled = 0;
     for part in payload {
         let mut rest: &[u8] = part;
@@ -121,7 +138,7 @@ pub fn read(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
     let length = range.end.saturating_sub(range.start);
     let length = usize::try_from(length).map_err(|_| ErrorKind::OutOfMemory)?;
     match open_direct(OpenOptions::new().read(true), path) {
-        Ok(file) => match read_direct(file, range.start, length) {
+        Ok(file) => match with_buffer(|buffer| read_direct(file, range.start, length, buffer)) {
             Err(error) if error.kind() == ErrorKind::InvalidInput => {}
             outcome => return outcome,
         },
@@ -135,9 +152,13 @@ pub fn read(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
     whole(bytes, length)
 }
 
-fn read_direct(mut file: File, start: u64, length: usize) -> io::Result<Bytes> {
+fn read_direct(
+    mut file: File,
+    start: u64,
+    length: usize,
+    buffer: &mut Buffer,
+) -> io::Result<Bytes> {
     let mut bytes = Vec::with_capacity(length);
-    let mut buffer = Buffer::new();
     // Bytes of the first block before what is wanted.
     let mut before = usize::try_from(start % BLOCK as u64).expect("less than a block");
     file.seek(SeekFrom::Start(start - before as u64))?;
