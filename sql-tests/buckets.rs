@@ -243,6 +243,10 @@ async fn a_bucket_is_as_good_as_a_disk() {
     assert!(!directory.path().join("storage").exists(), "nothing is on the disk");
 }
 
+/// Who needs no token.
+const NOBODY: &str =
+    r#"{"client_email": "", "private_key": "", "private_key_id": "", "disable_oauth": true}"#;
+
 /// Google's protocol; `None`, with the reason, where there is no Python.
 pub fn google(directory: &Path) -> Option<Bucket> {
     let python = PathBuf::from("python3");
@@ -252,7 +256,7 @@ pub fn google(directory: &Path) -> Option<Bucket> {
     let mut child = crate::clients::needed("Python", started)?;
     let endpoint = address_of(child.stdout.take().expect("piped"));
     let variables =
-        vec![("GOOGLE_BASE_URL", endpoint), ("GOOGLE_SKIP_SIGNATURE", "true".to_owned())];
+        vec![("GOOGLE_BASE_URL", endpoint), ("GOOGLE_SERVICE_ACCOUNT_KEY", NOBODY.to_owned())];
     let bucket = Some("gs://bucket/some/prefix".to_owned());
     let place = Place { directory: directory.to_owned(), bucket, variables };
     Some(Bucket { child, place, python, look: LOOK_GOOGLE })
