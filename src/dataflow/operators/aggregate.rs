@@ -35,7 +35,7 @@ use crate::functions::aggregate::layout::Layout;
 use crate::functions::aggregate::{Evaluate, Slots};
 use crate::plan::event_time::aggregate_bounds;
 use crate::plan::node;
-use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::delta::{CheckpointReader, CheckpointWriter, TableDelta};
 use crate::state::group_table::GroupTable;
 use crate::state::spill::StoreVisitor;
 use crate::types::change::{ChangeBatch, Weights};
@@ -131,6 +131,8 @@ pub struct Aggregate {
     routed_by: Option<usize>,
     /// The keys of groups that have closed, where someone wants to know.
     closed: Option<Vec<Vec<ArrayRef>>>,
+    /// What the checkpoint that has begun must have of groups that have changed since.
+    rescued: TableDelta,
 }
 
 impl Aggregate {
@@ -178,6 +180,7 @@ impl Aggregate {
             open: OpenGroups::default(),
             routed_by: None,
             closed: None,
+            rescued: TableDelta::default(),
         })
     }
 
@@ -259,6 +262,7 @@ impl Aggregate {
             }
             placed.accumulator.forget_remembered();
         }
+        self.rescue()?;
         self.table.end_epoch(&dead)
     }
 }
@@ -314,6 +318,10 @@ impl Operator for Aggregate {
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
         self.write_checkpoint(writer)
+    }
+
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        self.hand_over_slice(writer)
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {

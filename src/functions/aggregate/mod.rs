@@ -269,6 +269,11 @@ pub trait Accumulator: Send + Sync {
         None
     }
 
+    /// Whether `save` ever gives something.
+    fn saves(&self) -> bool {
+        false
+    }
+
     /// Takes back what `save` gave; `words` are the accumulator's own of that group.
     fn load(&mut self, _words: &mut [u64], _saved: &[u8]) -> Result<()> {
         Err(Error::internal("a checkpoint has values for an accumulator that keeps none"))

@@ -151,6 +151,7 @@ impl Aggregate {
             placed.accumulator.free(&mut slots, &closed);
             placed.accumulator.forget_remembered();
         }
+        self.rescue()?;
         self.table.end_epoch(&closed)
     }
 }

@@ -10,6 +10,7 @@ use crate::plan::node::{AggregateCall, AggregateFunction, SortColumn};
 mod closing;
 mod oracle;
 mod scaling;
+mod slices;
 mod windows;
 
 /// A call from text: `sum(v)`, `count(*)`, `count(distinct v) filter (f)`,
