@@ -198,6 +198,11 @@ impl Operator for Checked {
         self.operator.checkpoint(epoch, writer)
     }
 
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        assert!(writer.is_open(), "{} is asked for more than it has", self.name());
+        self.operator.go_on_with_checkpoint(writer)
+    }
+
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         let name = self.name();
         assert!(self.epoch.is_none() && !self.open, "{name} is restored while it runs");

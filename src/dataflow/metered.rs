@@ -235,6 +235,10 @@ impl Operator for Metered {
         self.call(|operator| operator.checkpoint(epoch, writer))
     }
 
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        self.call(|operator| operator.go_on_with_checkpoint(writer))
+    }
+
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.call(|operator| operator.restore(reader))
     }

@@ -43,6 +43,16 @@ pub trait Operator {
     /// Hands over what changed since the last checkpoint; `epoch` is complete.
     fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()>;
 
+    /// Goes on with a checkpoint that `checkpoint` has left open, as of the same epoch: called
+    /// between other calls until it is closed. False when there is nothing to do before an epoch ends.
+    ///
+    /// # Errors
+    /// As `checkpoint`.
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        writer.set_open(false);
+        Ok(false)
+    }
+
     /// Takes the state of a checkpoint; called once, on a fresh operator.
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()>;
 
@@ -243,6 +253,23 @@ impl Output {
     pub fn take_row_errors(&mut self) -> Vec<RowError> {
         std::mem::take(&mut self.row_errors)
     }
+}
+
+/// Hands over the whole state in one go, for callers that let nothing happen in between.
+///
+/// # Errors
+/// The operator's.
+pub fn complete_checkpoint(
+    operator: &mut dyn Operator,
+    epoch: Epoch,
+    writer: &mut CheckpointWriter,
+) -> Result<()> {
+    operator.checkpoint(epoch, writer)?;
+    while writer.is_open() {
+        let gets_on = operator.go_on_with_checkpoint(writer)?;
+        assert!(gets_on || !writer.is_open(), "between epochs a checkpoint gets on");
+    }
+    Ok(())
 }
 
 /// Completes an epoch in one go, for callers that hold all of its output anyway; in as many calls

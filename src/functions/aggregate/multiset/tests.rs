@@ -5,6 +5,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::memory::spill::{EVERYTHING, PASSES, Pass, Spill, StateMemory};
 
 /// The net content of a set.
 fn content<S: ValueSet>(set: &S) -> Vec<(S::Value, i64)> {
@@ -104,6 +105,57 @@ fn ranks_are_those_of_the_sorted_values() {
     }
 }
 
+/// Epochs of one change, some, and very many, spread over the values or close together.
+#[test]
+fn a_large_set_takes_changes_in_any_amount() {
+    let seed = std::env::var("MILLSTREAM_SEED").ok().and_then(|s| s.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
+    println!("MILLSTREAM_SEED={seed}");
+    let mut rng = SmallRng::seed_from_u64(seed);
+    for tree in [false, true] {
+        let mut oracle: BTreeMap<u64, i64> =
+            (0..60_000).map(|_| (rng.random_range(0..200_000), 1)).collect();
+        let mut set = SortedSet::<u64>::of_sorted(oracle.clone().into_iter().collect());
+        if tree {
+            set = SortedSet::default();
+            oracle.iter().for_each(|(value, count)| set.insert(*value, *count));
+            set.settle().expect("settles");
+        }
+        for epoch in 0..60 {
+            let many = [1, 3, 200, 5000, 30_000][rng.random_range(0..5)];
+            let center = rng.random_range(0..200_000);
+            let width = [10, 1000, 200_000][rng.random_range(0..3)];
+            let near = |rng: &mut SmallRng| (center + rng.random_range(0..width)) % 200_000;
+            // In the middle most of it goes.
+            let growth = if (20..40).contains(&epoch) { 0.2 } else { 0.6 };
+            for _ in 0..(many as f64 * growth) as usize + 1 {
+                let (value, count) = (near(&mut rng), rng.random_range(1..3));
+                set.insert(value, count);
+                *oracle.entry(value).or_default() += count;
+            }
+            for _ in 0..(many as f64 * (1.0 - growth)) as usize + 1 {
+                let from = near(&mut rng);
+                let Some((value, held)) = oracle.range(from..).next() else { continue };
+                let (value, held) = (*value, *held);
+                set.delete(value, held).expect("it is there");
+                oracle.remove(&value);
+            }
+            set.settle().expect("settles");
+            let expected: Vec<(u64, i64)> = oracle.iter().map(|(v, c)| (*v, *c)).collect();
+            assert_eq!(set.entries(), expected, "epoch {epoch}");
+            assert_eq!(set.entries_len(), expected.len());
+            assert_eq!(set.copies(), expected.iter().map(|entry| entry.1).sum::<i64>());
+            let most = expected.iter().map(|entry| entry.1).max().unwrap_or(0);
+            let first = expected.iter().find(|entry| entry.1 == most).map(|entry| &entry.0);
+            assert_eq!(set.nth(set.rank_of_most_frequent(false)), first);
+            assert_eq!(set.first(), expected.first().map(|entry| &entry.0));
+        }
+        let (value, held) = oracle.pop_first().expect("not empty");
+        set.delete(value, held + 1).expect("seen later");
+        assert!(set.settle().is_err(), "more is deleted than is there");
+    }
+}
+
 #[test]
 fn a_large_heap_becomes_sorted_and_the_way_back() {
     let mut set = ExtremeSet::<u64>::default();
@@ -166,6 +218,7 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
         let codec = ValueCodec::new(&DataType::Utf8, true).expect("a codec");
         ValueSets::<ExtremeSet<Reverse<Box<[u8]>>>>::new(codec)
     };
+    let memory = StateMemory::always_full(std::env::temp_dir());
     let mut sets = new_sets();
     let mut written = Written::new();
     // Group 0 has few values, group 1 many, group 2 comes and goes.
@@ -200,6 +253,13 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
         if oracle[2].is_empty() {
             sets.free(&[2]);
         }
+        if round % 4 == 1 {
+            let pass = if round % 8 == 1 { EVERYTHING } else { PASSES[0] };
+            sets.spill(&memory, pass);
+            // A set that nobody asks for is not needed in memory.
+            let gone = (0..3).filter(|group| sets.cold.is_cold(*group)).count();
+            assert!(round % 8 != 1 || gone >= 2, "{gone} of three sets are on the disk");
+        }
         if round % 3 == 0 {
             checkpoint(&mut sets, &[0, 1, 2], &mut written);
             let mut loaded = new_sets();
@@ -213,7 +273,8 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
                     .map(|(v, c)| (Reverse(format!("{v:05}").into_bytes().into()), *c))
                     .collect();
                 expected.sort();
-                for sets in [&sets, &loaded] {
+                for sets in [&mut sets, &mut loaded] {
+                    sets.thaw(&[group]).expect("thaws");
                     let held = sets.get(group).map(content).unwrap_or_default();
                     assert_eq!(held, expected, "round {round} group {group}");
                 }
@@ -230,4 +291,52 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
     checkpoint(&mut sets, &[1], &mut written);
     assert_eq!(written.len(), before + 1);
     assert_eq!(written.values().next_back().expect("a row").1.values().len(), 1);
+    drop(sets);
+    assert_eq!(memory.disk().now_bytes(), 0);
+}
+
+#[test]
+fn sets_that_rest_are_on_the_disk_and_pieces_of_few_go() {
+    let memory = StateMemory::always_full(std::env::temp_dir());
+    let codec = ValueCodec::new(&DataType::Int64, false).expect("a codec");
+    let mut sets = ValueSets::<ExtremeSet<u64>>::new(codec);
+    let groups: Vec<u32> = (0..40_000).collect();
+    let values = |groups: &[u32]| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| i64::from(*g) - 7)))
+    };
+    let fold = |sets: &mut ValueSets<ExtremeSet<u64>>, groups: &[u32], weight: i64| {
+        let column = values(groups);
+        let weights = vec![weight; groups.len()];
+        let arguments = std::slice::from_ref(&column);
+        let rows = Rows { groups, weights: Some(&weights), arguments };
+        sets.fold(&rows, &column).expect("folds");
+        sets.settle(groups).expect("settles");
+    };
+    fold(&mut sets, &groups, 2);
+    let before = sets.memory_bytes();
+    sets.spill(&memory, EVERYTHING);
+    assert!(groups.iter().all(|group| sets.cold.is_cold(*group)));
+    assert!(sets.memory_bytes() < before / 10, "{} of {before}", sets.memory_bytes());
+    // Three of four groups come back; the others follow as soon as somebody looks for room.
+    let some: Vec<u32> = groups.iter().copied().filter(|group| group % 5 != 0).collect();
+    fold(&mut sets, &some, -1);
+    assert_eq!(groups.iter().filter(|group| sets.cold.is_cold(**group)).count(), 8000);
+    let with_first_pieces = memory.disk().now_bytes();
+    // What was looked at stays, and one piece takes the place of three.
+    sets.spill(&memory, Pass { spares_touched: true, ..EVERYTHING });
+    assert!(groups.iter().filter(|group| sets.cold.is_cold(**group)).count() <= 8000);
+    assert!(memory.disk().now_bytes() < with_first_pieces);
+    sets.spill(&memory, EVERYTHING);
+    sets.thaw(&groups).expect("thaws");
+    for group in &groups {
+        let copies = if group % 5 == 0 { 2 } else { 1 };
+        let entries = sets.get(*group).expect("there").entries();
+        assert_eq!(entries.iter().map(|entry| entry.1).collect::<Vec<_>>(), [copies]);
+    }
+    fold(&mut sets, &some, -1);
+    sets.free(&some);
+    sets.spill(&memory, EVERYTHING);
+    sets.free(&groups);
+    drop(sets);
+    assert_eq!(memory.disk().now_bytes(), 0);
 }
