@@ -91,6 +91,9 @@ fn batches_of(rows: i64) -> impl Iterator<Item = std::ops::Range<i64>> {
 }
 
 fn exchange_split(criterion: &mut Criterion) {
+    if !changes::is_wanted("exchange_split") {
+        return;
+    }
     let mut group = criterion.benchmark_group("exchange_split");
     group.throughput(Throughput::Elements(BATCH_ROWS as u64));
     let batch = ChangeBatch::inserts(wide(0..BATCH_ROWS, scatter));
@@ -107,6 +110,9 @@ fn exchange_split(criterion: &mut Criterion) {
 }
 
 fn keyed_upsert(criterion: &mut Criterion) {
+    if !changes::is_wanted("keyed_upsert") {
+        return;
+    }
     let mut group = criterion.benchmark_group("keyed_upsert");
     group.throughput(Throughput::Elements(BATCH_ROWS as u64));
     for (name, key) in [("bigint", vec![0]), ("text", vec![1])] {
@@ -137,6 +143,9 @@ fn keyed_upsert(criterion: &mut Criterion) {
 
 /// Looks up the keys of a batch, walks their chains and gathers three columns.
 fn join_probe(criterion: &mut Criterion) {
+    if !changes::is_wanted("join_probe") {
+        return;
+    }
     let mut group = criterion.benchmark_group("join_probe");
     for matches in [1, 5, 50] {
         let keys = TABLE_ROWS / matches;
@@ -168,6 +177,9 @@ fn join_probe(criterion: &mut Criterion) {
 
 /// A stream that meets a table of a million rows, one match each: the operator as a whole.
 fn join_operator(criterion: &mut Criterion) {
+    if !changes::is_wanted("join_operator") {
+        return;
+    }
     let mut group = criterion.benchmark_group("join_operator");
     group.throughput(Throughput::Elements(BATCH_ROWS as u64));
     let (left, right) = (wide_schema(), narrow(0..0, |n| n, 0).schema());
@@ -198,6 +210,9 @@ fn join_operator(criterion: &mut Criterion) {
 }
 
 fn segments(criterion: &mut Criterion) {
+    if !changes::is_wanted("segments") {
+        return;
+    }
     let mut group = criterion.benchmark_group("segments");
     for (name, rows) in [("append_1k", 1024), ("append_8k", BATCH_ROWS)] {
         group.throughput(Throughput::Elements(16 * rows as u64));
@@ -265,6 +280,9 @@ fn aggregate_call(function: AggregateFunction, arguments: &[usize]) -> Aggregate
 /// Rows into a million groups: the batches alone, and with an epoch every 64 Ki rows, whose changes
 /// are emitted.
 fn aggregate(criterion: &mut Criterion) {
+    if !changes::is_wanted("aggregate") {
+        return;
+    }
     use AggregateFunction as F;
     let calls: [(&str, usize, Vec<AggregateCall>, bool); 5] = [
         ("count", 0, vec![aggregate_call(F::Count, &[])], true),
@@ -335,6 +353,9 @@ fn settings() -> Criterion {
 
 /// Rows of a result as DataRow messages: what a SELECT costs once its rows are there.
 fn row_encoding(criterion: &mut Criterion) {
+    if !changes::is_wanted("row encoding on the wire") {
+        return;
+    }
     let mut group = criterion.benchmark_group("row encoding on the wire");
     group.throughput(Throughput::Elements(BATCH_ROWS as u64));
     let rows = 0..BATCH_ROWS;

@@ -166,6 +166,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/coordinator/system_relations.rs",
             "src/coordinator/copy.rs",
             "src/coordinator/ddl.rs",
+            "src/coordinator/ddl/",
             "src/coordinator/sinks.rs",
         ],
     ),
@@ -192,7 +193,15 @@ const HOMES: &[(&str, &[&str])] = &[
             "src/cli.rs",
         ],
     ),
-    ("libc", &["src/observe/process.rs", "src/memory/mapped.rs", "src/memory/blocks.rs"]),
+    (
+        "libc",
+        &[
+            "src/observe/process.rs",
+            "src/memory/mapped.rs",
+            "src/memory/blocks.rs",
+            "src/storage/direct.rs",
+        ],
+    ),
 ];
 
 #[test]

@@ -28,7 +28,9 @@ use millstream::dataflow::operators::top_n::{self, TopNSpec};
 use millstream::plan::node::{
     AggregateCall, AggregateFunction, JoinKind, Phase, RankFunction, SortColumn,
 };
-use millstream::plan::window::{Distance, Edge, Numbering, OpenFrame, Summable, WindowCall};
+use millstream::plan::window::{
+    Distance, Edge, MovingFrame, Numbering, OpenFrame, RangeEdge, Summable, WindowCall,
+};
 use millstream::types::change::ChangeBatch;
 use millstream::types::id::WorkerId;
 use millstream::types::time::Epoch;
@@ -41,7 +43,7 @@ const SHOWN_ROWS: u64 = 10;
 const TOP_N_KEYS: i64 = TABLE_ROWS / 10;
 
 /// Whether the command line asks for kernels of this name; making their state takes seconds.
-fn is_wanted(name: &str) -> bool {
+pub(super) fn is_wanted(name: &str) -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_option = |argument: &str| argument.starts_with('-');
     // What follows an option is its value, but for those that have none.
@@ -133,7 +135,19 @@ fn by_value_descending() -> Vec<SortColumn> {
 }
 
 fn top_n_operator(limit: u64, append_only: bool, partition: Vec<usize>) -> Box<dyn Operator> {
-    let spec = TopNSpec {
+    top_n_of(top_n_spec(limit, append_only, partition))
+}
+
+/// The same with the number of each row.
+fn numbered_top_n(limit: u64, append_only: bool, partition: Vec<usize>) -> Box<dyn Operator> {
+    let mut fields: Vec<_> = numbers_schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new("number", DataType::UInt64, false)));
+    let schema = Arc::new(Schema::new(fields));
+    top_n_of(TopNSpec { numbered: true, schema, ..top_n_spec(limit, append_only, partition) })
+}
+
+fn top_n_spec(limit: u64, append_only: bool, partition: Vec<usize>) -> TopNSpec {
+    TopNSpec {
         partition,
         order_by: by_value_descending(),
         rank: RankFunction::RowNumber,
@@ -142,12 +156,15 @@ fn top_n_operator(limit: u64, append_only: bool, partition: Vec<usize>) -> Box<d
         numbered: false,
         append_only,
         schema: numbers_schema(),
-    };
+    }
+}
+
+fn top_n_of(spec: TopNSpec) -> Box<dyn Operator> {
     top_n::build(spec, &numbers_schema(), vec![]).expect("columns that have an order")
 }
 
 /// The first ten rows of each of a hundred thousand keys: of a stream that grows, in random order
-/// and each row better than all before, and of rows that are replaced. Changes in, an epoch for
+/// and each row better than all before, with their numbers too, and of rows that are replaced. Changes in, an epoch for
 /// each batch.
 pub(super) fn top_n_per_key(criterion: &mut Criterion) {
     if !is_wanted("top_n_per_key") {
@@ -160,12 +177,19 @@ pub(super) fn top_n_per_key(criterion: &mut Criterion) {
     let values: [(&str, ValueOf); 2] =
         [("growing, random", |n| scatter(n ^ 0x5555)), ("growing, newest first", |n| n)];
     for (name, value) in values {
-        for limit in [1, SHOWN_ROWS] {
+        for (limit, numbered) in [(1, false), (SHOWN_ROWS, false), (SHOWN_ROWS, true)] {
             let made = |rows| rows_of(rows, key, value);
-            let mut operator = filled(top_n_operator(limit, true, vec![0]), made);
+            let (operator, id) = match numbered {
+                false => (top_n_operator(limit, true, vec![0]), BenchmarkId::new(name, limit)),
+                true => {
+                    let id = BenchmarkId::new(format!("{name}, numbered"), limit);
+                    (numbered_top_n(limit, true, vec![0]), id)
+                }
+            };
+            let mut operator = filled(operator, made);
             let (mut next, mut epoch) = (TABLE_ROWS, Epoch(1));
             let mut out = Output::default();
-            group.bench_function(BenchmarkId::new(name, limit), |bencher| {
+            group.bench_function(id, |bencher| {
                 bencher.iter_batched(
                     || {
                         let rows = next..next + BATCH_ROWS;
@@ -339,6 +363,17 @@ fn sum_over(
     window(sum, Some("id"), Some(frame), distances)
 }
 
+/// The sum over so many rows before a row, and the row.
+fn sum_over_rows(before: u64) -> WindowCall {
+    let distances = (Distance::Rows(before), Distance::Rows(0));
+    let sum = AggregateCall {
+        display: format!("sum over {before} rows"),
+        ..aggregate_call(AggregateFunction::Sum, &[2])
+    };
+    sum_over(WindowFrameUnits::Rows, ScalarValue::UInt64(Some(before)), distances)
+        .summed_up(Some(Summable::Sliding { call: sum, first: -(before as i64), last: 0 }))
+}
+
 fn over_operator(call: WindowCall) -> Box<dyn Operator> {
     let input = numbers_schema();
     let mut fields: Vec<_> = input.fields().iter().cloned().collect();
@@ -370,31 +405,27 @@ pub(super) fn over_one_change(criterion: &mut Criterion) {
     let kernels: Vec<(&str, Box<dyn Operator>)> = vec![
         ("row_number <= 10", top_n_operator(SHOWN_ROWS, false, vec![])),
         ("row_number <= 1000", top_n_operator(1000, false, vec![])),
+        ("row_number <= 1000, numbered", numbered_top_n(1000, false, vec![])),
         ("lag", over_operator(window(udwf(lag_udwf()), Some("id"), None, rows(1, 0)))),
         ("lead", over_operator(window(udwf(lead_udwf()), Some("id"), None, rows(0, 1)))),
-        (
-            "sum over 10 rows",
-            over_operator(sum_over(
-                WindowFrameUnits::Rows,
-                ScalarValue::UInt64(Some(10)),
-                rows(10, 0),
-            )),
-        ),
-        (
-            "sum over 100 rows",
-            over_operator(sum_over(
-                WindowFrameUnits::Rows,
-                ScalarValue::UInt64(Some(100)),
-                rows(100, 0),
-            )),
-        ),
+        ("sum over 10 rows", over_operator(sum_over_rows(10))),
+        ("sum over 100 rows", over_operator(sum_over_rows(100))),
         (
             "sum over a range of 10 rows",
-            over_operator(sum_over(
-                WindowFrameUnits::Range,
-                ScalarValue::Int64(Some(10)),
-                (range(10), Distance::Groups(0)),
-            )),
+            over_operator(
+                sum_over(
+                    WindowFrameUnits::Range,
+                    ScalarValue::Int64(Some(10)),
+                    (range(10), Distance::Groups(0)),
+                )
+                .summed_up(Some(Summable::Sliding {
+                    call: aggregate_call(AggregateFunction::Sum, &[2]),
+                    frame: MovingFrame::Range {
+                        start: RangeEdge::Before(Arc::new(Int64Array::from(vec![10]))),
+                        end: RangeEdge::Peers,
+                    },
+                })),
+            ),
         ),
         (
             "row_number, at the end",

@@ -63,7 +63,7 @@ use self::requests::{Event, Queues, Request};
 use self::retention::Retentions;
 pub use self::sinks::SinkFact;
 use self::sinks::Sinks;
-pub use self::start::{OpenedSource, RestoredAnswer, RestoredView, StartState};
+pub use self::start::{OpenedSource, RestoredAnswer, RestoredView, StartState, StoredSink};
 use self::swap::Swap;
 use self::writes::WaitingWrite;
 pub use self::writes::{

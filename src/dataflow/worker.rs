@@ -24,7 +24,7 @@ use timely::worker::Worker;
 use crate::connectors::{Offset, Source, SplitId};
 use crate::dataflow::assemble::{CLOCK, assemble, result_exchange, result_key};
 use crate::dataflow::contract;
-use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
+use crate::dataflow::driver::{CheckpointPoint, DriverContext, HandedOver};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
 use crate::dataflow::operator::{Operator, RowError};
@@ -233,14 +233,7 @@ pub enum Report {
     /// state of its dataflow.
     SinkChanges { object: ObjectId, epoch: Epoch, changes: Vec<ChangeBatch> },
     /// What a view's operators have handed over here for the checkpoint of an epoch.
-    State {
-        worker: usize,
-        epoch: Epoch,
-        object: ObjectId,
-        operators: Vec<OperatorState>,
-        /// How long the stream had to wait for it.
-        stall: Duration,
-    },
+    State { worker: usize, epoch: Epoch, object: ObjectId, handed: HandedOver },
 }
 
 /// What a worker knows of a source's event time.
@@ -786,9 +779,9 @@ impl Plane {
         for (object, epoch) in std::mem::take(&mut self.checkpointing) {
             let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) else { continue };
             match dataflow.checkpoints.complete() {
-                Some((operators, stall)) => {
+                Some(handed) => {
                     let worker = self.worker;
-                    self.report(Report::State { worker, epoch, object, operators, stall });
+                    self.report(Report::State { worker, epoch, object, handed });
                 }
                 // One that has failed never does; the coordinator knows.
                 None if dataflow.failed.get() => {}

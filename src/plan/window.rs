@@ -7,6 +7,7 @@
 //!
 //! Calls that look to the beginning or the end of the partition say besides how rows can be summed
 //! up for them ([`Summable`]): what stands before a row then counts as one summary, not row by row.
+//! Those with a frame of so many rows say that, too: a frame follows from the one before.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,11 +32,39 @@ pub enum Distance {
     Unbounded,
 }
 
-/// A call whose value follows from sums over all rows before or after a place.
+/// A call whose value follows from sums: over all rows before or after a place, or over the rows
+/// that a frame takes in and gives up as it moves on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Summable {
     Number(Numbering),
-    Aggregate { call: AggregateCall, frame: OpenFrame },
+    Aggregate {
+        call: AggregateCall,
+        frame: OpenFrame,
+    },
+    /// Over a frame that moves along with the row.
+    Sliding {
+        call: AggregateCall,
+        frame: MovingFrame,
+    },
+}
+
+/// A frame with two ends that move along with the row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MovingFrame {
+    /// From the `first` to the `last` row, counted from the row itself; below 0: before it.
+    Rows { first: i64, last: i64 },
+    /// Of rows whose sort value differs by so much.
+    Range { start: RangeEdge, end: RangeEdge },
+}
+
+/// Where a frame by sort values begins or ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RangeEdge {
+    /// At the outermost row that sorts like the row itself.
+    Peers,
+    /// So far before the row (an array of one value).
+    Before(ArrayRef),
+    After(ArrayRef),
 }
 
 /// A function of a row's place in its partition.
@@ -76,7 +105,7 @@ pub struct WindowCall {
     /// How far a row looks to rows before it, and after it.
     pub preceding: Distance,
     pub following: Distance,
-    /// How rows can be summed up for it, where it looks to an end of the partition.
+    /// How rows can be summed up for it.
     pub summable: Option<Summable>,
     pub return_type: DataType,
     /// As the user wrote it, for EXPLAIN and errors.

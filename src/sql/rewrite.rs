@@ -44,6 +44,7 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 mod arrays;
+mod named_windows;
 pub mod names;
 pub mod tables;
 mod using;
@@ -102,7 +103,10 @@ impl VisitorMut for Rewriter {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        flow(expand_group_window(query).and_then(|()| self.rewrite_limit(query)))
+        flow(named_windows::write_out_order(query).and_then(|()| {
+            expand_group_window(query)?;
+            self.rewrite_limit(query)
+        }))
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
@@ -129,6 +133,7 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         flow(reject_windows(select.selection.as_ref(), "WHERE").and_then(|()| {
             reject_windows(select.having.as_ref(), "HAVING")?;
+            named_windows::write_out(select)?;
             expand_group_window_of_select(select)?;
             rewrite_system_time(select)?;
             name_merged_columns(select);

@@ -25,7 +25,9 @@
 //! In a table by key columns a deletion walks the chain of its key and compares, all deletions of a
 //! change in step (`find_equal.rs`). When some chain turns out to be long, a second index by whole
 //! row is built, and deletions use that from then on. A table of which it is known that it will
-//! delete ([`MultiTable::deleting`]) gets it as soon as its chains are long on average.
+//! delete ([`MultiTable::deleting`]) gets it as soon as its chains are long on average; when they are
+//! of some rows its rows have tags, so that a step along a chain reads nothing of the row
+//! (`tags.rs`).
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
@@ -41,12 +43,17 @@ use crate::types::change::{ChangeBatch, sum_equal_rows};
 use crate::types::error::{Error, Result};
 
 mod find_equal;
+mod tags;
+
+use tags::Tags;
 
 /// Links that a deletion follows in a chain before the table gets an index by whole row.
 const CHAIN_STEPS_MAX: usize = 64;
 /// Rows of a key, on average, from which on a table that will delete gets that index as it grows:
 /// with the first deletion it would have to be made over all rows at once.
 const CHAIN_ROWS_MAX: usize = 32;
+/// Rows of a key, on average, from which on the rows of such a table have tags.
+const TAGGED_CHAIN_ROWS_MIN: usize = 3;
 /// Below this, chains are short enough, and the index is quickly made.
 const INDEXED_ROWS_MIN: usize = 8192;
 
@@ -322,14 +329,20 @@ impl MultiTable {
         let by_key = self.by_key.as_ref().expect("an append-only table is not looked up");
         let keys = by_key.keys(rows)?;
         let mut row_keys = self.by_row.as_ref().map(|chains| chains.keys(rows)).transpose()?;
+        let mut tags = match &self.by_row {
+            None => by_key.tags.as_ref().map(|tags| tags.of(rows)),
+            Some(_) => None,
+        };
         let mut sums = Vec::with_capacity(rows.num_rows());
         for row in 0..rows.num_rows() {
             let sum = loop {
                 let head = self.settling_head(&keys, row_keys.as_ref(), row as u32);
-                if let Some(sum) = self.weight_in_chain(head, rows, row) {
+                let tag = tags.as_ref().map(|tags| tags[row]);
+                if let Some(sum) = self.weight_in_chain(head, rows, row, tag) {
                     break sum;
                 }
                 self.index_by_row()?;
+                tags = None;
                 let by_row = self.by_row.as_ref().expect("it has just been built");
                 row_keys = Some(by_row.keys(rows)?);
             };
@@ -340,11 +353,22 @@ impl MultiTable {
 
     /// The weights of the rows of a chain that equal a row, summed. `None` when the chain is so
     /// long that the table should be indexed by row first.
-    fn weight_in_chain(&mut self, head: ShortId, rows: &RecordBatch, row: usize) -> Option<i64> {
+    fn weight_in_chain(
+        &mut self,
+        head: ShortId,
+        rows: &RecordBatch,
+        row: usize,
+        tag: Option<u32>,
+    ) -> Option<i64> {
         let mut walk = ChainWalk { id: head, before: NIL };
         let (mut sum, mut steps) = (0_i64, 0);
         while let Some(id) = self.walk_on(&mut walk) {
-            if self.is_row(id, rows, row) {
+            let may_equal =
+                match (tag, self.by_key.as_ref().and_then(|by_key| by_key.tags.as_ref())) {
+                    (Some(tag), Some(tags)) => tags.get(id) == tag,
+                    _ => true,
+                };
+            if may_equal && self.is_row(id, rows, row) {
                 sum = sum.saturating_add(self.store.weight(id));
                 continue;
             }
@@ -371,6 +395,26 @@ impl MultiTable {
             chains.push_all(&keys, ids.into_iter(), &self.store);
         }
         self.by_row = Some(chains);
+        if let Some(by_key) = &mut self.by_key {
+            // Deletions walk other chains from now on.
+            by_key.tags = None;
+        }
+        Ok(())
+    }
+
+    /// Gives all rows tags, if they have none and can have them.
+    fn tag_rows(&mut self) -> Result<()> {
+        let columns = 0..self.schema().fields().len();
+        let Some(by_key) = self.by_key.as_mut().filter(|chains| chains.tags.is_none()) else {
+            return Ok(());
+        };
+        let others = columns.filter(|column| !by_key.heads.columns().contains(column)).collect();
+        let Some(mut tags) = Tags::new(self.store.schema(), others) else { return Ok(()) };
+        for segment in self.store.live() {
+            let (ids, rows) = segment?;
+            tags.push(&rows, ids.into_iter(), &self.store);
+        }
+        by_key.tags = Some(tags);
         Ok(())
     }
 
@@ -436,7 +480,10 @@ impl MultiTable {
         for chains in self.by_key.iter_mut().chain(&mut self.by_row) {
             let keys = chains.keys(change.rows())?;
             let ids = (0..rows as u64).map(|row| (start + row) as ShortId);
-            chains.push_all(&keys, ids, &self.store);
+            chains.push_all(&keys, ids.clone(), &self.store);
+            if let Some(tags) = &mut chains.tags {
+                tags.push(change.rows(), ids, &self.store);
+            }
         }
         if let (Some(kept), Some(counts)) = (&mut self.counts, counts) {
             kept.extend_to(self.store.base(), self.store.end());
@@ -455,16 +502,16 @@ impl MultiTable {
             moved += self.move_front()?;
             self.store.compact()?;
         }
-        if self.deleting
-            && self.live_rows() >= INDEXED_ROWS_MIN
-            && self.wants_by_row()
-            && self.chain_rows() >= CHAIN_ROWS_MAX
-        {
-            self.index_by_row()?;
+        if self.deleting && self.live_rows() >= INDEXED_ROWS_MIN && self.wants_by_row() {
+            match self.chain_rows() {
+                CHAIN_ROWS_MAX.. => self.index_by_row()?,
+                TAGGED_CHAIN_ROWS_MIN.. => self.tag_rows()?,
+                _ => {}
+            }
         }
         let base = self.store.base();
         for chains in self.by_key.iter_mut().chain(&mut self.by_row) {
-            chains.next.drop_before(base);
+            chains.drop_before(base);
         }
         if let Some(counts) = &mut self.counts {
             counts.drop_before(base);
@@ -653,11 +700,14 @@ struct Chains {
     heads: RowIndex,
     /// The next older row of the chain, or NIL; that row may have left the window.
     next: IdVec<ShortId>,
+    /// `None`: nothing is known of a row before it is read.
+    tags: Option<Tags>,
 }
 
 impl Chains {
     fn new(schema: &SchemaRef, key: Vec<usize>, matching: Match) -> Result<Chains> {
-        Ok(Chains { heads: RowIndex::new(schema, key, matching)?, next: IdVec::new(NIL) })
+        let heads = RowIndex::new(schema, key, matching)?;
+        Ok(Chains { heads, next: IdVec::new(NIL), tags: None })
     }
 
     fn keys(&self, rows: &RecordBatch) -> Result<Keys> {
@@ -691,8 +741,17 @@ impl Chains {
         }
     }
 
+    /// Forgets what is kept of rows before `base`.
+    fn drop_before(&mut self, base: u64) {
+        self.next.drop_before(base);
+        if let Some(tags) = &mut self.tags {
+            tags.drop_before(base);
+        }
+    }
+
     fn memory_bytes(&self) -> usize {
-        self.heads.memory_bytes() + self.next.memory_bytes()
+        let tags = self.tags.as_ref().map_or(0, Tags::memory_bytes);
+        self.heads.memory_bytes() + self.next.memory_bytes() + tags
     }
 }
 

@@ -36,8 +36,6 @@ mod map;
 
 /// Rows of one batch of a checkpoint.
 const CHECKPOINT_ROWS: usize = 8192;
-/// What a map entry costs beside its key's bytes: the entry, and its share of half-empty nodes.
-const ENTRY_BYTES: usize = 64;
 
 /// What rows are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +56,6 @@ pub struct Copies {
     pub peer_length: u32,
     /// Its row id in the last checkpoint; 0: it is not there, or with another weight.
     written_as: u64,
-    /// It was added to since rows last went to the disk.
-    touched: bool,
 }
 
 impl Copies {
@@ -359,25 +355,22 @@ impl OrderedTable {
         if weight == 0 {
             return;
         }
-        let Some(copies) = self.rows.get_mut(key) else {
-            self.unwritten += 1;
-            let peer_length = peer_length as u32;
-            let copies = Copies { weight, peer_length, written_as: 0, touched: true };
-            self.rows.insert(key, copies);
-            return;
-        };
-        copies.touched = true;
-        if copies.written_as != 0 {
-            self.dead.push(copies.written_as);
-            copies.written_as = 0;
-            self.unwritten += 1;
-        }
-        // A row that stands 2^63 times is beyond any memory.
-        copies.weight = copies.weight.saturating_add(weight);
-        if copies.weight == 0 {
-            self.unwritten -= 1;
-            self.rows.remove(key);
-        }
+        let (unwritten, dead) = (&mut self.unwritten, &mut self.dead);
+        self.rows.change(key, |there| {
+            let Some(mut copies) = there else {
+                *unwritten += 1;
+                return Some(Copies { weight, peer_length: peer_length as u32, written_as: 0 });
+            };
+            if copies.written_as != 0 {
+                dead.push(copies.written_as);
+                copies.written_as = 0;
+                *unwritten += 1;
+            }
+            // A row that stands 2^63 times is beyond any memory.
+            copies.weight = copies.weight.saturating_add(weight);
+            *unwritten -= usize::from(copies.weight == 0);
+            (copies.weight != 0).then_some(copies)
+        });
     }
 
     /// Forgets a row.

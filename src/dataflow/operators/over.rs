@@ -15,6 +15,7 @@
 //!    row at the end costs O(log n), one that does not raise the running maximum nothing behind it.
 //! 3. The rows of each range, with all that they look at, are computed: for the old values from the
 //!    partition as it was (the changes are taken back for a moment), for the new ones as it is.
+//!    A frame that moves along follows from the frame before it (`sliding.rs`).
 //! 4. -old and +new are consolidated.
 //!
 //! Where a call cannot be computed (a sum out of range), the whole partition is left out, and
@@ -46,11 +47,13 @@ use crate::types::time::{Epoch, Watermark};
 mod blocks;
 mod forgetting;
 mod part;
+mod sliding;
 mod summary;
 
 use blocks::{Blocks, Sizes, Turn, affected};
 use forgetting::Forgetting;
-use part::{Computed, Place, PlaceRange, Reach, Reader, union};
+use part::{Computed, Kernels, Place, PlaceRange, Reach, Reader, union};
+use sliding::Sliding;
 use summary::{Kernel, Side};
 
 /// Rows that are decoded at a time, unless a partition is longer; also the rows of an output batch.
@@ -85,6 +88,8 @@ pub struct Over {
     reach: Reach,
     /// Computes calls from sums; `None` when there is no such call.
     kernel: Option<Kernel>,
+    /// For each call: computes it over frames that move along.
+    sliding: Vec<Option<Sliding>>,
     /// The blocks of long partitions, where sums are of use.
     blocks: BTreeMap<RowKey, Blocks>,
     sizes: Sizes,
@@ -146,11 +151,14 @@ impl Over {
         let table = OrderedTable::new(input.clone(), spec.partition.clone(), order_by)?;
         let kernel = Kernel::new(&spec.calls, input)?;
         let reach = Reach::new(&spec.calls, kernel.as_ref());
+        let sliding = spec.calls.iter().map(|call| Sliding::new(call, &spec.order_by, input));
+        let sliding = sliding.collect::<Result<_>>()?;
         Ok(Over {
             spec,
             table,
             reach,
             kernel,
+            sliding,
             blocks: BTreeMap::new(),
             sizes: Sizes::default(),
             long: Vec::new(),
@@ -297,14 +305,16 @@ impl Over {
                     rows += part.keys.len();
                     parts.push(part);
                     if rows >= STEP_ROWS {
-                        reader.compute_parts(&parts, self.kernel.as_mut(), &mut computed)?;
+                        let kernels = Kernels::of(&mut self.kernel, &mut self.sliding);
+                        reader.compute_parts(&parts, kernels, &mut computed)?;
                         parts.clear();
                         rows = 0;
                     }
                 }
             }
         }
-        reader.compute_parts(&parts, self.kernel.as_mut(), &mut computed)?;
+        let kernels = Kernels::of(&mut self.kernel, &mut self.sliding);
+        reader.compute_parts(&parts, kernels, &mut computed)?;
         Ok(computed)
     }
 

@@ -11,7 +11,7 @@
 //!    nothing that shows.
 //! 2. If the input never deletes, what has left the window never comes back: it is dropped at
 //!    once, and a row behind the end of a full window is not even kept. Short windows by number of
-//!    row have an operator of their own then (`growing.rs`).
+//!    row have operators of their own then (`growing.rs`; of one row `keep_one.rs`).
 //! 3. `on_epoch`: the windows of the partitions that changed are walked again, and -old and +new
 //!    are emitted where they differ. With the number of the row as a last column, a row whose
 //!    number changed differs.
@@ -41,8 +41,12 @@ use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
 use growing::GrowingTopN;
+use keep_one::KeepOne;
 
+mod closing;
 mod growing;
+mod keep_one;
+mod order;
 
 /// The operator for these rows. `closing` are the times of a partition of which the watermark says
 /// that nothing is still to come.
@@ -54,6 +58,9 @@ pub fn build(
     input: &SchemaRef,
     closing: Vec<TimeKey>,
 ) -> Result<Box<dyn Operator>> {
+    if KeepOne::serves(&spec) {
+        return Ok(Box::new(KeepOne::new(spec, input, closing)?));
+    }
     Ok(match GrowingTopN::serves(&spec) {
         true => Box::new(GrowingTopN::new(spec, input, closing)?),
         false => Box::new(TopN::new(spec, input)?.closing(closing)),
@@ -121,7 +128,7 @@ pub struct TopN {
 /// A partition that changes.
 struct Touched {
     /// What showed before the epoch.
-    before: Vec<Shown>,
+    before: Shown,
     /// The last row of the window, if it was full when it was last walked.
     end: Option<End>,
     /// Something before the end has changed.
@@ -136,14 +143,46 @@ struct End {
     peer_length: usize,
 }
 
-/// A row that shows.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Rows that show, in order; their keys stand one behind the other.
+#[derive(Default)]
 struct Shown {
-    key: RowKey,
+    bytes: Vec<u8>,
+    rows: Vec<ShownRow>,
+}
+
+#[derive(Clone, Copy)]
+struct ShownRow {
+    /// Where its key ends.
+    end: usize,
     /// Its number or rank; 0 when nobody wants to know.
     number: u64,
     /// Copies with that number.
     weight: i64,
+}
+
+impl Shown {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn key(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.rows[row - 1].end };
+        &self.bytes[start..self.rows[row].end]
+    }
+
+    fn push(&mut self, key: &[u8], number: u64, weight: i64) {
+        self.bytes.extend_from_slice(key);
+        self.rows.push(ShownRow { end: self.bytes.len(), number, weight });
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.rows.clear();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.rows.capacity() * size_of::<ShownRow>()
+    }
 }
 
 /// Where a walk through a partition stands.
@@ -233,9 +272,9 @@ impl TopN {
     }
 
     /// What shows of a partition, the end of its window if that is full, and the first row behind.
-    fn window(&self, partition: &[u8]) -> (Vec<Shown>, Option<End>, Option<RowKey>) {
+    fn window(&self, partition: &[u8]) -> (Shown, Option<End>, Option<RowKey>) {
         let mut ranking = Ranking::new(&self.spec);
-        let mut shown = Vec::new();
+        let mut shown = Shown::default();
         let mut last: Option<(&[u8], usize)> = None;
         let mut behind = None;
         // A deletion whose insert has not come yet is no row.
@@ -250,27 +289,18 @@ impl TopN {
             last = Some((key, peers.len()));
             if !self.spec.numbered {
                 if count > 0 {
-                    shown.push(Shown { key: key.into(), number: 0, weight: count as i64 });
+                    shown.push(key, 0, count as i64);
                 }
             } else if self.spec.rank == RankFunction::RowNumber {
-                let numbers = first..first + count;
-                shown.extend(numbers.map(|number| Shown { key: key.into(), number, weight: 1 }));
+                (first..first + count).for_each(|number| shown.push(key, number, 1));
             } else {
-                shown.push(Shown { key: key.into(), number: first, weight: count as i64 });
+                shown.push(key, first, count as i64);
             }
         }
         let full = behind.is_some() || ranking.is_full();
         let end = last.filter(|_| full);
         let end = end.map(|(key, peer_length)| End { key: key.into(), peer_length });
         (shown, end, behind)
-    }
-
-    /// Whether a row stands behind the end of a full window.
-    fn is_behind(&self, end: Option<&End>, key: &[u8], peers: &[u8]) -> bool {
-        end.is_some_and(|end| match self.spec.rank {
-            RankFunction::RowNumber => *key > *end.key,
-            RankFunction::Rank | RankFunction::DenseRank => *peers > end.key[..end.peer_length],
-        })
     }
 
     /// Drops what has left the windows, of partitions that have grown.
@@ -290,39 +320,51 @@ impl TopN {
     }
 
     /// Rows of the output.
-    fn rows(&self, shown: &[(Shown, i64)]) -> Result<ChangeBatch> {
-        let rows = self.table.decode(shown.iter().map(|(shown, _)| &*shown.key))?;
+    fn rows(&self, shown: &Shown) -> Result<ChangeBatch> {
+        let rows = self.table.decode((0..shown.len()).map(|row| shown.key(row)))?;
         let mut columns = rows.columns().to_vec();
         if self.spec.numbered {
-            let numbers = UInt64Array::from_iter_values(shown.iter().map(|(s, _)| s.number));
+            let numbers = UInt64Array::from_iter_values(shown.rows.iter().map(|row| row.number));
             let field = self.spec.schema.fields().last().expect("the number is a column");
             let numbers: ArrayRef = Arc::new(numbers);
             columns.push(cast(&numbers, field.data_type())?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(shown.len()));
         let rows = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
-        ChangeBatch::new(rows, shown.iter().map(|(_, weight)| *weight).collect())
+        ChangeBatch::new(rows, shown.rows.iter().map(|row| row.weight).collect())
     }
 }
 
+/// Whether a row stands behind the end of a full window.
+fn is_behind(rank: RankFunction, end: Option<&End>, key: &[u8], peers: &[u8]) -> bool {
+    end.is_some_and(|end| match rank {
+        RankFunction::RowNumber => *key > *end.key,
+        RankFunction::Rank | RankFunction::DenseRank => *peers > end.key[..end.peer_length],
+    })
+}
+
 /// -old and +new, where they differ; both are sorted.
-fn differences(before: Vec<Shown>, now: Vec<Shown>, changes: &mut Vec<(Shown, i64)>) {
-    let (mut before, mut now) = (before.into_iter().peekable(), now.into_iter().peekable());
+fn differences(before: &Shown, now: &Shown, changes: &mut Shown) {
+    let (mut old, mut new) = (0, 0);
     loop {
-        let order = match (before.peek(), now.peek()) {
-            (Some(old), Some(new)) => (&old.key, old.number).cmp(&(&new.key, new.number)),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => return,
+        let order = match (old < before.len(), new < now.len()) {
+            (true, true) => {
+                let keys = before.key(old).cmp(now.key(new));
+                keys.then(before.rows[old].number.cmp(&now.rows[new].number))
+            }
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            (false, false) => return,
         };
-        let old = order.is_le().then(|| before.next()).flatten();
-        let new = order.is_ge().then(|| now.next()).flatten();
-        let weight = new.as_ref().map_or(0, |s| s.weight) - old.as_ref().map_or(0, |s| s.weight);
-        if weight != 0
-            && let Some(shown) = new.or(old)
-        {
-            changes.push((shown, weight));
+        let weight_of = |shown: &Shown, row: usize| shown.rows[row].weight;
+        let weight = if order.is_ge() { weight_of(now, new) } else { 0 }
+            - if order.is_le() { weight_of(before, old) } else { 0 };
+        if weight != 0 {
+            let (shown, row) = if order.is_ge() { (now, new) } else { (before, old) };
+            changes.push(shown.key(row), shown.rows[row].number, weight);
         }
+        old += usize::from(order.is_le());
+        new += usize::from(order.is_ge());
     }
 }
 
@@ -345,13 +387,12 @@ impl Operator for TopN {
                 let touched = Touched { before, end, changed: false, grown: false };
                 self.touched.insert(partition.into(), touched);
             }
-            let end = self.touched[partition].end.as_ref();
-            let behind = self.is_behind(end, key, peers);
+            let touched = self.touched.get_mut(partition).expect("it is touched");
+            let behind = is_behind(self.spec.rank, touched.end.as_ref(), key, peers);
             if behind && self.spec.append_only {
                 continue;
             }
             self.table.add(key, peers.len(), batch.weight(row));
-            let touched = self.touched.get_mut(partition).expect("it is touched");
             touched.changed |= !behind;
             if self.spec.append_only && !touched.grown {
                 touched.grown = true;
@@ -374,10 +415,10 @@ impl Operator for TopN {
         touched.retain(|(_, touched)| touched.changed);
         // Not in the order of a hash table: output does not differ from run to run.
         touched.sort_unstable_by(|(l, _), (r, _)| l.cmp(r));
-        let mut changes = Vec::new();
+        let mut changes = Shown::default();
         for (partition, touched) in touched {
             let (now, _, _) = self.window(&partition);
-            differences(touched.before, now, &mut changes);
+            differences(&touched.before, &now, &mut changes);
             if changes.len() >= STEP_ROWS {
                 out.emit(self.rows(&changes)?);
                 changes.clear();
@@ -403,8 +444,8 @@ impl Operator for TopN {
     }
 
     fn memory_bytes(&self) -> usize {
-        let shown = self.touched.values().map(|touched| touched.before.len());
-        self.table.memory_bytes() + shown.sum::<usize>() * size_of::<Shown>()
+        let shown = self.touched.values().map(|touched| touched.before.memory_bytes());
+        self.table.memory_bytes() + shown.sum::<usize>()
     }
 
     fn state_rows(&self) -> usize {

@@ -10,8 +10,8 @@
 //!    longer than a few milliseconds.
 //!
 //! [`SortedSet`] is a list of sorted blocks of (value, count) and answers by rank, and which value
-//! is there most often; over many blocks stands a tree (`multiset/block_tree.rs`), so that a change
-//! costs the logarithm of the values.
+//! is there most often (`multiset/sorted_set.rs`); over many blocks stands a tree
+//! (`multiset/block_tree.rs`), so that a change costs the logarithm of the values.
 //!
 //! [`ValueSets`] has one set per group. Insertions go in at once, deletions when the epoch is
 //! complete: within an epoch a deletion may come before its insertion, and then every deleted
@@ -23,7 +23,7 @@
 //! row with everything, then a row with the changes of each checkpoint, until those add up to more
 //! than the set: then everything again. Changes are remembered only up to that size.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
@@ -41,8 +41,9 @@ use crate::types::value::{
 
 mod block_tree;
 mod cold;
+mod sorted_set;
 
-use block_tree::{Amount, BlockTree};
+pub use sorted_set::SortedSet;
 
 /// Different values up to which a set is scanned.
 const FEW_MAX: usize = 32;
@@ -50,8 +51,6 @@ const FEW_MAX: usize = 32;
 const HEAP_MAX: usize = 1 << 16;
 /// Copies of one value that are pushed on a heap one by one; more make it sorted blocks.
 const HEAP_COPIES_MAX: i64 = 16;
-/// Entries of a sorted block; a fuller one is split.
-const BLOCK_MAX: usize = 512;
 /// Changes of a large set that are remembered for the next checkpoint, at least.
 const LOG_MIN: usize = 4096;
 /// Sets that are looked at to tell how much memory all of them hold.
@@ -439,7 +438,8 @@ impl<V: Value> ValueSet for ExtremeSet<V> {
                 }
             }
             ExtremeSet::Sorted(set) => {
-                if set.different <= FEW_MAX / 2 {
+                set.settle()?;
+                if set.different() <= FEW_MAX / 2 {
                     *self = ExtremeSet::Few(set.entries());
                 }
             }
@@ -459,7 +459,7 @@ impl<V: Value> ValueSet for ExtremeSet<V> {
         match self {
             ExtremeSet::Few(values) => values.len(),
             ExtremeSet::Heaps(heaps) => heaps.values.len() + heaps.deleted.len(),
-            ExtremeSet::Sorted(set) => set.different,
+            ExtremeSet::Sorted(set) => set.entries_len(),
         }
     }
 
@@ -490,296 +490,6 @@ impl<V: Value> ValueSet for ExtremeSet<V> {
             }
             ExtremeSet::Sorted(set) => set.memory_bytes(),
         }
-    }
-}
-
-/// A multiset in order: sorted blocks of values with counts.
-pub struct SortedSet<V> {
-    /// Ascending; none is empty.
-    blocks: Vec<Block<V>>,
-    /// Over the blocks, in their order. `None`: nobody asks for ranks, and walking them is enough.
-    tree: Option<BlockTree>,
-    /// Different values in all blocks.
-    different: usize,
-    /// All values with their copies.
-    copies: i64,
-}
-
-struct Block<V> {
-    /// Ascending, each value once, with a count of at least 1.
-    entries: Vec<(V, i64)>,
-    /// The sum of the counts, and the greatest.
-    amount: Amount,
-    /// How many values have the greatest count.
-    most_frequent: usize,
-}
-
-impl<V> Default for SortedSet<V> {
-    fn default() -> SortedSet<V> {
-        let tree = Some(BlockTree::default());
-        SortedSet { blocks: Vec::new(), tree, different: 0, copies: 0 }
-    }
-}
-
-impl<V: Value> SortedSet<V> {
-    /// Of values that ascend, each once, with counts of at least 1; for who asks for the ends only.
-    fn of_sorted(mut entries: Vec<(V, i64)>) -> SortedSet<V> {
-        let different = entries.len();
-        let copies = entries.iter().map(|entry| entry.1).sum();
-        let mut blocks = Vec::with_capacity(different / (BLOCK_MAX / 2) + 1);
-        while !entries.is_empty() {
-            let rest = entries.split_off(entries.len() - entries.len().min(BLOCK_MAX / 2));
-            blocks.push(Block::new(rest));
-        }
-        blocks.reverse();
-        SortedSet { blocks, tree: None, different, copies }
-    }
-
-    /// The tree is made anew, for other blocks.
-    fn plant(&mut self) {
-        if let Some(tree) = &mut self.tree {
-            tree.plant(self.blocks.iter().map(|block| block.amount));
-        }
-    }
-
-    /// The tree, where there are many blocks.
-    fn planted(&self) -> Option<&BlockTree> {
-        self.tree.as_ref().filter(|tree| tree.is_planted())
-    }
-
-    /// A block has changed.
-    fn note(&mut self, at: usize) {
-        if let Some(tree) = &mut self.tree {
-            tree.set(at, self.blocks[at].amount);
-        }
-    }
-
-    pub fn first(&self) -> Option<&V> {
-        self.blocks.first().and_then(|block| block.entries.first()).map(|entry| &entry.0)
-    }
-
-    pub fn last(&self) -> Option<&V> {
-        self.blocks.last().and_then(|block| block.entries.last()).map(|entry| &entry.0)
-    }
-
-    /// All values with their copies.
-    pub fn copies(&self) -> i64 {
-        self.copies
-    }
-
-    /// The value of this rank, counted from 0 over all copies.
-    pub fn nth(&self, rank: i64) -> Option<&V> {
-        if !(0..self.copies).contains(&rank) {
-            return None;
-        }
-        let (block, before) = match self.planted() {
-            Some(tree) => tree.block_of_rank(rank),
-            None => self.walked(|amount, before| rank < before + amount.copies)?,
-        };
-        let mut rest = rank - before;
-        for (value, count) in &self.blocks[block].entries {
-            if rest < *count {
-                return Some(value);
-            }
-            rest -= count;
-        }
-        None
-    }
-
-    /// The rank of the first copy of the most frequent value; of several the first in order, or
-    /// the last. 0 when there is none.
-    pub fn rank_of_most_frequent(&self, last: bool) -> i64 {
-        let most = match self.planted() {
-            Some(tree) => Some(tree.block_of_most(last)),
-            None => {
-                let most = self.blocks.iter().map(|block| block.amount.most).max();
-                let is_most = |block: &Block<V>| Some(block.amount.most) == most;
-                let block = match last {
-                    true => self.blocks.iter().rposition(is_most),
-                    false => self.blocks.iter().position(is_most),
-                };
-                let before = |block: usize| -> i64 {
-                    self.blocks[..block].iter().map(|block| block.amount.copies).sum()
-                };
-                block.map(|block| (block, before(block)))
-            }
-        };
-        let Some((block, before)) = most else { return 0 };
-        let Block { entries, amount, .. } = &self.blocks[block];
-        let is_most = |entry: &(V, i64)| entry.1 == amount.most;
-        let place =
-            if last { entries.iter().rposition(is_most) } else { entries.iter().position(is_most) };
-        let place = place.expect("a block knows its greatest count");
-        before + entries[..place].iter().map(|entry| entry.1).sum::<i64>()
-    }
-
-    /// The first block of which this is true, of its amount and the copies before it.
-    fn walked(&self, is_it: impl Fn(Amount, i64) -> bool) -> Option<(usize, i64)> {
-        let mut before = 0;
-        for (at, block) in self.blocks.iter().enumerate() {
-            if is_it(block.amount, before) {
-                return Some((at, before));
-            }
-            before += block.amount.copies;
-        }
-        None
-    }
-
-    /// Values and counts, ascending.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&V, i64)> {
-        self.blocks.iter().flat_map(|block| block.entries.iter().map(|entry| (&entry.0, entry.1)))
-    }
-
-    /// The block that has the value, or should.
-    fn block_of(&self, value: &V) -> usize {
-        let ends_before = |block: &Block<V>| block.entries.last().is_some_and(|e| e.0 < *value);
-        self.blocks.partition_point(ends_before)
-    }
-
-    /// Joins a block that has become small with the next one.
-    fn tidy(&mut self, at: usize) {
-        if self.blocks[at].entries.is_empty() {
-            self.blocks.remove(at);
-            self.plant();
-            return;
-        }
-        if let [this, next, ..] = &mut self.blocks[at..]
-            && this.entries.len() + next.entries.len() <= BLOCK_MAX / 2
-        {
-            this.entries.append(&mut next.entries);
-            this.count();
-            self.blocks.remove(at + 1);
-            self.plant();
-            return;
-        }
-        self.note(at);
-    }
-}
-
-impl<V> Block<V> {
-    fn new(entries: Vec<(V, i64)>) -> Block<V> {
-        let mut block = Block { entries, amount: Amount::default(), most_frequent: 0 };
-        block.count();
-        block
-    }
-
-    /// Looks at all entries.
-    fn count(&mut self) {
-        self.amount.copies = self.entries.iter().map(|entry| entry.1).sum();
-        self.count_most();
-    }
-
-    fn count_most(&mut self) {
-        let counts = || self.entries.iter().map(|entry| entry.1);
-        let most = counts().max().unwrap_or(0);
-        self.most_frequent = counts().filter(|count| *count == most).count();
-        self.amount.most = most;
-    }
-
-    /// A value has `after` copies instead of fewer.
-    fn grew(&mut self, after: i64) {
-        match after.cmp(&self.amount.most) {
-            Ordering::Less => {}
-            Ordering::Equal => self.most_frequent += 1,
-            Ordering::Greater => (self.amount.most, self.most_frequent) = (after, 1),
-        }
-    }
-
-    /// A value that had `before` copies has fewer.
-    fn shrank(&mut self, before: i64) {
-        if before == self.amount.most {
-            self.most_frequent -= 1;
-            if self.most_frequent == 0 {
-                self.count_most();
-            }
-        }
-    }
-}
-
-impl<V: Value> ValueSet for SortedSet<V> {
-    type Value = V;
-
-    fn insert(&mut self, value: V, count: i64) {
-        let at = self.block_of(&value).min(self.blocks.len().saturating_sub(1));
-        self.copies += count;
-        let Some(block) = self.blocks.get_mut(at) else {
-            self.different += 1;
-            self.blocks.push(Block::new(vec![(value, count)]));
-            return;
-        };
-        block.amount.copies += count;
-        match block.entries.binary_search_by(|entry| entry.0.cmp(&value)) {
-            Ok(found) => {
-                block.entries[found].1 += count;
-                let after = block.entries[found].1;
-                block.grew(after);
-            }
-            Err(place) => {
-                self.different += 1;
-                block.entries.insert(place, (value, count));
-                block.grew(count);
-                if block.entries.len() > BLOCK_MAX {
-                    let upper = block.entries.split_off(BLOCK_MAX / 2);
-                    block.count();
-                    self.blocks.insert(at + 1, Block::new(upper));
-                    self.plant();
-                    return;
-                }
-            }
-        }
-        self.note(at);
-    }
-
-    fn delete(&mut self, value: V, count: i64) -> Result<()> {
-        let at = self.block_of(&value);
-        let block = self.blocks.get_mut(at).ok_or_else(lacks_value)?;
-        let found = block.entries.binary_search_by(|entry| entry.0.cmp(&value));
-        let found = found.map_err(|_| lacks_value())?;
-        let entry = &mut block.entries[found];
-        let before = entry.1;
-        if before < count {
-            return Err(lacks_value());
-        }
-        entry.1 -= count;
-        let is_gone = entry.1 == 0;
-        block.amount.copies -= count;
-        self.copies -= count;
-        if is_gone {
-            self.different -= 1;
-            block.entries.remove(found);
-        }
-        block.shrank(before);
-        self.tidy(at);
-        Ok(())
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        if self.blocks.is_empty() {
-            self.blocks = Vec::new();
-        }
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
-    fn entries_len(&self) -> usize {
-        self.different
-    }
-
-    fn entries(&self) -> Vec<(V, i64)> {
-        self.iter().map(|(value, count)| (value.clone(), count)).collect()
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let blocks = self.blocks.iter().map(|block| {
-            let each = block.entries.first().map_or(0, |entry| entry.0.heap_bytes());
-            block.entries.capacity() * size_of::<(V, i64)>() + block.entries.len() * each
-        });
-        blocks.sum::<usize>()
-            + self.blocks.capacity() * size_of::<Block<V>>()
-            + self.tree.as_ref().map_or(0, BlockTree::memory_bytes)
     }
 }
 

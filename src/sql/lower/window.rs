@@ -28,7 +28,9 @@ use crate::functions::window::session::{Bound, SessionFunction, gap_us};
 use crate::plan::node::{
     self, AggregateCall, AggregateFunction, Edge as InputEdge, Node, RankFunction, SortColumn,
 };
-use crate::plan::window::{Distance, Edge, Numbering, OpenFrame, Summable, WindowCall};
+use crate::plan::window::{
+    Distance, Edge, MovingFrame, Numbering, OpenFrame, RangeEdge, Summable, WindowCall,
+};
 use crate::sql::exclude::Excluding;
 use crate::sql::expressions::{compile, text};
 use crate::sql::lower::aggregate::Columns;
@@ -343,7 +345,7 @@ fn distances(call: &WindowFunction) -> Result<(Distance, Distance)> {
     }
 }
 
-/// How rows can be summed up for a call, where it looks to an end of the partition.
+/// How rows can be summed up for a call.
 fn summable(
     call: &WindowFunction,
     return_type: &DataType,
@@ -374,12 +376,20 @@ fn summable(
             Some(Summable::Number(numbering))
         }
         WindowFunctionDefinition::AggregateUDF(function) => {
-            let frame = open_frame(&params.window_frame)?;
+            let open = open_frame(&params.window_frame);
+            let moving = moving_frame(&params.window_frame);
+            if open.is_none() && moving.is_none() {
+                return None;
+            }
             let function = AggregateFunction::from_name(function.name())?;
             // count(*) and count(1) count rows.
             let is_value = |e: &Expr| matches!(e, Expr::Literal(value, _) if !value.is_null());
             let counts_rows =
                 function == AggregateFunction::Count && params.args.iter().all(is_value);
+            // What has constants beside the value (a separator, a share) keeps all rows of a frame.
+            if open.is_none() && !counts_rows && !params.args.iter().all(Expr::any_column_refs) {
+                return None;
+            }
             let arguments = match counts_rows {
                 true => vec![],
                 false => params.args.iter().map(|argument| columns.add(argument)).collect(),
@@ -393,8 +403,47 @@ fn summable(
                 return_type: return_type.clone(),
                 display: display(call),
             };
-            Some(Summable::Aggregate { call, frame })
+            match (open, moving) {
+                (Some(frame), _) => Some(Summable::Aggregate { call, frame }),
+                (None, moving) => moving.map(|frame| Summable::Sliding { call, frame }),
+            }
         }
+    }
+}
+
+/// The frame, if both of its ends move along by so many rows, or so much of the sort value.
+fn moving_frame(frame: &WindowFrame) -> Option<MovingFrame> {
+    let row = |bound: &WindowFrameBound| {
+        let rows = |by: &ScalarValue| match by {
+            ScalarValue::UInt64(Some(by)) => i64::try_from(*by).ok(),
+            _ => None,
+        };
+        match bound {
+            WindowFrameBound::CurrentRow => Some(0),
+            WindowFrameBound::Following(by) => rows(by),
+            WindowFrameBound::Preceding(by) => rows(by).map(|by| -by),
+        }
+    };
+    let edge = |bound: &WindowFrameBound| {
+        let offset = |by: &ScalarValue| match by {
+            // An offset that has not become one of the sort column's type.
+            ScalarValue::Utf8(_) => None,
+            by if by.is_null() => None,
+            by => by.to_array().ok(),
+        };
+        match bound {
+            WindowFrameBound::CurrentRow => Some(RangeEdge::Peers),
+            WindowFrameBound::Following(by) => offset(by).map(RangeEdge::After),
+            WindowFrameBound::Preceding(by) => offset(by).map(RangeEdge::Before),
+        }
+    };
+    let (start, end) = (&frame.start_bound, &frame.end_bound);
+    match frame.units {
+        WindowFrameUnits::Rows => Some(MovingFrame::Rows { first: row(start)?, last: row(end)? }),
+        WindowFrameUnits::Range => {
+            Some(MovingFrame::Range { start: edge(start)?, end: edge(end)? })
+        }
+        WindowFrameUnits::Groups => None,
     }
 }
 

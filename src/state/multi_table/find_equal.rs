@@ -3,14 +3,15 @@
 //! A deletion has to find its row among those of its key. Row by row, every step would wait for
 //! memory: the link, the row's place, its values. So the chains are walked in step, one row each
 //! per round, and the rows of a round are compared column by column; the loads overlap. Key columns
-//! come last: within a chain they are equal as a rule.
+//! come last: within a chain they are equal as a rule. Where rows have tags, only rows with the right
+//! one are compared.
 //!
 //! What is found is a hint. Rows that equal each other find the same one; whoever takes it first
 //! kills it, and the others look again.
 
 use arrow::array::RecordBatch;
 
-use super::{CHAIN_STEPS_MAX, MultiTable};
+use super::{CHAIN_STEPS_MAX, MultiTable, Tags};
 use crate::state::row_ids::{NIL, ShortId};
 
 /// A row of the batch on its way along its chain.
@@ -57,6 +58,7 @@ impl MultiTable {
             })
             .collect();
         let Some(chains) = self.by_row.as_mut().or(self.by_key.as_mut()) else { return found };
+        let tags = chains.tags.as_ref().map(|stored| (stored, stored.of(batch)));
         let columns = compared_columns(self.same_row.len(), chains.heads.columns());
         let mut candidates = Vec::with_capacity(looks.len());
         let mut steps = 0;
@@ -66,17 +68,23 @@ impl MultiTable {
             for at in 0..looks.len() {
                 let mut look = looks[at];
                 let next = chains.next.get(look.id);
-                if self.store.is_dead(look.id) {
-                    if look.before != NIL {
-                        chains.next.set(look.before, next);
-                    }
-                    look.id = next;
-                    looks[going_on] = look;
-                    going_on += usize::from(!self.store.outside(next));
-                } else {
+                let dead = self.store.is_dead(look.id);
+                let other = |(stored, of_rows): &(&Tags, Vec<u32>)| {
+                    stored.get(look.id) != of_rows[look.row as usize]
+                };
+                if !dead && !tags.as_ref().is_some_and(other) {
                     let (stored, position) = self.store.row(look.id);
                     candidates.push(Candidate { look, next, stored, position, equal: true });
+                    continue;
                 }
+                if !dead {
+                    look.before = look.id;
+                } else if look.before != NIL {
+                    chains.next.set(look.before, next);
+                }
+                look.id = next;
+                looks[going_on] = look;
+                going_on += usize::from(!self.store.outside(next));
             }
             looks.truncate(going_on);
             for column in &columns {

@@ -131,13 +131,25 @@ fn random_changes_against_a_map() {
     let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
     println!("MILLSTREAM_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
-    let keyed = || MultiTable::keyed(schema(), vec![0]).expect("a table").with_counts();
+    // Long chains; chains of some ten rows, with tags when a flood comes.
+    for (deleting, keys) in [(false, 40), (true, 40), (true, 3000)] {
+        random_changes(&mut random, deleting, keys);
+    }
+}
+
+fn random_changes(random: &mut SmallRng, deleting: bool, keys: i64) {
+    let keyed = || {
+        let table = MultiTable::keyed(schema(), vec![0]).expect("a table").with_counts();
+        if deleting { table.deleting() } else { table }
+    };
     let mut table = keyed();
     let mut bag = MultiTable::bag(schema()).expect("a bag");
     let mut model: BTreeMap<Row, i64> = BTreeMap::new();
     let mut fold = CheckpointFold::default();
     let memory = StateMemory::always_full(std::env::temp_dir());
-    for step in 0..300 {
+    let mut tagged = 0;
+    for step in 0..if keys == 40 { 300 } else { 150 } {
+        tagged += usize::from(table.by_key.as_ref().is_some_and(|chains| chains.tags.is_some()));
         if random.random_bool(0.3) {
             table.spill(&memory, EVERYTHING);
             bag.spill(&memory, EVERYTHING);
@@ -146,8 +158,9 @@ fn random_changes_against_a_map() {
         }
         let mut rows: Vec<(Row, i64)> = Vec::new();
         let flood = step % 60 == 20;
-        for _ in 0..random.random_range(0..if flood { 30_000 } else { 100 }) {
-            let key = random.random_range(-1..40);
+        let fresh = if flood { 15_000..30_000 } else { 0..100 };
+        for _ in 0..random.random_range(fresh) {
+            let key = random.random_range(-1..keys);
             let text = random.random_range(0..if flood { 100_000 } else { 5 });
             rows.push((((key >= 0).then_some(key), text), random.random_range(1..3)));
         }
@@ -216,6 +229,7 @@ fn random_changes_against_a_map() {
             }
         }
     }
+    assert!(keys == 40 || tagged > 10, "{tagged} steps with tags");
 }
 
 #[test]
@@ -250,15 +264,18 @@ fn numbered(rows: i64, keys: i64, twins: i64) -> Vec<(Row, i64)> {
 
 #[test]
 fn deletions_of_a_batch_find_their_rows_in_chains_with_twins() {
-    // Chains of 40 rows, walked in step; then, where the table says that it will delete, by row.
-    for deleting in [false, true] {
+    // Chains of 40 rows, walked in step; then, where the table says that it will delete, by row;
+    // and chains of 12 rows with tags.
+    for (deleting, keys) in [(false, 300), (true, 300), (true, 1000)] {
         let table = MultiTable::keyed(schema(), vec![0]).expect("a table");
         let mut table = if deleting { table.deleting() } else { table };
-        let rows = numbered(12_000, 300, 2);
+        let rows = numbered(12_000, keys, 2);
         for part in rows.chunks(1000) {
             table.apply(&change(part)).expect("applies");
         }
-        assert_eq!(table.by_row.is_some(), deleting, "chains of 40 rows are long");
+        assert_eq!(table.by_row.is_some(), deleting && keys == 300, "chains of 40 rows are long");
+        let tags = |table: &MultiTable| table.by_key.as_ref().is_some_and(|c| c.tags.is_some());
+        assert_eq!(tags(&table), keys == 1000);
         // Of every third pair both, of the next one row; and rows that are not there.
         let mut deletions = Vec::new();
         for (n, (row, _)) in rows.iter().enumerate() {
@@ -276,7 +293,7 @@ fn deletions_of_a_batch_find_their_rows_in_chains_with_twins() {
         for n in 0..6000 {
             match n % 3 {
                 0 => {}
-                other => assert!(left.insert((Some(n % 300), n), other).is_none()),
+                other => assert!(left.insert((Some(n % keys), n), other).is_none()),
             }
         }
         assert_eq!(content(&table), left);

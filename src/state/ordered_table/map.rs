@@ -1,62 +1,88 @@
 //! A sorted map from a row's bytes to its copies, of which parts may be on the disk.
 //!
-//! 1. What is in memory is a B-tree. What is on the disk are *blocks*: 64 keys that follow each
-//!    other, whose bytes lie in a mapped file that many blocks share, beside their copies, which
-//!    stay in memory. No key of the tree lies within a block, so walking is taking turns between
-//!    the tree and whole blocks.
-//! 2. Reading goes through blocks where they are. A change to a key within a block brings the block
-//!    back into the tree first.
-//! 3. Blocks are made of keys none of which has been added to since the last pass, as far as the
-//!    pass spares those. A file goes with its last block.
-//!
-//! As long as nothing is on the disk, all of it costs a look at an empty map a call.
+//! 1. Keys that follow each other stand in a *leaf*, their bytes one behind the other: who walks
+//!    along rows reads memory in order, where a node of the standard library's tree would send them
+//!    to another place for each key. The leaves hang in a tree by *separators*, which are as short as
+//!    tells neighbours apart; the first is empty, so that every key has its leaf.
+//! 2. A full leaf is split in the middle. If the new key is behind all others it begins a leaf of
+//!    its own instead: keys that come in order fill their leaves. A leaf that has become small is
+//!    joined with the next one.
+//! 3. The bytes of a leaf may lie in a mapped file that many leaves share; its copies stay in
+//!    memory. Reading goes through such leaves where they are. A key that comes or goes brings the
+//!    bytes of its leaf back first. A file goes with its last leaf.
+//! 4. Leaves that have changed since the last pass stay, as far as the pass spares them.
 
 use std::collections::{BTreeMap, btree_map};
-use std::iter::{Peekable, Rev};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, LargeBinaryArray, LargeBinaryBuilder};
 
-use super::{Copies, ENTRY_BYTES, RowKey};
+use super::{Copies, RowKey};
 use crate::memory::spill::{Pass, StateMemory};
 
-/// Keys of a block: what comes back into memory when one of them changes.
-const BLOCK_ROWS: usize = 64;
-/// Shorter runs of keys stay in memory unless everything goes.
-const BLOCK_ROWS_MIN: usize = 16;
+/// Keys of a leaf, at most. With fewer, walking along keys gets slower; with more, a key that comes or
+/// goes has more others to move.
+const LEAF_ROWS_MAX: usize = 64;
+/// Bytes of a leaf's keys above which it is split.
+const LEAF_BYTES_MAX: usize = 32 << 10;
+/// Leaves of fewer keys stay in memory unless everything goes.
+const SPILLED_ROWS_MIN: usize = 16;
 /// Bytes of keys after which a file is written.
 const FILE_BYTES: usize = 8 << 20;
+/// What a leaf costs beside its keys and copies: itself, and its share of the tree's nodes.
+const LEAF_ENTRY_BYTES: usize = size_of::<Leaf>() + 48;
 
-/// Keys that follow each other, on the disk.
+/// Keys that follow each other.
 #[derive(Debug)]
-struct Block {
-    /// Of all blocks of the file.
-    keys: Arc<LargeBinaryArray>,
-    /// Where this block's begin.
-    start: usize,
-    copies: Box<[Copies]>,
+struct Leaf {
+    keys: Keys,
+    copies: Vec<Copies>,
+    /// It has changed since rows last went to the disk.
+    touched: bool,
 }
 
-impl Block {
+#[derive(Debug)]
+enum Keys {
+    Memory {
+        bytes: Vec<u8>,
+        /// Where each key ends.
+        ends: Vec<usize>,
+    },
+    Disk {
+        /// Of all leaves of the file.
+        keys: Arc<LargeBinaryArray>,
+        /// Where this leaf's begin.
+        start: usize,
+    },
+}
+
+impl Leaf {
+    fn new() -> Leaf {
+        let keys = Keys::Memory { bytes: Vec::new(), ends: Vec::new() };
+        Leaf { keys, copies: Vec::new(), touched: true }
+    }
+
     fn len(&self) -> usize {
         self.copies.len()
     }
 
     fn key(&self, index: usize) -> &[u8] {
-        self.keys.value(self.start + index)
+        match &self.keys {
+            Keys::Memory { bytes, ends } => {
+                let start = if index == 0 { 0 } else { ends[index - 1] };
+                &bytes[start..ends[index]]
+            }
+            Keys::Disk { keys, start } => keys.value(start + index),
+        }
     }
 
-    fn last(&self) -> &[u8] {
-        self.key(self.len() - 1)
-    }
-
-    /// How many keys are less than `key`.
-    fn below(&self, key: &[u8]) -> usize {
+    /// How many keys are `before`, which is true of the first ones.
+    fn count(&self, before: impl Fn(&[u8]) -> bool) -> usize {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low.midpoint(high);
-            if self.key(middle) < key {
+            if before(self.key(middle)) {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -65,15 +91,98 @@ impl Block {
         low
     }
 
+    /// How many keys are less than `key`.
+    fn below(&self, key: &[u8]) -> usize {
+        self.count(|other| other < key)
+    }
+
     /// How many keys are not greater than `key`.
     fn up_to(&self, key: &[u8]) -> usize {
-        let below = self.below(key);
-        below + usize::from(below < self.len() && self.key(below) == key)
+        self.count(|other| other <= key)
     }
 
     fn key_bytes(&self) -> usize {
-        let offsets = self.keys.value_offsets();
-        (offsets[self.start + self.len()] - offsets[self.start]) as usize
+        match &self.keys {
+            Keys::Memory { bytes, .. } => bytes.len(),
+            Keys::Disk { keys, start } => {
+                let offsets = keys.value_offsets();
+                (offsets[start + self.len()] - offsets[*start]) as usize
+            }
+        }
+    }
+
+    fn is_on_disk(&self) -> bool {
+        matches!(self.keys, Keys::Disk { .. })
+    }
+
+    /// Its keys in memory, to be changed.
+    fn in_memory(&mut self) -> (&mut Vec<u8>, &mut Vec<usize>) {
+        if self.is_on_disk() {
+            let mut bytes = Vec::with_capacity(self.key_bytes());
+            let mut ends = Vec::with_capacity(self.len());
+            for index in 0..self.len() {
+                bytes.extend_from_slice(self.key(index));
+                ends.push(bytes.len());
+            }
+            self.keys = Keys::Memory { bytes, ends };
+        }
+        match &mut self.keys {
+            Keys::Memory { bytes, ends } => (bytes, ends),
+            Keys::Disk { .. } => unreachable!("the keys have just been read"),
+        }
+    }
+
+    fn insert(&mut self, index: usize, key: &[u8], copies: Copies) {
+        let (bytes, ends) = self.in_memory();
+        let start = if index == 0 { 0 } else { ends[index - 1] };
+        let length = bytes.len();
+        bytes.resize(length + key.len(), 0);
+        bytes.copy_within(start..length, start + key.len());
+        bytes[start..start + key.len()].copy_from_slice(key);
+        ends.insert(index, start);
+        ends[index..].iter_mut().for_each(|end| *end += key.len());
+        self.copies.insert(index, copies);
+    }
+
+    fn remove(&mut self, index: usize) {
+        let (bytes, ends) = self.in_memory();
+        let start = if index == 0 { 0 } else { ends[index - 1] };
+        let end = ends.remove(index);
+        bytes.drain(start..end);
+        ends[index..].iter_mut().for_each(|other| *other -= end - start);
+        self.copies.remove(index);
+    }
+
+    /// The keys from `index` on leave for a leaf of their own.
+    fn split_off(&mut self, index: usize) -> Leaf {
+        let (bytes, ends) = self.in_memory();
+        let start = if index == 0 { 0 } else { ends[index - 1] };
+        let mut own_ends = ends.split_off(index);
+        own_ends.iter_mut().for_each(|end| *end -= start);
+        let keys = Keys::Memory { bytes: bytes.split_off(start), ends: own_ends };
+        Leaf { keys, copies: self.copies.split_off(index), touched: true }
+    }
+
+    /// Takes in the keys of the leaf behind it.
+    fn append(&mut self, next: &mut Leaf) {
+        let (bytes, ends) = self.in_memory();
+        let (next_bytes, next_ends) = next.in_memory();
+        let start = bytes.len();
+        bytes.append(next_bytes);
+        ends.extend(next_ends.drain(..).map(|end| start + end));
+        self.copies.append(&mut next.copies);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let keys = match &self.keys {
+            Keys::Memory { bytes, ends } => bytes.capacity() + ends.capacity() * size_of::<usize>(),
+            Keys::Disk { .. } => 0,
+        };
+        keys + self.copies.capacity() * size_of::<Copies>()
+    }
+
+    fn disk_bytes(&self) -> usize {
+        if self.is_on_disk() { self.key_bytes() } else { 0 }
     }
 }
 
@@ -82,75 +191,129 @@ type Entry<'a> = (&'a [u8], &'a Copies);
 /// The map.
 #[derive(Debug, Default)]
 pub(super) struct OrderedMap {
-    tree: BTreeMap<RowKey, Copies>,
-    /// Bytes of the tree's keys.
-    tree_key_bytes: usize,
-    /// By their first keys.
-    blocks: BTreeMap<RowKey, Block>,
-    block_rows: usize,
-    block_key_bytes: usize,
+    /// By separator: not greater than any key of the leaf, and greater than all before it. Only the
+    /// first leaf may be empty.
+    leaves: BTreeMap<RowKey, Leaf>,
+    rows: usize,
+    /// Of all leaves, as they count it.
+    leaf_memory_bytes: usize,
+    leaf_disk_bytes: usize,
 }
 
 impl OrderedMap {
     pub fn len(&self) -> usize {
-        self.tree.len() + self.block_rows
+        self.rows
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.rows == 0
+    }
+
+    /// The leaf that has a key, or would.
+    fn leaf(&self, key: &[u8]) -> Option<(&RowKey, &Leaf)> {
+        self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&Copies> {
-        let found = self.tree.get(key);
-        if found.is_some() || self.blocks.is_empty() {
-            return found;
+        let (_, leaf) = self.leaf(key)?;
+        let place = leaf.below(key);
+        (place < leaf.len() && leaf.key(place) == key).then(|| &leaf.copies[place])
+    }
+
+    /// Lets `change` say of the copies of a key what they become; `None`: there are none.
+    pub fn change(&mut self, key: &[u8], change: impl FnOnce(Option<Copies>) -> Option<Copies>) {
+        if self.leaves.is_empty() {
+            self.leaves.insert(RowKey::default(), Leaf::new());
         }
-        let (_, block) = self.block_around(key)?;
-        let place = block.below(key);
-        (block.key(place) == key).then(|| &block.copies[place])
-    }
-
-    pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut Copies> {
-        self.bring_back(key);
-        self.tree.get_mut(key)
-    }
-
-    /// Adds a key that is not there.
-    pub fn insert(&mut self, key: &[u8], copies: Copies) {
-        self.bring_back(key);
-        self.tree_key_bytes += key.len();
-        let before = self.tree.insert(key.into(), copies);
-        debug_assert!(before.is_none(), "the key is new");
-    }
-
-    pub fn remove(&mut self, key: &[u8]) -> Option<Copies> {
-        self.bring_back(key);
-        let copies = self.tree.remove(key)?;
-        self.tree_key_bytes -= key.len();
-        Some(copies)
-    }
-
-    /// The block between whose first and last key this one lies, with its first key.
-    fn block_around(&self, key: &[u8]) -> Option<(&RowKey, &Block)> {
         let upto = (Bound::Unbounded, Bound::Included(key));
-        let (first, block) = self.blocks.range::<[u8], _>(upto).next_back()?;
-        (block.last() >= key).then_some((first, block))
+        let (separator, leaf) = self
+            .leaves
+            .range_mut::<[u8], _>(upto)
+            .next_back()
+            .expect("the first separator is not greater than any key");
+        let place = leaf.below(key);
+        let there = place < leaf.len() && leaf.key(place) == key;
+        let before = there.then(|| leaf.copies[place]);
+        let after = change(before);
+        leaf.touched = true;
+        let (memory_bytes, disk_bytes) = (leaf.memory_bytes(), leaf.disk_bytes());
+        let mut split = None;
+        let mut is_small = false;
+        match (before, after) {
+            (None, None) => {}
+            (Some(_), Some(after)) => leaf.copies[place] = after,
+            (Some(_), None) => {
+                leaf.remove(place);
+                self.rows -= 1;
+                is_small = leaf.len() < LEAF_ROWS_MAX / 8;
+            }
+            (None, Some(copies)) => {
+                let is_full = leaf.len() >= LEAF_ROWS_MAX
+                    || leaf.len() > 1 && leaf.key_bytes() + key.len() > LEAF_BYTES_MAX;
+                match is_full {
+                    true => split = Some(insert_split(leaf, place, key, copies)),
+                    false => leaf.insert(place, key, copies),
+                }
+                self.rows += 1;
+            }
+        }
+        self.leaf_memory_bytes += leaf.memory_bytes();
+        self.leaf_memory_bytes -= memory_bytes;
+        self.leaf_disk_bytes += leaf.disk_bytes();
+        self.leaf_disk_bytes -= disk_bytes;
+        if is_small {
+            let separator = separator.clone();
+            self.join(&separator);
+        }
+        if let Some((separator, leaf)) = split {
+            self.leaf_memory_bytes += leaf.memory_bytes();
+            self.leaves.insert(separator, leaf);
+        }
     }
 
-    /// Takes the block around a key back into the tree.
-    fn bring_back(&mut self, key: &[u8]) {
-        if self.blocks.is_empty() {
+    /// Removes a key; gives what it meant.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Copies> {
+        let mut removed = None;
+        self.change(key, |copies| {
+            removed = copies;
+            None
+        });
+        removed
+    }
+
+    /// Joins a small leaf with the one before or behind it; lets go of an empty one.
+    fn join(&mut self, separator: &RowKey) {
+        if self.rows == 0 {
+            *self = OrderedMap::default();
             return;
         }
-        let Some((first, _)) = self.block_around(key) else { return };
-        let first = first.clone();
-        let block = self.blocks.remove(&first).expect("it has just been found");
-        self.block_rows -= block.len();
-        let key_bytes = block.key_bytes();
-        self.block_key_bytes -= key_bytes;
-        self.tree_key_bytes += key_bytes;
-        let entries = (0..block.len()).map(|index| (block.key(index).into(), block.copies[index]));
-        self.tree.extend(entries);
+        let own = self.leaves.get(separator).map_or(0, Leaf::len);
+        let joins = |(separator, leaf): (&RowKey, &Leaf)| {
+            let joins = !leaf.is_on_disk() && own + leaf.len() <= LEAF_ROWS_MAX / 2;
+            joins.then(|| separator.clone())
+        };
+        let before = (Bound::Unbounded, Bound::Excluded(&**separator));
+        let before = self.leaves.range::<[u8], _>(before).next_back().and_then(joins);
+        let behind = (Bound::Excluded(&**separator), Bound::Unbounded);
+        let behind = self.leaves.range::<[u8], _>(behind).next().and_then(joins);
+        match (before, behind) {
+            (Some(before), _) => self.append(&before, separator),
+            (None, Some(behind)) => self.append(separator, &behind),
+            (None, None) if own == 0 && !separator.is_empty() => {
+                let leaf = self.leaves.remove(separator);
+                self.leaf_memory_bytes -= leaf.map_or(0, |leaf| leaf.memory_bytes());
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Makes two leaves that follow each other one.
+    fn append(&mut self, first: &RowKey, next: &RowKey) {
+        let mut next = self.leaves.remove(next).expect("it has just been seen");
+        let first = self.leaves.get_mut(first).expect("it has just been seen");
+        self.leaf_memory_bytes -= first.memory_bytes() + next.memory_bytes();
+        first.append(&mut next);
+        self.leaf_memory_bytes += first.memory_bytes();
     }
 
     /// All entries, in order.
@@ -160,249 +323,207 @@ impl OrderedMap {
 
     /// The entries from a place on, in order.
     pub fn from(&self, from: Bound<&[u8]>) -> Forward<'_> {
-        let tree = self.tree.range::<[u8], _>((from, Bound::Unbounded));
-        if self.blocks.is_empty() {
-            return Forward::Tree(tree);
-        }
-        let (around, below): (_, fn(&Block, &[u8]) -> usize) = match from {
-            Bound::Unbounded => (None, Block::below),
-            Bound::Included(key) => (Some((key, Bound::Excluded(key))), Block::below),
-            Bound::Excluded(key) => (Some((key, Bound::Included(key))), Block::up_to),
+        let leaf = match from {
+            Bound::Unbounded => None,
+            Bound::Included(key) | Bound::Excluded(key) => self.leaf(key),
         };
-        // The block that begins before the place and may go on behind it.
-        let open = around.and_then(|(key, to)| {
-            let (_, block) = self.blocks.range::<[u8], _>((Bound::Unbounded, to)).next_back()?;
-            let next = below(block, key);
-            (next < block.len()).then_some((block, next))
-        });
-        let blocks = self.blocks.range::<[u8], _>((from, Bound::Unbounded)).peekable();
-        Forward::Mixed(Box::new(MixedForward { tree: tree.peekable(), blocks, open }))
+        let Some((separator, leaf)) = leaf else {
+            let leaves = self.leaves.range::<[u8], _>(..);
+            return Forward { leaves, leaf: None, next: 0 };
+        };
+        let next = match from {
+            Bound::Excluded(key) => leaf.up_to(key),
+            Bound::Included(key) => leaf.below(key),
+            Bound::Unbounded => 0,
+        };
+        let behind = (Bound::Excluded(&**separator), Bound::Unbounded);
+        Forward { leaves: self.leaves.range::<[u8], _>(behind), leaf: Some(leaf), next }
     }
 
     /// The entries before a place, last first.
     pub fn before(&self, to: Bound<&[u8]>) -> Backward<'_> {
-        let tree = self.tree.range::<[u8], _>((Bound::Unbounded, to)).rev();
-        if self.blocks.is_empty() {
-            return Backward::Tree(tree);
-        }
-        let mut blocks = self.blocks.range::<[u8], _>((Bound::Unbounded, to)).rev().peekable();
-        let open = blocks.peek().and_then(|(_, block)| {
-            let left = match to {
-                Bound::Unbounded => block.len(),
-                Bound::Included(key) => block.up_to(key),
-                Bound::Excluded(key) => block.below(key),
-            };
-            (left < block.len()).then_some((*block, left))
-        });
-        if open.is_some() {
-            blocks.next();
-        }
-        Backward::Mixed(Box::new(MixedBackward { tree: tree.peekable(), blocks, open }))
+        let leaf = match to {
+            Bound::Unbounded => None,
+            Bound::Included(key) | Bound::Excluded(key) => self.leaf(key),
+        };
+        let Some((separator, leaf)) = leaf else {
+            let leaves = self.leaves.range::<[u8], _>(..);
+            return Backward { leaves, leaf: None, left: 0 };
+        };
+        let left = match to {
+            Bound::Included(key) => leaf.up_to(key),
+            Bound::Excluded(key) => leaf.below(key),
+            Bound::Unbounded => leaf.len(),
+        };
+        let before = (Bound::Unbounded, Bound::Excluded(&**separator));
+        Backward { leaves: self.leaves.range::<[u8], _>(before), leaf: Some(leaf), left }
     }
 
-    /// All entries, to be changed but for their keys; in no order.
+    /// All entries, to be changed but for their keys.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&[u8], &mut Copies)> {
-        let tree = self.tree.iter_mut().map(|(key, copies)| (&**key, copies));
-        let blocks = self.blocks.values_mut().flat_map(|block| {
-            let (keys, start) = (&block.keys, block.start);
-            let copies = block.copies.iter_mut().enumerate();
-            copies.map(move |(index, copies)| (keys.value(start + index), copies))
-        });
-        tree.chain(blocks)
+        self.leaves.values_mut().flat_map(|leaf| {
+            let keys = &leaf.keys;
+            let copies = leaf.copies.iter_mut().enumerate();
+            copies.map(move |(index, copies)| {
+                let key = match keys {
+                    Keys::Memory { bytes, ends } => {
+                        let start = if index == 0 { 0 } else { ends[index - 1] };
+                        &bytes[start..ends[index]]
+                    }
+                    Keys::Disk { keys, start } => keys.value(start + index),
+                };
+                (key, copies)
+            })
+        })
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let entries = self.tree.len() * ENTRY_BYTES + self.block_rows * size_of::<Copies>();
-        // A block's first key is in memory, too; it is as long as the others, about.
-        let first_keys = self.block_key_bytes / BLOCK_ROWS;
-        let blocks = self.blocks.len() * (ENTRY_BYTES + size_of::<Block>());
-        self.tree_key_bytes + entries + first_keys + blocks
+        self.leaf_memory_bytes + self.leaves.len() * LEAF_ENTRY_BYTES
     }
 
     /// Bytes of keys on the disk.
     pub fn disk_bytes(&self) -> usize {
-        self.block_key_bytes
+        self.leaf_disk_bytes
     }
 
     /// Lets keys go to the disk as long as that is wanted.
     pub fn spill(&mut self, memory: &StateMemory, pass: Pass) {
-        let tree_bytes = self.tree_key_bytes + self.tree.len() * ENTRY_BYTES;
-        if tree_bytes < pass.bytes_min.max(1) {
+        if self.memory_bytes() < pass.bytes_min.max(1) {
             return;
         }
-        let rows_min = if pass.bytes_min == 0 { 1 } else { BLOCK_ROWS_MIN };
-        let mut from: Option<RowKey> = None;
+        let rows_min = if pass.bytes_min == 0 { 1 } else { SPILLED_ROWS_MIN };
+        let mut from = RowKey::default();
         while memory.is_wanted() {
-            let (runs, next) = self.cold_runs(from.as_deref(), pass, rows_min);
-            if !runs.is_empty() && !self.write(memory, runs) {
+            let (cold, next) = self.cold_leaves(&from, pass, rows_min);
+            if !cold.is_empty() && !self.write(memory, &cold) {
                 return;
             }
             match next {
-                Some(next) => from = Some(next),
+                Some(next) => from = next,
                 None => return,
             }
         }
     }
 
-    /// Runs of keys for a file, from a key on, and the key to go on from. Forgets what was touched
-    /// where the pass asks for that.
-    fn cold_runs(
+    /// The separators of leaves for a file, from one on, and the one to go on from. Forgets what was
+    /// touched where the pass asks for that.
+    fn cold_leaves(
         &mut self,
-        from: Option<&[u8]>,
+        from: &[u8],
         pass: Pass,
         rows_min: usize,
-    ) -> (Vec<Vec<RowKey>>, Option<RowKey>) {
-        let from = from.map_or(Bound::Unbounded, Bound::Included);
-        let mut blocks = self.blocks.range::<[u8], _>((from, Bound::Unbounded)).peekable();
-        let tree = self.tree.range_mut::<[u8], _>((from, Bound::Unbounded));
-        let (mut runs, mut run, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut end = |run: &mut Vec<RowKey>| {
-            let run = std::mem::take(run);
-            if run.len() >= rows_min {
-                runs.push(run);
+    ) -> (Vec<RowKey>, Option<RowKey>) {
+        let (mut cold, mut bytes) = (Vec::new(), 0);
+        let from = (Bound::Included(from), Bound::Unbounded);
+        for (separator, leaf) in self.leaves.range_mut::<[u8], _>(from) {
+            if bytes >= FILE_BYTES {
+                return (cold, Some(separator.clone()));
             }
-        };
-        let mut next = None;
-        for (key, copies) in tree {
-            // A block lies between the key before and this one.
-            let passed = blocks.next_if(|(first, _)| **first < *key).is_some();
-            while blocks.next_if(|(first, _)| **first < *key).is_some() {}
-            if passed || run.len() == BLOCK_ROWS {
-                end(&mut run);
-                if bytes >= FILE_BYTES {
-                    next = Some(key.clone());
-                    break;
-                }
+            let stays = leaf.is_on_disk()
+                || leaf.len() < rows_min
+                || pass.spares_touched && std::mem::take(&mut leaf.touched);
+            if !stays {
+                bytes += leaf.key_bytes();
+                cold.push(separator.clone());
             }
-            if pass.spares_touched && std::mem::take(&mut copies.touched) {
-                end(&mut run);
-                continue;
-            }
-            bytes += key.len();
-            run.push(key.clone());
         }
-        end(&mut run);
-        (runs, next)
+        (cold, None)
     }
 
-    /// Writes runs of keys to a file, a block each; false when the disk does not take it.
-    fn write(&mut self, memory: &StateMemory, runs: Vec<Vec<RowKey>>) -> bool {
-        let rows = runs.iter().map(Vec::len).sum();
-        let bytes = runs.iter().flatten().map(|key| key.len()).sum();
+    /// Writes the keys of these leaves to a file; false when the disk does not take it.
+    fn write(&mut self, memory: &StateMemory, cold: &[RowKey]) -> bool {
+        let leaves = || cold.iter().map(|separator| &self.leaves[separator]);
+        let rows = leaves().map(Leaf::len).sum();
+        let bytes = leaves().map(Leaf::key_bytes).sum();
+        let freed_bytes = bytes + rows * size_of::<usize>();
         let mut keys = LargeBinaryBuilder::with_capacity(rows, bytes);
-        runs.iter().flatten().for_each(|key| keys.append_value(key));
-        let keys = keys.finish();
-        let freed_bytes = keys.value_data().len() + rows * ENTRY_BYTES;
-        let keys: ArrayRef = Arc::new(keys);
+        leaves().for_each(|leaf| (0..leaf.len()).for_each(|row| keys.append_value(leaf.key(row))));
+        let keys: ArrayRef = Arc::new(keys.finish());
         let Some((keys, _)) = memory.write(&[keys], freed_bytes) else { return false };
         let keys = Arc::new(keys[0].as_binary::<i64>().clone());
         let mut start = 0;
-        for run in runs {
-            let copies: Box<[Copies]> = run
-                .iter()
-                .map(|key| self.tree.remove(key).expect("it was taken out of the tree's keys"))
-                .collect();
-            let block = Block { keys: keys.clone(), start, copies };
-            start += block.len();
-            self.block_rows += block.len();
-            self.block_key_bytes += block.key_bytes();
-            self.tree_key_bytes -= block.key_bytes();
-            let first = run.into_iter().next().expect("a run has keys");
-            self.blocks.insert(first, block);
+        for separator in cold {
+            let leaf = self.leaves.get_mut(separator).expect("it was found in the tree");
+            self.leaf_memory_bytes -= leaf.memory_bytes();
+            leaf.keys = Keys::Disk { keys: keys.clone(), start };
+            leaf.copies.shrink_to_fit();
+            self.leaf_memory_bytes += leaf.memory_bytes();
+            self.leaf_disk_bytes += leaf.disk_bytes();
+            start += leaf.len();
         }
         true
     }
 }
 
-/// Entries in order.
-pub(super) enum Forward<'a> {
-    /// Nothing is on the disk.
-    Tree(btree_map::Range<'a, RowKey, Copies>),
-    Mixed(Box<MixedForward<'a>>),
+/// Splits a full leaf and inserts a key; the new leaf with its separator.
+fn insert_split(leaf: &mut Leaf, place: usize, key: &[u8], copies: Copies) -> (RowKey, Leaf) {
+    let behind_all = place == leaf.len();
+    let middle = if behind_all { place } else { leaf.len() / 2 };
+    let mut next = leaf.split_off(middle);
+    if place > middle || behind_all {
+        next.insert(place - middle, key, copies);
+    } else {
+        leaf.insert(place, key, copies);
+    }
+    let separator = between(leaf.key(leaf.len() - 1), next.key(0)).into();
+    (separator, next)
 }
 
-pub(super) struct MixedForward<'a> {
-    tree: Peekable<btree_map::Range<'a, RowKey, Copies>>,
-    blocks: Peekable<btree_map::Range<'a, RowKey, Block>>,
-    /// The block that is walked, and the next of its entries.
-    open: Option<(&'a Block, usize)>,
+/// The shortest beginning of `right` that is greater than `left`, which is less than `right`.
+fn between<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
+    let same = left.iter().zip(right).take_while(|(l, r)| l == r).count();
+    &right[..same + 1]
+}
+
+/// Entries in order.
+pub(super) struct Forward<'a> {
+    /// Those that have not been begun.
+    leaves: btree_map::Range<'a, RowKey, Leaf>,
+    /// The leaf that is walked, and the next of its entries.
+    leaf: Option<&'a Leaf>,
+    next: usize,
 }
 
 impl<'a> Iterator for Forward<'a> {
     type Item = Entry<'a>;
 
     fn next(&mut self) -> Option<Entry<'a>> {
-        match self {
-            Forward::Tree(tree) => tree.next().map(|(key, copies)| (&**key, copies)),
-            Forward::Mixed(mixed) => mixed.next(),
-        }
-    }
-}
-
-impl<'a> MixedForward<'a> {
-    fn next(&mut self) -> Option<Entry<'a>> {
-        if self.open.is_none() {
-            let first = self.blocks.peek().map(|(first, _)| *first);
-            let tree_first = match (self.tree.peek(), first) {
-                (Some((key, _)), Some(first)) => *key < first,
-                (_, first) => first.is_none(),
-            };
-            if tree_first {
-                return self.tree.next().map(|(key, copies)| (&**key, copies));
+        loop {
+            if let Some(leaf) = self.leaf
+                && self.next < leaf.len()
+            {
+                let place = self.next;
+                self.next += 1;
+                return Some((leaf.key(place), &leaf.copies[place]));
             }
-            self.open = self.blocks.next().map(|(_, block)| (block, 0));
+            let (_, leaf) = self.leaves.next()?;
+            (self.leaf, self.next) = (Some(leaf), 0);
         }
-        let (block, next) = self.open.take()?;
-        if next + 1 < block.len() {
-            self.open = Some((block, next + 1));
-        }
-        Some((block.key(next), &block.copies[next]))
     }
 }
 
 /// Entries, last first.
-pub(super) enum Backward<'a> {
-    /// Nothing is on the disk.
-    Tree(Rev<btree_map::Range<'a, RowKey, Copies>>),
-    Mixed(Box<MixedBackward<'a>>),
-}
-
-pub(super) struct MixedBackward<'a> {
-    tree: Peekable<Rev<btree_map::Range<'a, RowKey, Copies>>>,
-    blocks: Peekable<Rev<btree_map::Range<'a, RowKey, Block>>>,
-    /// The block that is walked, and how many of its entries are left.
-    open: Option<(&'a Block, usize)>,
+pub(super) struct Backward<'a> {
+    /// Those that have not been begun.
+    leaves: btree_map::Range<'a, RowKey, Leaf>,
+    /// The leaf that is walked, and how many of its entries are left.
+    leaf: Option<&'a Leaf>,
+    left: usize,
 }
 
 impl<'a> Iterator for Backward<'a> {
     type Item = Entry<'a>;
 
     fn next(&mut self) -> Option<Entry<'a>> {
-        match self {
-            Backward::Tree(tree) => tree.next().map(|(key, copies)| (&**key, copies)),
-            Backward::Mixed(mixed) => mixed.next(),
-        }
-    }
-}
-
-impl<'a> MixedBackward<'a> {
-    fn next(&mut self) -> Option<Entry<'a>> {
         loop {
-            if let Some((block, left)) = self.open.take()
-                && let Some(place) = left.checked_sub(1)
+            if let Some(leaf) = self.leaf
+                && let Some(place) = self.left.checked_sub(1)
             {
-                self.open = Some((block, place));
-                return Some((block.key(place), &block.copies[place]));
+                self.left = place;
+                return Some((leaf.key(place), &leaf.copies[place]));
             }
-            let first = self.blocks.peek().map(|(first, _)| *first);
-            let tree_first = match (self.tree.peek(), first) {
-                (Some((key, _)), Some(first)) => *key > first,
-                (_, first) => first.is_none(),
-            };
-            if tree_first {
-                return self.tree.next().map(|(key, copies)| (&**key, copies));
-            }
-            self.open = self.blocks.next().map(|(_, block)| (block, block.len()));
+            let (_, leaf) = self.leaves.next_back()?;
+            (self.leaf, self.left) = (Some(leaf), leaf.len());
         }
     }
 }
@@ -416,7 +537,7 @@ mod tests {
     use crate::memory::spill::{EVERYTHING, PASSES};
 
     fn copies(weight: i64) -> Copies {
-        Copies { weight, peer_length: 0, written_as: 0, touched: true }
+        Copies { weight, peer_length: 0, written_as: 0 }
     }
 
     fn key(random: &mut SmallRng) -> Vec<u8> {
@@ -438,13 +559,9 @@ mod tests {
                 if !add {
                     let gone = map.remove(&key).map(|copies| copies.weight);
                     assert_eq!(gone, model.remove(&key));
-                } else if let Some(copies) = map.get_mut(&key) {
-                    copies.weight += 1;
-                    copies.touched = true;
-                    *model.get_mut(&key).expect("both have it") += 1;
                 } else {
-                    map.insert(&key, copies(1));
-                    assert!(model.insert(key, 1).is_none());
+                    map.change(&key, |there| Some(copies(there.map_or(0, |c| c.weight) + 1)));
+                    *model.entry(key).or_default() += 1;
                 }
             }
             match random.random_range(0..4) {
@@ -486,20 +603,59 @@ mod tests {
         let name =
             |n: usize| format!("{n:07} and a text that makes the row longer than its copies");
         for n in 0..200_000 {
-            map.insert(name(n).as_bytes(), copies(1));
+            map.change(name(n).as_bytes(), |_| Some(copies(1)));
         }
         let before = map.memory_bytes();
         map.spill(&memory, PASSES[0]);
         assert_eq!(map.disk_bytes(), 0, "all of it has just come");
         for n in 0..1000 {
-            map.get_mut(name(n).as_bytes()).expect("there").touched = true;
+            map.change(name(n).as_bytes(), |copies| copies);
         }
         map.spill(&memory, PASSES[0]);
-        assert_eq!((map.tree.len(), map.len()), (1000, 200_000));
+        let in_memory = |map: &OrderedMap| -> usize {
+            map.leaves.values().filter(|leaf| !leaf.is_on_disk()).map(Leaf::len).sum()
+        };
+        // Keys that came in order fill their leaves.
+        let touched = 1000_usize.next_multiple_of(LEAF_ROWS_MAX);
+        assert_eq!((in_memory(&map), map.len()), (touched, 200_000));
         assert!(map.memory_bytes() < before / 3, "{} of {before}", map.memory_bytes());
         assert!(map.disk_bytes() as u64 <= memory.disk().now_bytes());
-        // One that changes brings its neighbours with it.
+        // One that goes brings its neighbours with it.
         map.remove(name(100_000).as_bytes()).expect("there");
-        assert_eq!((map.tree.len(), map.len()), (1063, 199_999));
+        assert_eq!((in_memory(&map), map.len()), (touched + LEAF_ROWS_MAX - 1, 199_999));
+    }
+
+    #[test]
+    fn leaves_are_split_and_joined() {
+        let mut map = OrderedMap::default();
+        let name = |n: u32| n.to_be_bytes();
+        for n in (0..100_000).rev() {
+            map.change(&name(n), |_| Some(copies(1)));
+        }
+        assert!(map.leaves.values().all(|leaf| (1..=LEAF_ROWS_MAX).contains(&leaf.len())));
+        let leaves = map.leaves.len();
+        assert!((100_000 / LEAF_ROWS_MAX..=2 * 100_000 / LEAF_ROWS_MAX + 1).contains(&leaves));
+        let bytes: usize = map.leaves.values().map(Leaf::memory_bytes).sum();
+        assert_eq!(map.leaf_memory_bytes, bytes);
+        for n in (0..100_000).filter(|n| n % 100 != 7) {
+            assert!(map.remove(&name(n)).is_some() && map.remove(&name(n)).is_none());
+        }
+        assert_eq!(map.len(), 1000);
+        assert!(map.leaves.len() < leaves / 10, "{} leaves of {leaves}", map.leaves.len());
+        let bytes: usize = map.leaves.values().map(Leaf::memory_bytes).sum();
+        assert_eq!(map.leaf_memory_bytes, bytes);
+        let left: Vec<_> = map.iter().map(|(key, _)| key.to_vec()).collect();
+        let expected: Vec<_> = (0..1000_u32).map(|n| name(100 * n + 7).to_vec()).collect();
+        assert_eq!(left, expected);
+        (0..1000).for_each(|n| assert!(map.remove(&name(100 * n + 7)).is_some()));
+        assert_eq!((map.len(), map.memory_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn separators_tell_neighbours_apart() {
+        assert_eq!(between(b"abc", b"abd"), b"abd");
+        assert_eq!(between(b"ab", b"abc"), b"abc");
+        assert_eq!(between(b"a", b"cde"), b"c");
+        assert_eq!(between(b"", b"xy"), b"x");
     }
 }

@@ -26,7 +26,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 
 use super::{Aggregate, AggregateSpec, TimeKey};
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Operator, Output, complete_checkpoint};
 use crate::functions::window::session::{is_apart, session_end};
 use crate::plan::event_time::{aggregate_bounds, time_values};
 use crate::plan::node::{self, PARTIAL_STATE, Phase};
@@ -374,7 +374,7 @@ impl Operator for SessionAggregate {
     }
 
     fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
-        self.groups.checkpoint(epoch, writer)
+        complete_checkpoint(&mut self.groups, epoch, writer)
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {

@@ -5,7 +5,8 @@
 //! 2. [`Reader::part`] collects the rows of a range with all that they look at. Where a partition
 //!    has blocks, a part begins where a block does, and what stands before it is a summary.
 //! 3. [`Reader::compute_parts`] decodes the rows of several parts at once and computes the calls:
-//!    from summaries where that goes, by DataFusion's window expressions else.
+//!    from summaries where that goes, from the frame before where that goes (`sliding.rs`), by
+//!    DataFusion's window expressions else.
 
 use std::ops::{Bound, Range};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
 
 use super::blocks::{Blocks, Sizes, expanded};
+use super::sliding::Sliding;
 use super::summary::{Around, Kernel, Side};
 use super::{Failure, OverSpec, STEP_ROWS};
 use crate::plan::window::{Distance, Edge, WindowCall};
@@ -32,6 +34,22 @@ const MONTH_SLACK_DAYS: i32 = 3;
 
 /// The rows of a touched partition's range with the values of the calls, or why there are none.
 pub(super) type Computed = (usize, Result<RecordBatch, Failure>);
+
+/// What computes calls in the place of their window expressions.
+pub(super) struct Kernels<'a> {
+    summed: Option<&'a mut Kernel>,
+    /// By call.
+    sliding: &'a mut [Option<Sliding>],
+}
+
+impl<'a> Kernels<'a> {
+    pub(super) fn of(
+        summed: &'a mut Option<Kernel>,
+        sliding: &'a mut [Option<Sliding>],
+    ) -> Kernels<'a> {
+        Kernels { summed: summed.as_mut(), sliding }
+    }
+}
 
 /// How far to walk from a place.
 enum Limit {
@@ -57,11 +75,6 @@ pub(super) struct PlaceRange {
 
 impl PlaceRange {
     pub(super) const ALL: PlaceRange = PlaceRange { from: None, to: None };
-
-    fn contains(&self, key: &[u8]) -> bool {
-        self.from.as_ref().is_none_or(|from| *from.key <= *key)
-            && self.to.as_ref().is_none_or(|to| *key <= *to.key)
-    }
 }
 
 /// How far calls look. Each distance once; the end of the partition alone, if some look so far.
@@ -369,6 +382,7 @@ impl<'a> Reader<'a> {
         let before = before.map(|(key, copies)| copies.peers(key));
         let (mut wanted, mut read, mut different) = (0..0, 0u64, 0);
         let mut rows = Vec::new();
+        let mut begun = false;
         for (key, copies) in self.table.walk(partition, Bound::Included(start)) {
             let beyond =
                 end.is_some_and(|end| *key >= *end) || to.as_ref().is_some_and(|to| *key > *to.key);
@@ -382,7 +396,9 @@ impl<'a> Reader<'a> {
                     "a partition of a window function has more than 2^30 rows",
                 ));
             }
-            if range.contains(key) {
+            // Keys ascend: once one is behind the range's start, all are.
+            begun = begun || range.from.as_ref().is_none_or(|from| *from.key <= *key);
+            if begun && range.to.as_ref().is_none_or(|to| *key <= *to.key) {
                 if wanted.is_empty() {
                     wanted.start = read as usize;
                 }
@@ -401,7 +417,7 @@ impl<'a> Reader<'a> {
     pub(super) fn compute_parts(
         self,
         parts: &[Part<'_>],
-        mut kernel: Option<&mut Kernel>,
+        mut kernels: Kernels<'_>,
         computed: &mut Vec<Computed>,
     ) -> Result<()> {
         let keys: Vec<&[u8]> = parts.iter().flat_map(|part| part.keys.iter().copied()).collect();
@@ -413,7 +429,7 @@ impl<'a> Reader<'a> {
         for part in parts {
             let rows = rows.slice(start, part.keys.len());
             start += part.keys.len();
-            computed.push((part.touched, self.compute_part(&rows, part, kernel.as_deref_mut())?));
+            computed.push((part.touched, self.compute_part(&rows, part, &mut kernels)?));
         }
         Ok(())
     }
@@ -422,13 +438,13 @@ impl<'a> Reader<'a> {
         self,
         rows: &RecordBatch,
         part: &Part<'_>,
-        kernel: Option<&mut Kernel>,
+        kernels: &mut Kernels<'_>,
     ) -> Result<Result<RecordBatch, Failure>> {
         let wanted = &part.wanted;
         let shown = rows.slice(wanted.start, wanted.len());
         let mut columns = shown.columns().to_vec();
         let mut summed: Vec<Option<ArrayRef>> = vec![None; self.spec.calls.len()];
-        if let (Some(kernel), Some(around)) = (kernel, &part.around) {
+        if let (Some(kernel), Some(around)) = (kernels.summed.as_deref_mut(), &part.around) {
             let total = match !part.has_blocks && kernel.looks(Side::Total) {
                 true => kernel.summarize(rows, &part.begins)?,
                 false => around.total.clone(),
@@ -442,6 +458,18 @@ impl<'a> Reader<'a> {
             if let Some(values) = values {
                 columns.push(values);
                 continue;
+            }
+            let sliding = match &mut kernels.sliding[call] {
+                Some(sliding) => sliding.values(rows, wanted)?,
+                None => None,
+            };
+            match sliding {
+                Some(Ok(values)) => {
+                    columns.push(values);
+                    continue;
+                }
+                Some(Err(error)) => return Ok(Err(Failure { call, error })),
+                None => {}
             }
             match self.spec.calls[call].evaluate(rows) {
                 Ok(values) => columns.push(values.slice(wanted.start, wanted.len())),
@@ -486,11 +514,13 @@ fn furthest_within<'a>(
     let mut peers: Option<&'a [u8]> = None;
     for (key, copies) in rows {
         let here = copies.peers(key);
-        groups += u64::from(here != peers.unwrap_or(start));
-        peers = Some(here);
         let within = match limit {
             Limit::Rows(count) => passed < *count,
-            Limit::Groups(count) => groups <= *count,
+            Limit::Groups(count) => {
+                groups += u64::from(here != peers.unwrap_or(start));
+                peers = Some(here);
+                groups <= *count
+            }
             Limit::Threshold(threshold) if forward => *here <= **threshold,
             Limit::Threshold(threshold) => *here >= **threshold,
         };

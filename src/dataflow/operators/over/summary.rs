@@ -104,7 +104,7 @@ impl Kernel {
         let computed = calls
             .iter()
             .map(|call| match &call.summable {
-                None => Ok(None),
+                None | Some(Summable::Sliding { .. }) => Ok(None),
                 Some(Summable::Number(number)) => Ok(Some(Computed::Number(*number))),
                 Some(Summable::Aggregate { call, frame }) => {
                     let mut alone = Layout::default();

@@ -28,7 +28,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::dataflow::script::{self, Driven, batch as rows, row_texts, schema};
 use crate::plan::node::{AggregateCall, AggregateFunction};
-use crate::plan::window::{Distance, Edge, Numbering, OpenFrame, Summable};
+use crate::plan::window::{Distance, Edge, MovingFrame, Numbering, OpenFrame, RangeEdge, Summable};
 
 const COLUMNS: &str = "p bigint, v bigint, t bigint";
 
@@ -196,6 +196,64 @@ fn open_calls() -> Vec<WindowCall> {
         following(count_of(1)),
         (Groups(1), Groups(1)),
     ));
+    calls
+}
+
+/// Calls over frames of so many rows that move along, all of them.
+fn moving_calls() -> Vec<WindowCall> {
+    let bound = |by: i64| match by {
+        0 => WindowFrameBound::CurrentRow,
+        ..0 => preceding(count_of(by.unsigned_abs())),
+        _ => following(count_of(by as u64)),
+    };
+    let mut calls = Vec::new();
+    for (first, last) in [(-2, 0), (-1, 2), (1, 2), (-3, -1), (0, 0), (0, 4), (-20, 1)] {
+        for (function, udaf) in
+            [(AggregateFunction::Sum, sum_udaf()), (AggregateFunction::Count, count_udaf())]
+        {
+            let frame = WindowFrame::new_bounds(WindowFrameUnits::Rows, bound(first), bound(last));
+            let distances =
+                (Distance::Rows(first.min(0).unsigned_abs()), Distance::Rows(last.max(0) as u64));
+            let udaf = WindowFunctionDefinition::AggregateUDF(udaf);
+            let call = call(udaf, &[column("t")], Some(frame), distances);
+            let aggregate = AggregateCall {
+                function,
+                arguments: vec![2],
+                distinct: false,
+                filter: None,
+                order_by: vec![],
+                return_type: DataType::Int64,
+                display: call.display.clone(),
+            };
+            let frame = MovingFrame::Rows { first, last };
+            calls.push(call.summed_up(Some(Summable::Sliding { call: aggregate, frame })));
+        }
+    }
+    for (start, end) in [(-2, 0), (-3, 4), (1, 6), (-5, -2), (0, 0), (0, 3)] {
+        let bound = |by: i64| match by {
+            0 => WindowFrameBound::CurrentRow,
+            ..0 => preceding(value(-by)),
+            _ => following(value(by)),
+        };
+        let edge = |by: i64| match by {
+            0 => RangeEdge::Peers,
+            ..0 => RangeEdge::Before(Arc::new(Int64Array::from(vec![-by]))),
+            _ => RangeEdge::After(Arc::new(Int64Array::from(vec![by]))),
+        };
+        let distances = (offset((-start).max(0)), offset(end.max(0)));
+        let call = sum(WindowFrameUnits::Range, bound(start), bound(end), distances);
+        let aggregate = AggregateCall {
+            function: AggregateFunction::Sum,
+            arguments: vec![2],
+            distinct: false,
+            filter: None,
+            order_by: vec![],
+            return_type: DataType::Int64,
+            display: call.display.clone(),
+        };
+        let frame = MovingFrame::Range { start: edge(start), end: edge(end) };
+        calls.push(call.summed_up(Some(Summable::Sliding { call: aggregate, frame })));
+    }
     calls
 }
 
@@ -503,6 +561,23 @@ fn random_histories_against_whole_partitions() {
     let values = Values { partitions: 3, sorted: 9, summed: 4, epochs: 20, rows_max: 5 };
     for _ in 0..300 {
         random_history(&mut random, calls(), &values, over);
+    }
+}
+
+#[test]
+fn random_histories_of_moving_frames() {
+    let seed = std::env::var("MILLSTREAM_SEED").ok().and_then(|s| s.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
+    println!("MILLSTREAM_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    for call in moving_calls() {
+        let by = spec(vec![call.clone()]).order_by;
+        assert!(Sliding::new(&call, &by, &schema(COLUMNS)).expect("plans").is_some());
+    }
+    for round in 0..300 {
+        let (sorted, rows_max) = [(4, 6), (60, 30)][round % 2];
+        let values = Values { partitions: 3, sorted, summed: 9, epochs: 20, rows_max };
+        random_history(&mut random, moving_calls(), &values, over);
     }
 }
 

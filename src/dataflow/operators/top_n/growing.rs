@@ -2,12 +2,19 @@
 //!
 //! 1. The partition of each row of a batch gets a dense number (`GroupIndex`), and its order a
 //!    fixed prefix of 16 bytes (Arrow's row format), which decides nearly every comparison.
-//! 2. Rows behind the last of a full partition are passed over, column by column, before
-//!    anything of them is copied. What is left is appended to the row store as one batch.
+//! 2. Rows behind the last of a full partition are passed over before anything of them is copied.
+//!    The ends of all partitions stand in a list of their own: to pass a row over reads nothing
+//!    else. What is left is appended to the row store as one batch.
 //! 3. Each of these is put into its place among the rows of its partition. Who falls out at the
 //!    end dies at once; its data stay until the epoch's end, when its deletion is emitted.
 //! 4. Rows with equal prefixes are compared whole: order first, then the other columns, as in the
 //!    sorted table, so the answer does not depend on how rows came.
+//! 5. Where all kept rows show, without their numbers, what an epoch changes is the rows of before
+//!    that have fallen out and the rows that came and stayed. Else the partitions that changed are
+//!    noted as they were, and compared.
+//!
+//! Partitions lie far apart in memory, and each row wants another one. So the loops over rows are
+//! short and without branches where they can be: the loads of many rows are then under way at once.
 //!
 //! A row costs O(1) to be passed over and O(limit) to be taken in.
 //!
@@ -16,6 +23,7 @@
 //! (`forgetting.rs`).
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -48,8 +56,35 @@ use crate::types::time::{Epoch, Watermark};
 /// Longer windows are kept in a sorted table: here a row moves those behind it.
 const ROWS_MAX: u64 = 1024;
 
+/// Rows whose partitions are read ahead: so many stay in the cache until it is their turn.
+const AHEAD_ROWS: usize = 512;
+
 /// The first bytes of a row's order, as numbers that compare as they do.
-type Prefix = [u64; 2];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Prefix([u64; 2]);
+
+impl Prefix {
+    const LEAST: Prefix = Prefix([0; 2]);
+    /// No row is behind it.
+    const GREATEST: Prefix = Prefix([u64::MAX; 2]);
+
+    /// One number, which is compared without a branch.
+    fn number(self) -> u128 {
+        u128::from(self.0[0]) << 64 | u128::from(self.0[1])
+    }
+}
+
+impl Ord for Prefix {
+    fn cmp(&self, other: &Prefix) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for Prefix {
+    fn partial_cmp(&self, other: &Prefix) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// A row of a partition.
 #[derive(Clone, Copy, Debug)]
@@ -63,12 +98,17 @@ struct Place {
 struct Partition {
     /// In order; at most offset and limit together.
     rows: SmallVec<[Place; 1]>,
-    /// It is among those that have changed in this epoch.
+    /// It is among those that have been noted in this epoch.
     touched: bool,
 }
 
-/// The rows that showed before the epoch. Those that have died are readable until its end.
-type Before = SmallVec<[Place; 1]>;
+/// A partition that changes, and where among the rows noted in this epoch those stand that showed
+/// before. Those that have died are readable until the epoch's end.
+#[derive(Debug)]
+struct Touched {
+    group: u32,
+    before: Range<usize>,
+}
 
 /// A row of the output: its id, number and weight.
 type Change = (ShortId, u64, i64);
@@ -81,6 +121,8 @@ pub struct GrowingTopN {
     groups: GroupIndex,
     /// By the partition's number.
     partitions: FlatStore<Partition>,
+    /// The order of the last row of each partition that is full; of others the greatest.
+    ends: FlatStore<Prefix>,
     rows: RowStore,
     order: Option<RowConverter>,
     order_columns: Vec<usize>,
@@ -89,7 +131,15 @@ pub struct GrowingTopN {
     whole_columns: Vec<usize>,
     /// Whole rows that were compared in this epoch.
     compared: HashMap<ShortId, Box<[u8]>>,
-    touched: Vec<(u32, Before)>,
+    /// All kept rows show, without their numbers.
+    all_show: bool,
+    /// Where not all kept rows show, or with their numbers: partitions that change.
+    touched: Vec<Touched>,
+    noted: Vec<Place>,
+    /// Where all kept rows show: the ids of the rows that came in this epoch, some of which may have
+    /// died, and of those of before that have died.
+    came: Vec<Range<u64>>,
+    left: Vec<ShortId>,
     /// Rows in `partitions`, beyond one each.
     spilled: usize,
     /// What closes partitions, any of them; without, only the end of the stream does.
@@ -131,13 +181,18 @@ impl GrowingTopN {
             kept,
             groups: GroupIndex::new(&key_types)?,
             partitions: FlatStore::default(),
+            ends: FlatStore::default(),
             rows: RowStore::new(input.clone()),
             order: converter(&fields[..order_columns.len()])?,
             order_columns,
             whole: converter(&fields)?,
             whole_columns,
             compared: HashMap::new(),
+            all_show: spec.offset == 0 && !spec.numbered,
             touched: Vec::new(),
+            noted: Vec::new(),
+            came: Vec::new(),
+            left: Vec::new(),
             spilled: 0,
             closing,
             watermark: None,
@@ -182,6 +237,7 @@ impl GrowingTopN {
         let mut dead: Vec<ShortId> = Vec::new();
         for group in &closed {
             let rows = std::mem::take(&mut self.partitions[*group as usize].rows);
+            self.ends[*group as usize] = Prefix::GREATEST;
             self.spilled -= rows.len() - 1;
             dead.extend(rows.iter().map(|row| row.id));
         }
@@ -195,7 +251,7 @@ impl GrowingTopN {
 
     /// The prefix of each row's order.
     fn prefixes(&self, rows: &RecordBatch) -> Result<Vec<Prefix>> {
-        let Some(order) = &self.order else { return Ok(vec![[0; 2]; rows.num_rows()]) };
+        let Some(order) = &self.order else { return Ok(vec![Prefix::LEAST; rows.num_rows()]) };
         let columns: Vec<ArrayRef> =
             self.order_columns.iter().map(|column| rows.column(*column).clone()).collect();
         let encoded = order.convert_columns(&columns)?;
@@ -205,7 +261,7 @@ impl GrowingTopN {
             let length = bytes.len().min(16);
             padded[..length].copy_from_slice(&bytes[..length]);
             let value = u128::from_be_bytes(padded);
-            [(value >> 64) as u64, value as u64]
+            Prefix([(value >> 64) as u64, value as u64])
         };
         Ok(encoded.iter().map(prefix).collect())
     }
@@ -216,11 +272,9 @@ impl GrowingTopN {
         let mut groups = Vec::new();
         self.groups.intern(&columns, batch.num_rows(), &mut groups)?;
         self.partitions.resize_with(self.groups.id_limit(), Partition::default);
+        self.ends.resize(self.groups.id_limit(), Prefix::GREATEST);
         let prefixes = self.prefixes(batch.rows())?;
-        let candidates: Vec<u32> = (0..batch.num_rows())
-            .filter(|row| !self.is_behind(groups[*row], prefixes[*row]))
-            .map(|row| row as u32)
-            .collect();
+        let candidates = self.candidates(&groups, &prefixes);
         if candidates.is_empty() {
             return Ok(());
         }
@@ -233,13 +287,20 @@ impl GrowingTopN {
             }
         };
         let first = self.rows.append(&ChangeBatch::inserts(taken))?;
+        let old_ids = self.came.first().map_or(first, |range| range.start);
         let mut dead: Vec<ShortId> = Vec::new();
-        for (position, row) in candidates.iter().enumerate() {
-            let id = (first + position as u64) as ShortId;
-            let (group, prefix) = (groups[*row as usize], prefixes[*row as usize]);
-            if let Some(out) = self.put(group, Place { prefix, id }, note)? {
-                dead.push(out);
+        for (start, chunk) in (0..).step_by(AHEAD_ROWS).zip(candidates.chunks(AHEAD_ROWS)) {
+            self.read_ahead(chunk, &groups);
+            for (position, row) in chunk.iter().enumerate() {
+                let id = (first + (start + position) as u64) as ShortId;
+                let (group, prefix) = (groups[*row as usize], prefixes[*row as usize]);
+                dead.extend(self.put(group, Place { prefix, id }, note)?);
             }
+        }
+        if note && self.all_show {
+            self.came.push(first..first + candidates.len() as u64);
+            let of_before = dead.iter().filter(|id| self.rows.full_id(**id) < old_ids);
+            self.left.extend(of_before);
         }
         if !dead.is_empty() {
             // Ids of one row die once; in the order of ids they are found faster.
@@ -249,9 +310,30 @@ impl GrowingTopN {
         Ok(())
     }
 
+    /// The rows that are not behind the ends of their partitions, as these are now.
+    fn candidates(&self, groups: &[u32], prefixes: &[Prefix]) -> Vec<u32> {
+        let mut candidates = vec![0; groups.len()];
+        let mut count = 0;
+        for (row, (group, prefix)) in groups.iter().zip(prefixes).enumerate() {
+            candidates[count] = row as u32;
+            count += usize::from(*prefix <= self.ends[*group as usize]);
+        }
+        candidates.truncate(count);
+        candidates
+    }
+
+    /// Reads the partitions that some rows are about to be put into.
+    fn read_ahead(&self, rows: &[u32], groups: &[u32]) {
+        let read = |row: &u32| {
+            let rows = &self.partitions[groups[*row as usize] as usize].rows;
+            rows.last().map_or(0, |last| last.prefix.0[0])
+        };
+        // What is read does not matter, only that it then is in the cache.
+        std::hint::black_box(rows.iter().map(read).fold(0, |all, one| all ^ one));
+    }
+
     fn is_behind(&self, group: u32, prefix: Prefix) -> bool {
-        let rows = &self.partitions[group as usize].rows;
-        rows.len() == self.kept && rows.last().is_some_and(|last| prefix > last.prefix)
+        prefix > self.ends[group as usize]
     }
 
     /// Puts a row into its place. The row that has none any more, which may be this one.
@@ -277,12 +359,17 @@ impl GrowingTopN {
         if at == kept {
             return Ok(Some(new.id));
         }
-        if note && !std::mem::replace(&mut partition.touched, true) {
-            let shown = partition.rows.iter().skip(offset).copied();
-            self.touched.push((group, shown.collect()));
+        if note && !self.all_show && !std::mem::replace(&mut partition.touched, true) {
+            let start = self.noted.len();
+            self.noted.extend(partition.rows.iter().skip(offset));
+            self.touched.push(Touched { group, before: start..self.noted.len() });
         }
         let out = if partition.rows.len() == kept { partition.rows.pop() } else { None };
         partition.rows.insert(at, new);
+        if partition.rows.len() == kept {
+            let last = partition.rows.last().expect("a full partition has rows");
+            self.ends[group as usize] = last.prefix;
+        }
         if out.is_none() && partition.rows.len() > 1 {
             self.spilled += 1;
         }
@@ -356,6 +443,22 @@ impl GrowingTopN {
         Ok(same || left.prefix == right.prefix && self.compare(left.id, right.id)?.is_eq())
     }
 
+    /// Where all kept rows show: what the epoch has changed.
+    fn emit_comings(&mut self, out: &mut Output) -> Result<()> {
+        let left = std::mem::take(&mut self.left);
+        let mut changes: Vec<Change> = left.into_iter().map(|id| (id, 0, -1)).collect();
+        for id in std::mem::take(&mut self.came).into_iter().flatten() {
+            let id = id as ShortId;
+            if !self.rows.is_dead(id) {
+                changes.push((id, 0, 1));
+            }
+        }
+        for step in changes.chunks(STEP_ROWS) {
+            out.emit(self.output(step)?);
+        }
+        Ok(())
+    }
+
     /// Rows of the output.
     fn output(&self, changes: &[Change]) -> Result<ChangeBatch> {
         let ids: Vec<ShortId> = changes.iter().map(|(id, _, _)| *id).collect();
@@ -414,17 +517,21 @@ impl Operator for GrowingTopN {
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
         let mut changes = Vec::new();
         let offset = self.spec.offset as usize;
-        for (group, before) in std::mem::take(&mut self.touched) {
+        let noted = std::mem::take(&mut self.noted);
+        for Touched { group, before } in std::mem::take(&mut self.touched) {
             let partition = &mut self.partitions[group as usize];
             partition.touched = false;
-            let now: Before = partition.rows.iter().skip(offset).copied().collect();
-            self.changes(&before, &now, &mut changes)?;
+            let rows = std::mem::take(&mut partition.rows);
+            let now = &rows[offset.min(rows.len())..];
+            self.changes(&noted[before], now, &mut changes)?;
+            self.partitions[group as usize].rows = rows;
             if changes.len() >= STEP_ROWS {
                 out.emit(self.output(&changes)?);
                 changes.clear();
             }
         }
         out.emit(self.output(&changes)?);
+        self.emit_comings(out)?;
         self.compared.clear();
         self.forget_closed()?;
         self.rows.compact()?;
@@ -432,7 +539,8 @@ impl Operator for GrowingTopN {
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
-        assert!(self.touched.is_empty(), "an epoch's changes are taken in when it completes");
+        let done = self.touched.is_empty() && self.came.is_empty();
+        assert!(done, "an epoch's changes are taken in when it completes");
         writer.write(ROWS, self.rows.checkpoint_delta()?);
         Ok(())
     }
@@ -450,14 +558,17 @@ impl Operator for GrowingTopN {
         visit(&mut self.rows);
         visit(&mut self.groups);
         visit(&mut self.partitions);
+        visit(&mut self.ends);
     }
 
     fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes()
             + self.groups.memory_bytes()
             + self.partitions.memory_bytes()
-            + self.spilled * size_of::<Place>()
-            + self.touched.capacity() * size_of::<(u32, Before)>()
+            + self.ends.memory_bytes()
+            + (self.spilled + self.noted.capacity()) * size_of::<Place>()
+            + self.touched.capacity() * size_of::<Touched>()
+            + self.left.capacity() * size_of::<ShortId>()
     }
 
     fn state_rows(&self) -> usize {

@@ -105,6 +105,57 @@ fn ranks_are_those_of_the_sorted_values() {
     }
 }
 
+/// Epochs of one change, some, and very many, spread over the values or close together.
+#[test]
+fn a_large_set_takes_changes_in_any_amount() {
+    let seed = std::env::var("MILLSTREAM_SEED").ok().and_then(|s| s.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
+    println!("MILLSTREAM_SEED={seed}");
+    let mut rng = SmallRng::seed_from_u64(seed);
+    for tree in [false, true] {
+        let mut oracle: BTreeMap<u64, i64> =
+            (0..60_000).map(|_| (rng.random_range(0..200_000), 1)).collect();
+        let mut set = SortedSet::<u64>::of_sorted(oracle.clone().into_iter().collect());
+        if tree {
+            set = SortedSet::default();
+            oracle.iter().for_each(|(value, count)| set.insert(*value, *count));
+            set.settle().expect("settles");
+        }
+        for epoch in 0..60 {
+            let many = [1, 3, 200, 5000, 30_000][rng.random_range(0..5)];
+            let center = rng.random_range(0..200_000);
+            let width = [10, 1000, 200_000][rng.random_range(0..3)];
+            let near = |rng: &mut SmallRng| (center + rng.random_range(0..width)) % 200_000;
+            // In the middle most of it goes.
+            let growth = if (20..40).contains(&epoch) { 0.2 } else { 0.6 };
+            for _ in 0..(many as f64 * growth) as usize + 1 {
+                let (value, count) = (near(&mut rng), rng.random_range(1..3));
+                set.insert(value, count);
+                *oracle.entry(value).or_default() += count;
+            }
+            for _ in 0..(many as f64 * (1.0 - growth)) as usize + 1 {
+                let from = near(&mut rng);
+                let Some((value, held)) = oracle.range(from..).next() else { continue };
+                let (value, held) = (*value, *held);
+                set.delete(value, held).expect("it is there");
+                oracle.remove(&value);
+            }
+            set.settle().expect("settles");
+            let expected: Vec<(u64, i64)> = oracle.iter().map(|(v, c)| (*v, *c)).collect();
+            assert_eq!(set.entries(), expected, "epoch {epoch}");
+            assert_eq!(set.entries_len(), expected.len());
+            assert_eq!(set.copies(), expected.iter().map(|entry| entry.1).sum::<i64>());
+            let most = expected.iter().map(|entry| entry.1).max().unwrap_or(0);
+            let first = expected.iter().find(|entry| entry.1 == most).map(|entry| &entry.0);
+            assert_eq!(set.nth(set.rank_of_most_frequent(false)), first);
+            assert_eq!(set.first(), expected.first().map(|entry| &entry.0));
+        }
+        let (value, held) = oracle.pop_first().expect("not empty");
+        set.delete(value, held + 1).expect("seen later");
+        assert!(set.settle().is_err(), "more is deleted than is there");
+    }
+}
+
 #[test]
 fn a_large_heap_becomes_sorted_and_the_way_back() {
     let mut set = ExtremeSet::<u64>::default();
