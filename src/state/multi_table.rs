@@ -752,6 +752,12 @@ impl Chains {
         }
     }
 
+    fn disk_bytes(&self) -> usize {
+        self.heads.disk_bytes()
+            + self.next.disk_bytes()
+            + self.tags.as_ref().map_or(0, Tags::disk_bytes)
+    }
+
     fn memory_bytes(&self) -> usize {
         let tags = self.tags.as_ref().map_or(0, Tags::memory_bytes);
         self.heads.memory_bytes() + self.next.memory_bytes() + tags
