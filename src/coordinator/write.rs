@@ -449,6 +449,8 @@ pub(super) struct RowCollector {
 
 /// What a row takes beside itself: all of them become one batch.
 const BYTES_PER_BYTE: usize = 2;
+/// Of the limit: rows that a statement may collect whether there is room for them or not.
+const ALWAYS_SHARE: u64 = 4;
 
 impl RowCollector {
     /// One that takes memory as a query does, and gives it back when it goes.
@@ -468,20 +470,28 @@ impl RowCollector {
             .hint("Write the rows in several statements, or read them with a source."));
         }
         let wanted = bytes * BYTES_PER_BYTE;
-        self.memory.try_take_for_query(wanted).map_err(|free| {
-            Error::external(SqlState::OUT_OF_MEMORY, "not enough memory for the rows to write")
-                .detail(format!(
-                    "The statement asked for {wanted} bytes more than its {}, and {free} are free.",
-                    self.taken
-                ))
-                .hint(
-                    "Write the rows in several statements, or start the server with a higher \
-                     --memory-limit.",
-                )
-        })?;
+        if let Err(free) = self.memory.try_take_for_query(wanted) {
+            // While state is on its way to the disk there is less than there will be.
+            if self.bytes as u64 > self.memory.limit_bytes() / ALWAYS_SHARE {
+                return Err(self.refused(wanted, free));
+            }
+            self.memory.take_for_query(wanted);
+        }
         self.taken += wanted;
         self.batches.push(rows);
         Ok(())
+    }
+
+    fn refused(&self, wanted: usize, free: u64) -> Error {
+        Error::external(SqlState::OUT_OF_MEMORY, "not enough memory for the rows to write")
+            .detail(format!(
+                "The statement asked for {wanted} bytes more than its {}, and {free} are free.",
+                self.taken
+            ))
+            .hint(
+                "Write the rows in several statements, or start the server with a higher \
+                 --memory-limit.",
+            )
     }
 }
 

@@ -24,8 +24,8 @@ use crate::memory::mapped::write_arrays;
 use crate::memory::running::RunningQueries;
 use crate::observe::metrics;
 
-/// Asks to skip before a disk that failed is tried again: they come every 20 ms or less often.
-const SKIPPED_ASKS: u32 = 100;
+/// Asks to skip before a disk that failed is tried again: they come every 10 ms or less often.
+const SKIPPED_ASKS: u32 = 200;
 
 /// What a source may give a worker in an epoch, however much memory there is. Two epochs are in
 /// flight at most, so this bounds the memory of rows under way; large enough that under load an

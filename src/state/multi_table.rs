@@ -81,6 +81,9 @@ impl Spill for MultiTable {
         for chains in self.by_key.iter_mut().chain(&mut self.by_row) {
             chains.heads.spill(memory, pass);
             chains.next.spill(memory, pass);
+            if let Some(tags) = &mut chains.tags {
+                tags.spill(memory, pass);
+            }
         }
         if let Some(counts) = &mut self.counts {
             counts.spill(memory, pass);
@@ -90,7 +93,7 @@ impl Spill for MultiTable {
     fn disk_bytes(&self) -> usize {
         let chains = self.by_key.iter().chain(&self.by_row);
         self.store.disk_bytes()
-            + chains.map(|c| c.heads.disk_bytes() + c.next.disk_bytes()).sum::<usize>()
+            + chains.map(Chains::disk_bytes).sum::<usize>()
             + self.counts.as_ref().map_or(0, IdVec::disk_bytes)
     }
 }
@@ -747,6 +750,12 @@ impl Chains {
         if let Some(tags) = &mut self.tags {
             tags.drop_before(base);
         }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.heads.disk_bytes()
+            + self.next.disk_bytes()
+            + self.tags.as_ref().map_or(0, Tags::disk_bytes)
     }
 
     fn memory_bytes(&self) -> usize {

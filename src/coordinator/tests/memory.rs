@@ -170,12 +170,45 @@ async fn whatever_a_query_asks_for_others_go_on() {
         "SELECT count(*) FROM t AS a JOIN t AS b ON a.v = b.v JOIN t AS c ON c.v = b.v",
         "WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k + 1, v FROM r) SELECT count(*) FROM r",
     ];
+    // Without a limit there is room for a write, whatever queries have.
+    let copied = run(&mut connection, "CREATE TABLE copy AS SELECT k, v || v AS v FROM t").await;
+    assert!(copied.contains("30000"), "{copied}");
     for sql in greedy {
         let refused = run(&mut connection, sql).await;
         assert!(refused.contains("53200"), "{sql}: {refused}");
         let modest = run(&mut connection, "SELECT count(*), sum(k) FROM t").await;
         assert!(modest.contains("30000") && modest.contains("450015000"), "{sql}: {modest}");
     }
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_collects_no_more_rows_than_there_is_memory_for() {
+    let limited = StateMemory::new(std::env::temp_dir()).with_limit(4 << 20);
+    let memory = Arc::new(limited);
+    let (database, coordinator) = database_with(memory.clone());
+    let mut connection = connect(&database).await;
+    run(&mut connection, "CREATE TABLE t (k bigint)").await;
+    memory.grant_queries(1 << 20);
+    // A quarter of the limit is theirs in any case.
+    let some = "INSERT INTO t SELECT n FROM generate_series(1, 50000) AS s(n)";
+    assert!(run(&mut connection, some).await.contains("50000"));
+    for sql in [
+        "INSERT INTO t SELECT n FROM generate_series(1, 10000000000) AS s(n)",
+        "CREATE TABLE u AS SELECT n FROM generate_series(1, 10000000000) AS s(n)",
+    ] {
+        let refused = run(&mut connection, sql).await;
+        assert!(refused.contains("53200") && refused.contains("rows to write"), "{refused}");
+    }
+    let counted = run(&mut connection, "SELECT count(*) FROM t").await;
+    assert!(counted.contains("50000"), "{counted}");
+    for _ in 0..500 {
+        if memory.query_bytes() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert_eq!(memory.query_bytes(), 0, "a write gives back what it took");
     drop(connection);
     tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
 }

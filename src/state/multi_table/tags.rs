@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::state::row_ids::{IdVec, ShortId};
 use crate::state::row_store::RowStore;
+use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::key::{HashUse, hash_rows};
 
 /// The tags of a table's rows.
@@ -18,6 +19,16 @@ pub(super) struct Tags {
     /// The columns that are hashed.
     columns: Vec<usize>,
     of_ids: IdVec<u32>,
+}
+
+impl Spill for Tags {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.of_ids.spill(memory, pass);
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.of_ids.disk_bytes()
+    }
 }
 
 impl Tags {
