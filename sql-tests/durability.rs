@@ -1,34 +1,38 @@
-//! The program killed with SIGKILL while clients write and sources are read, again and again: what
-//! was acknowledged is there afterwards, money neither comes nor goes, every row of a source counts
-//! once, and no view differs from its query. On a disk, and in a bucket of a server that the test
-//! starts. Sinks over the same views write files, and to a PostgreSQL that the test starts, which is
-//! killed now and then, too: afterwards these have every result once.
-//!
-//! `MILLSTREAM_KILLS=1000 cargo test --test sql_tests kill` runs longer; `MILLSTREAM_SEED` replays
-//! the moments of one run (the machine's own timing is not replayed).
+//! Servers over directories: savepoints, two servers on one storage, storages that cannot be used.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tokio_postgres::{Client, NoTls};
 
-use crate::postgres::{Postgres, lines_of};
-
 /// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(120);
-const ACCOUNTS: i64 = 20;
-const WRITERS: i64 = 3;
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Lines of a server's log that are shown when a test fails.
+const LOG_LINES: usize = 60;
 
-/// A `millstream serve` over a directory.
+/// A `millstream serve` over a directory. It ends with this; if a test fails then, the end of its
+/// log is shown.
 pub struct Served {
     child: Child,
     pub url: String,
+    log: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Drop for Served {
+    #[expect(clippy::print_stderr, reason = "cargo shows it of failed tests")]
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            eprintln!("The end of the server's log:");
+            log.iter().for_each(|line| eprint!("  {line}"));
+        }
+    }
 }
 
 /// Where a server keeps its state.
@@ -36,9 +40,9 @@ pub struct Served {
 pub struct Place {
     pub directory: PathBuf,
     /// A bucket; otherwise the directory.
-    bucket: Option<String>,
+    pub bucket: Option<String>,
     /// Where the bucket is.
-    variables: Vec<(&'static str, String)>,
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Place {
@@ -47,12 +51,18 @@ impl Place {
     }
 }
 
+/// The program under test: another build, when `MILLSTREAM_PROGRAM` names one.
+pub fn program() -> PathBuf {
+    let named = std::env::var_os("MILLSTREAM_PROGRAM").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_millstream").into())
+}
+
 fn serve(directory: &Path, workers: &str) -> Served {
     serve_in(&Place::disk(directory), workers, &[])
 }
 
 pub fn serve_in(place: &Place, workers: &str, more: &[&str]) -> Served {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    let mut command = Command::new(program());
     // Variables of whoever runs the tests must not count.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MILLSTREAM_") {
@@ -80,9 +90,22 @@ pub fn serve_in(place: &Place, workers: &str, more: &[&str]) -> Served {
             break format!("postgres://millstream@{address}/millstream");
         }
     };
+    let lines: VecDeque<String> = log.split_inclusive('\n').map(str::to_owned).collect();
+    let log = Arc::new(Mutex::new(lines));
     // Read on, so that the server never waits for us.
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-    Served { child, url }
+    let kept = log.clone();
+    std::thread::spawn(move || {
+        let mut line = Vec::new();
+        while stderr.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push_back(String::from_utf8_lossy(&line).into_owned());
+            while kept.len() > LOG_LINES {
+                kept.pop_front();
+            }
+            line.clear();
+        }
+    });
+    Served { child, url, log }
 }
 
 impl Served {
@@ -98,13 +121,19 @@ impl Served {
         self.child.id()
     }
 
+    /// The end of its log.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().map(String::as_str).collect()
+    }
+
     pub fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child ends");
     }
 
     /// The exit code of a server that ends by itself.
-    fn ended(mut self) -> Option<i32> {
+    pub fn ended(mut self) -> Option<i32> {
         for _ in 0..PATIENCE.as_millis() / 10 {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
                 return status.code();
@@ -116,76 +145,10 @@ impl Served {
     }
 }
 
-/// Moves money until the server is gone; each transfer is a transaction of three tables.
-async fn write(client: Client, writer: i64, acknowledged: Arc<AtomicI64>, seed: u64) {
-    let mut random = StdRng::seed_from_u64(seed);
-    loop {
-        let n = acknowledged.load(Ordering::SeqCst) + 1;
-        let (from, to) = (random.random_range(0..ACCOUNTS), random.random_range(0..ACCOUNTS));
-        let amount = random.random_range(1..50);
-        let transfer = format!(
-            "BEGIN; UPDATE accounts SET balance = balance - {amount} WHERE id = {from}; \
-             UPDATE accounts SET balance = balance + {amount} WHERE id = {to}; \
-             INSERT INTO ledger VALUES ({writer}, {n}); COMMIT"
-        );
-        match client.batch_execute(&transfer).await {
-            Ok(()) => acknowledged.store(n, Ordering::SeqCst),
-            Err(error) if error.as_db_error().is_some_and(|e| e.code().code() == "40001") => {
-                let _ = client.batch_execute("ROLLBACK").await;
-            }
-            Err(_) => return,
-        }
-    }
-}
-
-async fn number(client: &Client, sql: &str) -> i64 {
+pub async fn number(client: &Client, sql: &str) -> i64 {
     let row = client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     row.get(0)
 }
-
-/// Everything that must hold at every moment.
-async fn check(client: &Client, acknowledged: &[Arc<AtomicI64>], context: &str) {
-    let total = ACCOUNTS * 1000;
-    let row = client
-        .query_one(
-            "SELECT (SELECT sum(balance)::bigint FROM accounts), (SELECT s FROM total), \
-             (SELECT n FROM transfers), (SELECT count(*) FROM ledger)",
-            &[],
-        )
-        .await
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
-    let values: [i64; 4] = std::array::from_fn(|index| row.get(index));
-    assert_eq!(values[0], total, "{context}: money in the table");
-    assert_eq!(values[1], total, "{context}: money in the view");
-    assert_eq!(values[2], values[3], "{context}: view and table of transfers");
-    for (writer, acknowledged) in acknowledged.iter().enumerate() {
-        let promised = acknowledged.load(Ordering::SeqCst);
-        let sql = format!("SELECT coalesce(max(n), 0) FROM ledger WHERE writer = {writer}");
-        let found = number(client, &sql).await;
-        assert!(found >= promised, "{context}: writer {writer} lost {promised}, has {found}");
-        let sql = format!("SELECT count(*) FROM ledger WHERE writer = {writer}");
-        assert_eq!(number(client, &sql).await, found, "{context}: writer {writer} has gaps");
-    }
-}
-
-/// Views over a source, each other and a table, with the queries that they must equal once the
-/// source has ended.
-const VIEWS: [(&str, &str); 5] = [
-    ("bids", "SELECT count(*) AS n, sum(price) AS s, count(DISTINCT auction) AS a FROM bid"),
-    ("per_auction", "SELECT auction, count(*) AS n, max(price) AS p FROM bid GROUP BY auction"),
-    ("all_auctions", "SELECT count(*) AS auctions, sum(n)::bigint AS n FROM per_auction"),
-    (
-        "best",
-        "SELECT auction, price, r FROM (SELECT auction, price, row_number() OVER \
-         (PARTITION BY auction % 50 ORDER BY price DESC, auction, bidder, date_time) AS r FROM bid) x \
-         WHERE r <= 3",
-    ),
-    (
-        "named",
-        "SELECT n.label, count(*) AS n, min(b.price) AS p FROM bid b JOIN names n \
-         ON n.id = b.auction % 10 GROUP BY n.label",
-    ),
-];
 
 pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
     let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
@@ -201,226 +164,8 @@ pub async fn rows(client: &Client, sql: &str) -> Vec<String> {
     rows
 }
 
-/// What must hold of the views over the source at every moment; how many rows it has given.
-async fn check_source(client: &Client, at_least: i64, context: &str) -> i64 {
-    let row = client
-        .query_one("SELECT b.n, a.n, a.auctions, b.a FROM bids b CROSS JOIN all_auctions a", &[])
-        .await
-        .unwrap_or_else(|error| panic!("{context}: {error}"));
-    let values: [i64; 4] =
-        std::array::from_fn(|index| row.get::<_, Option<i64>>(index).unwrap_or(0));
-    assert_eq!(values[0], values[1], "{context}: rows and rows per auction");
-    assert_eq!(values[2], values[3], "{context}: auctions");
-    assert!(values[0] >= at_least, "{context}: {} rows, {at_least} were durable", values[0]);
-    values[0]
-}
-
-fn variable(name: &str) -> Option<u64> {
+pub fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|v| v.parse().ok())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_loses_nothing_it_acknowledged() {
-    let directory = tempfile::tempdir().expect("a folder can be made");
-    let kills = variable("MILLSTREAM_KILLS").unwrap_or(6);
-    let out = tempfile::tempdir().expect("a folder can be made");
-    let mut outside = Outside { folder: out.path().to_owned(), postgres: Postgres::start().await };
-    kill_again_and_again(&Place::disk(directory.path()), kills, Some(&mut outside)).await;
-}
-
-/// Where sinks write.
-struct Outside {
-    folder: PathBuf,
-    /// None where there is none.
-    postgres: Option<Postgres>,
-}
-
-impl Outside {
-    /// Sinks over what the set-up has made.
-    fn sinks(&self) -> String {
-        let folder = self.folder.display();
-        let mut sinks = format!(
-            "CREATE SINK bid_lines AS SELECT auction, price FROM bid
-                WITH (connector = 'file', path = '{folder}/bids', file_rows = 1000);
-             CREATE SINK auction_changes FROM per_auction WITH (connector = 'file',
-                path = '{folder}/auctions', envelope = 'changelog', commit_interval = '1 second');
-             CREATE SINK ledger_changes FROM ledger WITH (connector = 'file',
-                path = '{folder}/ledger', envelope = 'changelog', partition_by = 'writer');"
-        );
-        let Some(postgres) = &self.postgres else { return sinks };
-        for (name, from) in [
-            ("named_there", "FROM named"),
-            ("ledger_there", "FROM ledger"),
-            ("accounts_there", "FROM accounts"),
-        ] {
-            let (url, table) = (postgres.url(), name.trim_end_matches("_there"));
-            sinks += &format!(
-                "CREATE SINK {name} {from} WITH (connector = 'postgres', url = '{url}',
-                    table = '{table}', create_table = true);"
-            );
-        }
-        let url = postgres.url();
-        sinks += &format!(
-            "CREATE SINK bids_there AS SELECT auction, price FROM bid WITH (connector = 'postgres',
-                url = '{url}', table = 'bids', create_table = true, mode = 'append');"
-        );
-        sinks
-    }
-
-    /// Everything is there once. No writer is at work.
-    async fn check(&self, client: &Client, context: &str) {
-        let settled = tokio::time::timeout(PATIENCE, async {
-            loop {
-                client.batch_execute("CHECKPOINT").await.expect("is written");
-                let pending = "SELECT coalesce(sum(pending_rows), 0)::bigint FROM millstream.sinks";
-                let stopped = "SELECT count(*) FROM millstream.sinks WHERE state = 'stopped'";
-                assert_eq!(number(client, stopped).await, 0, "{context}: a sink has stopped");
-                if number(client, pending).await == 0 {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        settled.await.unwrap_or_else(|_| panic!("{context}: sinks do not come to an end"));
-        let mut bids = Vec::new();
-        lines_of(&self.folder.join("bids"), &mut bids);
-        bids.sort_unstable();
-        let bid = |row: String| {
-            let (auction, price) = row.split_once('|').expect("two columns");
-            format!("{{\"auction\":{auction},\"price\":{price}}}")
-        };
-        let shown = rows(client, "SELECT auction, price FROM bid").await;
-        let mut shown: Vec<String> = shown.into_iter().map(bid).collect();
-        shown.sort_unstable();
-        assert!(bids == shown, "{context}: {} bids instead of {}", bids.len(), shown.len());
-        for (folder, query) in [
-            ("auctions", "SELECT count(*) FROM per_auction"),
-            ("ledger", "SELECT count(*) FROM ledger"),
-        ] {
-            let mut lines = Vec::new();
-            lines_of(&self.folder.join(folder), &mut lines);
-            let count = |op: &str| lines.iter().filter(|line| line.contains(op)).count() as i64;
-            let left = count("\"op\":\"insert\"") - count("\"op\":\"delete\"");
-            assert_eq!(left, number(client, query).await, "{context}: {folder}");
-        }
-        let Some(postgres) = &self.postgres else { return };
-        let theirs = postgres.connect().await;
-        for (own, there) in [
-            ("SELECT label, n, p FROM named", "SELECT label, n, p FROM named"),
-            ("SELECT writer, n FROM ledger", "SELECT writer, n FROM ledger"),
-            ("SELECT id, balance FROM accounts", "SELECT id, balance FROM accounts"),
-            ("SELECT auction, price FROM bid", "SELECT auction, price FROM bids"),
-        ] {
-            let (own, there) = (rows(client, own).await, rows(&theirs, there).await);
-            assert!(own == there, "{context}: {} rows instead of {}", there.len(), own.len());
-        }
-    }
-}
-
-async fn kill_again_and_again(place: &Place, kills: u64, mut outside: Option<&mut Outside>) {
-    let seed = variable("MILLSTREAM_SEED").unwrap_or_else(rand::random);
-    let mut random = StdRng::seed_from_u64(seed);
-    let server = serve_in(place, "2", &[]);
-    let client = server.connect().await;
-    let mut set_up = "
-        CREATE TABLE names (id bigint PRIMARY KEY, label text);
-        INSERT INTO names SELECT g, 'name ' || g % 4 FROM generate_series(0, 9) g(g);
-        CREATE SOURCE bid WITH (connector = 'nexmark', table.type = 'bid',
-            events.limit = 60000, rate = 12000);"
-        .to_owned();
-    for (name, query) in VIEWS {
-        set_up += &format!("CREATE MATERIALIZED VIEW {name} AS {query};");
-    }
-    client.batch_execute(&set_up).await.expect("the set-up runs");
-    // Rows of the source that a checkpoint has.
-    let mut durable_rows = 0;
-    client
-        .batch_execute(
-            "CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL);
-             CREATE TABLE ledger (writer bigint, n bigint, PRIMARY KEY (writer, n));
-             INSERT INTO accounts SELECT g, 1000 FROM generate_series(0, 19) g(g);
-             CREATE MATERIALIZED VIEW total AS SELECT sum(balance)::bigint AS s FROM accounts;
-             CREATE MATERIALIZED VIEW transfers AS SELECT count(*) AS n FROM ledger;",
-        )
-        .await
-        .expect("the set-up runs");
-    if let Some(outside) = &outside {
-        client.batch_execute(&outside.sinks()).await.expect("the sinks are made");
-    }
-    drop(client);
-    server.kill();
-    let acknowledged: Vec<Arc<AtomicI64>> = (0..WRITERS).map(|_| Arc::default()).collect();
-    for kill in 0..kills {
-        let context = format!("seed {seed}, kill {kill}");
-        let workers = ["1", "2", "3"][kill as usize % 3];
-        let server = serve_in(place, workers, &[]);
-        let client = server.connect().await;
-        check(&client, &acknowledged, &context).await;
-        check_source(&client, durable_rows, &context).await;
-        if random.random_bool(0.5) {
-            let shown = check_source(&client, durable_rows, &context).await;
-            client.batch_execute("CHECKPOINT").await.expect("is written");
-            durable_rows = shown;
-        }
-        // Where a write was in doubt, it is settled now.
-        for (writer, acknowledged) in acknowledged.iter().enumerate() {
-            let sql = format!("SELECT coalesce(max(n), 0) FROM ledger WHERE writer = {writer}");
-            acknowledged.store(number(&client, &sql).await, Ordering::SeqCst);
-        }
-        let mut writers = Vec::new();
-        for (writer, acknowledged) in acknowledged.iter().enumerate() {
-            let (client, acknowledged) = (server.connect().await, acknowledged.clone());
-            writers.push(tokio::spawn(write(client, writer as i64, acknowledged, random.random())));
-        }
-        // Killed in the midst of writing, however slow the machine is.
-        let acknowledged_now =
-            || acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).sum::<i64>();
-        let before = acknowledged_now();
-        let started = tokio::time::timeout(PATIENCE, async {
-            while acknowledged_now() == before {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        });
-        started.await.unwrap_or_else(|_| panic!("{context}: nothing is written"));
-        if random.random_bool(0.3)
-            && let Some(Outside { postgres: Some(postgres), .. }) = outside.as_deref_mut()
-        {
-            postgres.stop();
-            postgres.resume().await;
-        }
-        let pause = Duration::from_millis(random.random_range(0..400));
-        let reads = tokio::time::timeout(pause, async {
-            loop {
-                let sql = "SELECT s, (SELECT sum(balance)::bigint FROM accounts) FROM total";
-                let row = client.query_one(sql, &[]).await.expect("answers");
-                let sums = (row.get::<_, i64>(0), row.get::<_, i64>(1));
-                let all = ACCOUNTS * 1000;
-                assert_eq!(sums, (all, all), "{context}: view and table while it runs");
-            }
-        });
-        let _ = reads.await;
-        server.kill();
-        for writer in writers {
-            writer.await.expect("a writer does not panic");
-        }
-    }
-    let server = serve_in(place, "2", &[]);
-    let client = server.connect().await;
-    let context = format!("seed {seed}, at the end");
-    check(&client, &acknowledged, &context).await;
-    check_source(&client, durable_rows, &context).await;
-    client.batch_execute("FLUSH").await.expect("the source ends");
-    for (view, query) in VIEWS {
-        let shown = rows(&client, &format!("SELECT * FROM {view}")).await;
-        assert_eq!(shown, rows(&client, query).await, "{context}: {view}");
-    }
-    assert_eq!(rows(&client, "SELECT n FROM bids").await, ["55200"], "{context}: every bid once");
-    let written: i64 = acknowledged.iter().map(|a| a.load(Ordering::SeqCst)).sum();
-    assert!(written >= kills as i64, "only {written} transfers were acknowledged");
-    if let Some(outside) = &outside {
-        outside.check(&client, &context).await;
-    }
-    server.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -476,192 +221,6 @@ async fn a_savepoint_is_the_state_that_it_was() {
     let server = serve_in(&place, "2", &["--from-savepoint", "after"]);
     assert_eq!(look(&server.connect().await).await, ["43|1235"]);
     server.kill();
-}
-
-/// A server of this test's own that keeps buckets, with one in it.
-struct Bucket {
-    child: Child,
-    place: Place,
-    /// With what its objects can be looked at.
-    python: PathBuf,
-}
-
-impl Drop for Bucket {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The address that a child says on one of its outputs, which is read on.
-fn address_of(output: impl Read + Send + 'static) -> String {
-    let mut output = BufReader::new(output);
-    let mut log = String::new();
-    let endpoint = loop {
-        let start = log.len();
-        assert!(output.read_line(&mut log).expect("it logs") > 0, "it ended:\n{log}");
-        let line = &log[start..];
-        if let Some(at) = line.find("http://127.0.0.1:") {
-            break line[at..].split_whitespace().next().expect("an address").to_owned();
-        }
-    };
-    std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-    endpoint
-}
-
-/// A server of Azure's protocol from the npm registry.
-const AZURITE: &str = "azurite@3.37.0";
-
-/// Makes a container of an emulator: a request that is signed with the emulators' known key.
-const MAKE_CONTAINER: &str = r#"
-import base64, hashlib, hmac, sys, urllib.request
-from email.utils import formatdate
-endpoint, container = sys.argv[1:3]
-key = base64.b64decode("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==")
-account, version, date = "devstoreaccount1", "2021-08-06", formatdate(usegmt=True)
-text = ("PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n"
-        f"/{account}/{account}/{container}\nrestype:container")
-signature = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
-headers = {"x-ms-date": date, "x-ms-version": version,
-           "Authorization": f"SharedKey {account}:{signature}"}
-urllib.request.urlopen(urllib.request.Request(
-    f"{endpoint}/{account}/{container}?restype=container", method="PUT", headers=headers))
-"#;
-
-/// The same with Azure's protocol; `None`, with the reason, where there is none.
-fn container(directory: &Path) -> Option<Bucket> {
-    let node = crate::clients::needed("Azurite", crate::clients::node(AZURITE))?;
-    let python = PathBuf::from("python3");
-    let mut command = Command::new("node");
-    command.arg(node.join("node_modules/.bin/azurite-blob"));
-    command.args(["--blobHost", "127.0.0.1", "--blobPort", "0", "--skipApiVersionCheck"]);
-    command.args(["--silent", "--disableTelemetry", "--inMemoryPersistence"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
-    let endpoint = address_of(child.stdout.take().expect("piped"));
-    let status = Command::new(&python).args(["-c", MAKE_CONTAINER, &endpoint, "bucket"]).status();
-    assert!(status.expect("python runs").success(), "a container can be made");
-    let variables = vec![
-        ("AZURE_STORAGE_USE_EMULATOR", "true".to_owned()),
-        ("AZURITE_BLOB_STORAGE_URL", endpoint),
-    ];
-    let bucket = Some("az://bucket/some/prefix".to_owned());
-    let place = Place { directory: directory.to_owned(), bucket, variables };
-    Some(Bucket { child, place, python })
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_container_of_azure_is_as_good_as_a_disk() {
-    let directory = tempfile::tempdir().expect("a folder can be made");
-    let Some(container) = container(directory.path()) else { return };
-    let kills = variable("MILLSTREAM_KILLS").unwrap_or(2).min(20);
-    kill_again_and_again(&container.place, kills, None).await;
-    assert!(!directory.path().join("storage").exists(), "nothing is on the disk");
-}
-
-/// Prints what objects below a prefix have, one after the other.
-const SHOW_OBJECTS: &str = r#"
-import boto3, os, sys
-s3 = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-pages = s3.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=sys.argv[1])
-for item in (item for page in pages for item in page.get("Contents", [])):
-    assert item["Key"].endswith(".ndjson"), item["Key"]
-    sys.stdout.buffer.write(s3.get_object(Bucket="bucket", Key=item["Key"])["Body"].read())
-"#;
-
-/// A server that is killed while a sink writes files to a bucket: every row is there once.
-#[tokio::test(flavor = "multi_thread")]
-async fn files_of_a_sink_in_a_bucket_have_every_row_once() {
-    let directory = tempfile::tempdir().expect("a folder can be made");
-    let Some(bucket) = bucket(directory.path()) else { return };
-    // The state is on the disk, the sink's files are not.
-    let place = Place { bucket: None, ..bucket.place.clone() };
-    let server = serve_in(&place, "2", &[]);
-    let set_up = "CREATE TABLE log (id bigint, note text) APPEND ONLY;
-        CREATE SINK lines FROM log WITH (connector = 'file', path = 's3://bucket/lines',
-            file_rows = 40);";
-    server.connect().await.batch_execute(set_up).await.expect("the set-up runs");
-    server.kill();
-    let (mut random, mut written) = (rand::rng(), 0);
-    for round in 0..5 {
-        let server = serve_in(&place, ["1", "2", "3"][round % 3], &[]);
-        let client = server.connect().await;
-        for _ in 0..4 {
-            let (from, to) = (written + 1, written + 50);
-            let insert = format!(
-                "INSERT INTO log SELECT g, 'row ' || g FROM generate_series({from}, {to}) g(g)"
-            );
-            client.batch_execute(&insert).await.expect("is written");
-            written = to;
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..150))).await;
-        }
-        server.kill();
-    }
-    let server = serve_in(&place, "2", &[]);
-    let client = server.connect().await;
-    let settled = tokio::time::timeout(PATIENCE, async {
-        let pending = "SELECT coalesce(sum(pending_rows), 0)::bigint FROM millstream.sinks";
-        loop {
-            client.batch_execute("CHECKPOINT").await.expect("is written");
-            if number(&client, pending).await == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    settled.await.expect("the sink comes to an end");
-    let mut look = Command::new(&bucket.python);
-    look.args(["-c", SHOW_OBJECTS, "lines/"]).envs(place.variables.clone());
-    let output = look.output().expect("python runs");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let mut found: Vec<&str> = text.lines().collect();
-    found.sort_unstable();
-    let line = |id: i64| format!("{{\"id\":{id},\"note\":\"row {id}\"}}");
-    let mut expected: Vec<String> = (1..=written).map(line).collect();
-    expected.sort_unstable();
-    assert_eq!(found, expected);
-    server.kill();
-}
-
-/// An S3-compatible one; `None`, with the reason, where there is none.
-fn bucket(directory: &Path) -> Option<Bucket> {
-    let python = crate::clients::needed("S3", crate::clients::python(&[MOTO]))?;
-    let folder = python.parent().expect("it is in a folder");
-    let mut command = Command::new(folder.join("moto_server"));
-    command.args(["-H", "127.0.0.1", "-p", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the server starts");
-    let endpoint = address_of(child.stderr.take().expect("piped"));
-    let variables = vec![
-        ("AWS_ENDPOINT_URL", endpoint.clone()),
-        ("AWS_ACCESS_KEY_ID", "key".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
-        ("AWS_REGION", "us-east-1".to_owned()),
-    ];
-    let made = "import sys, urllib.request as u; \
-                u.urlopen(u.Request(sys.argv[1] + '/bucket', method='PUT'))";
-    let status = Command::new(&python).args(["-c", made, &endpoint]).status();
-    assert!(status.expect("python runs").success(), "a bucket can be made");
-    let bucket = Some("s3://bucket/some/prefix".to_owned());
-    let place = Place { directory: directory.to_owned(), bucket, variables };
-    Some(Bucket { child, place, python })
-}
-
-/// An S3-compatible server from PyPI.
-const MOTO: &str = "moto[server]==5.2.5";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_is_as_good_as_a_disk() {
-    let directory = tempfile::tempdir().expect("a folder can be made");
-    let Some(bucket) = bucket(directory.path()) else { return };
-    let kills = variable("MILLSTREAM_KILLS").unwrap_or(3).min(20);
-    kill_again_and_again(&bucket.place, kills, None).await;
-    // Two servers on one bucket: the older ends.
-    let older = serve_in(&bucket.place, "1", &[]);
-    let newer = serve_in(&bucket.place, "1", &[]);
-    assert_eq!(older.ended(), Some(1));
-    newer.kill();
-    assert!(!directory.path().join("storage").exists(), "nothing is on the disk");
 }
 
 #[tokio::test(flavor = "multi_thread")]

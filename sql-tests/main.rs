@@ -7,11 +7,14 @@
 
 mod alignment;
 mod backup;
+mod buckets;
 mod clients;
 mod command_line;
+mod crash;
 mod documents;
 mod durability;
 mod fairness;
+mod faults;
 mod functions;
 mod memory;
 mod nexmark;

@@ -87,6 +87,64 @@ async fn state_of_several_times_the_memory_limit_is_right_and_survives() {
     served.kill();
 }
 
+/// Of all groups: how many, their rows, sums, least values, different texts and last texts.
+const GROUPS: &str = "SELECT count(*), sum(n), sum(total), sum(least), sum(different), \
+                      sum(octet_length(last)), max(last) FROM groups";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_several_times_the_memory_limit_are_right_and_survive() {
+    const ROWS: u64 = 200_000;
+    const LIMIT_MIB: u64 = 128;
+    let directory = tempfile::tempdir().expect("a directory");
+    let served = serve(directory.path(), &format!("{LIMIT_MIB}MiB"));
+    let client = served.connect().await;
+    let source = format!(
+        "CREATE SOURCE numbers (n bigint) WITH (connector = 'datagen', rows = {ROWS}, \
+         fields.n.kind = 'sequence')"
+    );
+    execute(&client, &source).await;
+    // Two rows for each group, far from each other.
+    let view = format!(
+        "CREATE MATERIALIZED VIEW groups AS \
+         SELECT n % {} AS k, count(*) AS n, sum(n) AS total, min(n) AS least, \
+         count(DISTINCT lpad(n::text, 1000, 'x')) AS different, \
+         max(lpad(n::text, 1000, 'x')) AS last FROM numbers GROUP BY n % {}",
+        ROWS / 2,
+        ROWS / 2
+    );
+    execute(&client, &view).await;
+    let mut peak_mib = 0;
+    let finished = "SELECT count(*) FROM millstream.sources WHERE NOT finished";
+    while rows(&client, finished).await != ["0"] {
+        peak_mib = memory_mib(&served).max(peak_mib);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    execute(&client, "FLUSH").await;
+    let half = ROWS / 2;
+    // The least of a group is in the first half of the rows; digits are before letters.
+    let expected = format!(
+        "{half}|{ROWS}|{}|{}|{ROWS}|{}|{}9",
+        ROWS * (ROWS + 1) / 2,
+        half * (half + 1) / 2,
+        half * 1000,
+        "x".repeat(999)
+    );
+    assert_eq!(rows(&client, GROUPS).await, [expected.as_str()], "before the kill");
+    // Each text is there once for DISTINCT, the last ones twice: as values and in the view.
+    let memory = "SELECT sum(bytes + disk_bytes) > 350 * 1048576, sum(disk_bytes) > 250 * 1048576 \
+                  FROM millstream.memory WHERE name = 'groups'";
+    assert_eq!(rows(&client, memory).await, ["t|t"]);
+    assert!(peak_mib < 2 * LIMIT_MIB, "{peak_mib} MiB");
+    execute(&client, "CHECKPOINT").await;
+    drop(client);
+    served.kill();
+
+    let served = serve(directory.path(), &format!("{LIMIT_MIB}MiB"));
+    let client = served.connect().await;
+    assert_eq!(rows(&client, GROUPS).await, [expected.as_str()], "after the kill");
+    served.kill();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_nothing_fits_into_refuses_growth_alone() {
     let directory = tempfile::tempdir().expect("a directory");

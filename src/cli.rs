@@ -224,10 +224,10 @@ enum Benchmark {
     /// State that does not fit into memory: a Nexmark join with all memory there is, and with a
     /// fraction of what its state takes
     Memory {
-        /// Which query
+        /// Which query: one of Nexmark's, or groups
         #[arg(long, default_value = "q20")]
         query: String,
-        /// Events of all three kinds
+        /// Events of all three kinds, or rows
         #[arg(long, env = "MILLSTREAM_EVENTS", default_value_t = 10_000_000)]
         events: u64,
         /// The state is so many times the memory limit

@@ -5,15 +5,16 @@
 //! |---|---|
 //! | 0 | `types` |
 //! | 1 | `config`, `observe` |
-//! | 2 | `functions`, `plan`, `formats`, `storage` |
-//! | 3 | `catalog`, `connectors`, `pattern`, `state` |
-//! | 4 | `sql`, `dataflow`: not each other; they meet in `plan` |
-//! | 5 | `coordinator` |
-//! | 6 | `frontend`, `web`: from here only `coordinator::command`, `observe`, `config`, `types` |
-//! | 7 | `server`: the only one that knows every room |
-//! | 8 | `slt` |
-//! | 9 | `bench` |
-//! | 10 | `cli`, `main` |
+//! | 2 | `memory` |
+//! | 3 | `functions`, `plan`, `formats`, `storage` |
+//! | 4 | `catalog`, `connectors`, `pattern`, `state` |
+//! | 5 | `sql`, `dataflow`: not each other; they meet in `plan` |
+//! | 6 | `coordinator` |
+//! | 7 | `frontend`, `web`: from here only `coordinator::command`, `observe`, `config`, `types` |
+//! | 8 | `server`: the only one that knows every room |
+//! | 9 | `slt` |
+//! | 10 | `bench` |
+//! | 11 | `cli`, `main` |
 
 // Tests may wait and time.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -22,6 +23,8 @@ pub mod types;
 
 pub mod config;
 pub mod observe;
+
+pub mod memory;
 
 pub mod formats;
 pub mod functions;

@@ -15,8 +15,10 @@
 //! A failure prints its seed: `MILLSTREAM_SEED=n cargo test --test sql_tests oracle::patterns`
 //! replays it; `MILLSTREAM_CASES=n` sets how many are tried.
 
-use std::sync::Arc;
+mod reference;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use millstream::coordinator::command::Connection;
 use millstream::coordinator::event_loop::Coordinator;
@@ -26,6 +28,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
+use self::reference::Expected;
 use super::time::{contains, difference, open_server, rows_of, setting};
 
 /// Cases of a plain `cargo test`.
@@ -64,6 +67,63 @@ fn a_stream_has_the_matches_of_a_batch() {
             });
         }
     });
+}
+
+/// Cases of a plain `cargo test` that are compared with the reference.
+const REFERENCE_CASES: u64 = 400;
+
+/// `MILLSTREAM_PATTERN_SEED=n` replays one case, `MILLSTREAM_PATTERN_CASES=n` sets how many.
+#[test]
+fn a_select_finds_what_the_definitions_say() {
+    let cases = setting("MILLSTREAM_PATTERN_CASES").unwrap_or(REFERENCE_CASES);
+    let failures_max = setting("MILLSTREAM_FAILURES").unwrap_or(1) as usize;
+    let (first, last) = match setting("MILLSTREAM_PATTERN_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None => (0, cases),
+    };
+    let next = AtomicU64::new(first);
+    let failures = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+                let store = Store::over(Arc::new(InMemory::new()), "memory");
+                let (coordinator, mut connection) = runtime.block_on(open_server(1, &store));
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= last || failures.lock().expect("no panic").len() >= failures_max {
+                        break;
+                    }
+                    if let Err(failure) = runtime.block_on(compare_select(&mut connection, seed)) {
+                        failures.lock().expect("no panic").push(failure);
+                    }
+                }
+                drop(connection);
+                coordinator.stop();
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no panic");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+async fn compare_select(connection: &mut Connection, seed: u64) -> Result<(), String> {
+    let case = reference::draw(seed);
+    let expected = case.expected();
+    let sql = case.sql();
+    let found = rows_of(connection, &sql).await;
+    let wrong = match (expected, found) {
+        (Expected::Unknown, _) => return Ok(()),
+        (Expected::Rows(expected), Ok(found)) if found == expected => return Ok(()),
+        (Expected::Rows(expected), Ok(found)) => difference(&found, &expected),
+        (Expected::Error(states), Err(error)) if states.iter().any(|s| error.starts_with(s)) => {
+            return Ok(());
+        }
+        (Expected::Error(states), found) => format!("not {states:?}: {found:?}"),
+        (Expected::Rows(_), Err(error)) => error,
+    };
+    Err(format!("######## pattern seed {seed}\n{sql}\n{wrong}"))
 }
 
 /// A view with the query that says what it should hold.
@@ -126,6 +186,7 @@ impl Case {
         ))
         .await?;
         self.change("CREATE TABLE t (id int PRIMARY KEY, p int, at timestamp, v int)").await?;
+        self.change("CREATE TABLE w (x int, y int)").await?;
         // Some views begin over what is there, others over nothing.
         for _ in 0..PATTERNS {
             if self.random.random_bool(0.4) {
@@ -188,6 +249,14 @@ impl Case {
                 rows.iter().map(|(_, at_s)| *at_s).max().unwrap_or(0).max(self.newest_s);
             let rows: Vec<String> = rows.iter().map(|(id, at_s)| self.row(*id, *at_s)).collect();
             self.change(&format!("INSERT INTO s VALUES {}", rows.join(", "))).await?;
+        }
+        if self.random.random_bool(0.3) {
+            let (x, y) = (self.random.random_range(0..5), self.random.random_range(0..5));
+            let statement = match self.random.random_bool(0.3) {
+                true => format!("DELETE FROM w WHERE x = {x}"),
+                false => format!("INSERT INTO w VALUES ({x}, {y})"),
+            };
+            self.change(&statement).await?;
         }
         let statement = match self.random.random_range(0..6) {
             0 => format!("DELETE FROM t WHERE id % 7 = {}", self.random.random_range(0..7)),
@@ -296,7 +365,12 @@ fn clauses(random: &mut StdRng, in_time: bool) -> String {
         "at < FIRST(at) + INTERVAL '5 seconds'",
     ];
     if !in_time {
-        conditions.push("v > NEXT(v)");
+        conditions.extend([
+            "v > NEXT(v)",
+            "v IN (SELECT x FROM w)",
+            "EXISTS (SELECT 1 FROM w WHERE x = b.v)",
+            "(SELECT max(y) FROM w WHERE x = v) > 2",
+        ]);
     }
     let mut measures = vec![
         "FIRST(id) AS f",
@@ -307,11 +381,19 @@ fn clauses(random: &mut StdRng, in_time: bool) -> String {
         "sum(b.v) AS s",
         "PREV(FIRST(v)) AS before",
         "array_agg(u.v)::text AS us",
+        "array_agg(DISTINCT u.v ORDER BY u.v DESC)::text AS ud",
+        "count(u.*) FILTER (WHERE CLASSIFIER(u) = 'a' AND u.v > 1) AS uc",
+        "FIRST(CLASSIFIER(u)) AS fu",
         "MATCH_WAITED_FOR() AS w",
         "MATCH_ROWTIME() AS rt",
     ];
     if !in_time {
-        measures.push("NEXT(LAST(v)) AS behind");
+        // Of what the partition's end leaves, event time says that its time is over.
+        measures.extend([
+            "NEXT(LAST(v)) AS behind",
+            "MATCH_STATE() AS state",
+            "MATCH_TIMED_OUT() AS late",
+        ]);
     }
     let mut chosen: Vec<&str> = Vec::new();
     while chosen.len() < 4 {
@@ -320,14 +402,17 @@ fn clauses(random: &mut StdRng, in_time: bool) -> String {
             chosen.push(one);
         }
     }
-    let pattern = loop {
+    let mut pattern = loop {
         let pattern = pattern(random, 3, in_time);
         // DEFINE and SUBSET name them all.
         if ["a", "b", "c"].iter().all(|name| pattern.contains(name)) {
             break pattern;
         }
     };
-    let rows = pick(
+    if random.random_bool(0.15) {
+        pattern.push_str(pick(random, &[" NOT a", " NOT b NOT c"]));
+    }
+    let mut rows = pick(
         random,
         &[
             "ONE ROW PER MATCH",
@@ -337,16 +422,30 @@ fn clauses(random: &mut StdRng, in_time: bool) -> String {
             "ALL ROWS PER MATCH WITH UNMATCHED ROWS",
         ],
     );
+    if pattern.contains("{-") && rows.ends_with("UNMATCHED ROWS") {
+        rows = "ALL ROWS PER MATCH";
+    }
     let skip = pick(random, &["PAST LAST ROW", "PAST LAST ROW", "TO NEXT ROW"]);
-    let contiguity = pick(random, &["", "", "", "RELAXED "]);
+    let contiguity = pick(random, &["", "", "", "RELAXED ", "RELAXED ANY "]);
     let within = match in_time || random.random_bool(0.5) {
         true => pick(random, &[" WITHIN INTERVAL '4' SECOND", " WITHIN INTERVAL '15' SECOND"]),
         false => "",
     };
     let emit = match within {
         "" => pick(random, &["", "", " EMIT PARTIAL MATCHES"]),
-        _ => pick(random, &["", "", " EMIT TIMEOUT ROWS", " EMIT PARTIAL MATCHES"]),
+        _ => pick(
+            random,
+            &[
+                "",
+                "",
+                " EMIT TIMEOUT ROWS",
+                " EMIT PARTIAL MATCHES",
+                " EMIT PARTIAL MATCHES EMIT TIMEOUT ROWS",
+            ],
+        ),
     };
+    // Rows that sort alike have an order, too.
+    let order = pick(random, &["at, id", "at, id", "at"]);
     let mut defines: Vec<String> = Vec::new();
     for name in ["a", "b", "c"] {
         if random.random_bool(0.8) {
@@ -358,7 +457,7 @@ fn clauses(random: &mut StdRng, in_time: bool) -> String {
         false => format!(" DEFINE {}", defines.join(", ")),
     };
     format!(
-        "PARTITION BY p ORDER BY at, id MEASURES {} {rows} AFTER MATCH SKIP {skip} \
+        "PARTITION BY p ORDER BY {order} MEASURES {} {rows} AFTER MATCH SKIP {skip} \
          PATTERN {contiguity}({pattern}){within}{emit} SUBSET u = (a, b){define}",
         chosen.join(", ")
     )
@@ -371,7 +470,9 @@ fn pattern(random: &mut StdRng, depth: u32, in_time: bool) -> String {
         items.join(between)
     };
     if depth == 0 {
-        return match random.random_range(0..20) {
+        return match random.random_range(0..22) {
+            20 => "{- b -}".to_owned(),
+            21 => ["NOT a b", "NOT c a", "NOT b c"].choose(random).expect("not empty").to_string(),
             0 if !in_time => "$".to_owned(),
             1 => "^".to_owned(),
             n => ["a", "b", "c"][n % 3].to_owned(),

@@ -8,7 +8,9 @@
 //! 1. the view holds what the query gives as a batch over the rows that were not late;
 //! 2. the view that EMITs ON WINDOW CLOSE holds those of these rows whose time has passed, and all
 //!    that it held before;
-//! 3. the tables of late rows hold each late row once, and the watermark is what it should be.
+//! 3. a view whose changes come at intervals, or whose rows go after a hundred days, holds the same
+//!    soon;
+//! 4. the tables of late rows hold each late row once, and the watermark is what it should be.
 //!
 //! Now and then late rows are taken in again (REPLAY LATE): from then on those that were not beyond
 //! repair are rows of the stream like others.
@@ -47,7 +49,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use self::feed::{Feed, Kind, STREAMS, at_text};
-use self::queries::{Query, generated, listed};
+use self::queries::{Query, VERSIONED, generated, listed};
 
 /// Epochs tried by a plain `cargo test`.
 const EPOCHS: u64 = 240;
@@ -106,6 +108,8 @@ fn views_in_time_equal_their_queries_over_what_was_not_late() {
 struct View {
     name: String,
     query: Query,
+    /// There is a view `{name}_other`, which holds the same when its time has come.
+    has_other: bool,
     last_final: Vec<String>,
 }
 
@@ -221,6 +225,9 @@ impl Case {
                 format!("CREATE MATERIALIZED VIEW all_{stream} AS SELECT id, ts FROM {stream}");
             self.change(&sql).await?;
         }
+        for statement in VERSIONED {
+            self.change(statement).await?;
+        }
         let begun = self.later.len() / 2;
         for query in self.later.split_off(begun) {
             self.make_view(query).await?;
@@ -240,7 +247,17 @@ impl Case {
                 format!("CREATE MATERIALIZED VIEW {name}_final AS {sql} EMIT ON WINDOW CLOSE");
             self.change(&sql).await?;
         }
-        self.views.push(View { name, query, last_final: Vec::new() });
+        // Other ways for the same rows to come out, which are there soon.
+        let other = match self.views.len() % 3 {
+            0 => format!("{name}_other AS {sql} EMIT ON UPDATE EVERY INTERVAL '5 milliseconds'"),
+            1 => format!("{name}_other WITH (retention = INTERVAL '100 days') AS {sql}"),
+            _ => String::new(),
+        };
+        let has_other = !other.is_empty();
+        if has_other {
+            self.change(&format!("CREATE MATERIALIZED VIEW {other}")).await?;
+        }
+        self.views.push(View { name, query, has_other, last_final: Vec::new() });
         Ok(())
     }
 
@@ -395,12 +412,27 @@ impl Case {
     }
 
     async fn compare_view(&mut self, view: &mut View) -> Result<(), String> {
-        let View { name, query, last_final } = view;
-        let batch = self.feed.over_mirrors(&query.sql);
+        let View { name, query, has_other, last_final } = view;
+        let batch = query.batch.as_ref().unwrap_or(&query.sql);
+        let batch = self.feed.over_mirrors(batch);
         let found = self.run(&format!("SELECT * FROM {name}")).await?;
         let expected = self.run(&batch).await?;
         if found != expected {
             return Err(format!("{name}: {batch}\n{}", difference(&found, &expected)));
+        }
+        if *has_other {
+            let began = Instant::now();
+            loop {
+                let found = self.run(&format!("SELECT * FROM {name}_other")).await?;
+                if found == expected {
+                    break;
+                }
+                if began.elapsed() > PATIENCE {
+                    let differing = difference(&found, &expected);
+                    return Err(format!("{name}_other: {batch}\n{differing}"));
+                }
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
         }
         let Some(is_final) = &query.is_final else { return Ok(()) };
         let found = self.run(&format!("SELECT * FROM {name}_final")).await?;

@@ -1,7 +1,9 @@
 //! `millstream bench memory`: what state costs that does not fit into memory.
 //!
-//! 1. A Nexmark query that keeps much (q20: all bids and auctions) runs with all memory there is,
-//!    in a process of its own, which tells how much state the view has in the end.
+//! 1. A query that keeps much runs with all memory there is, in a process of its own, which tells
+//!    how much state the view has in the end. q20 of Nexmark keeps rows: all bids and auctions;
+//!    `groups` keeps what an aggregation has: a group for every two rows, its sums, its values and
+//!    what is distinct among them.
 //! 2. It runs again, in another process, with a memory limit of a fraction of that.
 //! 3. Both must give the same rows, by counts and sums over them. What is printed is how fast each
 //!    was, and how much of the state was where.
@@ -22,10 +24,15 @@ use crate::observe::process;
 use crate::slt::PrivateServer;
 use crate::types::error::{Error, Result};
 
+/// The query over many groups.
+const GROUPS: &str = "groups";
+/// Its rows for each group, on average.
+const ROWS_PER_GROUP: u64 = 2;
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct MemoryOptions {
-    /// One of the Nexmark queries that put out a view.
+    /// One of the Nexmark queries that put out a view, or [`GROUPS`].
     pub query: String,
     pub events: u64,
     /// The state is so many times the memory limit.
@@ -116,17 +123,14 @@ fn in_process_of_its_own(
 }
 
 async fn measure(options: &MemoryOptions) -> Result<MemoryMeasurement> {
-    let query = find(&options.query)?;
+    let (setup, view) = statements(options)?;
     let server = PrivateServer::start_with(options.config.clone()).await?;
     let client = connect(&server.client_config()).await?;
-    for source in query.sources {
-        run(&client, &source_sql(source, options.events)).await?;
-    }
-    for statement in query.setup {
-        run(&client, statement).await?;
+    for statement in setup {
+        run(&client, &statement).await?;
     }
     let clock = Clock::system();
-    run(&client, &format!("CREATE MATERIALIZED VIEW {RESULT} AS {}", query.view_sql())).await?;
+    run(&client, &format!("CREATE MATERIALIZED VIEW {RESULT} AS {view}")).await?;
     let mut peak_bytes = 0;
     while !sources_ended(&client).await? {
         peak_bytes = peak_bytes.max(process::anonymous_bytes());
@@ -155,6 +159,26 @@ async fn measure(options: &MemoryOptions) -> Result<MemoryMeasurement> {
         peak_memory_mib: peak_bytes >> 20,
         result,
     })
+}
+
+/// What comes before the view, and the view's query.
+fn statements(options: &MemoryOptions) -> Result<(Vec<String>, String)> {
+    if options.query == GROUPS {
+        let groups = (options.events / ROWS_PER_GROUP).max(1);
+        let source = format!(
+            "CREATE SOURCE facts (k bigint, v bigint, t text) WITH (connector = 'datagen', \
+             rows = {}, splits = {}, fields.k.min = 1, fields.k.max = {groups}, \
+             fields.v.min = 0, fields.v.max = 1000000, fields.t.length = 12)",
+            options.events, options.config.workers
+        );
+        let view = "SELECT k, count(*) AS n, sum(v) AS total, min(v) AS least, \
+                    count(DISTINCT v) AS different, max(t) AS last FROM facts GROUP BY k";
+        return Ok((vec![source], view.to_owned()));
+    }
+    let query = find(&options.query)?;
+    let sources = query.sources.iter().map(|source| source_sql(source, options.events));
+    let setup = query.setup.iter().map(|statement| (*statement).to_owned());
+    Ok((sources.chain(setup).collect(), query.view_sql()))
 }
 
 /// How many rows the result has, and a sum over each column: of numbers, or of lengths of text.

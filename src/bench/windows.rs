@@ -1,12 +1,17 @@
 //! `millstream bench windows`: what overlapping windows cost beside plain ones, and what an open
 //! session takes.
 //!
-//! In a server of its own in this process:
-//! 1. counts per auction and window over Nexmark's bids, in TUMBLE, in HOP of 60 windows a row and
-//!    in CUMULATE of 60, each final (EMIT ON WINDOW CLOSE): from CREATE until the source has ended.
-//!    The last column is the time beside TUMBLE's;
-//! 2. the same counts over all auctions, as they change;
-//! 3. so many sessions that are all open, one row each: bytes of each, by what the operator says it
+//! Counts over Nexmark's bids in TUMBLE, in HOP of 60 windows a row and in CUMULATE of 60: from CREATE
+//! until the source has ended, each in a server of its own in this process. The last column is the
+//! time beside TUMBLE's.
+//! 1. Per auction, final (EMIT ON WINDOW CLOSE), into a sink that drops everything: what the windows
+//!    cost by themselves. A window of HOP has a row for each auction of a minute, and there are 60
+//!    times as many windows, so this puts out 60 times TUMBLE's rows.
+//! 2. The same into a view, which keeps all those rows.
+//! 3. Per auction, as they change, into a sink, over a tenth of the events: each bid changes 60 rows,
+//!    and each of them goes and comes once for each epoch in which its auction has a bid.
+//! 4. Over all auctions, as they change, into a view.
+//! 5. So many sessions that are all open, one row each: bytes of each, by what the operator says it
 //!    holds, and by the memory of the process.
 
 use serde::Serialize;
@@ -30,13 +35,16 @@ pub struct WindowOptions {
     pub config: ServerConfig,
 }
 
-/// One view over windows.
+/// One query over windows.
 #[derive(Clone, Debug, Serialize)]
 struct WindowMeasurement {
-    windows: &'static str,
+    windows: String,
     events: u64,
     seconds: f64,
+    cpu_seconds: f64,
     events_per_s: u64,
+    /// Of the view, where there is one.
+    rows: Option<u64>,
     beside_tumble: f64,
 }
 
@@ -67,64 +75,118 @@ const SHAPES: [(&str, &str); 3] = [
 pub async fn windows(options: WindowOptions) -> Result<()> {
     if !options.json {
         print(&format!(
-            "Windows, {} events, {} workers\n\n{:<34} {:>9} {:>12} {:>10}",
-            options.events, options.config.workers, "view", "seconds", "events/s", "x TUMBLE"
+            "Windows, {} events, {} workers\n\n{:<50} {:>9} {:>9} {:>12} {:>10} {:>9}",
+            options.events,
+            options.config.workers,
+            "counts",
+            "seconds",
+            "CPU s",
+            "events/s",
+            "rows",
+            "x TUMBLE"
         ));
     }
-    let final_counts = [
-        "per auction, TUMBLE 60 s",
-        "per auction, HOP 1 s, 60 s",
-        "per auction, CUMULATE 1 s, 60 s",
-    ];
-    let mut tumble_s = None;
-    for (name, (_, windows)) in final_counts.into_iter().zip(SHAPES) {
-        let view = format!(
-            "SELECT auction, window_start, window_end, count(*) AS n, max(price) AS most \
-             FROM {windows} GROUP BY auction, window_start, window_end EMIT ON WINDOW CLOSE"
-        );
-        measure_windows(&options, name, &view, &mut tumble_s).await?;
-    }
-    let mut tumble_s = None;
-    for (name, windows) in SHAPES {
-        let view = format!(
-            "SELECT window_start, window_end, count(*) AS n, max(price) AS most FROM {windows} \
-             GROUP BY window_start, window_end"
-        );
-        measure_windows(&options, name, &view, &mut tumble_s).await?;
+    for family in FAMILIES {
+        let mut tumble_s = None;
+        for (name, windows) in SHAPES {
+            let view = Counted {
+                name: format!("{}, {name}", family.name),
+                query: family.query.replace("{windows}", windows),
+                dropped: family.dropped,
+                events: options.events / family.events_divisor,
+            };
+            measure_windows(&options, &view, &mut tumble_s).await?;
+        }
     }
     measure_sessions(&options).await
 }
 
+/// A query over each of [`SHAPES`].
+struct Family {
+    name: &'static str,
+    query: &'static str,
+    /// The result goes to a sink that drops it.
+    dropped: bool,
+    events_divisor: u64,
+}
+
+const FINAL_COUNTS: &str = "SELECT auction, window_start, window_end, count(*) AS n, \
+    max(price) AS most FROM {windows} GROUP BY auction, window_start, window_end \
+    EMIT ON WINDOW CLOSE";
+const CHANGING_COUNTS: &str = "SELECT auction, window_start, window_end, count(*) AS n, \
+    max(price) AS most FROM {windows} GROUP BY auction, window_start, window_end";
+const ALL_COUNTS: &str = "SELECT window_start, window_end, count(*) AS n, max(price) AS most \
+    FROM {windows} GROUP BY window_start, window_end";
+
+const FAMILIES: [Family; 4] = [
+    family("final, per auction, dropped", FINAL_COUNTS, true, 1),
+    family("final, per auction, kept", FINAL_COUNTS, false, 1),
+    family("changing, per auction, dropped", CHANGING_COUNTS, true, 10),
+    family("changing, all auctions, kept", ALL_COUNTS, false, 1),
+];
+
+const fn family(
+    name: &'static str,
+    query: &'static str,
+    dropped: bool,
+    events_divisor: u64,
+) -> Family {
+    Family { name, query, dropped, events_divisor }
+}
+
+/// One query that is measured.
+struct Counted {
+    name: String,
+    query: String,
+    dropped: bool,
+    events: u64,
+}
+
 async fn measure_windows(
     options: &WindowOptions,
-    name: &'static str,
-    view: &str,
+    view: &Counted,
     tumble_s: &mut Option<f64>,
 ) -> Result<()> {
     let server = PrivateServer::start_with(options.config.clone()).await?;
     let client = connect(&server.client_config()).await?;
-    run(&client, &source_sql("bid", options.events)).await?;
-    let clock = Clock::system();
-    run(&client, &format!("CREATE MATERIALIZED VIEW counts AS {view}")).await?;
+    run(&client, &source_sql("bid", view.events)).await?;
+    let (clock, cpu_before) = (Clock::system(), process::cpu_time());
+    let create = match view.dropped {
+        true => format!("CREATE SINK counts AS {} WITH (connector = 'blackhole')", view.query),
+        false => format!("CREATE MATERIALIZED VIEW counts AS {}", view.query),
+    };
+    run(&client, &create).await?;
     while !sources_ended(&client).await? {
         tokio::time::sleep(POLL).await;
     }
     run(&client, "FLUSH").await?;
     let seconds = clock.elapsed().as_secs_f64();
+    let cpu_seconds = (process::cpu_time() - cpu_before).as_secs_f64();
+    let rows = match view.dropped {
+        true => None,
+        false => Some(number(&client, "SELECT count(*) FROM counts").await?),
+    };
     drop(client);
     server.stop().await;
     let beside = seconds / *tumble_s.get_or_insert(seconds);
     let measured = WindowMeasurement {
-        windows: name,
-        events: options.events,
+        windows: view.name.clone(),
+        events: view.events,
         seconds: (seconds * 1e3).round() / 1e3,
-        events_per_s: (options.events as f64 / seconds) as u64,
+        cpu_seconds: (cpu_seconds * 1e3).round() / 1e3,
+        events_per_s: (view.events as f64 / seconds) as u64,
+        rows,
         beside_tumble: (beside * 100.0).round() / 100.0,
     };
-    let WindowMeasurement { windows, seconds, events_per_s, beside_tumble, .. } = &measured;
+    let WindowMeasurement { windows, seconds, cpu_seconds, events_per_s, beside_tumble, .. } =
+        &measured;
+    let rows = rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string());
     print(&match options.json {
         true => json(&measured),
-        false => format!("{windows:<34} {seconds:>9.3} {events_per_s:>12} {beside_tumble:>10.2}"),
+        false => format!(
+            "{windows:<50} {seconds:>9.3} {cpu_seconds:>9.3} {events_per_s:>12} {rows:>10} \
+             {beside_tumble:>9.2}"
+        ),
     });
     Ok(())
 }

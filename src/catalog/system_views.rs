@@ -25,6 +25,7 @@ use crate::catalog::snapshot::Catalog;
 use crate::catalog::{information_schema, pg_catalog};
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
+use crate::types::partial_match::PartialMatch;
 use crate::types::sql_type::SqlType;
 use crate::types::text::secret::shown_options;
 
@@ -114,15 +115,7 @@ pub struct PartialMatchFact {
     pub object: ObjectId,
     pub operator: usize,
     pub worker: usize,
-    pub partition: String,
-    pub began_us: Option<i64>,
-    pub latest_us: Option<i64>,
-    pub rows: u64,
-    pub variables: String,
-    pub waits_for: String,
-    pub condition: String,
-    pub deadline_us: Option<i64>,
-    pub is_complete: bool,
+    pub partial: PartialMatch,
 }
 
 /// What a table or view holds, from the data plane.
@@ -560,21 +553,22 @@ fn watermark_row(facts: &SystemFacts, fact: &WatermarkFact) -> Option<Row> {
 fn partial_match_row(facts: &SystemFacts, fact: &PartialMatchFact) -> Option<Row> {
     let object = facts.catalog.get(fact.object)?;
     let time = |us: Option<i64>| us.map_or(Cell::Null, Cell::Time);
+    let partial = &fact.partial;
     Some(vec![
         ("database", object.name.database.clone().into()),
         ("schema", object.name.schema.clone().into()),
         ("view", object.name.name.clone().into()),
         ("operator", (fact.operator as i64).into()),
         ("worker", (fact.worker as i64).into()),
-        ("partition", fact.partition.clone().into()),
-        ("began", time(fact.began_us)),
-        ("latest", time(fact.latest_us)),
-        ("rows", (fact.rows as i64).into()),
-        ("variables", fact.variables.clone().into()),
-        ("waits_for", fact.waits_for.clone().into()),
-        ("condition", fact.condition.clone().into()),
-        ("deadline", time(fact.deadline_us)),
-        ("complete", fact.is_complete.into()),
+        ("partition", partial.partition.clone().into()),
+        ("began", time(partial.began_us)),
+        ("latest", time(partial.latest_us)),
+        ("rows", (partial.rows as i64).into()),
+        ("variables", partial.variables.clone().into()),
+        ("waits_for", partial.waits_for.clone().into()),
+        ("condition", partial.condition.clone().into()),
+        ("deadline", time(partial.deadline_us)),
+        ("complete", partial.is_complete.into()),
     ])
 }
 

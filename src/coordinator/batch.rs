@@ -6,7 +6,8 @@
 //! 2. Any other one is a task of the batch threads, which hands its batches over through a short
 //!    queue: it never works far ahead of its client.
 //! 3. Dropping the rows aborts the task: at once for whoever asked, and for the threads as soon as
-//!    the query gives way (`sql::query::BatchRun::start`).
+//!    the query gives way (`sql::query::BatchRun::start`), or a join of it that makes no rows looks
+//!    at its flag (`sql::interrupt`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,9 +19,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::coordinator::command::RowStream;
+use crate::observe::process;
+use crate::sql::interrupt::StopFlag;
 use crate::sql::query::BatchRun;
 use crate::sql::query_memory::QueryEnvironment;
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, Result, SqlState};
 
 /// Batches between a query and its client.
 const QUEUE_BATCHES: usize = 2;
@@ -51,6 +54,8 @@ impl BatchThreads {
             return run.start_in(&self.environment);
         };
         let (batches, queue) = mpsc::channel(QUEUE_BATCHES);
+        let stop = run.stop_flag();
+        self.environment.note_running(&stop);
         let environment = self.environment.clone();
         let task = runtime.spawn(async move {
             let mut rows = match run.start_in(&environment) {
@@ -59,11 +64,15 @@ impl BatchThreads {
             };
             while let Some(batch) = rows.next().await {
                 if batches.send(batch).await.is_err() {
-                    return;
+                    break;
                 }
             }
+            drop(rows);
+            if environment.is_memory_short() {
+                process::give_back_memory();
+            }
         });
-        Ok(Box::pin(QueuedRows { queue, task: Some(task) }))
+        Ok(Box::pin(QueuedRows { queue, task: Some(task), stop }))
     }
 }
 
@@ -81,12 +90,17 @@ struct QueuedRows {
     queue: mpsc::Receiver<Result<RecordBatch>>,
     /// `None` once it has ended.
     task: Option<JoinHandle<()>>,
+    stop: StopFlag,
 }
 
 impl Stream for QueuedRows {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.task.is_some() && self.stop.is_out_of_memory(cx.waker()) {
+            self.task.take().inspect(JoinHandle::abort);
+            return Poll::Ready(Some(Err(out_of_memory())));
+        }
         match self.queue.poll_recv(cx) {
             Poll::Ready(None) => {}
             other => return other,
@@ -102,9 +116,16 @@ impl Stream for QueuedRows {
     }
 }
 
+fn out_of_memory() -> Error {
+    Error::external(SqlState::OUT_OF_MEMORY, "memory was used up while the query ran")
+        .detail("It was given up, so that others could go on.")
+        .hint("Let it do less at once, or start the server with a higher --memory-limit.")
+}
+
 impl Drop for QueuedRows {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
+            self.stop.stop();
             task.abort();
         }
     }

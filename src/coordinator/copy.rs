@@ -177,7 +177,7 @@ impl CopyTask {
         mut received: mpsc::Receiver<RecordBatch>,
         finished: oneshot::Receiver<()>,
     ) -> Result<u64> {
-        let mut collected = RowCollector::default();
+        let mut collected = RowCollector::new(&self.coordinator);
         loop {
             let next = self.running.wait(async { Ok(received.recv().await) }).await?;
             let Some(rows) = next else { break };

@@ -63,7 +63,7 @@ use self::requests::{Event, Queues, Request};
 use self::retention::Retentions;
 pub use self::sinks::SinkFact;
 use self::sinks::Sinks;
-pub use self::start::{OpenedSource, RestoredAnswer, RestoredView, StartState};
+pub use self::start::{OpenedSource, RestoredAnswer, RestoredView, StartState, StoredSink};
 use self::swap::Swap;
 use self::writes::WaitingWrite;
 pub use self::writes::{
@@ -80,6 +80,7 @@ use crate::coordinator::watermarks::Watermarks;
 use crate::dataflow::worker::{CloseEpoch, Command, Report, SourceMetrics, Workers};
 use crate::observe::clock::Clock;
 use crate::plan::node::{Plan, WatermarkSpec};
+use crate::state::blocks::spill_from_this_thread_to;
 use crate::state::snapshot::Snapshot;
 use crate::state::spill::StateMemory;
 use crate::types::change::ChangeBatch;
@@ -278,6 +279,7 @@ impl State {
     }
 
     fn run(mut self, queues: Queues) {
+        spill_from_this_thread_to(&self.memory);
         let mut wake: Option<Moment> = None;
         while !self.stop {
             if let Some(event) = queues.wait(wake.map(|at| at.saturating_sub(self.now()))) {

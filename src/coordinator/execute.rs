@@ -378,8 +378,7 @@ impl Connection {
             }
             (S::VerifyMaterializedView(name), _) => self.run_verify(running, context, name).await,
             (S::Checkpoint, _) => {
-                running.wait(self.database.coordinator.checkpoint()).await?;
-                running.wait(self.database.coordinator.sinks_written()).await?;
+                self.run_checkpoint(running).await?;
                 Ok(done(statement.tag()))
             }
             (S::CreateSavepoint(create), _) => self.create_savepoint(running, create).await,

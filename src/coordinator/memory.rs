@@ -7,10 +7,18 @@
 //!    +--- below 80 % ------------------+ <----------- below 95 % --------------+
 //! ```
 //!
+//! While state goes and memory is above 92 %, sources wait until it is below 88 %: they fill it
+//! faster than a disk takes it. An epoch has less of them when memory is short, because what is
+//! under way is a multiple of that. What indexes and groups take when they grow is in files from the
+//! start if it does not fit (`blocks.rs`).
+//!
 //! What counts is the memory that the process cannot do without: pages of mapped files are the
 //! kernel's to keep or drop. So everything is in it: state, queries, what is under way, and what
 //! the allocator holds back. Memory that state has just let go of comes back a moment later; until
 //! then it is taken off, or state would go twice.
+//!
+//! While memory is used up, queries that the process has grown a lot by are given up, one after the
+//! other: what they have is not all counted (`memory/running.rs`).
 //!
 //! It is looked at the more often the nearer the limit is: every 20 ms to every second.
 
@@ -32,6 +40,17 @@ use crate::storage::state_files::Keep;
 const SPILL_ABOVE_PERCENT: u64 = 85;
 /// So much memory is aimed at then.
 const SPILL_TO_PERCENT: u64 = 80;
+/// Sources wait as long as there is something that can go.
+const SOURCES_WAIT_ABOVE_PERCENT: u64 = 92;
+const SOURCES_GO_ON_BELOW_PERCENT: u64 = 88;
+/// Epochs have less of the sources.
+const SHORT_EPOCHS_ABOVE_PERCENT: u64 = 70;
+/// Of the limit, for what a source gives a worker in an epoch, and when memory is short. A join
+/// can make tens of times as much of it.
+const EPOCH_SHARE: u64 = 64;
+const SHORT_EPOCH_SHARE: u64 = 256;
+/// Below this, epochs cost more than their rows.
+const EPOCH_BYTES_MIN: u64 = 256 << 10;
 /// Something new is let in again.
 const RELEASE_BELOW_PERCENT: u64 = 95;
 /// Nothing new is let in even though somebody may still make room.
@@ -97,8 +116,15 @@ struct Verdict {
     /// So much state should go; 0: none.
     spill_bytes: u64,
     held: bool,
+    sources_wait: bool,
+    /// What a source may give a worker in an epoch.
+    epoch_bytes: u64,
+    /// What can be taken before state goes.
+    room_bytes: u64,
     /// What queries may have.
     query_bytes: u64,
+    /// A query should be given up.
+    ends_query: bool,
     look_again_in: Duration,
 }
 
@@ -107,13 +133,15 @@ struct Verdict {
 struct Governor {
     limit_bytes: u64,
     held: bool,
+    sources_wait: bool,
     /// When so much had been spilled, oldest first; not older than [`SETTLING`], but for one.
     spilled: VecDeque<(Moment, u64)>,
 }
 
 impl Governor {
     fn new(limit_bytes: u64) -> Governor {
-        Governor { limit_bytes: limit_bytes.max(1), held: false, spilled: VecDeque::new() }
+        let limit_bytes = limit_bytes.max(1);
+        Governor { limit_bytes, held: false, sources_wait: false, spilled: VecDeque::new() }
     }
 
     fn percent(&self, percent: u64) -> u64 {
@@ -138,12 +166,27 @@ impl Governor {
                 used > self.limit_bytes && look.exhausted || used > self.percent(HOLD_ABOVE_PERCENT)
             }
         };
+        self.sources_wait = !look.exhausted
+            && match self.sources_wait {
+                true => used >= self.percent(SOURCES_GO_ON_BELOW_PERCENT),
+                false => used > self.percent(SOURCES_WAIT_ABOVE_PERCENT),
+            };
+        let epoch_share = match used > self.percent(SHORT_EPOCHS_ABOVE_PERCENT) {
+            true => SHORT_EPOCH_SHARE,
+            false => EPOCH_SHARE,
+        };
+        let ends_query =
+            used > self.limit_bytes && look.exhausted || used > self.percent(HOLD_ABOVE_PERCENT);
         let room = self.percent(SPILL_ABOVE_PERCENT).saturating_sub(look.memory_bytes);
         let pause = Duration::from_millis(room / FILL_BYTES_PER_MS);
         Verdict {
             spill_bytes,
             held: self.held,
+            sources_wait: self.sources_wait,
+            epoch_bytes: (self.limit_bytes / epoch_share).max(EPOCH_BYTES_MIN),
+            room_bytes: room,
             query_bytes: room.max(self.limit_bytes / QUERY_SHARE_MIN),
+            ends_query,
             look_again_in: match look.exhausted {
                 true => LOOK_EXHAUSTED,
                 false => pause.clamp(LOOK_MIN, LOOK_MAX),
@@ -158,6 +201,8 @@ pub async fn watch(coordinator: Coordinator, clock: Clock) {
     let limit_bytes = memory.limit_bytes();
     let mut governor = Governor::new(limit_bytes);
     let mut spilling = false;
+    // Workers whose sources were held back sleep until they are told.
+    let mut wake_workers = false;
     loop {
         let memory_bytes = process::anonymous_bytes();
         let verdict = governor.decide(Look {
@@ -171,6 +216,17 @@ pub async fn watch(coordinator: Coordinator, clock: Clock) {
         }
         spilling = verdict.spill_bytes > 0;
         memory.grant_queries(verdict.query_bytes);
+        memory.set_room(verdict.room_bytes);
+        memory.set_epoch_bytes(verdict.epoch_bytes);
+        wake_workers |= memory.let_sources_wait(verdict.sources_wait);
+        if verdict.ends_query {
+            // What it has comes back before the next look, or it was another one.
+            let growth_min = limit_bytes / QUERY_SHARE_MIN;
+            if memory.running().give_up_one(memory_bytes, growth_min) {
+                warn!(memory_bytes, limit_bytes, "memory is used up: a query is given up");
+                tokio::time::sleep(SETTLING).await;
+            }
+        }
         let turned = memory.hold(verdict.held);
         match (turned, verdict.held) {
             (true, true) => {
@@ -190,9 +246,12 @@ pub async fn watch(coordinator: Coordinator, clock: Clock) {
         if !spilling {
             memory.relax();
         }
-        // Workers whose sources were held back sleep until they are told.
-        if (asked || turned && memory.is_quiet()) && coordinator.relieve().await.is_err() {
-            return;
+        wake_workers |= turned;
+        if asked || wake_workers && memory.is_quiet() {
+            wake_workers = false;
+            if coordinator.relieve().await.is_err() {
+                return;
+            }
         }
         tokio::time::sleep(verdict.look_again_in).await;
     }
@@ -244,7 +303,32 @@ mod tests {
         assert!(governor.decide(look(20, 1010, 0, true)).held);
         assert!(governor.decide(look(40, 960, 0, false)).held);
         assert!(!governor.decide(look(60, 940, 0, false)).held);
-        assert!(governor.decide(look(80, 1300, 0, false)).held);
+        let spike = governor.decide(look(80, 1300, 0, false));
+        assert!(spike.held && spike.ends_query);
+        assert!(!governor.decide(look(100, 1010, 0, false)).ends_query);
+        assert!(governor.decide(look(120, 1010, 0, true)).ends_query);
+    }
+
+    #[test]
+    fn sources_wait_for_state_that_goes_but_not_for_what_cannot() {
+        let mut governor = Governor::new(1000 * MB);
+        let waits = |governor: &mut Governor, at_ms, memory_mb, spilled_mb, exhausted| {
+            governor.decide(look(at_ms, memory_mb, spilled_mb, exhausted)).sources_wait
+        };
+        assert!(!waits(&mut governor, 0, 910, 0, false));
+        assert!(waits(&mut governor, 20, 930, 0, false));
+        assert!(waits(&mut governor, 40, 890, 0, false));
+        // What has just gone comes back soon.
+        assert!(!waits(&mut governor, 60, 930, 100, false));
+        assert!(waits(&mut governor, 400, 930, 100, false));
+        assert!(!waits(&mut governor, 420, 930, 100, true));
+        // Epochs are short when memory is, and never so short that they are all that is done.
+        let epoch = |memory_mb| Governor::new(1000 * MB).decide(look(0, memory_mb, 0, false));
+        assert_eq!(epoch(600).epoch_bytes >> 20, 15);
+        assert_eq!(epoch(800).epoch_bytes >> 20, 3);
+        assert_eq!(epoch(800).room_bytes / MB, 50);
+        let tiny = Governor::new(MB).decide(look(0, 10, 0, false));
+        assert_eq!((tiny.epoch_bytes, tiny.room_bytes), (EPOCH_BYTES_MIN, 0));
     }
 
     #[test]

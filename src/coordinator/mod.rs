@@ -31,6 +31,7 @@
 //! | `table.rs` | the contents of tables: keys, conflicts, snapshots |
 //! | `ground.rs` | catalog and tables as a storage has them: files, then the log |
 //! | `recovery.rs` | from a storage to a coordinator that answers as before |
+//! | `owed.rs` | what a sink has given before it is computed again |
 //! | `locks.rs` | who may write which table, and the line of those who wait |
 //! | `subscription.rs` | the workers' changes of a query as one feed in epoch order |
 //! | `errors.rs` | rows and records that were left out |
@@ -51,6 +52,7 @@ pub mod ground;
 mod index;
 pub mod locks;
 pub mod memory;
+mod owed;
 mod query;
 pub mod recovery;
 mod replace;

@@ -25,10 +25,11 @@ use crate::catalog::stored::change_from_text;
 use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
 use crate::coordinator::event_loop::{
     Coordinator, CoordinatorConfig, DurableStart, OpenedSource, RestoredAnswer, RestoredView,
-    StartState,
+    StartState, StoredSink,
 };
 use crate::coordinator::ground::GroundState;
 use crate::coordinator::memory::keep_rows;
+use crate::coordinator::owed::owed;
 use crate::dataflow::operators;
 use crate::dataflow::operators::source::LATE_UNTIL;
 use crate::observe::clock::Clock;
@@ -42,7 +43,6 @@ use crate::state::delta::RestoredState;
 use crate::storage::log::{Entry, Log, Record};
 use crate::storage::manifest::Manifest;
 use crate::storage::recovery::recover_from;
-use crate::storage::sinks::SinkState;
 use crate::storage::state_files::StateRows;
 use crate::storage::store::Store;
 use crate::storage::table_files::read_table;
@@ -80,6 +80,7 @@ pub async fn open_from(
     let began = clock.elapsed();
     let identity = uuid::Uuid::new_v4().to_string();
     let keep = keep_rows(config.memory.clone());
+    let sinks_store = store.clone();
     let mut recovered = recover_from(store.clone(), &identity, from_savepoint, keep).await?;
     let (records, torn) = (recovered.records.len(), recovered.torn);
     recovered.fills = read_fills(&store, &recovered.records).await?;
@@ -97,8 +98,9 @@ pub async fn open_from(
     let Sources { opened: sources, mut failed } =
         open_sources(&catalog, &recovered.manifest, &ground.late_until);
     let broken: BTreeSet<ObjectId> = failed.iter().map(|(object, _)| object.id).collect();
-    let views = plan_views(&catalog, &recovered.manifest, stored, &broken);
-    let begun: BTreeSet<ObjectId> = views.sinks.iter().map(|(object, ..)| object.id).collect();
+    let mut views = plan_views(&catalog, &recovered.manifest, stored, &broken);
+    let begun: BTreeSet<ObjectId> = views.sinks.iter().map(|sink| sink.object.id).collect();
+    resume_sinks(&sinks_store, &catalog, &recovered.manifest, &mut views).await;
     failed.extend(views.failed);
     let runtime = tokio::runtime::Handle::current();
     let (generation, number) = (recovered.generation, recovered.log_number);
@@ -256,11 +258,35 @@ pub(super) struct Views {
     pub computed: Vec<(Arc<Object>, Plan)>,
     pub failed: Vec<(Arc<Object>, Error)>,
     /// Those that a checkpoint has begun with, whatever becomes of their dataflows.
-    sinks: Vec<(Arc<Object>, Plan, SinkState)>,
+    sinks: Vec<StoredSink>,
+    /// Of these: those whose state cannot be taken up, and why.
+    stateless: Vec<(ObjectId, &'static str)>,
 }
 
-/// Why a sink stops when its state, or that of what it reads, cannot be taken up: what its target
-/// has is known no more.
+/// Decides which sinks whose state cannot be taken up are computed again: those of which it is
+/// known what they have given.
+async fn resume_sinks(store: &Store, catalog: &Catalog, manifest: &Manifest, views: &mut Views) {
+    for (id, reason) in std::mem::take(&mut views.stateless) {
+        let Some(sink) = views.sinks.iter_mut().find(|sink| sink.object.id == id) else { continue };
+        let object = sink.object.clone();
+        match owed(store, catalog, manifest, &object, &sink.state).await {
+            Ok(Some(deletions)) => {
+                let name = &object.name.name;
+                tracing::info!(sink = %name, reason, "its target gets the difference to before");
+                sink.owed = Some(deletions);
+                views.computed.push((object, sink.plan.clone()));
+            }
+            Ok(None) => views.failed.push((object, cannot_go_on().detail(reason))),
+            Err(error) => {
+                let detail = format!("{reason}, and what it was cannot be read: {error}");
+                views.failed.push((object, cannot_go_on().detail(detail)));
+            }
+        }
+    }
+}
+
+/// Why a sink stops when its state, or that of what it reads, cannot be taken up, and nothing says
+/// what its target has.
 fn cannot_go_on() -> Error {
     Error::external(
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -337,11 +363,14 @@ pub(super) fn plan_views(
         };
         let begun = manifest.sinks.get(&object.id.0).cloned();
         let has_begun = begun.is_some();
-        views.sinks.extend(begun.map(|state| (object.clone(), plan.clone(), state)));
+        views.sinks.extend(begun.map(|state| StoredSink {
+            object: object.clone(),
+            plan: plan.clone(),
+            state,
+            owed: None,
+        }));
         match (reason, state) {
-            (Some(reason), _) if has_begun => {
-                views.failed.push((object.clone(), cannot_go_on().detail(reason)));
-            }
+            (Some(reason), _) if has_begun => views.stateless.push((object.id, reason)),
             (None, Some(operators)) => {
                 restored.insert(object.id);
                 let state = RestoredState { operators };

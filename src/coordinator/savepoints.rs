@@ -2,6 +2,7 @@
 //! SHOW CHECKPOINTS; BACKUP, EXPORT SAVEPOINT, IMPORT SAVEPOINT.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -72,7 +73,30 @@ fn open_other(url: &str) -> Result<Store> {
     }
 }
 
+/// The first and the longest pause before it is looked again whether a sink has been filled.
+const FILLED_LOOK_MIN: Duration = Duration::from_millis(2);
+const FILLED_LOOK_MAX: Duration = Duration::from_secs(1);
+
 impl Connection {
+    /// CHECKPOINT: when it answers, targets of sinks have what came before it, also of sinks that
+    /// were still being filled.
+    pub(super) async fn run_checkpoint(&self, running: &Running) -> Result<()> {
+        let coordinator = &self.database.coordinator;
+        let mut pause = FILLED_LOOK_MIN;
+        loop {
+            running.wait(coordinator.checkpoint()).await?;
+            if running.wait(coordinator.sinks_written()).await? {
+                return Ok(());
+            }
+            let pausing = async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            };
+            running.wait(pausing).await?;
+            pause = (pause * 2).min(FILLED_LOOK_MAX);
+        }
+    }
+
     pub(super) async fn create_savepoint(
         &self,
         running: &Running,

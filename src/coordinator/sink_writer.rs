@@ -27,8 +27,8 @@ use crate::types::error::{Error, Result};
 use crate::types::time::EventTime;
 
 /// The first and the longest pause before a batch is tried again.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
+const RETRY_MAX: Duration = Duration::from_millis(if cfg!(test) { 8 } else { 30_000 });
 /// Bytes of changes that wait for one sink in memory.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
 

@@ -256,7 +256,7 @@ fn key_option(
 }
 
 /// The query of all columns of a relation, by name: columns that it gets later do not count.
-fn all_columns(object: &Object) -> String {
+pub(super) fn all_columns(object: &Object) -> String {
     let columns = object.schema.fields().iter().map(|field| quote_ident(field.name()));
     format!(
         "SELECT {} FROM {}.{}",

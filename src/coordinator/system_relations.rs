@@ -267,19 +267,8 @@ fn operator_facts(running: &RunningFigures) -> Vec<OperatorFact> {
 fn partial_match_facts(running: RunningFigures) -> Vec<PartialMatchFact> {
     let mut facts = Vec::new();
     for (worker, figures) in running.workers.into_iter().enumerate() {
-        facts.extend(figures.partial_matches.into_iter().map(|(operator, one)| PartialMatchFact {
-            object: running.object,
-            operator,
-            worker,
-            partition: one.partition,
-            began_us: one.began_us,
-            latest_us: one.latest_us,
-            rows: one.rows,
-            variables: one.variables,
-            waits_for: one.waits_for,
-            condition: one.condition,
-            deadline_us: one.deadline_us,
-            is_complete: one.is_complete,
+        facts.extend(figures.partial_matches.into_iter().map(|(operator, partial)| {
+            PartialMatchFact { object: running.object, operator, worker, partial }
         }));
     }
     facts

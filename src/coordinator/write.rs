@@ -40,6 +40,7 @@ use crate::sql::dml::{
 use crate::sql::query::PlannedQuery;
 use crate::sql::returning::{PlannedReturning, RETURNED};
 use crate::sql::statement::Truncate;
+use crate::state::spill::StateMemory;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -380,7 +381,7 @@ impl Connection {
         contents: &StatementContents,
     ) -> Result<RecordBatch> {
         let mut rows = self.start_rows(running, context, query, contents).await?;
-        let mut collected = RowCollector::default();
+        let mut collected = RowCollector::new(&self.database.coordinator);
         while let Some(batch) = running.wait(async { rows.next().await.transpose() }).await? {
             collected.add(check_rows(table, batch)?)?;
         }
@@ -437,16 +438,28 @@ pub(super) async fn write_in_line(
 /// Bytes of rows that one write statement may hold in memory until it is committed.
 const WRITE_BYTES_MAX: usize = 4 << 30;
 
-/// Collects the rows of a write, up to a bound.
-#[derive(Default)]
+/// Collects the rows of a write, up to a bound, and as long as there is memory for them.
 pub(super) struct RowCollector {
     pub batches: Vec<RecordBatch>,
     bytes: usize,
+    memory: Arc<StateMemory>,
+    /// Taken from `memory`.
+    taken: usize,
 }
 
+/// What a row takes beside itself: all of them become one batch.
+const BYTES_PER_BYTE: usize = 2;
+
 impl RowCollector {
+    /// One that takes memory as a query does, and gives it back when it goes.
+    pub fn new(coordinator: &Coordinator) -> RowCollector {
+        let memory = coordinator.config().memory.clone();
+        RowCollector { batches: Vec::new(), bytes: 0, memory, taken: 0 }
+    }
+
     pub fn add(&mut self, rows: RecordBatch) -> Result<()> {
-        self.bytes += rows.get_array_memory_size();
+        let bytes = rows.get_array_memory_size();
+        self.bytes += bytes;
         if self.bytes > WRITE_BYTES_MAX {
             return Err(Error::user(
                 SqlState::PROGRAM_LIMIT_EXCEEDED,
@@ -454,8 +467,27 @@ impl RowCollector {
             )
             .hint("Write the rows in several statements, or read them with a source."));
         }
+        let wanted = bytes * BYTES_PER_BYTE;
+        self.memory.try_take_for_query(wanted).map_err(|free| {
+            Error::external(SqlState::OUT_OF_MEMORY, "not enough memory for the rows to write")
+                .detail(format!(
+                    "The statement asked for {wanted} bytes more than its {}, and {free} are free.",
+                    self.taken
+                ))
+                .hint(
+                    "Write the rows in several statements, or start the server with a higher \
+                     --memory-limit.",
+                )
+        })?;
+        self.taken += wanted;
         self.batches.push(rows);
         Ok(())
+    }
+}
+
+impl Drop for RowCollector {
+    fn drop(&mut self) {
+        self.memory.give_back_of_query(self.taken);
     }
 }
 

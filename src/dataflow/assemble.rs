@@ -20,7 +20,7 @@ use crate::dataflow::exchange::{Chunk, SentWatermark};
 use crate::dataflow::hub::{Change, Hub, Inbox};
 use crate::dataflow::operator::Operator;
 use crate::dataflow::operators;
-use crate::plan::node::{Edge, Exchange, Node, Plan};
+use crate::plan::node::{Edge, Exchange, Node, Phase, Plan};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::id::ObjectId;
@@ -99,6 +99,11 @@ fn placed_by_content(node: &Node) -> Option<Vec<usize>> {
     match node {
         Node::Aggregate(n) if n.input.exchange == Exchange::Hash(n.keys.clone()) => {
             Some((0..n.keys.len()).collect())
+        }
+        // Its last key is made where the others are.
+        Node::Aggregate(n) if matches!(n.phase, Phase::Windows { .. }) => {
+            let others: Vec<usize> = (0..n.keys.len() - 1).collect();
+            (n.input.exchange == Exchange::Hash(others.clone())).then_some(others)
         }
         Node::Map(n) if n.input.exchange == Exchange::Local => {
             let below = placed_by_content(&n.input.input)?;

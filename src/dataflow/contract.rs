@@ -11,12 +11,13 @@ use std::cell::Cell;
 use arrow::array::Array;
 use arrow::datatypes::SchemaRef;
 
-use crate::dataflow::operator::{Operator, Output, PartialMatch};
+use crate::dataflow::operator::{Operator, Output};
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
+use crate::types::partial_match::PartialMatch;
 use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// What an operator was planned to take and give.
@@ -195,6 +196,11 @@ impl Operator for Checked {
             "{name} is asked for a checkpoint at {epoch}, which has passed"
         );
         self.operator.checkpoint(epoch, writer)
+    }
+
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        assert!(writer.is_open(), "{} is asked for more than it has", self.name());
+        self.operator.go_on_with_checkpoint(writer)
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {

@@ -8,7 +8,8 @@
 //!    A watermark is of all rows up to the end of its epoch, so it is handed over after them, and
 //!    what the operator announces leaves after all that it sends for the epoch.
 //! 3. When an epoch at which a checkpoint was asked for is finished, and before anything later, the
-//!    operator hands over what has changed ([`CheckpointPoint`]).
+//!    operator hands over what has changed ([`CheckpointPoint`]), or begins to: where that is much,
+//!    it hands over the rest bit by bit, a bit at the end of each step, while epochs go on.
 //! 4. The one capability is then moved up to the frontier, which lets the epochs pass downstream.
 //! 5. A step that has sent `FUEL_BYTES`, or whose operator says that there is more to come, ends
 //!    there and asks for another one: operators downstream take in what was sent before more is
@@ -82,6 +83,25 @@ pub struct OperatorState {
     pub writer: CheckpointWriter,
 }
 
+/// What all operators of a dataflow have handed over on one worker.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// Those that have anything.
+    pub operators: Vec<OperatorState>,
+    /// For how long the stream stood still.
+    pub stall: Duration,
+    /// How long it took, also while the stream went on in between.
+    pub worked: Duration,
+}
+
+/// A checkpoint of one operator that is not complete.
+struct HandingOver {
+    writer: CheckpointWriter,
+    /// The longest time for which the operator has worked on it, and all of it.
+    stall: Duration,
+    worked: Duration,
+}
+
 /// Where the operators of one dataflow meet for a checkpoint, on one worker.
 #[derive(Debug, Default)]
 pub struct CheckpointPoint {
@@ -92,8 +112,9 @@ pub struct CheckpointPoint {
     handed: RefCell<Vec<OperatorState>>,
     /// How many operators have handed over.
     count: Cell<usize>,
-    /// How long the operators took, which is what the stream had to wait.
+    /// How long the operators took at a time, which is what the stream had to wait, and altogether.
     stall: Cell<Duration>,
+    worked: Cell<Duration>,
 }
 
 impl CheckpointPoint {
@@ -104,21 +125,27 @@ impl CheckpointPoint {
         self.handed.borrow_mut().clear();
         self.count.set(0);
         self.stall.set(Duration::ZERO);
+        self.worked.set(Duration::ZERO);
     }
 
-    /// What all operators have handed over, and how long they took; `None` while some have not.
-    pub fn complete(&self) -> Option<(Vec<OperatorState>, Duration)> {
+    /// What all operators have handed over; `None` while some have not.
+    pub fn complete(&self) -> Option<HandedOver> {
         let complete = self.count.get() == self.operators.get();
-        complete.then(|| (std::mem::take(&mut *self.handed.borrow_mut()), self.stall.get()))
+        complete.then(|| HandedOver {
+            operators: std::mem::take(&mut *self.handed.borrow_mut()),
+            stall: self.stall.get(),
+            worked: self.worked.get(),
+        })
     }
 
     fn enter(&self) {
         self.operators.set(self.operators.get() + 1);
     }
 
-    fn hand_over(&self, state: OperatorState, took: Duration) {
+    fn hand_over(&self, state: OperatorState, stall: Duration, worked: Duration) {
         self.count.set(self.count.get() + 1);
-        self.stall.set(self.stall.get() + took);
+        self.stall.set(self.stall.get() + stall);
+        self.worked.set(self.worked.get() + worked);
         if !state.writer.is_empty() {
             self.handed.borrow_mut().push(state);
         }
@@ -255,8 +282,10 @@ struct Driver {
     failed: bool,
     /// Its number in the backlog, and in checkpoints.
     number: usize,
-    /// The last checkpoint that it has handed over for.
+    /// The last checkpoint that it has handed over for, or begun to.
     checkpointed: Option<u64>,
+    /// What it has handed over of a checkpoint that is not complete.
+    handing_over: Option<HandingOver>,
     context: DriverContext,
 }
 
@@ -290,6 +319,7 @@ impl Driver {
             failed: false,
             number: context.backlog.add(),
             checkpointed: None,
+            handing_over: None,
             context,
         };
         driver.restore();
@@ -318,9 +348,48 @@ impl Driver {
         if self.failed {
             return;
         }
+        assert!(self.handing_over.is_none(), "one checkpoint after the other");
         self.checkpointed = Some(epoch);
+        let took = began.elapsed();
+        let handing_over = HandingOver { writer, stall: took, worked: took };
+        match handing_over.writer.is_open() {
+            true => self.handing_over = Some(handing_over),
+            false => self.complete_checkpoint(handing_over),
+        }
+    }
+
+    /// Hands over more of a checkpoint that is not complete; true when that is to be done again at
+    /// once.
+    fn go_on_with_checkpoint(&mut self) -> bool {
+        let Some(mut handing_over) = self.handing_over.take().filter(|_| !self.failed) else {
+            return false;
+        };
+        #[expect(clippy::disallowed_methods, reason = "how long a checkpoint takes is not data")]
+        let began = Instant::now();
+        let mut gets_on = false;
+        let writer = &mut handing_over.writer;
+        self.guarded(|operator, _| {
+            gets_on = operator.go_on_with_checkpoint(writer)?;
+            Ok(())
+        });
+        let took = began.elapsed();
+        handing_over.worked += took;
+        handing_over.stall = handing_over.stall.max(took);
+        if self.failed {
+            return false;
+        }
+        if handing_over.writer.is_open() {
+            self.handing_over = Some(handing_over);
+            return gets_on;
+        }
+        self.complete_checkpoint(handing_over);
+        false
+    }
+
+    fn complete_checkpoint(&self, done: HandingOver) {
+        let HandingOver { writer, stall, worked } = done;
         let state = OperatorState { operator: self.number, name: self.operator.name(), writer };
-        self.context.checkpoints.hand_over(state, began.elapsed());
+        self.context.checkpoints.hand_over(state, stall, worked);
     }
 
     /// Takes in what has arrived and works; true when there is more to do at once.
@@ -344,12 +413,14 @@ impl Driver {
             });
         }
         self.sent_bytes = 0;
-        if self.context.backlog.is_behind_after(self.number) {
-            return true;
-        }
-        let more = self.work(frontier, send) && !self.failed;
-        self.context.backlog.set(self.number, more);
-        more
+        let more = if self.context.backlog.is_behind_after(self.number) {
+            true
+        } else {
+            let more = self.work(frontier, send) && !self.failed;
+            self.context.backlog.set(self.number, more);
+            more
+        };
+        self.go_on_with_checkpoint() || more
     }
 
     /// Hands over what there is of the current epoch, and finishes epochs before `frontier`. True

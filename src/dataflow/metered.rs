@@ -10,12 +10,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::dataflow::operator::{Operator, Output, PartialMatch};
+use crate::dataflow::operator::{Operator, Output};
 use crate::observe::clock::Clock;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::{Pass, Spill, StateMemory, StoreVisitor};
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
+use crate::types::partial_match::PartialMatch;
 use crate::types::time::{Epoch, Watermark};
 
 /// One operator's figures on one worker.
@@ -232,6 +233,10 @@ impl Operator for Metered {
 
     fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
         self.call(|operator| operator.checkpoint(epoch, writer))
+    }
+
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        self.call(|operator| operator.go_on_with_checkpoint(writer))
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
+use crate::types::partial_match::PartialMatch;
 use crate::types::time::{Epoch, EventTime, Watermark};
 
 /// One node of a running dataflow on one worker.
@@ -41,6 +42,16 @@ pub trait Operator {
 
     /// Hands over what changed since the last checkpoint; `epoch` is complete.
     fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()>;
+
+    /// Goes on with a checkpoint that `checkpoint` has left open, as of the same epoch: called
+    /// between other calls until it is closed. False when there is nothing to do before an epoch ends.
+    ///
+    /// # Errors
+    /// As `checkpoint`.
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        writer.set_open(false);
+        Ok(false)
+    }
 
     /// Takes the state of a checkpoint; called once, on a fresh operator.
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()>;
@@ -71,27 +82,6 @@ pub trait Operator {
     fn partial_matches(&self, _limit: usize) -> Result<Vec<PartialMatch>> {
         Ok(Vec::new())
     }
-}
-
-/// A beginning of a match of a row pattern that may still become one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartialMatch {
-    /// `who = ann, rule = 7`.
-    pub partition: String,
-    /// The times of its first and its last row so far, if rows are in the order of a time.
-    pub began_us: Option<i64>,
-    pub latest_us: Option<i64>,
-    /// Rows so far.
-    pub rows: u64,
-    /// What they are mapped to: `a b b`.
-    pub variables: String,
-    /// What the next row should be.
-    pub waits_for: String,
-    pub condition: String,
-    /// When its time is over.
-    pub deadline_us: Option<i64>,
-    /// There is a match already, but a preferred one may yet come.
-    pub is_complete: bool,
 }
 
 /// An operator without state: what it emits for a batch depends on nothing else.
@@ -263,6 +253,23 @@ impl Output {
     pub fn take_row_errors(&mut self) -> Vec<RowError> {
         std::mem::take(&mut self.row_errors)
     }
+}
+
+/// Hands over the whole state in one go, for callers that let nothing happen in between.
+///
+/// # Errors
+/// The operator's.
+pub fn complete_checkpoint(
+    operator: &mut dyn Operator,
+    epoch: Epoch,
+    writer: &mut CheckpointWriter,
+) -> Result<()> {
+    operator.checkpoint(epoch, writer)?;
+    while writer.is_open() {
+        let gets_on = operator.go_on_with_checkpoint(writer)?;
+        assert!(gets_on || !writer.is_open(), "between epochs a checkpoint gets on");
+    }
+    Ok(())
 }
 
 /// Completes an epoch in one go, for callers that hold all of its output anyway; in as many calls

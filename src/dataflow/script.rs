@@ -34,7 +34,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use expect_test::Expect;
 
-use crate::dataflow::operator::{Operator, Output, RowError, complete_epoch};
+use crate::dataflow::operator::{Operator, Output, RowError, complete_checkpoint, complete_epoch};
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
 use crate::state::spill::{EVERYTHING, StateMemory};
 use crate::types::change::ChangeBatch;
@@ -350,7 +350,7 @@ impl<'a> Driven<'a> {
         assert!(!self.open, "a checkpoint follows an epoch");
         let mut writer = CheckpointWriter::default();
         self.spill();
-        self.operator.checkpoint(self.epoch, &mut writer)?;
+        complete_checkpoint(self.operator.as_mut(), self.epoch, &mut writer)?;
         self.fold.apply(writer)
     }
 

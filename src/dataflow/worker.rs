@@ -24,7 +24,7 @@ use timely::worker::Worker;
 use crate::connectors::{Offset, Source, SplitId};
 use crate::dataflow::assemble::{CLOCK, assemble, result_exchange, result_key};
 use crate::dataflow::contract;
-use crate::dataflow::driver::{CheckpointPoint, DriverContext, OperatorState};
+use crate::dataflow::driver::{CheckpointPoint, DriverContext, HandedOver};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
 use crate::dataflow::operator::{Operator, RowError};
@@ -36,6 +36,7 @@ use crate::dataflow::published::{ContentAt, Published, SnapshotRequest};
 use crate::observe::clock::Clock;
 use crate::observe::process;
 use crate::plan::node::{Exchange, Plan, SourceSpec};
+use crate::state::blocks::spill_from_this_thread_to;
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
 use crate::state::multi_table::MultiTable;
@@ -232,14 +233,7 @@ pub enum Report {
     /// state of its dataflow.
     SinkChanges { object: ObjectId, epoch: Epoch, changes: Vec<ChangeBatch> },
     /// What a view's operators have handed over here for the checkpoint of an epoch.
-    State {
-        worker: usize,
-        epoch: Epoch,
-        object: ObjectId,
-        operators: Vec<OperatorState>,
-        /// How long the stream had to wait for it.
-        stall: Duration,
-    },
+    State { worker: usize, epoch: Epoch, object: ObjectId, handed: HandedOver },
 }
 
 /// What a worker knows of a source's event time.
@@ -295,6 +289,7 @@ impl Workers {
                 .send((index, std::thread::current()))
                 .expect("the starter waits for every worker");
             let (history, memory) = (history.clone(), memory.clone());
+            spill_from_this_thread_to(&memory);
             let plane =
                 Plane::new(worker, closed, clock.clone(), history, memory, reporter.clone());
             run(worker, commands, plane);
@@ -645,7 +640,8 @@ impl Plane {
             Some(Entry::Dataflow(upstream)) => {
                 if let Some(published) = &upstream.published {
                     for rows in published.borrow_mut().snapshot().batches() {
-                        let rows = ChangeBatch::inserts(rows?.project(&columns)?);
+                        let rows = self.memory.keep_batch(rows?.project(&columns)?);
+                        let rows = ChangeBatch::inserts(rows);
                         inbox.borrow_mut().push(spec.as_of, rows);
                     }
                 }
@@ -783,9 +779,9 @@ impl Plane {
         for (object, epoch) in std::mem::take(&mut self.checkpointing) {
             let Some(Entry::Dataflow(dataflow)) = self.entries.get(&object) else { continue };
             match dataflow.checkpoints.complete() {
-                Some((operators, stall)) => {
+                Some(handed) => {
                     let worker = self.worker;
-                    self.report(Report::State { worker, epoch, object, operators, stall });
+                    self.report(Report::State { worker, epoch, object, handed });
                 }
                 // One that has failed never does; the coordinator knows.
                 None if dataflow.failed.get() => {}
@@ -888,18 +884,19 @@ impl Plane {
         }
     }
 
-    /// Takes rows from readers; whether there were any. While memory is used up there are none: who
-    /// makes room wakes this worker.
+    /// Takes rows from readers; whether there were any. While memory is used up, or state is on its
+    /// way to the disk, there are none: who makes room wakes this worker.
     fn poll_sources(&mut self) -> bool {
-        if self.memory.is_held() {
+        if self.memory.sources_wait() {
             return false;
         }
+        let epoch_bytes_max = self.memory.epoch_bytes();
         let open = self.closed.next();
         let mut busy = false;
         let mut reports = Vec::new();
         for (object, entry) in &mut self.entries {
             match entry {
-                Entry::Source(source) => busy |= source.poll(open, &mut reports),
+                Entry::Source(source) => busy |= source.poll(open, epoch_bytes_max, &mut reports),
                 Entry::Dataflow(dataflow) if !dataflow.backfills.is_empty() => {
                     let epoch = dataflow.as_of;
                     for backfill in &mut dataflow.backfills {

@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 
-use crate::pattern::matcher::Kernel;
+use crate::pattern::kernel::Kernel;
 use crate::pattern::rows::PartitionRows;
 use crate::plan::match_recognize::{MatchSpec, text};
 use crate::types::error::{Error, Result, SqlState};

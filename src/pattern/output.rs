@@ -13,8 +13,9 @@ use arrow::compute::{cast, concat, take};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::EmitTo;
 
+use crate::pattern::found::{Found, FoundMatch, HIDDEN, MatchKind};
 use crate::pattern::history::in_frame;
-use crate::pattern::matcher::{Found, FoundMatch, HIDDEN, Kernel, MatchKind};
+use crate::pattern::kernel::Kernel;
 use crate::pattern::rows::Rows;
 use crate::plan::match_recognize::{
     MatchColumn, MatchSpec, Read, RowRead, RowValue, RowsPerMatch, STATES, Variables,

@@ -2,7 +2,10 @@
 //! waited for. Who asks why nothing matched is told of the longest partial match of each beginning;
 //! of equally long ones, of the preferred one, with what any of them waited for.
 
-use crate::pattern::matcher::MatchKind;
+use crate::pattern::found::MatchKind;
+use crate::pattern::kernel::Kernel;
+use crate::pattern::matcher::Matcher;
+use crate::pattern::threads::{NO_PATH, Thread};
 use crate::plan::match_recognize::Variables;
 use crate::plan::match_recognize::program::Instruction;
 
@@ -101,6 +104,91 @@ pub struct UnderWay {
     pub is_complete: bool,
     /// When its time is over.
     pub deadline_us: Option<i64>,
+}
+
+impl Matcher {
+    /// What becomes of a partial match when nothing more can come.
+    pub(super) fn end_of_time(&mut self, kernel: &Kernel, thread: Thread, kind: MatchKind) {
+        let start = &mut self.starts[(thread.start - self.first_start) as usize];
+        if start.cut {
+            return;
+        }
+        let instruction = kernel.program.instructions[thread.place as usize];
+        if matches!(instruction, Instruction::Absent { .. }) {
+            start.best = Some(thread.path);
+            start.cut = true;
+        } else if kernel.spec.partial_rows {
+            self.note_partial(kernel, thread, Waits::at(instruction), kind);
+        } else if kernel.spec.timeout_rows
+            && start.best.is_none()
+            && start.timed_out.is_none()
+            && thread.path != NO_PATH
+        {
+            start.timed_out = Some(thread.path);
+        }
+    }
+
+    /// Remembers of a partial match that ends how far it came.
+    pub(super) fn note_partial(
+        &mut self,
+        kernel: &Kernel,
+        thread: Thread,
+        waits: Waits,
+        kind: MatchKind,
+    ) {
+        if !kernel.spec.partial_rows || thread.path == NO_PATH {
+            return;
+        }
+        let last_row = self.steps[thread.path as usize].row;
+        let partial = Partial { path: thread.path, last_row, waits, kind };
+        match &mut self.starts[(thread.start - self.first_start) as usize].partial {
+            Some(known) => known.meet(partial),
+            none => *none = Some(Box::new(partial)),
+        }
+    }
+
+    /// The beginnings under way that have taken a row, in order, so many at most.
+    pub fn under_way(&self, kernel: &Kernel, limit: usize) -> Vec<UnderWay> {
+        let mut all = Vec::new();
+        let alive = self.threads.threads.chunk_by(|l, r| l.start == r.start);
+        for threads in alive {
+            if all.len() == limit {
+                break;
+            }
+            let start = &self.starts[(threads[0].start - self.first_start) as usize];
+            let place = |thread: &Thread| kernel.program.instructions[thread.place as usize];
+            let partial = |thread: &Thread| Partial {
+                path: thread.path,
+                last_row: self.steps[thread.path as usize].row,
+                waits: Waits::at(place(thread)),
+                kind: MatchKind::Open,
+            };
+            let moved = threads.iter().filter(|thread| thread.path != NO_PATH).map(partial);
+            let longest = moved.reduce(|mut longest, other| {
+                longest.meet(other);
+                longest
+            });
+            let Some(longest) = longest else { continue };
+            let mut labels = Vec::new();
+            let mut path = longest.path;
+            while path != NO_PATH {
+                let step = self.steps[path as usize];
+                labels.push(step.label);
+                path = step.parent;
+            }
+            labels.reverse();
+            let within = kernel.spec.within.zip(start.time_us);
+            all.push(UnderWay {
+                first_row: start.row,
+                last_row: longest.last_row,
+                labels,
+                waits: longest.waits,
+                is_complete: start.best.is_some(),
+                deadline_us: within.map(|(within, us)| us.saturating_add(within.duration_us)),
+            });
+        }
+        all
+    }
 }
 
 #[cfg(test)]

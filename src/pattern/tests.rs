@@ -8,8 +8,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 
-use crate::pattern::matcher::{Found, HIDDEN, Kernel, MatchKind, Matcher, Scratch};
+use crate::pattern::found::{Found, HIDDEN, MatchKind};
+use crate::pattern::kernel::Kernel;
+use crate::pattern::matcher::Matcher;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::plan::expr::Expr;
 use crate::plan::match_recognize::{
     Condition, Contiguity, MatchSpec, Pattern, Predicate, Read, RowRead, RowValue, RowsPerMatch,

@@ -3,7 +3,7 @@
 //! EMIT ON WINDOW CLOSE needs a time column of the result that a watermark bounds
 //! (`event_time.rs`). Where the result is an aggregation by such a column, with or without filters
 //! and projections above it, the aggregation itself emits final rows; otherwise rows are held back
-//! above the query.
+//! above the query. Sums of windows that overlap come out when their windows close in both cases.
 //!
 //! Row patterns over rows with a watermark are matched when it has passed them, and their matches
 //! never change. A view that says EMIT ON UPDATE has them at once, provisional ones too.
@@ -72,11 +72,27 @@ fn on_window_close(mut root: Node) -> Result<Node> {
                  keep a window or a time of it among the result's columns.",
             ));
     };
+    final_windows(&mut root);
     if closes_itself(&root) {
         aggregate_below(&mut root);
         return Ok(root);
     }
     Ok(Node::WindowClose(WindowClose { input: gathered(root), bound }))
+}
+
+/// Lets sums of windows that overlap, wherever they stand below, come out when their windows close.
+/// Nothing shows before: what a bound calls final no row of an open window can change, so it is
+/// the same without these rows.
+fn final_windows(node: &mut Node) {
+    node.inputs_mut().into_iter().for_each(|edge| final_windows(&mut edge.input));
+    if let Node::Aggregate(aggregate) = node
+        && matches!(aggregate.phase, Phase::Windows { .. })
+    {
+        let bounds = aggregate_bounds(aggregate);
+        let window = aggregate.keys.len() - 1;
+        // Other times of their keys would close some of their rows earlier.
+        aggregate.on_close = bounds.len() == 1 && bounds[0].column == window;
+    }
 }
 
 /// The bound that says when a row is final. A row whose every bounded time has passed is; one of

@@ -254,9 +254,17 @@ fn elements(unnest: &Unnest, list: usize) -> Option<TimeBound> {
 }
 
 /// What an aggregation's output promises of its keys: by what it forgets groups. Of sessions, as
-/// [`Session`]s, the end.
+/// [`Session`]s, the end; of windows that overlap the window.
 pub fn aggregate_bounds(node: &Aggregate) -> Vec<TimeBound> {
-    let input = time_bounds(&node.input.input);
+    let mut input = time_bounds(&node.input.input);
+    if let (Phase::Windows { windows, .. }, Some(pane)) = (&node.phase, node.keys.last())
+        && let Some(bound) = input.iter().position(|bound| bound.column == *pane)
+    {
+        let bound = input[bound].then(*pane, &windows.steps());
+        // Put together when they close, windows do so whatever other times their keys have.
+        input.retain(|other| !node.on_close && other.column != *pane);
+        input.push(bound);
+    }
     let keys = bounded_keys(&input, &node.keys).map(|(place, bound)| bound.moved(place));
     let end = match node.phase {
         Phase::Sessions { time, .. } => {

@@ -19,6 +19,7 @@ use crate::plan::node::{
     Unnest, UnnestColumn,
 };
 use crate::plan::operators::{number, operators};
+use crate::plan::overlap::{ManyWindows, WindowKind};
 use crate::types::time::EventDuration;
 
 /// Two spaces a level.
@@ -223,6 +224,9 @@ fn kept(node: &Node) -> Option<String> {
             Some("each distinct row once".to_owned())
         }
         Node::Aggregate(n) if n.keys.is_empty() => Some("one row".to_owned()),
+        Node::Aggregate(n) if n.on_close && matches!(n.phase, Phase::Windows { .. }) => {
+            Some("the sums of each pane until the watermark passes its last window".to_owned())
+        }
         Node::Aggregate(n) => Some(match closing_key(n) {
             Some(name) => format!("one row per group until the watermark passes {name}"),
             None => "one row per group".to_owned(),
@@ -420,6 +424,20 @@ fn write_aggregate(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Re
         return if aggregate.on_close { f.write_str(", when it closes") } else { Ok(()) };
     }
     let calls: Vec<&str> = aggregate.calls.iter().map(|call| call.display.as_str()).collect();
+    if let Phase::Windows { windows, .. } = &aggregate.phase {
+        let ManyWindows { kind, step_us, size_us, .. } = windows;
+        let kind = match kind {
+            WindowKind::Hop => "HOP",
+            WindowKind::Cumulate => "CUMULATE",
+        };
+        let [step, size] = [*step_us, *size_us].map(|us| seconds(EventDuration(us)));
+        write!(f, "Aggregate {kind} {step}, {size}")?;
+        if let Some((_, keys)) = aggregate.keys.split_last().filter(|(_, keys)| !keys.is_empty()) {
+            write!(f, " by {}", names(&input, keys))?;
+        }
+        write!(f, ": {}", calls.join(", "))?;
+        return if aggregate.on_close { f.write_str(", when it closes") } else { Ok(()) };
+    }
     match (aggregate.keys.as_slice(), calls.as_slice()) {
         (keys, []) => write!(f, "Distinct {}", names(&input, keys)),
         ([], calls) => write!(f, "Aggregate: {}", calls.join(", ")),

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use crate::plan::node::Plan;
 
 /// Counted up when an operator's state gets another meaning for the same plan.
-const STATE_VERSION: u32 = 2;
+const STATE_VERSION: u32 = 3;
 
 /// The fingerprint of a plan.
 pub fn fingerprint(plan: &Plan) -> String {

@@ -1,5 +1,5 @@
 //! MATCH_RECOGNIZE as plain data: the pattern, what its conditions and measures read, and how the
-//! matches become rows. `pattern::program` compiles the pattern, `pattern::matcher` runs it.
+//! matches become rows. `program` compiles the pattern, `pattern::matcher` runs it.
 //!
 //! Conditions and measures are scalar expressions over *reads*: the value of a column at some row
 //! of the match, an aggregate over rows of the match, the match's number. So everything that is
@@ -113,6 +113,12 @@ pub enum RowsPerMatch {
         shows_empty: bool,
         shows_unmatched: bool,
     },
+}
+
+impl RowsPerMatch {
+    pub fn shows_unmatched(self) -> bool {
+        matches!(self, RowsPerMatch::All { shows_unmatched: true, .. })
+    }
 }
 
 /// The frame of a row pattern in a window: each row of the input gives one row, with what is read

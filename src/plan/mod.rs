@@ -10,6 +10,7 @@
 //! | `match_recognize/program.rs` | a row pattern as an automaton |
 //! | `match_recognize/reach.rs` | how far before a match anyone looks |
 //! | `event_time.rs` | what watermarks promise of an operator's time columns |
+//! | `overlap.rs` | windows that overlap, and the panes that they are made of |
 //! | `reopen.rs` | up to where in the past late rows can be taken in again |
 //! | `window.rs` | `WindowCall`: a compiled window function, and how far its rows look |
 //! | `errors.rs` | DataFusion's errors in Postgres's words |
@@ -37,6 +38,7 @@ pub mod match_recognize;
 pub mod node;
 pub mod null_on_error;
 pub mod operators;
+pub mod overlap;
 pub mod recursion;
 pub mod reopen;
 pub mod share;

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use crate::plan::event_time::{Step, TimeBound};
 use crate::plan::expr::Expr;
 use crate::plan::match_recognize::MatchSpec;
+use crate::plan::overlap::ManyWindows;
 use crate::plan::view_options::ViewOptions;
 use crate::plan::window::WindowCall;
 use crate::types::id::ObjectId;
@@ -169,6 +170,10 @@ pub enum Phase {
     /// After the exchange: merges what partial nodes made. The node's keys are the first columns
     /// of its input; the calls name columns of `input_schema`, the input of the partial node.
     Final { input_schema: SchemaRef },
+    /// As `Final`, of windows that overlap: the last key is a pane, and each of its sums counts for
+    /// all of its windows. In the output the window stands in the pane's place: where it begins
+    /// (HOP), or where it ends (CUMULATE).
+    Windows { input_schema: SchemaRef, windows: ManyWindows },
     /// All of it, over the sessions of rows: a group is the rows of the keys that follow each other
     /// at most `gap` apart. The input only inserts. Behind the keys the output has where the
     /// session begins and ends.

@@ -60,12 +60,15 @@ fn mark(node: &mut Node) {
             // What partial aggregations give behind their keys is nobody else's business.
             let columns = match n.phase {
                 Phase::Partial => n.keys.len(),
-                Phase::Whole | Phase::Final { .. } | Phase::Sessions { .. } => {
-                    n.schema.fields().len()
-                }
+                Phase::Whole
+                | Phase::Final { .. }
+                | Phase::Windows { .. }
+                | Phase::Sessions { .. } => n.schema.fields().len(),
             };
             n.schema = first_nullable(&n.schema, columns);
-            if let Phase::Final { input_schema } = &mut n.phase {
+            if let Phase::Final { input_schema } | Phase::Windows { input_schema, .. } =
+                &mut n.phase
+            {
                 *input_schema = nullable(input_schema);
             }
         }

@@ -8,6 +8,9 @@
 //! Where something is forgotten by the time itself (a join within a distance, rows of window
 //! functions, sessions) nothing before the watermark may come.
 //!
+//! Each operator is judged by the watermarks of its own inputs: behind a join or union with a slower
+//! stream they are that stream's, and what is late for one stream may be in time there.
+//!
 //! What is asked here of each node is what `dataflow::operators::build` gives to its operator.
 
 use crate::plan::event_time::{
@@ -15,21 +18,54 @@ use crate::plan::event_time::{
     timed_keys,
 };
 use crate::plan::node::{Join, Node, Phase};
+use crate::types::id::ObjectId;
 use crate::types::time::Watermark;
 
-/// The earliest event time, in microseconds, of rows that a dataflow can still take in at the
-/// watermark of what they are rows of.
-pub fn open_from(root: &Node, watermark: Watermark) -> i64 {
+/// The watermark of an object that is read; `None`: it has none yet, or never.
+pub type WatermarkOf<'a> = &'a dyn Fn(ObjectId) -> Option<Watermark>;
+
+/// The earliest event time, in microseconds, of rows that a dataflow can still take in, of any of the
+/// objects that it reads.
+pub fn open_from(root: &Node, watermark_of: WatermarkOf<'_>) -> i64 {
     let mut from = i64::MIN;
-    root.visit(&mut |node| {
-        if watermark == Watermark::END && forgets_at_the_end(node) {
+    output_watermark(root, watermark_of, &mut |node, inputs| {
+        let least = inputs.iter().copied().min().flatten();
+        if least == Some(Watermark::END) && forgets_at_the_end(node) {
             from = i64::MAX;
         }
-        for bound in forgets_by(node) {
-            from = from.max(begins_to_close(&bound, watermark));
+        for (bound, watermark) in forgets_by(node, inputs) {
+            if let Some(watermark) = watermark {
+                from = from.max(begins_to_close(&bound, watermark));
+            }
         }
     });
     from
+}
+
+/// The watermark of what a node gives: the least of its inputs', and no less than its operator may
+/// have announced. `visit` is told of each node with the watermarks of its inputs.
+pub fn output_watermark(
+    node: &Node,
+    watermark_of: WatermarkOf<'_>,
+    visit: &mut dyn FnMut(&Node, &[Option<Watermark>]),
+) -> Option<Watermark> {
+    let inputs: Vec<Option<Watermark>> = match node {
+        Node::Scan(scan) => vec![watermark_of(scan.object)],
+        _ => node
+            .inputs()
+            .into_iter()
+            .filter(|edge| !matches!(*edge.input, Node::Clock(_)))
+            .map(|edge| output_watermark(&edge.input, watermark_of, visit))
+            .collect(),
+    };
+    visit(node, &inputs);
+    match node {
+        // Its rows are there from the beginning, and none follow.
+        Node::Constant(_) | Node::Clock(_) | Node::Input(_) => Some(Watermark::END),
+        // Left rows pass whatever comes on the right.
+        Node::LookupJoin(_) => inputs.first().copied().flatten(),
+        _ => inputs.iter().copied().min().flatten(),
+    }
 }
 
 /// The earliest watermark at which the bound is what it is at this one.
@@ -42,16 +78,17 @@ fn begins_to_close(bound: &TimeBound, watermark: Watermark) -> i64 {
     }
 }
 
-/// The bounds by which the node's operator forgets.
-fn forgets_by(node: &Node) -> Vec<TimeBound> {
+/// The bounds by which the node's operator forgets, each with the watermark that moves it.
+fn forgets_by(node: &Node, inputs: &[Option<Watermark>]) -> Vec<(TimeBound, Option<Watermark>)> {
+    let least = inputs.iter().copied().min().flatten();
     let keys = |input: &Node, keys: &[usize]| -> Vec<TimeBound> {
         bounded_keys(&time_bounds(input), keys).map(|(_, bound)| bound).collect()
     };
-    match node {
+    let bounds: Vec<TimeBound> = match node {
         // Rows of an epoch are not kept longer.
         Node::Aggregate(n) if matches!(n.phase, Phase::Partial) => vec![],
         Node::Aggregate(n) => aggregate_bounds(n),
-        Node::Join(n) => joined(n),
+        Node::Join(n) => return joined(n, inputs),
         Node::TopN(n) => keys(&n.input.input, &n.partition),
         Node::Over(n) => {
             let bounds = time_bounds(&n.input.input);
@@ -82,21 +119,26 @@ fn forgets_by(node: &Node) -> Vec<TimeBound> {
         | Node::TemporalFilter(_)
         | Node::Retain(_)
         | Node::Clock(_) => vec![],
-    }
+    };
+    bounds.into_iter().map(|bound| (bound, least)).collect()
 }
 
-fn joined(join: &Join) -> Vec<TimeBound> {
+/// Rows with equal times are forgotten when both sides are past them; rows within a distance when
+/// the other side is past all that they could meet.
+fn joined(join: &Join, watermarks: &[Option<Watermark>]) -> Vec<(TimeBound, Option<Watermark>)> {
+    let least = watermarks.iter().copied().min().flatten();
     let keys = timed_keys(join).into_iter().flat_map(|key| key.bounds);
-    let mut bounds: Vec<TimeBound> = keys.collect();
+    let mut bounds: Vec<_> = keys.map(|bound| (bound, least)).collect();
     let inputs = [&join.left.input, &join.right.input];
-    for (expiries, input) in expiries(join).into_iter().zip(inputs) {
+    for (side, (expiries, input)) in expiries(join).into_iter().zip(inputs).enumerate() {
         if expiries.is_empty() {
             continue;
         }
-        bounds.extend(expiries.into_iter().map(|expiry| expiry.bound));
+        let (own, other) = (watermarks[side], watermarks[1 - side]);
+        bounds.extend(expiries.into_iter().map(|expiry| (expiry.bound, other)));
         if !input.append_only() {
             // Rows are kept until their own time has passed, too.
-            bounds.extend(time_bounds(input));
+            bounds.extend(time_bounds(input).into_iter().map(|bound| (bound, own)));
         }
     }
     bounds
@@ -125,8 +167,7 @@ mod tests {
     use super::*;
     use crate::plan::event_time::Step;
     use crate::plan::expr::Expr;
-    use crate::plan::node::{Edge, Map, Scan, WindowClose};
-    use crate::types::id::ObjectId;
+    use crate::plan::node::{Edge, Map, Scan, Union, WindowClose};
     use crate::types::time::EventTime;
 
     const MINUTE: i64 = 60_000_000;
@@ -161,16 +202,33 @@ mod tests {
             projection: Some(vec![Expr::column("ts", 0, data_type, true)]),
             schema: schema(),
         });
-        assert_eq!(open_from(&map, at(7 * MINUTE)), i64::MIN);
-        assert_eq!(open_from(&map, Watermark::END), i64::MIN);
+        assert_eq!(open_from(&map, &|_| Some(at(7 * MINUTE))), i64::MIN);
+        assert_eq!(open_from(&map, &|_| Some(Watermark::END)), i64::MIN);
     }
 
     #[test]
     fn what_goes_by_the_time_itself_takes_nothing_behind_the_watermark() {
         let bound = TimeBound::of_watermark(0);
         let closes = Node::WindowClose(WindowClose { input: Edge::local(scan()), bound });
-        assert_eq!(open_from(&closes, at(7 * MINUTE)), 7 * MINUTE);
-        assert_eq!(open_from(&closes, Watermark::END), i64::MAX);
+        assert_eq!(open_from(&closes, &|_| Some(at(7 * MINUTE))), 7 * MINUTE);
+        assert_eq!(open_from(&closes, &|_| Some(Watermark::END)), i64::MAX);
+    }
+
+    #[test]
+    fn behind_a_slower_stream_its_watermark_counts() {
+        let other = |object: u64| match scan() {
+            Node::Scan(scan) => Node::Scan(Scan { object: ObjectId(object), ..scan }),
+            other => other,
+        };
+        let inputs = vec![Edge::local(other(1)), Edge::local(other(2))];
+        let union = Node::Union(Union { inputs, schema: schema() });
+        let bound = TimeBound::of_watermark(0);
+        let closes = Node::WindowClose(WindowClose { input: Edge::local(union), bound });
+        let of = |object: ObjectId| Some(at(if object == ObjectId(1) { 9 } else { 4 } * MINUTE));
+        assert_eq!(open_from(&closes, &of), 4 * MINUTE);
+        // One that has no watermark yet holds all others back.
+        let none = |object: ObjectId| of(object).filter(|_| object == ObjectId(1));
+        assert_eq!(open_from(&closes, &none), i64::MIN);
     }
 
     #[test]

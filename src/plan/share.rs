@@ -133,7 +133,9 @@ fn forget_names(node: &mut Node) {
         Node::Aggregate(n) => {
             n.schema = without_names(&n.schema);
             n.calls.iter_mut().for_each(|call| call.display.clear());
-            if let Phase::Final { input_schema } = &mut n.phase {
+            if let Phase::Final { input_schema } | Phase::Windows { input_schema, .. } =
+                &mut n.phase
+            {
                 *input_schema = without_names(input_schema);
             }
         }

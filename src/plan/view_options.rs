@@ -160,8 +160,16 @@ pub fn history_retention_us(options: &[(String, String)]) -> Option<i64> {
 pub const RECURSION_LIMIT: &str = "recursion_limit";
 /// The option that bounds what a view or a table keeps.
 pub const RETENTION: &str = "retention";
+/// The same in seconds, as RisingWave says it of tables.
+pub const RETENTION_SECONDS: &str = "retention_seconds";
 /// The option that says from which column the retention of a table counts.
 pub const RETENTION_COLUMN: &str = "retention_column";
+
+/// A number of seconds, from 1 on, in microseconds.
+pub fn seconds_us(text: &str) -> Option<i64> {
+    let seconds: i64 = text.trim().parse().ok().filter(|seconds| *seconds > 0)?;
+    seconds.checked_mul(1_000_000)
+}
 
 /// The length of an interval in microseconds; `None` when it is not one, not positive, or counts
 /// months, which have no length.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use chrono::{DateTime, Utc};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::{
     Between, InList, Placeholder, ScalarFunction, WindowFunctionParams,
@@ -21,8 +21,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, SortExpr, Union, WindowFrame,
-    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+    BinaryExpr, Cast, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection, SortExpr,
+    Union, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 use datafusion::optimizer::Analyzer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -62,11 +62,56 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
     let plan = join_dependent_subqueries(plan)?;
     let before = |expr, schema: &DFSchema| before_analysis(expr, schema, settings);
     let plan = map_plan_expressions(plan, &before, &mark_elements)?;
+    let plan = type_outer_columns(plan)?;
     let options: &ConfigOptions = &OPTIONS;
     let plan = Analyzer::new().execute_and_check(plan, options, |_, _| {})?;
     let after = |expr, schema: &DFSchema| after_analysis(expr, schema, settings);
     let plan = map_plan_expressions(plan, &after, &|node| Ok(node))?;
     sort_by_keys(plan)
+}
+
+/// Columns of outer queries, in subqueries, with the types that steps 1 and 2 have given them:
+/// subqueries are rewritten before what they stand beside.
+fn type_outer_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let retype = |subquery: LogicalPlan, outer: &DFSchema| {
+        subquery.transform_down_with_subqueries(|node| {
+            node.map_expressions(|expr| {
+                expr.transform_up(|e| match &e {
+                    Expr::OuterReferenceColumn(old, column) => {
+                        match outer.field_from_column(column) {
+                            Ok(field) if field.data_type() != old.data_type() => {
+                                let (field, column) = (field.clone(), column.clone());
+                                Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column)))
+                            }
+                            _ => Ok(Transformed::no(e)),
+                        }
+                    }
+                    _ => Ok(Transformed::no(e)),
+                })
+            })
+        })
+    };
+    // From the outside in: the innermost query that has a column of the name is meant.
+    let typed = plan.transform_down_with_subqueries(|node| {
+        let outer = merge_schema(&node.inputs());
+        let node = node.map_subqueries(|subquery| retype(subquery, &outer))?;
+        node.transform_data(|node| match node {
+            LogicalPlan::Join(mut join) if matches!(*join.right, LogicalPlan::Subquery(_)) => {
+                let lateral = Arc::unwrap_or_clone(join.right);
+                let lateral = retype(lateral, join.left.schema())?;
+                join.right = Arc::new(lateral.data);
+                Ok(Transformed::new_transformed(LogicalPlan::Join(join), lateral.transformed))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+    })?;
+    if !typed.transformed {
+        return Ok(typed.data);
+    }
+    let plan = typed
+        .data
+        .transform_up_with_subqueries(|node| node.recompute_schema().map(Transformed::yes))?;
+    Ok(plan.data)
 }
 
 /// Step 5, for what is not inside an expression.
@@ -548,8 +593,24 @@ fn after_analysis(
             let call = Expr::WindowFunction(call);
             if changed { Transformed::yes(call) } else { Transformed::no(call) }
         }
+        Expr::BinaryExpr(binary) => return keep_type(binary, schema),
         other => Transformed::no(other),
     })
+}
+
+/// DataFusion makes `x * 0` and `x % 1` the zero that is written there, or x's, whose type need not
+/// be the product's: numerics with a constant say their type.
+fn keep_type(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let may_vanish = matches!(binary.op, Operator::Multiply | Operator::Modulo)
+        && (binary.left.column_refs().is_empty() || binary.right.column_refs().is_empty());
+    let expr = Expr::BinaryExpr(binary);
+    if !may_vanish {
+        return Ok(Transformed::no(expr));
+    }
+    match expr.get_type(schema)? {
+        numeric @ DataType::Decimal128(..) => Ok(Transformed::yes(plain_cast(expr, numeric))),
+        _ => Ok(Transformed::no(expr)),
+    }
 }
 
 /// Functions that take digits from a number.

@@ -17,8 +17,10 @@
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `interrupt.rs` | joins of a batch that end when nobody waits for them |
 //! | `join_order.rs` | in which order the inner joins of a dataflow are made |
 //! | `limited.rs` | LIMIT in correlated subqueries |
+//! | `nullable_side.rs` | the sides of outer joins that NULLs may stand for, in a batch |
 //! | `offset.rs` | OFFSET without LIMIT, in a batch |
 //! | `lookup.rs` | conditions that say which keys they want, and the index that has them |
 //! | `lower.rs` | an optimised logical plan to the nodes of a dataflow |
@@ -56,6 +58,7 @@ pub mod errors;
 mod exclude;
 pub mod expressions;
 pub mod functions;
+pub mod interrupt;
 mod join_order;
 pub mod lateral;
 mod limited;
@@ -63,6 +66,7 @@ pub mod lookup;
 pub mod lower;
 mod marking;
 pub mod match_recognize;
+mod nullable_side;
 pub mod offset;
 pub mod operators;
 pub mod optimize;

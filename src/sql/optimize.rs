@@ -7,16 +7,18 @@
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::datatypes::DataType;
 use chrono::{DateTime, Utc};
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{
-    Distinct, DistinctOn, Expr, ExprFunctionExt, Filter, LogicalPlan, LogicalPlanBuilder, lit,
+    Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, Filter, LogicalPlan,
+    LogicalPlanBuilder, lit,
 };
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
@@ -55,9 +57,11 @@ pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
         rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
         Optimizer::with_rules(rules)
     });
+    static RULES_APART: LazyLock<Optimizer> = LazyLock::new(|| apart(&RULES));
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(OPTIONS.clone()));
     let plan = number_offsets(prepare(plan)?)?;
-    order_conditions(run(&RULES, plan_as_windows(plan)?, &SETTINGS)?)
+    let rules = if mixes_moments(&plan)? { &RULES_APART } else { &RULES };
+    order_conditions(run(rules, plan_as_windows(plan)?, &SETTINGS)?)
 }
 
 /// Conditions that may fail are looked at last (a dataflow's when they are compiled).
@@ -111,11 +115,7 @@ pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = order_joins(prepare(plan)?)?;
     static RULES: LazyLock<Optimizer> = LazyLock::new(|| Optimizer::with_rules(dataflow_rules()));
     // What comparisons with now() have in common must not be computed below them: it is no row's.
-    static RULES_IN_TIME: LazyLock<Optimizer> = LazyLock::new(|| {
-        let mut rules = dataflow_rules();
-        rules.retain(|rule| rule.name() != CommonSubexprEliminate::new().name());
-        Optimizer::with_rules(rules)
-    });
+    static RULES_APART: LazyLock<Optimizer> = LazyLock::new(|| apart(&RULES));
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
         let mut options = OPTIONS.clone();
         // A dataflow has no subplan that runs once before the others.
@@ -124,8 +124,35 @@ pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
         options.optimizer.filter_null_join_keys = true;
         Arc::new(options)
     });
-    let rules = if looks_at_now(&plan)? { &RULES_IN_TIME } else { &RULES };
+    let rules = if looks_at_now(&plan)? || mixes_moments(&plan)? { &RULES_APART } else { &RULES };
     run(rules, plan, &SETTINGS)
+}
+
+/// The rules without the one that computes once what expressions have in common.
+fn apart(rules: &Optimizer) -> Optimizer {
+    let mut rules = rules.rules.clone();
+    rules.retain(|rule| rule.name() != CommonSubexprEliminate::new().name());
+    Optimizer::with_rules(rules)
+}
+
+/// Whether constants of both types of timestamps are in the plan: to DataFusion they are equal when
+/// their instants are, whatever their types, and one would be computed for both.
+fn mixes_moments(plan: &LogicalPlan) -> Result<bool> {
+    let (mut zoned, mut plain) = (false, false);
+    let none = DFSchema::empty();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|e| {
+                if let Expr::Literal(..) | Expr::Cast(_) | Expr::ScalarFunction(_) = e
+                    && let Ok(DataType::Timestamp(_, zone)) = e.get_type(&none)
+                {
+                    *if zone.is_some() { &mut zoned } else { &mut plain } = true;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(zoned && plain)
 }
 
 /// Whether an expression of the plan looks at now().

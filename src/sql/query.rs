@@ -30,6 +30,7 @@ use crate::functions::scalar::session::NOW;
 use crate::plan::node::Plan;
 use crate::sql::coerce::now_value;
 use crate::sql::functions::SESSION;
+use crate::sql::interrupt::{StopFlag, interruptible};
 use crate::sql::lookup::{Lookup, lookup_of};
 use crate::sql::lower::lower;
 use crate::sql::optimize::{optimize_batch, optimize_dataflow};
@@ -186,7 +187,9 @@ impl PlannedQuery {
         let physical = session.query_planner().create_physical_plan(&plan, session).await?;
         let few = rows.is_some_and(|rows| rows <= ROWS_SINGLE_THREAD_MAX);
         let brief = few && is_linear(physical.as_ref());
-        Ok(BatchRun { physical: give_way(physical)?, schema: self.schema.clone(), brief })
+        let stop = StopFlag::default();
+        let physical = interruptible(give_way(physical)?, &stop).map_err(Error::from)?;
+        Ok(BatchRun { physical, schema: self.schema.clone(), brief, stop })
     }
 
     /// The lookups that a run would make, as EXPLAIN says them.
@@ -256,9 +259,15 @@ pub struct BatchRun {
     physical: Arc<dyn ExecutionPlan>,
     schema: SchemaRef,
     brief: bool,
+    stop: StopFlag,
 }
 
 impl BatchRun {
+    /// What ends it soon, wherever it computes.
+    pub fn stop_flag(&self) -> StopFlag {
+        self.stop.clone()
+    }
+
     /// Whether the run is over within milliseconds for sure: few rows, looked at a few times.
     pub fn is_brief(&self) -> bool {
         self.brief

@@ -13,7 +13,9 @@ use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
 
+use crate::observe::process;
 use crate::sql::functions::SESSION;
+use crate::sql::interrupt::StopFlag;
 use crate::state::spill::StateMemory;
 use crate::types::error::Result;
 
@@ -21,6 +23,7 @@ use crate::types::error::Result;
 #[derive(Clone)]
 pub struct QueryEnvironment {
     pub(super) session: Arc<SessionState>,
+    memory: Arc<StateMemory>,
 }
 
 impl QueryEnvironment {
@@ -31,11 +34,25 @@ impl QueryEnvironment {
     pub fn new(memory: Arc<StateMemory>) -> Result<QueryEnvironment> {
         let directory = memory.directory().to_owned();
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(QueryMemory { memory }))
+            .with_memory_pool(Arc::new(QueryMemory { memory: memory.clone() }))
             .with_temp_file_path(directory)
             .build_arc()?;
         let session = SessionStateBuilder::new_from_existing(SESSION.clone());
-        Ok(QueryEnvironment { session: Arc::new(session.with_runtime_env(runtime).build()) })
+        let session = Arc::new(session.with_runtime_env(runtime).build());
+        Ok(QueryEnvironment { session, memory })
+    }
+
+    /// A query begins that does not end at once.
+    pub fn note_running(&self, stop: &StopFlag) {
+        // Without a limit nobody asks.
+        if self.memory.limit_bytes() < u64::MAX {
+            self.memory.running().add(stop.handle(), process::anonymous_bytes());
+        }
+    }
+
+    /// Whether what a query has freed should be given back to the system at once.
+    pub fn is_memory_short(&self) -> bool {
+        self.memory.is_short()
     }
 }
 

@@ -9,8 +9,7 @@
 //! 3. `current_date` and its kin are written with `now()`; AT TIME ZONE is `timezone(zone, time)`.
 //! 4. `pg_catalog.` in front of functions and types, COLLATE "default" and `OPERATOR(...)` go.
 //! 5. FETCH FIRST n ROWS ONLY is LIMIT n; a row comparison is a conjunction.
-//! 6. Windows of event time are plain SQL (`sql::windows`); a window that builds on another is
-//!    written out (`rewrite/base_windows.rs`).
+//! 6. Windows of event time are plain SQL (`sql::windows`).
 //! 7. A parameter under a cast, in LIMIT or as a bare select item takes its type from there.
 
 use std::ops::ControlFlow;
@@ -30,7 +29,6 @@ use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::arrays::{array_of_columns, array_of_rows, sort_unnested};
-use crate::sql::rewrite::base_windows::{write_out_base_windows, write_out_base_windows_of_order};
 use crate::sql::rewrite::names::name_columns;
 use crate::sql::rewrite::tables::{
     name_function_column, number_elements, select_function, spread_series, unnest_constants,
@@ -46,7 +44,7 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 mod arrays;
-mod base_windows;
+mod named_windows;
 pub mod names;
 pub mod tables;
 mod using;
@@ -105,7 +103,7 @@ impl VisitorMut for Rewriter {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        flow(write_out_base_windows_of_order(query).and_then(|()| {
+        flow(named_windows::write_out_order(query).and_then(|()| {
             expand_group_window(query)?;
             self.rewrite_limit(query)
         }))
@@ -135,7 +133,7 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         flow(reject_windows(select.selection.as_ref(), "WHERE").and_then(|()| {
             reject_windows(select.having.as_ref(), "HAVING")?;
-            write_out_base_windows(select)?;
+            named_windows::write_out(select)?;
             expand_group_window_of_select(select)?;
             rewrite_system_time(select)?;
             name_merged_columns(select);

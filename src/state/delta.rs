@@ -48,9 +48,29 @@ impl RestoredState {
 #[derive(Debug, Default)]
 pub struct CheckpointWriter {
     tables: BTreeMap<String, TableDelta>,
+    /// The operator has more to hand over, and does so by and by.
+    open: bool,
 }
 
 impl CheckpointWriter {
+    /// Says whether the operator has more to hand over than it has: it is asked again then.
+    pub fn set_open(&mut self, open: bool) {
+        self.open = open;
+    }
+
+    /// Whether there is more to come.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Adds to what has been written of a table, in a checkpoint that is open.
+    pub fn add(&mut self, table: &str, delta: TableDelta) {
+        assert!(self.open, "what is complete is complete");
+        let written = self.tables.entry(table.to_owned()).or_default();
+        written.appended.extend(delta.appended);
+        written.deleted.extend(delta.deleted);
+    }
+
     /// Adds a table's delta; each table once per checkpoint.
     pub fn write(&mut self, table: &str, delta: TableDelta) {
         let before = self.tables.insert(table.to_owned(), delta);
@@ -166,6 +186,12 @@ impl CheckpointReader {
             }
         }
         CheckpointReader { tables, worker: 0, workers: 1, own: true }
+    }
+
+    /// The live rows of a table that says the same on every worker: this worker's own, or with another
+    /// number of workers those of all.
+    pub fn read_everywhere(&mut self, table: &str) -> Vec<RecordBatch> {
+        self.tables.remove(table).unwrap_or_default()
     }
 
     /// The live rows of `table` whose key columns route to this worker; without key columns all

@@ -20,9 +20,10 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::memory::blocks::{Flat, FlatTable, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::key::{HashUse, hash_rows};
 use crate::types::value::{
@@ -39,13 +40,25 @@ const TEXT_REWRITE_BYTES_MIN: usize = 1 << 16;
 pub struct GroupIndex {
     ids: Ids,
     keys: Keys,
+    /// Where all of it has its memory from.
+    blocks: StateBlocks,
+}
+
+impl Spill for GroupIndex {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        // SAFETY: only fields of this index take from it, and nobody else has the index.
+        unsafe { self.blocks.spill(memory, pass) }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.blocks.disk_bytes()
+    }
 }
 
 /// Which ids are given out.
-#[derive(Default)]
 struct Ids {
     /// Removed ids, to be given out again, last removed first.
-    free: Vec<u32>,
+    free: Flat<u32>,
     /// All ids below were given out at some time.
     next: u32,
 }
@@ -81,16 +94,17 @@ impl GroupIndex {
     /// # Errors
     /// For a type that cannot be a key.
     pub fn new(key_types: &[DataType]) -> Result<GroupIndex> {
+        let blocks = StateBlocks::new();
         let keys = if key_types.is_empty() {
             Keys::Empty
         } else if let Some(fields) = PackedField::place(key_types, 1) {
-            Keys::One(PackedKeys::new(fields))
+            Keys::One(PackedKeys::new(fields, &blocks))
         } else if let Some(fields) = PackedField::place(key_types, 2) {
-            Keys::Two(PackedKeys::new(fields))
+            Keys::Two(PackedKeys::new(fields, &blocks))
         } else {
-            Keys::Hashed(HashedKeys::new(key_types)?)
+            Keys::Hashed(HashedKeys::new(key_types, &blocks)?)
         };
-        Ok(GroupIndex { ids: Ids::default(), keys })
+        Ok(GroupIndex { ids: Ids { free: blocks.array(), next: 0 }, keys, blocks })
     }
 
     /// The id of each row's key, new keys included. `ids` is overwritten.
@@ -159,7 +173,7 @@ impl GroupIndex {
         self.len() == 0
     }
 
-    /// Memory held, in bytes.
+    /// Memory held, in bytes; what is on the disk is not.
     pub fn memory_bytes(&self) -> usize {
         let keys = match &self.keys {
             Keys::Empty => 0,
@@ -167,7 +181,7 @@ impl GroupIndex {
             Keys::Two(keys) => keys.memory_bytes(),
             Keys::Hashed(keys) => keys.memory_bytes(),
         };
-        keys + self.ids.free.capacity() * size_of::<u32>()
+        self.blocks.in_memory(keys + self.ids.free.capacity() * size_of::<u32>())
     }
 }
 
@@ -278,21 +292,21 @@ struct Bucket<K> {
 struct PackedKeys<K> {
     fields: Vec<PackedField>,
     state: FixedState,
-    table: HashTable<Bucket<K>>,
+    table: FlatTable<Bucket<K>>,
     /// Key by id; of a removed id, its last key.
-    keys: Vec<K>,
+    keys: Flat<K>,
     /// NULL bits by id; empty as long as no key has a NULL.
-    nulls: Vec<u32>,
+    nulls: Flat<u32>,
 }
 
 impl<K: PackedKey> PackedKeys<K> {
-    fn new(fields: Vec<PackedField>) -> PackedKeys<K> {
+    fn new(fields: Vec<PackedField>, blocks: &StateBlocks) -> PackedKeys<K> {
         PackedKeys {
             fields,
             state: FixedState::with_seed(0x2545_f491_4f6c_dd1d),
-            table: HashTable::new(),
-            keys: Vec::new(),
-            nulls: Vec::new(),
+            table: blocks.table(),
+            keys: blocks.array(),
+            nulls: blocks.array(),
         }
     }
 
@@ -420,7 +434,7 @@ impl<K: PackedKey> PackedKeys<K> {
 }
 
 /// Sets the value of `id`, which is at most a few places behind the end.
-fn put_at<T: Copy + Default>(values: &mut Vec<T>, id: u32, value: T) {
+fn put_at<T: Copy + Default>(values: &mut Flat<T>, id: u32, value: T) {
     let id = id as usize;
     if id >= values.len() {
         values.resize(id + 1, T::default());
@@ -430,7 +444,7 @@ fn put_at<T: Copy + Default>(values: &mut Vec<T>, id: u32, value: T) {
 
 struct HashedKeys {
     /// 32 bits of the hash, and the id.
-    table: HashTable<(u32, u32)>,
+    table: FlatTable<(u32, u32)>,
     columns: Vec<KeyColumn>,
 }
 
@@ -441,9 +455,9 @@ fn widen(hash: u32) -> u64 {
 }
 
 impl HashedKeys {
-    fn new(key_types: &[DataType]) -> Result<HashedKeys> {
-        let columns = key_types.iter().map(KeyColumn::new).collect::<Result<_>>()?;
-        Ok(HashedKeys { table: HashTable::new(), columns })
+    fn new(key_types: &[DataType], blocks: &StateBlocks) -> Result<HashedKeys> {
+        let columns = key_types.iter().map(|key_type| KeyColumn::new(key_type, blocks));
+        Ok(HashedKeys { table: blocks.table(), columns: columns.collect::<Result<_>>()? })
     }
 
     fn intern(
@@ -534,13 +548,13 @@ impl HashedKeys {
 struct KeyColumn {
     data_type: DataType,
     /// Whether the value of an id is NULL; empty as long as none is.
-    nulls: Vec<bool>,
+    nulls: Flat<bool>,
     values: KeyValues,
 }
 
 enum KeyValues {
-    Words(Vec<u64>),
-    Wide(Vec<u128>),
+    Words(Flat<u64>),
+    Wide(Flat<u128>),
     Bytes(BytesCodec, ByteStore),
 }
 
@@ -563,13 +577,13 @@ impl Encoded {
 }
 
 impl KeyColumn {
-    fn new(data_type: &DataType) -> Result<KeyColumn> {
+    fn new(data_type: &DataType, blocks: &StateBlocks) -> Result<KeyColumn> {
         let values = match shape_of(data_type) {
-            Shape::Word { .. } => KeyValues::Words(Vec::new()),
-            Shape::Wide => KeyValues::Wide(Vec::new()),
-            Shape::Bytes => KeyValues::Bytes(BytesCodec::new(data_type)?, ByteStore::default()),
+            Shape::Word { .. } => KeyValues::Words(blocks.array()),
+            Shape::Wide => KeyValues::Wide(blocks.array()),
+            Shape::Bytes => KeyValues::Bytes(BytesCodec::new(data_type)?, ByteStore::new(blocks)),
         };
-        Ok(KeyColumn { data_type: data_type.clone(), nulls: Vec::new(), values })
+        Ok(KeyColumn { data_type: data_type.clone(), nulls: blocks.array(), values })
     }
 
     fn encode(&self, column: &ArrayRef) -> Result<Encoded> {
@@ -696,17 +710,21 @@ fn reject(ids: &mut [u32], keep: impl Fn(u32, usize) -> bool) {
 }
 
 /// Byte strings by id, one after the other in one buffer.
-#[derive(Default)]
 struct ByteStore {
-    bytes: Vec<u8>,
+    bytes: Flat<u8>,
     /// Where the string of an id begins.
-    offsets: Vec<u64>,
-    lengths: Vec<u32>,
+    offsets: Flat<u64>,
+    lengths: Flat<u32>,
     /// Bytes of `bytes` that no id owns.
     dead_bytes: usize,
 }
 
 impl ByteStore {
+    fn new(blocks: &StateBlocks) -> ByteStore {
+        let (bytes, offsets, lengths) = (blocks.array(), blocks.array(), blocks.array());
+        ByteStore { bytes, offsets, lengths, dead_bytes: 0 }
+    }
+
     #[inline]
     fn get(&self, id: u32) -> &[u8] {
         let start = self.offsets[id as usize] as usize;
@@ -730,7 +748,8 @@ impl ByteStore {
         if self.dead_bytes < TEXT_REWRITE_BYTES_MIN || self.dead_bytes * 2 < self.bytes.len() {
             return;
         }
-        let mut bytes = Vec::with_capacity(self.bytes.len() - self.dead_bytes);
+        let live_bytes = self.bytes.len() - self.dead_bytes;
+        let mut bytes = Flat::with_capacity_in(live_bytes, self.bytes.allocator().clone());
         for id in 0..self.offsets.len() {
             let start = bytes.len() as u64;
             bytes.extend_from_slice(self.get(id as u32));

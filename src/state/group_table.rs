@@ -9,6 +9,11 @@
 //! 4. `end_epoch` forgets groups whose count is 0; their ids are given out again.
 //! 5. `take_changes` says which groups have changed since the last checkpoint; a group's row in the
 //!    checkpoint keeps its row id until the group changes, and then gets a new one.
+//!    Where these are many, `begin_changes` only notes which they are, and they are taken some at a
+//!    time (`take_pending`) while others change: a group that changes in an epoch is taken at its
+//!    end, as it was when the epoch began (`take_pending_dirty`).
+//!
+//! Words and keys can go to the disk as they stand (`blocks.rs`).
 //!
 //! A table without key columns has one group, which is never forgotten.
 
@@ -18,6 +23,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::DataType;
 
+use crate::memory::blocks::{Flat, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::group_index::GroupIndex;
 use crate::types::error::{Error, Result};
 
@@ -34,7 +41,7 @@ pub struct GroupTable {
     /// Words of a group's row.
     stride: usize,
     /// The rows of all groups, one after the other; all zeros for an id that is not given out.
-    words: Vec<u64>,
+    words: Flat<u64>,
     /// Groups that changed in this epoch, in the order in which they were touched first.
     dirty: Vec<u32>,
     /// A bit for each group in `dirty`.
@@ -43,13 +50,34 @@ pub struct GroupTable {
     before: Vec<u64>,
     /// A bit for each group that changed since the last checkpoint.
     changed_bits: Vec<u64>,
+    /// A bit for each group that is still to be taken for the checkpoint that has begun, and how
+    /// many these are; empty when there are none.
+    pending_bits: Vec<u64>,
+    pending: usize,
+    /// Before this word of `pending_bits` only groups are left that change in this epoch.
+    pending_at: usize,
     /// The id of a group's row in the last checkpoint, or `NO_ROW`; empty before there is one.
-    row_ids: Vec<u64>,
+    row_ids: Flat<u64>,
     /// All row ids below were given to rows of checkpoints.
     row_id_next: u64,
+    /// Where words and row ids have their memory from.
+    blocks: StateBlocks,
+}
+
+impl Spill for GroupTable {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.index.spill(memory, pass);
+        // SAFETY: only fields of this table take from it, and nobody else has the table.
+        unsafe { self.blocks.spill(memory, pass) }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.index.disk_bytes() + self.blocks.disk_bytes()
+    }
 }
 
 /// What a checkpoint has to say about groups.
+#[derive(Default)]
 pub struct GroupChanges {
     /// All groups that changed since the last checkpoint, also those that have gone.
     pub changed: Vec<u32>,
@@ -68,17 +96,22 @@ impl GroupTable {
     /// For a type that cannot be a key.
     pub fn new(key_types: &[DataType], stride: usize) -> Result<GroupTable> {
         assert!(stride > ROW_COUNT, "every row has its count");
+        let blocks = StateBlocks::new();
         Ok(GroupTable {
             index: GroupIndex::new(key_types)?,
             has_keys: !key_types.is_empty(),
             stride,
-            words: Vec::new(),
+            words: blocks.array(),
             dirty: Vec::new(),
             dirty_bits: Vec::new(),
             before: Vec::new(),
             changed_bits: Vec::new(),
-            row_ids: Vec::new(),
+            pending_bits: Vec::new(),
+            pending: 0,
+            pending_at: 0,
+            row_ids: blocks.array(),
             row_id_next: 0,
+            blocks,
         })
     }
 
@@ -239,8 +272,8 @@ impl GroupTable {
     /// Groups that changed since the last call; the caller writes them to a checkpoint.
     pub fn take_changes(&mut self) -> GroupChanges {
         assert!(self.dirty.is_empty(), "a checkpoint follows the end of an epoch");
-        let mut changes =
-            GroupChanges { changed: vec![], deleted: vec![], live: vec![], row_ids: vec![] };
+        assert_eq!(self.pending, 0, "one checkpoint after the other");
+        let mut changes = GroupChanges::default();
         self.row_ids.resize(self.index.id_limit(), NO_ROW);
         for index in 0..self.changed_bits.len() {
             let mut bits = std::mem::take(&mut self.changed_bits[index]);
@@ -248,22 +281,107 @@ impl GroupTable {
                 let bit = bits & bits.wrapping_neg();
                 bits ^= bit;
                 let group = index as u32 * 64 + bit.trailing_zeros();
-                changes.changed.push(group);
-                let row_id = &mut self.row_ids[group as usize];
-                if *row_id != NO_ROW {
-                    changes.deleted.push(*row_id);
-                    *row_id = NO_ROW;
-                }
                 let count = self.words[group as usize * self.stride + ROW_COUNT];
-                if count != 0 || !self.has_keys {
-                    *row_id = self.row_id_next;
-                    self.row_id_next += 1;
-                    changes.live.push(group);
-                    changes.row_ids.push(*row_id);
-                }
+                self.take(group, count, &mut changes);
             }
         }
         changes
+    }
+
+    /// How many groups have changed since the last checkpoint.
+    pub fn changed(&self) -> usize {
+        self.changed_bits.iter().map(|bits| bits.count_ones() as usize).sum()
+    }
+
+    /// Begins a checkpoint whose groups are taken by and by: those that have changed since the last.
+    pub fn begin_changes(&mut self) {
+        assert!(self.dirty.is_empty(), "a checkpoint follows the end of an epoch");
+        assert_eq!(self.pending, 0, "one checkpoint after the other");
+        self.pending = self.changed();
+        let unchanged = vec![0; self.changed_bits.len()];
+        self.pending_bits = std::mem::replace(&mut self.changed_bits, unchanged);
+        self.pending_at = 0;
+        self.row_ids.resize(self.index.id_limit(), NO_ROW);
+    }
+
+    /// How many groups are still to be taken for the checkpoint that has begun.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Takes at least so many groups, or all that there are but for those that change in this epoch.
+    pub fn take_pending(&mut self, groups_min: usize) -> GroupChanges {
+        let mut changes = GroupChanges::default();
+        while self.pending_at < self.pending_bits.len() && changes.changed.len() < groups_min {
+            let index = self.pending_at;
+            let dirty = self.dirty_bits.get(index).copied().unwrap_or(0);
+            let mut bits = self.pending_bits[index] & !dirty;
+            self.pending_bits[index] &= dirty;
+            while bits != 0 {
+                let bit = bits & bits.wrapping_neg();
+                bits ^= bit;
+                let group = index as u32 * 64 + bit.trailing_zeros();
+                let count = self.words[group as usize * self.stride + ROW_COUNT];
+                self.take(group, count, &mut changes);
+            }
+            self.pending_at += 1;
+        }
+        self.took(changes)
+    }
+
+    /// Takes the groups that have changed in this epoch, and their rows as they were before it; the
+    /// rows are those of `live`, one behind the other.
+    pub fn take_pending_dirty(&mut self) -> (GroupChanges, Vec<u64>) {
+        let (mut changes, mut rows) = (GroupChanges::default(), Vec::new());
+        for place in 0..self.dirty.len() {
+            let group = self.dirty[place];
+            let bit = 1 << (group & 63);
+            let Some(bits) = self.pending_bits.get_mut((group >> 6) as usize) else { continue };
+            if *bits & bit == 0 {
+                continue;
+            }
+            *bits &= !bit;
+            let before = place * self.stride..(place + 1) * self.stride;
+            let live = changes.live.len();
+            self.take(group, self.before[before.start + ROW_COUNT], &mut changes);
+            if changes.live.len() > live {
+                rows.extend_from_slice(&self.before[before]);
+            }
+        }
+        (self.took(changes), rows)
+    }
+
+    fn took(&mut self, changes: GroupChanges) -> GroupChanges {
+        self.pending -= changes.changed.len();
+        if self.pending == 0 {
+            self.pending_bits = Vec::new();
+        }
+        changes
+    }
+
+    /// Notes a group with so many rows for a checkpoint.
+    fn take(&mut self, group: u32, count: u64, changes: &mut GroupChanges) {
+        changes.changed.push(group);
+        let row_id = &mut self.row_ids[group as usize];
+        if *row_id != NO_ROW {
+            changes.deleted.push(*row_id);
+            *row_id = NO_ROW;
+        }
+        if count != 0 || !self.has_keys {
+            *row_id = self.row_id_next;
+            self.row_id_next += 1;
+            changes.live.push(group);
+            changes.row_ids.push(*row_id);
+        }
+    }
+
+    /// Rows one behind the other as columns, one for each word of a row.
+    pub fn columns_of_rows(&self, rows: &[u64]) -> Vec<ArrayRef> {
+        let column = |word: usize| {
+            let words = rows.iter().skip(word).step_by(self.stride).map(|word| *word as i64);
+            Arc::new(Int64Array::from_iter_values(words)) as ArrayRef
+        };
+        (0..self.stride).map(column).collect()
     }
 
     /// The words of these groups as columns, one for each word of a row.
@@ -335,12 +453,14 @@ impl GroupTable {
         self.index.is_empty()
     }
 
-    /// Memory held, in bytes.
+    /// Memory held, in bytes; what is on the disk is not.
     pub fn memory_bytes(&self) -> usize {
         let bits = self.dirty_bits.capacity() + self.changed_bits.capacity();
-        let bits = bits + self.row_ids.capacity();
+        let flat = (self.words.capacity() + self.row_ids.capacity()) * size_of::<u64>();
+        let bits = bits + self.pending_bits.capacity();
         self.index.memory_bytes()
-            + (self.words.capacity() + self.before.capacity() + bits) * size_of::<u64>()
+            + self.blocks.in_memory(flat)
+            + (self.before.capacity() + bits) * size_of::<u64>()
             + self.dirty.capacity() * size_of::<u32>()
     }
 }

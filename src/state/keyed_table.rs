@@ -20,13 +20,13 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::{HashMap, HashSet, HashTable};
 
 use crate::functions::scalar::cast::shown_value;
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::delta::TableDelta;
 use crate::state::row_equal::key_equal;
 use crate::state::row_ids::{NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::{Snapshot, take_rows};
-use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::key::{HashUse, hash_rows};
@@ -61,10 +61,11 @@ pub struct KeyedTable {
 impl Spill for KeyedTable {
     fn spill(&mut self, memory: &StateMemory, pass: Pass) {
         self.store.spill(memory, pass);
+        self.index.spill(memory, pass);
     }
 
     fn disk_bytes(&self) -> usize {
-        self.store.disk_bytes()
+        self.store.disk_bytes() + self.index.disk_bytes()
     }
 }
 

@@ -12,8 +12,6 @@
 //! | `row_store.rs` | the rows of a table: segments, deletions, merging, checkpoint deltas |
 //! | `row_index.rs` | hash of key columns to one row id |
 //! | `segment.rs` | immutable rows of a range of ids |
-//! | `spill.rs` | state that does not fit into memory: who asks for room, who makes it |
-//! | `mapped.rs` | arrays in files that are mapped into memory |
 //! | `segment_index.rs` | where the rows of a segment with some key stand, for lookups |
 //! | `row_ids.rs` | row ids, and what is kept per row id |
 //! | `row_equal.rs` | compares two values, type known once per column |
@@ -28,7 +26,6 @@ pub mod group_index;
 pub mod group_table;
 pub mod history;
 pub mod keyed_table;
-mod mapped;
 pub mod multi_table;
 pub mod ordered_table;
 pub mod row_equal;
@@ -38,4 +35,5 @@ pub mod row_store;
 pub mod segment;
 pub mod segment_index;
 pub mod snapshot;
-pub mod spill;
+// Those who hold state know where it goes by this name.
+pub use crate::memory::{blocks, spill};

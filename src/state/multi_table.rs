@@ -32,13 +32,13 @@
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::datatypes::SchemaRef;
 
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::delta::TableDelta;
 use crate::state::row_equal::{EqualFn, identical};
 use crate::state::row_ids::{IdVec, NIL, ShortId};
 use crate::state::row_index::{Keys, Match, RowIndex};
 use crate::state::row_store::{RowStore, SEGMENT_ROWS_MAX};
 use crate::state::snapshot::Snapshot;
-use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, sum_equal_rows};
 use crate::types::error::{Error, Result};
 
@@ -78,10 +78,19 @@ pub struct MultiTable {
 impl Spill for MultiTable {
     fn spill(&mut self, memory: &StateMemory, pass: Pass) {
         self.store.spill(memory, pass);
+        for chains in self.by_key.iter_mut().chain(&mut self.by_row) {
+            chains.spill(memory, pass);
+        }
+        if let Some(counts) = &mut self.counts {
+            counts.spill(memory, pass);
+        }
     }
 
     fn disk_bytes(&self) -> usize {
+        let chains = self.by_key.iter().chain(&self.by_row);
         self.store.disk_bytes()
+            + chains.map(Chains::disk_bytes).sum::<usize>()
+            + self.counts.as_ref().map_or(0, IdVec::disk_bytes)
     }
 }
 
@@ -729,6 +738,19 @@ impl Chains {
         } else {
             self.heads.replace(keys, row, dead, heir);
         }
+    }
+
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.heads.spill(memory, pass);
+        self.next.spill(memory, pass);
+        if let Some(tags) = &mut self.tags {
+            tags.spill(memory, pass);
+        }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        let tags = self.tags.as_ref().map_or(0, Tags::disk_bytes);
+        self.heads.disk_bytes() + self.next.disk_bytes() + tags
     }
 
     /// Forgets what is kept of rows before `base`.

@@ -26,9 +26,9 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
 
 use self::map::{Forward, OrderedMap};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::plan::event_time::time_values;
 use crate::state::delta::TableDelta;
-use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 

@@ -12,12 +12,15 @@
 //!
 //! Both structures are cut into chunks of 64 Ki ids which appear at the back and go at the front.
 //! Deletion bits are 8 KiB a chunk behind an `Arc`, so that a snapshot shares them and a writer
-//! copies only the chunks it touches.
+//! copies only the chunks it touches. Chunks of values can go to the disk (`blocks.rs`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::BooleanBufferBuilder;
+
+use crate::memory::blocks::{Flat, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 
 /// The low half of a row id.
 pub type ShortId = u32;
@@ -33,19 +36,32 @@ const CHUNK_IDS: usize = 1 << CHUNK_BITS;
 const CHUNK_WORDS: usize = CHUNK_IDS / 64;
 
 /// A value per row id of the window.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct IdVec<T> {
     /// Number (`id >> 16`) of the first chunk.
     first_chunk: u64,
     /// Full but for the last one, which grows like any vector.
-    chunks: VecDeque<Vec<T>>,
+    chunks: VecDeque<Flat<T>>,
     /// What a new id has until it is set.
     fill: T,
+    /// Where the chunks have their memory from.
+    blocks: StateBlocks,
+}
+
+impl<T> Spill for IdVec<T> {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        // SAFETY: only the chunks take from it, and nobody else has them.
+        unsafe { self.blocks.spill(memory, pass) }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.blocks.disk_bytes()
+    }
 }
 
 impl<T: Copy> IdVec<T> {
     pub fn new(fill: T) -> IdVec<T> {
-        IdVec { first_chunk: 0, chunks: VecDeque::new(), fill }
+        IdVec { first_chunk: 0, chunks: VecDeque::new(), fill, blocks: StateBlocks::new() }
     }
 
     /// Makes room for all ids below `end`; the window starts at `base`.
@@ -57,7 +73,7 @@ impl<T: Copy> IdVec<T> {
             if let Some(full) = self.chunks.back_mut() {
                 full.resize(CHUNK_IDS, self.fill);
             }
-            self.chunks.push_back(Vec::new());
+            self.chunks.push_back(self.blocks.array());
         }
         let last_chunk = self.first_chunk + (self.chunks.len() as u64).saturating_sub(1);
         if let Some(last) = self.chunks.back_mut() {
@@ -92,8 +108,9 @@ impl<T: Copy> IdVec<T> {
         self.chunks[chunk][offset] = value;
     }
 
+    /// Memory held, in bytes; what is on the disk is not.
     pub fn memory_bytes(&self) -> usize {
-        self.chunks.iter().map(|c| c.capacity() * size_of::<T>()).sum()
+        self.blocks.in_memory(self.chunks.iter().map(|c| c.capacity() * size_of::<T>()).sum())
     }
 }
 

@@ -20,9 +20,10 @@ use arrow::datatypes::{
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::memory::blocks::{FlatTable, StateBlocks};
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::row_equal::{EqualFn, key_equal};
 use crate::state::row_ids::{NIL, ShortId};
 use crate::state::row_store::RowStore;
@@ -80,8 +81,8 @@ type Wide = [u64; 2];
 enum Packed {
     /// The key does not fit: everything is in `hashed`.
     None,
-    Narrow(HashTable<(u64, ShortId)>),
-    Wide(HashTable<(Wide, ShortId)>),
+    Narrow(FlatTable<(u64, ShortId)>),
+    Wide(FlatTable<(Wide, ShortId)>),
 }
 
 /// Key columns to row id.
@@ -93,7 +94,20 @@ pub struct RowIndex {
     matching: Match,
     packed: Packed,
     /// Keys that are not packed: half of the hash, and the row.
-    hashed: HashTable<(u32, ShortId)>,
+    hashed: FlatTable<(u32, ShortId)>,
+    /// Where the tables have their memory from.
+    blocks: StateBlocks,
+}
+
+impl Spill for RowIndex {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        // SAFETY: only the tables of this index take from it, and nobody else has the index.
+        unsafe { self.blocks.spill(memory, pass) }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.blocks.disk_bytes()
+    }
 }
 
 impl RowIndex {
@@ -105,12 +119,14 @@ impl RowIndex {
         let types: Vec<&DataType> = columns.iter().map(|c| schema.field(*c).data_type()).collect();
         let equal = types.iter().map(|t| key_equal(t)).collect::<Result<Vec<_>>>()?;
         let width: Option<usize> = types.iter().map(|t| packed_bytes(t)).sum();
+        let blocks = StateBlocks::new();
         let packed = match (matching, width) {
-            (Match::Keys, Some(1..=8)) => Packed::Narrow(HashTable::new()),
-            (Match::Keys, Some(9..=16)) => Packed::Wide(HashTable::new()),
+            (Match::Keys, Some(1..=8)) => Packed::Narrow(blocks.table()),
+            (Match::Keys, Some(9..=16)) => Packed::Wide(blocks.table()),
             _ => Packed::None,
         };
-        Ok(RowIndex { columns, equal, matching, packed, hashed: HashTable::new() })
+        let hashed = blocks.table();
+        Ok(RowIndex { columns, equal, matching, packed, hashed, blocks })
     }
 
     /// Keys in the index.
@@ -328,13 +344,15 @@ impl RowIndex {
         }
     }
 
+    /// Memory held, in bytes; what is on the disk is not.
     pub fn memory_bytes(&self) -> usize {
-        self.hashed.allocation_size()
+        let bytes = self.hashed.allocation_size()
             + match &self.packed {
                 Packed::None => 0,
                 Packed::Narrow(table) => table.allocation_size(),
                 Packed::Wide(table) => table.allocation_size(),
-            }
+            };
+        self.blocks.in_memory(bytes)
     }
 }
 
@@ -357,12 +375,12 @@ fn packed_hash(key: impl Hash) -> u64 {
     FixedState::with_seed(PACKED_SEED).hash_one(key)
 }
 
-fn find_packed<K: Eq>(table: &HashTable<(K, ShortId)>, hash: u64, key: K) -> ShortId {
+fn find_packed<K: Eq>(table: &FlatTable<(K, ShortId)>, hash: u64, key: K) -> ShortId {
     table.find(hash, |(other, _)| *other == key).map_or(NIL, |(_, id)| *id)
 }
 
 fn put_packed<K: Eq + Hash + Copy>(
-    table: &mut HashTable<(K, ShortId)>,
+    table: &mut FlatTable<(K, ShortId)>,
     hash: u64,
     key: K,
     id: ShortId,
@@ -377,7 +395,7 @@ fn put_packed<K: Eq + Hash + Copy>(
 }
 
 fn replace_in<K>(
-    table: &mut HashTable<(K, ShortId)>,
+    table: &mut FlatTable<(K, ShortId)>,
     hash: u64,
     before: ShortId,
     after: ShortId,
@@ -393,7 +411,7 @@ fn replace_in<K>(
 
 /// Tables shrink when they are mostly empty: a flood that has passed gives its memory back.
 fn remove_in<K>(
-    table: &mut HashTable<(K, ShortId)>,
+    table: &mut FlatTable<(K, ShortId)>,
     hash: u64,
     id: ShortId,
     hasher: impl Fn(&(K, ShortId)) -> u64,

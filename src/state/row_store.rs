@@ -3,7 +3,7 @@
 //!
 //! 1. An appended batch becomes a segment as it is. Sixteen segments of one size class at the end
 //!    are merged into one (each row is written about twice in its life), up to
-//!    [`SEGMENT_ROWS_MAX`] rows.
+//!    [`SEGMENT_ROWS_MAX`] rows; those of [`LARGE_BYTES`] stay as they are.
 //! 2. A deletion sets a bit. A segment more than half dead is rewritten without its dead rows,
 //!    together with small neighbours; one that is wholly dead goes.
 //! 3. Row ids never change, so neither merging nor rewriting touches an index. Only [`RowStore::front`]
@@ -28,11 +28,11 @@ use arrow::buffer::ScalarBuffer;
 use arrow::compute;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::delta::TableDelta;
 use crate::state::row_ids::{DeadBits, NIL, ShortId, WINDOW_IDS_MAX};
 use crate::state::segment::Segment;
 use crate::state::snapshot::Snapshot;
-use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::change::{ChangeBatch, Weights};
 use crate::types::error::{Error, Result, SqlState};
 
@@ -40,6 +40,9 @@ use crate::types::error::{Error, Result, SqlState};
 pub const SEGMENT_ROWS_MAX: usize = 256 * 1024;
 /// Bytes of the largest segment that merging makes; far from the 2 GiB that text offsets reach.
 const SEGMENT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A segment of so many bytes is large enough: copying it into a larger one would cost more than
+/// looking through some more segments does. Rows of a few numbers reach [`SEGMENT_ROWS_MAX`] first.
+const LARGE_BYTES: usize = 4 * 1024 * 1024;
 /// Segments of one size class that are merged into one.
 const MERGE_SEGMENTS: usize = 16;
 /// Below this, the dead rows of a segment wait for a merge: rewriting would cost more than they.
@@ -381,6 +384,7 @@ impl RowStore {
                 .slots
                 .iter()
                 .rev()
+                .take_while(|slot| slot.segment.row_bytes() < LARGE_BYTES)
                 .take_while(|slot| {
                     rows += slot.live_rows();
                     bytes += slot.segment.row_bytes();

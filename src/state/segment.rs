@@ -25,9 +25,9 @@ use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::compute;
 use arrow::datatypes::{DataType, Int64Type};
 
+use crate::memory::spill::StateMemory;
 use crate::state::row_ids::DeadBits;
 use crate::state::segment_index::SegmentIndex;
-use crate::state::spill::StateMemory;
 use crate::types::error::Result;
 
 /// A slice is copied into its segment when it pins more than this beyond twice its own bytes.

@@ -6,26 +6,30 @@
 //! exists), and the directory goes to the disk. So a name that exists has its whole content, and
 //! what was reported as written stays.
 //!
-//! Reading, listing and deleting are the library's own. A file `name#7` is one that was never
+//! Large objects go to the disk and come from it past the kernel's cache (`direct.rs`). Listing and
+//! deleting are the library's own, and so is the reading of small objects. A file `name#7` is one that was never
 //! finished: it is not listed, and removed at the next start.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result as StoreResult,
 };
 
 use crate::observe::process::CpuMeter;
+use crate::storage::direct::{self, READ_BYTES_MIN};
 use crate::types::error::{Error, Result};
 
 /// A directory.
@@ -110,7 +114,24 @@ impl ObjectStore for LocalStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
-        self.files.get_opts(location, options).await
+        let found = self.files.get_opts(location, options).await?;
+        let range = found.range.clone();
+        if range.end - range.start < READ_BYTES_MIN {
+            return Ok(found);
+        }
+        let GetResultPayload::File(_, path) = found.payload else { return Ok(found) };
+        let name = location.to_string();
+        let read = async move {
+            let read = tokio::task::spawn_blocking(move || direct::read(&path, range));
+            read.await?.map_err(|error| match error.kind() {
+                ErrorKind::NotFound => {
+                    object_store::Error::NotFound { path: name, source: error.into() }
+                }
+                _ => object_store::Error::Generic { store: "directory", source: error.into() },
+            })
+        };
+        let payload = GetResultPayload::Stream(futures::stream::once(read).boxed());
+        Ok(GetResult { payload, ..found })
     }
 
     fn delete_stream(
@@ -152,13 +173,7 @@ fn write_new(
     let directory = path.parent().unwrap_or(root);
     make_directory(root, directory)?;
     let unfinished = unfinished_name(path, number);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
-        for part in payload {
-            file.write_all(part)?;
-        }
-        file.sync_all()
-    })();
+    let written = direct::create(&unfinished, payload).and_then(|file| file.sync_all());
     let named = written.and_then(|()| fs::hard_link(&unfinished, path));
     // Garbage at worst.
     let _ = fs::remove_file(&unfinished);

@@ -39,7 +39,7 @@ const HEADER_BYTES: usize = 8 + 8 + 8 + 4 + 8 + 4;
 const OBJECT_BYTES: usize = 32 << 20;
 /// The first and the longest pause before a failed write is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 20 });
-const RETRY_MAX: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_millis(if cfg!(test) { 4 } else { 1000 });
 
 const KIND_CATALOG: u8 = 1;
 const KIND_INSERTS: u8 = 2;

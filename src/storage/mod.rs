@@ -5,6 +5,7 @@
 //! | `paths.rs` | every object name |
 //! | `store.rs` | put-if-absent, reads, lists and their errors, over any object store |
 //! | `local.rs` | a directory as an object store that survives power loss |
+//! | `direct.rs` | large files past the kernel's cache |
 //! | `remote.rs` | object storage of a cloud as the store |
 //! | `checksum.rs` | CRC-32, and the envelope of text objects |
 //! | `generation.rs` | which server may write: the newest that claimed the storage |
@@ -28,6 +29,7 @@
 
 pub mod checkpoint;
 pub mod checksum;
+mod direct;
 pub mod generation;
 pub mod local;
 pub mod log;

@@ -2,20 +2,21 @@
 //! `az://container/prefix`.
 //!
 //! Credentials, region and endpoint come from the variables that each provider's own tools know
-//! (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME`,
-//! ...), never from the URL, which stands in logs. Buckets of S3 are addressed by path, as every
+//! (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT`, `GOOGLE_BASE_URL`,
+//! `AZURE_STORAGE_ACCOUNT_NAME`, ...), never from the URL, which stands in logs. Buckets of S3 are addressed by path, as every
 //! compatible server understands it. A name is taken by a conditional put (`If-None-Match: *`),
 //! on which everything else stands: a server that does not honour it is refused at the start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 
 use crate::storage::store::{Put, Store};
 use crate::types::error::{Error, Result, SqlState};
@@ -42,12 +43,10 @@ pub fn open(url: &str) -> Result<Store> {
     }
     let built = match scheme {
         "s3" => s3(bucket),
-        "gs" => GoogleCloudStorageBuilder::from_env()
-            .with_bucket_name(bucket)
-            .build()
-            .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
+        "gs" => gs(bucket),
         "az" => MicrosoftAzureBuilder::from_env()
             .with_container_name(bucket)
+            .with_retry(retry())
             .build()
             .map(|store| Arc::new(store) as Arc<dyn ObjectStore>),
         _ => return Err(refused("its scheme is unknown")),
@@ -65,9 +64,21 @@ pub fn open(url: &str) -> Result<Store> {
     Ok(Store::over(objects, url))
 }
 
+/// How a request is tried again before it has failed. The log, checkpoints and sinks try for as long
+/// as it takes: a store that is away should be known of soon.
+fn retry() -> RetryConfig {
+    let pause_max = Duration::from_secs(2);
+    RetryConfig {
+        backoff: BackoffConfig { max_backoff: pause_max, ..BackoffConfig::default() },
+        max_retries: 5,
+        retry_timeout: Duration::from_secs(5),
+    }
+}
+
 fn s3(bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     let builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
+        .with_retry(retry())
         .with_virtual_hosted_style_request(false);
     let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
     // Who names an endpoint without encryption means it.
@@ -92,6 +103,17 @@ pub async fn check_conditional_put(store: &Store) -> Result<()> {
             .detail("It overwrites an object although it is asked not to (If-None-Match: *).")
             .hint("Use a server that supports conditional puts.")),
     }
+}
+
+fn gs(bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let builder = GoogleCloudStorageBuilder::from_env();
+    let mut builder = builder.with_bucket_name(bucket).with_retry(retry());
+    let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        let allow_http = GoogleConfigKey::Client(ClientConfigKey::AllowHttp);
+        builder = builder.with_config(allow_http, "true");
+    }
+    Ok(Arc::new(builder.build()?))
 }
 
 #[cfg(test)]

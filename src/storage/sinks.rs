@@ -11,6 +11,11 @@
 //!
 //! After a crash the manifest says which batches may not have been written out; the target knows
 //! by their names which of them it has. What was not staged comes again from the state.
+//!
+//! Where the state cannot be taken up, and what the sink reads is computed again, the rows that it
+//! had given so far are *owed*: they are stored as deletions until the first checkpoint that the
+//! sink is part of again. There they join the rows that have been computed, and what is left of
+//! both, the difference, is what the target gets next.
 
 use std::sync::Arc;
 
@@ -59,6 +64,9 @@ pub struct SinkState {
     pub batches: Vec<StagedBatch>,
     /// Files of the group that is not sealed.
     pub open: Vec<FileRef>,
+    /// Deletions of the rows that it has given, of a sink that is being computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed: Option<Vec<FileRef>>,
     /// Rows and bytes that the target had got with `committed`.
     pub rows: u64,
     pub bytes: u64,
@@ -67,8 +75,20 @@ pub struct SinkState {
 impl SinkState {
     /// All its files.
     pub fn files(&self) -> impl Iterator<Item = &FileRef> {
-        self.batches.iter().flat_map(|batch| &batch.files).chain(&self.open)
+        let staged = self.batches.iter().flat_map(|batch| &batch.files);
+        staged.chain(&self.open).chain(self.owed.iter().flatten())
     }
+}
+
+/// What a cut says of the rows that a sink owes.
+#[derive(Clone)]
+pub enum Owed {
+    /// There are none any more.
+    None,
+    /// As in the last cut.
+    Unchanged,
+    /// These deletions.
+    New(Vec<ChangeBatch>),
 }
 
 /// One sink in a cut.
@@ -83,6 +103,7 @@ pub struct SinkCut {
     pub committed: Option<BatchId>,
     pub rows: u64,
     pub bytes: u64,
+    pub owed: Owed,
     /// Nothing is kept of the changes themselves: who writes them out has no memory of them.
     pub unstaged: bool,
 }
@@ -118,19 +139,20 @@ pub(super) async fn write(
     state.batches.retain(|batch| Some(batch.id) > state.committed);
     (state.rows, state.bytes) = (cut.rows, cut.bytes);
     let mut new = None;
-    if !cut.changes.is_empty() && !cut.unstaged {
-        let cut = cut.clone();
-        let encoded = tokio::task::spawn_blocking(move || encode(&cut)).await;
-        let encoded =
-            encoded.map_err(|error| Error::internal(format!("a file was not encoded: {error}")))?;
-        if let Some(Encoded { format, crc32, content, rows }) = encoded? {
-            let name = paths::sink_file(sink, generation, number, format.extension());
-            let bytes = content.content_length() as u64;
-            let file = FileRef { name, bytes, crc32, rows, deleted: 0 };
-            put_own(store, &file.name, content).await?;
-            state.open.push(file.clone());
-            new = Some(file);
+    let name = |extension: &str| paths::sink_file(sink, generation, number, extension);
+    match &cut.owed {
+        Owed::None => state.owed = None,
+        Owed::Unchanged => {}
+        // Nothing else comes from it until they are settled: there is one file of that name.
+        Owed::New(changes) => {
+            assert!(cut.changes.is_empty(), "what owes has nothing to give yet");
+            let file = write_changes(store, &cut.schema, changes, name).await?;
+            state.owed = Some(file.into_iter().collect());
         }
+    }
+    if !cut.changes.is_empty() && !cut.unstaged {
+        new = write_changes(store, &cut.schema, &cut.changes, name).await?;
+        state.open.extend(new.clone());
     }
     if cut.seal && !state.open.is_empty() {
         let id = BatchId { generation, epoch: epoch.0 };
@@ -147,8 +169,26 @@ struct Encoded {
     rows: u64,
 }
 
-fn encode(cut: &SinkCut) -> Result<Option<Encoded>> {
-    let changes = added_up(&cut.schema, &cut.changes)?;
+/// Writes changes, added up, as a file, if anything is left of them.
+async fn write_changes(
+    store: &Store,
+    schema: &SchemaRef,
+    changes: &[ChangeBatch],
+    name: impl Fn(&str) -> String,
+) -> Result<Option<FileRef>> {
+    let (schema, changes) = (schema.clone(), changes.to_vec());
+    let encoded = tokio::task::spawn_blocking(move || encode(&schema, &changes)).await;
+    let encoded =
+        encoded.map_err(|error| Error::internal(format!("a file was not encoded: {error}")))?;
+    let Some(Encoded { format, crc32, content, rows }) = encoded? else { return Ok(None) };
+    let name = name(format.extension());
+    let file = FileRef { name, bytes: content.content_length() as u64, crc32, rows, deleted: 0 };
+    put_own(store, &file.name, content).await?;
+    Ok(Some(file))
+}
+
+fn encode(schema: &SchemaRef, changes: &[ChangeBatch]) -> Result<Option<Encoded>> {
+    let changes = added_up(schema, changes)?;
     let Some(first) = changes.first() else { return Ok(None) };
     let schema = with_weights(&first.slice(0, 0))?.schema();
     let format = Format::of(&schema);

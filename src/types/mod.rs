@@ -9,12 +9,14 @@
 //! | `value.rs` | single values as order-preserving words or bytes |
 //! | `sql_type.rs` | Postgres types and their Arrow columns |
 //! | `text/` | values as Postgres prints and reads them |
+//! | `partial_match.rs` | a match of a row pattern that is under way |
 //! | `error.rs` | `Error`: who must act, SQLSTATE, detail, hint, position |
 
 pub mod change;
 pub mod error;
 pub mod id;
 pub mod key;
+pub mod partial_match;
 pub mod sql_type;
 pub mod text;
 pub mod time;

@@ -43,6 +43,9 @@ pub struct EventDuration(pub i64);
 /// to it in Flink, whose times are milliseconds.
 pub const WINDOW_TIME_US: i64 = 1_000;
 
+/// Windows that one row may be in; more is a mistake (a slide in microseconds).
+pub const WINDOWS_MAX: i64 = 100_000;
+
 /// The promise that no later row of a stream has an event time before this one.
 ///
 /// It travels with the data and is a deterministic function of the input up to its epoch.

@@ -7,6 +7,8 @@ use rand::rngs::StdRng;
 #[derive(Clone, Debug)]
 pub struct Query {
     pub sql: String,
+    /// The same said in another way, for the batch; `None`: as it is.
+    pub batch: Option<String>,
     /// Which streams it reads.
     pub streams: &'static str,
     /// Which of its rows are final at the watermark `{w}`; `None`: it has no closing time.
@@ -29,6 +31,7 @@ const SESSION: &str = "window_end < {w}";
 pub fn listed() -> Vec<Query> {
     let query = |streams: &'static str, is_final: &str, rows_max: u64, sql: &str| Query {
         sql: sql.to_owned(),
+        batch: None,
         streams,
         is_final: (!is_final.is_empty()).then(|| is_final.to_owned()),
         rows_max: (rows_max > 0).then_some(rows_max),
@@ -36,6 +39,8 @@ pub fn listed() -> Vec<Query> {
     let mut all = windows(&query);
     all.extend(rows_in_order(&query));
     all.extend(joins(&query));
+    all.extend(versions(&query));
+    all.extend(more_windows(&query));
     all
 }
 
@@ -360,6 +365,194 @@ fn joins(query: Make<'_>) -> Vec<Query> {
     ]
 }
 
+/// What the joins with versions ask of: streams whose rows hold from their time on, views of the newest
+/// row of each key, and a table that does not change.
+pub const VERSIONED: [&str; 4] = [
+    "CREATE TABLE names (k int PRIMARY KEY, name text)",
+    "INSERT INTO names VALUES (0, 'zero'), (1, 'one'), (2, 'two'), (7, 'seven')",
+    "CREATE VIEW newest_b AS SELECT DISTINCT ON (k) id, k, v, ts FROM b ORDER BY k, ts DESC",
+    "CREATE VIEW newest_a AS SELECT id, k, v, ts FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k \
+     ORDER BY ts DESC) AS place FROM a) AS x WHERE place = 1",
+];
+
+/// Joins with the version that held at a time. As a batch they are asked in plain SQL.
+fn versions(query: Make<'_>) -> Vec<Query> {
+    let latest = |join: &str, columns: &str, left: &str, right: &str| {
+        format!(
+            "SELECT {columns} FROM {left} x {join} LATERAL (SELECT * FROM {right} z WHERE z.k = x.k AND \
+             z.ts <= x.ts ORDER BY z.ts DESC, z.id DESC LIMIT 1) y ON true WHERE x.ts IS NOT NULL"
+        )
+    };
+    let both = |query: Query, batch: String| Query { batch: Some(batch), ..query };
+    vec![
+        both(
+            query(
+                "ab",
+                "ts < {w}",
+                OPEN_ROWS_AND_KEYS,
+                "SELECT x.id AS i, y.id AS j, y.v, x.ts FROM {a} x JOIN {b} FOR SYSTEM_TIME AS OF x.ts \
+                 AS y ON x.k = y.k WHERE x.ts IS NOT NULL",
+            ),
+            latest("JOIN", "x.id AS i, y.id AS j, y.v, x.ts", "{a}", "{b}"),
+        ),
+        both(
+            query(
+                "ab",
+                "ts < {w}",
+                OPEN_ROWS_AND_KEYS,
+                "SELECT x.id AS i, y.id AS j, y.v, x.ts FROM {a} x LEFT JOIN newest_b FOR SYSTEM_TIME \
+                 AS OF x.ts AS y ON x.k = y.k WHERE x.ts IS NOT NULL",
+            ),
+            latest("LEFT JOIN", "x.id AS i, y.id AS j, y.v, x.ts", "{a}", "{b}"),
+        ),
+        // Windows over rows with their versions: the join keeps the time.
+        both(
+            query(
+                "ab",
+                WINDOW,
+                OPEN_ROWS_AND_KEYS,
+                "SELECT k, window_start, window_end, count(*) AS n, sum(w) AS sw FROM HOP((SELECT x.k, \
+                 x.ts, y.v AS w FROM {b} x LEFT JOIN newest_a FOR SYSTEM_TIME AS OF x.ts AS y \
+                 ON x.k = y.k WHERE x.ts IS NOT NULL), ts, INTERVAL '20 seconds', INTERVAL '1 minute') \
+                 GROUP BY k, window_start, window_end",
+            ),
+            format!(
+                "SELECT k, window_start, window_end, count(*) AS n, sum(w) AS sw FROM HOP(({}), ts, \
+                 INTERVAL '20 seconds', INTERVAL '1 minute') GROUP BY k, window_start, window_end",
+                latest("LEFT JOIN", "x.k, x.ts, y.v AS w", "{b}", "{a}"),
+            ),
+        ),
+        both(
+            query(
+                "a",
+                "ts < {w}",
+                OPEN_ROWS,
+                "SELECT x.id, x.ts, n.name FROM {a} x LEFT JOIN names FOR SYSTEM_TIME AS OF PROCTIME() \
+                 AS n ON x.k = n.k",
+            ),
+            "SELECT x.id, x.ts, n.name FROM {a} x LEFT JOIN names n ON x.k = n.k".to_owned(),
+        ),
+        both(
+            query(
+                "ab",
+                "",
+                0,
+                "SELECT x.id AS i, y.id AS j, x.ts FROM {a} x ASOF LEFT JOIN (SELECT max(id) AS id, k, ts \
+                 FROM {b} GROUP BY k, ts) y ON x.k = y.k AND x.ts <= y.ts",
+            ),
+            "SELECT x.id AS i, y.id AS j, x.ts FROM {a} x LEFT JOIN LATERAL (SELECT * FROM {b} z WHERE \
+             z.k = x.k AND z.ts >= x.ts ORDER BY z.ts, z.id DESC LIMIT 1) y ON true"
+                .to_owned(),
+        ),
+        both(
+            query(
+                "ab",
+                "ts < {w}",
+                OPEN_ROWS_AND_KEYS,
+                "SELECT x.id AS i, y.id AS j, x.ts FROM {a} x ASOF JOIN (SELECT max(id) AS id, k, ts \
+                 FROM {b} GROUP BY k, ts) y ON x.k = y.k AND x.ts > y.ts WHERE x.ts IS NOT NULL",
+            ),
+            "SELECT x.id AS i, y.id AS j, x.ts FROM {a} x JOIN LATERAL (SELECT * FROM {b} z WHERE \
+             z.k = x.k AND z.ts < x.ts ORDER BY z.ts DESC, z.id DESC LIMIT 1) y ON true"
+                .to_owned(),
+        ),
+    ]
+}
+
+fn more_windows(query: Make<'_>) -> Vec<Query> {
+    vec![
+        query(
+            "a",
+            WINDOW,
+            3 * 12,
+            "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS sv, min(v) AS lo, \
+             max(ts) AS last FROM HOP({a}, ts, INTERVAL '5 seconds', INTERVAL '1 minute') \
+             GROUP BY k, window_start, window_end",
+        ),
+        query(
+            "a",
+            WINDOW,
+            3 * 8,
+            "SELECT window_end, s, window_start, avg(v::float8 / 3) AS af, sum(v) FILTER (WHERE k > 0) \
+             AS sv FROM HOP({a}, ts, INTERVAL '8 seconds', INTERVAL '1 minute', INTERVAL '-3 seconds') \
+             GROUP BY window_end, s, window_start",
+        ),
+        // Windows that do not touch: some rows are in none.
+        query(
+            "a",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT k, window_start, window_end, count(*) AS n FROM HOP({a}, ts, INTERVAL '30 seconds', \
+             INTERVAL '10 seconds') GROUP BY k, window_start, window_end",
+        ),
+        query(
+            "a",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT s, window_start, window_end, count(*) AS n, max(v) AS hi FROM CUMULATE({a}, ts, \
+             INTERVAL '20 seconds', INTERVAL '2 minutes', INTERVAL '7 seconds') \
+             GROUP BY s, window_start, window_end",
+        ),
+        query(
+            "a",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT k, s, window_start, window_end, count(*) AS n FROM CUMULATE({a}, ts, \
+             INTERVAL '30 seconds', INTERVAL '1 minute') \
+             GROUP BY window_start, window_end, CUBE (k, s)",
+        ),
+        // A day has many windows of HOP: one group of several.
+        query(
+            "a",
+            "",
+            OPEN_ROWS,
+            "SELECT date_trunc('hour', window_start) AS h, count(*) AS n FROM HOP({a}, ts, \
+             INTERVAL '20 seconds', INTERVAL '1 minute') GROUP BY 1",
+        ),
+        query(
+            "a",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT window_start, window_end, max(n) AS most FROM (SELECT k, window_start, window_end, \
+             count(*) AS n FROM HOP({a}, ts, INTERVAL '10 seconds', INTERVAL '1 minute') \
+             GROUP BY k, window_start, window_end) AS x GROUP BY window_start, window_end",
+        ),
+        query(
+            "ab",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT x.id AS i, y.id AS j, y.window_start, y.window_end FROM \
+             TUMBLE({a}, ts, INTERVAL '30 seconds') x RIGHT JOIN TUMBLE({b}, ts, INTERVAL '30 seconds') \
+             y ON x.k = y.k AND x.window_start = y.window_start AND x.window_end = y.window_end",
+        ),
+        query(
+            "ab",
+            "",
+            OPEN_ROWS,
+            "SELECT x.id AS i, y.id AS j FROM (SELECT * FROM {a} WHERE ts IS NOT NULL) x FULL JOIN \
+             (SELECT * FROM {b} WHERE ts IS NOT NULL) y ON x.k = y.k AND \
+             x.ts BETWEEN y.ts - INTERVAL '10 seconds' AND y.ts + INTERVAL '10 seconds'",
+        ),
+        // The first row of each key in each window, and the last one by arrival at the same time.
+        query(
+            "a",
+            WINDOW,
+            3 * 6,
+            "SELECT id, k, v, window_start, window_end FROM (SELECT *, row_number() OVER (PARTITION BY \
+             window_start, window_end, k ORDER BY ts, id) AS place FROM HOP({a}, ts, INTERVAL \
+             '10 seconds', INTERVAL '1 minute')) AS x WHERE place <= 1",
+        ),
+        // The last row of each key and text, however late it came.
+        query(
+            "a",
+            "",
+            0,
+            "SELECT id, k, s, v, ts FROM (SELECT *, row_number() OVER (PARTITION BY k, s ORDER BY \
+             ts DESC NULLS LAST, id DESC) AS place FROM {a}) AS x WHERE place = 1",
+        ),
+    ]
+}
+
 fn one_of<T: Clone>(random: &mut StdRng, list: &[T]) -> T {
     list[random.random_range(0..list.len())].clone()
 }
@@ -389,33 +582,51 @@ fn aggregates(random: &mut StdRng) -> String {
     calls.join(", ")
 }
 
-/// A window function over a stream, when its windows are final.
-fn windowed(random: &mut StdRng, stream: &str) -> (String, &'static str) {
+/// A window function over a stream.
+struct Windowed {
+    sql: String,
+    /// When its windows are final.
+    is_final: &'static str,
+    rows_max: u64,
+}
+
+/// One of them.
+fn windowed(random: &mut StdRng, stream: &str) -> Windowed {
     let seconds = |n: i64| format!("INTERVAL '{n} seconds'");
     let unit = one_of(random, &[5, 10, 30]);
+    let offset = match random.random_range(0..3) {
+        0 => format!(", {}", seconds(random.random_range(-40..40))),
+        _ => String::new(),
+    };
+    let of = |sql: String, of_a_row: i64| Windowed {
+        sql,
+        is_final: WINDOW,
+        rows_max: OPEN_ROWS.max(3 * of_a_row as u64),
+    };
     match random.random_range(0..5) {
-        0 | 1 => (format!("TUMBLE({stream}, ts, {})", seconds(unit * 3)), WINDOW),
-        2 => {
-            let slides = random.random_range(2..5);
-            (format!("HOP({stream}, ts, {}, {})", seconds(unit), seconds(unit * slides)), WINDOW)
+        0 => of(format!("TUMBLE({stream}, ts, {}{offset})", seconds(unit * 3)), 1),
+        1 | 2 => {
+            // Windows that are a multiple of the slide, and others: their panes are shorter.
+            let size = unit * random.random_range(2..=12) - one_of(random, &[0, 0, 2]);
+            let sql = format!("HOP({stream}, ts, {}, {}{offset})", seconds(unit), seconds(size));
+            of(sql, size / unit + 1)
         }
         3 => {
             let steps = random.random_range(2..5);
-            (
-                format!("CUMULATE({stream}, ts, {}, {})", seconds(unit), seconds(unit * steps)),
-                WINDOW,
-            )
+            let (step, size) = (seconds(unit), seconds(unit * steps));
+            of(format!("CUMULATE({stream}, ts, {step}, {size}{offset})"), steps)
         }
         _ => {
             let by = one_of(random, &["", " PARTITION BY k", " PARTITION BY (k, s)"]);
-            (format!("SESSION(TABLE {stream}{by}, ts, {})", seconds(unit)), SESSION)
+            let sql = format!("SESSION(TABLE {stream}{by}, ts, {})", seconds(unit));
+            Windowed { sql, is_final: SESSION, rows_max: OPEN_ROWS }
         }
     }
 }
 
 /// A random query: an aggregation over windows, with something above it or not.
 pub fn generated(random: &mut StdRng) -> Query {
-    let (window, is_final) = windowed(random, "{a}");
+    let Windowed { sql: window, is_final, rows_max } = windowed(random, "{a}");
     let calls = aggregates(random);
     let filter = one_of(random, &["", " WHERE v > 1", " WHERE s IS NOT NULL"]);
     // Where the session's key is not grouped by, one session of each key may be a group.
@@ -448,5 +659,6 @@ pub fn generated(random: &mut StdRng) -> Query {
         }
         _ => (grouped, "a"),
     };
-    Query { sql, streams, is_final: Some(is_final.to_owned()), rows_max: Some(OPEN_ROWS) }
+    let is_final = Some(is_final.to_owned());
+    Query { sql, batch: None, streams, is_final, rows_max: Some(rows_max) }
 }

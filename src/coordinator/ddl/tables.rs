@@ -20,7 +20,8 @@ use crate::coordinator::running::Running;
 use crate::coordinator::write::{RowCollector, concat};
 use crate::plan::event_time::is_time;
 use crate::plan::view_options::{
-    HISTORY_RETENTION, RETENTION, RETENTION_COLUMN, fixed_interval_us, retention_us,
+    HISTORY_RETENTION, RETENTION, RETENTION_COLUMN, RETENTION_SECONDS, fixed_interval_us,
+    retention_us, seconds_us,
 };
 use crate::sql::bind::PlanContext;
 use crate::sql::dml::check_rows;
@@ -88,7 +89,7 @@ impl Connection {
         let mut rows = RecordBatch::new_empty(object.schema.clone());
         if create.with_data {
             let found = self.run_query(running, context, &planned).await?;
-            let mut collected = RowCollector::default();
+            let mut collected = RowCollector::new(&self.database.coordinator);
             let mut found = std::pin::pin!(found);
             while let Some(batch) =
                 running.wait(futures::TryStreamExt::try_next(&mut found)).await?
@@ -345,7 +346,7 @@ pub(super) fn table_conflict(create: &CreateTable) -> Result<TableConflict> {
     };
     for option in &create.options {
         match option.name.as_str() {
-            HISTORY_RETENTION | RETENTION | RETENTION_COLUMN => continue,
+            HISTORY_RETENTION | RETENTION | RETENTION_SECONDS | RETENTION_COLUMN => continue,
             "on_conflict" => {}
             _ => return Err(unknown_option(option)),
         }
@@ -393,7 +394,7 @@ pub(super) fn table_retention(
         Error::user(SqlState::INVALID_PARAMETER_VALUE, message).position(option.position)
     };
     let named = find(RETENTION_COLUMN);
-    let Some(option) = find(RETENTION) else {
+    let Some(option) = find(RETENTION).or_else(|| find(RETENTION_SECONDS)) else {
         return match named {
             Some(option) => {
                 Err(wrong(option, format!("option \"{RETENTION_COLUMN}\" needs \"{RETENTION}\"")))
@@ -401,9 +402,18 @@ pub(super) fn table_retention(
             None => Ok(None),
         };
     };
-    let keep_us = fixed_interval_us(&option.value.to_lowercase()).ok_or_else(|| {
-        let message = format!("invalid value for parameter \"{RETENTION}\": \"{}\"", option.value);
-        wrong(option, message).hint("Give an interval of days and time, such as '1 day'.")
+    let in_seconds = option.name == RETENTION_SECONDS;
+    let keep_us = match in_seconds {
+        true => seconds_us(&option.value),
+        false => fixed_interval_us(&option.value.to_lowercase()),
+    };
+    let keep_us = keep_us.ok_or_else(|| {
+        let WithOption { name, value, .. } = option;
+        let message = format!("invalid value for parameter \"{name}\": \"{value}\"");
+        wrong(option, message).hint(match in_seconds {
+            true => "Give a number of seconds, such as 3600.",
+            false => "Give an interval of days and time, such as '1 day'.",
+        })
     })?;
     if create.append_only {
         return Err(Error::user(
@@ -414,11 +424,12 @@ pub(super) fn table_retention(
         .position(option.position));
     }
     let watermark = create.watermark.as_ref().map(|watermark| watermark.column.as_str());
-    let Some(name) = named.map(|option| option.value.as_str()).or(watermark) else {
+    let named_or_watermark = named.map(|option| option.value.as_str()).or(watermark);
+    let Some(name) = named_or_watermark.or_else(|| arrival_column(&create.columns)) else {
         return Err(wrong(option, "the retention of a table counts from a column".to_owned())
             .hint(
-                "Name it: retention_column = 'at'. For the time of arrival, declare arrived_at \
-             timestamptz DEFAULT now().",
+                "Name it: retention_column = 'at'. For the time of arrival, declare one column such as \
+                 arrived_at timestamptz DEFAULT now().",
             ));
     };
     let at = named.unwrap_or(option);
@@ -432,6 +443,23 @@ pub(super) fn table_retention(
         return Err(Error::user(SqlState::DATATYPE_MISMATCH, message).position(at.position));
     }
     Ok(Some(TableRetention { column, keep_us }))
+}
+
+/// The only column that has the time of a row's arrival by itself.
+fn arrival_column(columns: &[ColumnDef]) -> Option<&str> {
+    const NOW: [&str; 5] =
+        ["now()", "proctime()", "current_timestamp", "localtimestamp", "transaction_timestamp()"];
+    let is_now = |expression: &Expression| {
+        let text = expression.sql.to_lowercase();
+        NOW.contains(&text.trim())
+    };
+    let of_arrival =
+        |column: &&ColumnDef| column.default.iter().chain(&column.generated).any(is_now);
+    let mut found = columns.iter().filter(of_arrival);
+    match (found.next(), found.next()) {
+        (Some(column), None) => Some(&column.name),
+        _ => None,
+    }
 }
 
 pub(super) fn unknown_option(option: &WithOption) -> Error {

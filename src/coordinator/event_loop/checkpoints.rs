@@ -118,6 +118,8 @@ struct Gathering {
     sinks: BTreeMap<ObjectId, Vec<ChangeBatch>>,
     /// By worker: how long the stream stood still.
     stalls: Vec<Duration>,
+    /// Of all workers together: how long they took to hand over.
+    worked: Duration,
     /// Row errors of later epochs.
     late_errors: Vec<LateErrors>,
     errors_changed: bool,
@@ -129,7 +131,7 @@ struct Writing {
     began: Moment,
     stall: Duration,
     /// Of all workers together.
-    stalls: Duration,
+    worked: Duration,
     views: usize,
     waiting: Vec<Reply<()>>,
     sinks: HandedOver,
@@ -157,6 +159,7 @@ impl Gathering {
             states: changed.iter().map(|view| (*view, Vec::new())).collect(),
             sinks: BTreeMap::new(),
             stalls: vec![Duration::ZERO; workers],
+            worked: Duration::ZERO,
             late_errors: Vec::new(),
             errors_changed: false,
         }
@@ -387,13 +390,14 @@ impl State {
                     gathering.places.entry(object).or_default().add(place);
                 }
             }
-            Report::State { worker, epoch, object, operators, stall }
-                if epoch == gathering.cut.epoch =>
-            {
-                gathering.stalls[worker] += stall;
+            Report::State { worker, epoch, object, handed } if epoch == gathering.cut.epoch => {
+                gathering.stalls[worker] += handed.stall;
+                gathering.worked += handed.worked;
                 if gathering.states_missing.remove(&(object, worker)) {
                     let state = gathering.states.entry(object).or_default();
-                    state.extend(operators.into_iter().flat_map(|o| state_changes(worker, o)));
+                    state.extend(
+                        handed.operators.into_iter().flat_map(|o| state_changes(worker, o)),
+                    );
                 }
             }
             _ => {}
@@ -427,6 +431,7 @@ impl State {
             mut places,
             states,
             stalls,
+            worked,
             late_errors,
             errors_changed,
             places_missing: _,
@@ -482,8 +487,7 @@ impl State {
             return;
         }
         let epoch = cut.epoch;
-        let (stall, stalls) =
-            (stalls.iter().max().copied().unwrap_or_default(), stalls.iter().sum());
+        let stall = stalls.iter().max().copied().unwrap_or_default();
         let Some(durable) = &mut self.durable else { return };
         cut.log_until = durable.appended;
         if durable.jobs.send(Job::Cut(Box::new(cut))).is_err() {
@@ -495,7 +499,7 @@ impl State {
             return;
         }
         self.checkpoints.writing =
-            Some(Writing { epoch, began, stall, stalls, views, waiting, sinks: handed });
+            Some(Writing { epoch, began, stall, worked, views, waiting, sinks: handed });
     }
 
     /// A checkpoint cannot be written now; it is tried again.
@@ -521,7 +525,7 @@ impl State {
                     time: self.clock.now(),
                     duration: now.saturating_sub(writing.began),
                     stall: writing.stall,
-                    cpu: writing.stalls + written.cpu,
+                    cpu: writing.worked + written.cpu,
                     files: written.files,
                     bytes: written.bytes,
                     views: writing.views,

@@ -40,7 +40,7 @@ const EARLY_BYTES_MAX: usize = 64 << 20;
 const DELTA_BYTES_MAX: usize = 256 << 20;
 /// The first and the longest pause before a checkpoint is written again.
 const RETRY_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_millis(if cfg!(test) { 4 } else { 10_000 });
 /// SQLSTATE statement_completion_unknown of the standard.
 const COMPLETION_UNKNOWN: SqlState = SqlState("40003");
 

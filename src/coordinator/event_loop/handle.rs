@@ -373,17 +373,20 @@ impl Coordinator {
         self.ask(|reply| Request::Sinks { reply }).await
     }
 
-    /// Waits until the targets of all sinks have what is sealed now; not for those that fail.
+    /// Waits until the targets of all sinks have what is sealed now; not for those that fail. False
+    /// when a sink was in no checkpoint yet, because it is still being filled.
     ///
     /// # Errors
     /// When the server stops.
-    pub async fn sinks_written(&self) -> Result<()> {
+    pub async fn sinks_written(&self) -> Result<bool> {
+        let mut all_begun = true;
         for mut sink in self.sinks().await? {
             let written = |status: &SinkStatus| status.pending_batches == 0 || status.failing;
             // One that is dropped meanwhile has nothing more to write.
             let _ = sink.watch.wait_for(written).await;
+            all_begun &= sink.begun || sink.stopped.is_some();
         }
-        Ok(())
+        Ok(all_begun)
     }
 
     /// Changes the catalog without the data plane (databases, schemas), or drops objects, which

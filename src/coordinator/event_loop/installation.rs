@@ -128,7 +128,7 @@ impl State {
             Purpose::View { creation, .. }
                 if matches!(creation.object.kind, ObjectKind::Sink(_)) && !self.sinks.has(id) =>
             {
-                self.start_sink(&creation.object, &plan, None).err()
+                self.start_sink(&creation.object, &plan, None, None).err()
             }
             _ => None,
         };

@@ -10,6 +10,7 @@
 //! 3. With the end of the epoch they go to whoever reads the source; a dataflow that is made later
 //!    begins with them, beside what it reads from the source.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
@@ -21,11 +22,12 @@ use crate::catalog::object::ObjectKind;
 use crate::catalog::snapshot::Catalog;
 use crate::observe::metrics;
 use crate::plan::event_time::time_values;
-use crate::plan::reopen::open_from;
+use crate::plan::node::Plan;
+use crate::plan::reopen::{open_from, output_watermark};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
-use crate::types::time::EventTime;
+use crate::types::time::{EventTime, Watermark};
 
 /// Late rows that are to be taken in again.
 #[derive(Debug)]
@@ -151,8 +153,11 @@ impl State {
 
     /// The earliest event time that each dataflow over an object can still take in, with its name.
     fn horizons(&self, owner: ObjectId) -> Vec<(i64, String)> {
-        let Some(watermark) = self.watermarks.announced(owner) else { return vec![] };
+        if self.watermarks.announced(owner).is_none() {
+            return vec![];
+        }
         let catalog = self.catalog();
+        let known = RefCell::new(BTreeMap::new());
         let of = |id: ObjectId| {
             let running = self.running.get(&id)?;
             let name = match catalog.get(id) {
@@ -164,10 +169,28 @@ impl State {
             };
             // Of one that has failed nothing is asked any more.
             let plan = running.plan.as_ref().filter(|_| running.failed.is_none())?;
-            let from = open_from(&plan.root, watermark);
+            let from = open_from(&plan.root, &|object| self.watermark_of(object, &known));
             (from > i64::MIN).then_some((from, name))
         };
         self.dependants(&[owner]).into_iter().filter_map(of).collect()
+    }
+
+    /// The watermark of what an object gives to its readers: a view's is the least of what it reads.
+    fn watermark_of(
+        &self,
+        object: ObjectId,
+        known: &RefCell<BTreeMap<ObjectId, Option<Watermark>>>,
+    ) -> Option<Watermark> {
+        if let Some(watermark) = known.borrow().get(&object) {
+            return *watermark;
+        }
+        let of_plan = |plan: &Plan| {
+            output_watermark(&plan.root, &|below| self.watermark_of(below, known), &mut |_, _| {})
+        };
+        let plan = self.running.get(&object).and_then(|running| running.plan.as_deref());
+        let watermark = self.watermarks.announced(object).or_else(|| plan.and_then(of_plan));
+        known.borrow_mut().insert(object, watermark);
+        watermark
     }
 
     /// Rows behind the watermark come in the open epoch.

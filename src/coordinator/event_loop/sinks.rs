@@ -30,7 +30,7 @@ use crate::coordinator::sink_writer::{Part, SealedBatch, SinkStatus, SinkWriter,
 use crate::dataflow::worker::DataflowResult;
 use crate::plan::node::Plan;
 use crate::storage::manifest::FileRef;
-use crate::storage::sinks::{BatchId, SinkCut, SinkState};
+use crate::storage::sinks::{BatchId, Owed, SinkCut, SinkState};
 use crate::storage::store::Store;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
@@ -48,6 +48,8 @@ pub struct SinkFact {
     pub open_rows: u64,
     /// Why nothing comes to it any more.
     pub stopped: Option<Error>,
+    /// A checkpoint has begun with it: not so while it is being filled.
+    pub begun: bool,
     /// Follows the status.
     pub watch: watch::Receiver<SinkStatus>,
 }
@@ -74,8 +76,17 @@ struct RunningSink {
     open_since: Moment,
     /// A checkpoint has begun with it.
     begun: bool,
+    /// Deletions of the rows that it has given, until it has begun again.
+    owed: Option<Owing>,
     /// What the newest cut says that the target has.
     noted: Option<BatchId>,
+}
+
+/// What a sink that is computed again has given before.
+struct Owing {
+    deletions: Vec<ChangeBatch>,
+    /// A cut has them already.
+    stored: bool,
 }
 
 /// What a cut has of the sinks, to be passed on when it is durable.
@@ -130,7 +141,7 @@ impl Sinks {
     pub(super) fn dataflow_result(&self, sink: ObjectId) -> DataflowResult {
         let sink = self.running.get(&sink);
         DataflowResult::Sink {
-            snapshot: sink.is_none_or(|sink| sink.rule.snapshot),
+            snapshot: sink.is_none_or(|sink| sink.rule.snapshot || sink.owed.is_some()),
             forgets: sink.is_some_and(|sink| sink.forgets),
         }
     }
@@ -172,10 +183,21 @@ impl Sinks {
         let mut handed = HandedOver { epoch, sinks: BTreeMap::new() };
         for (id, sink) in &mut self.running {
             sink.begun |= kept(*id);
-            if !sink.begun {
-                continue;
-            }
-            let changes = changes.remove(id).unwrap_or_default();
+            let mut changes = changes.remove(id).unwrap_or_default();
+            let owed = match &mut sink.owed {
+                None if !sink.begun => continue,
+                Some(owing) if sink.begun => {
+                    changes.append(&mut owing.deletions);
+                    sink.owed = None;
+                    Owed::None
+                }
+                None => Owed::None,
+                Some(Owing { stored: true, .. }) => Owed::Unchanged,
+                Some(owing) => {
+                    owing.stored = true;
+                    Owed::New(owing.deletions.clone())
+                }
+            };
             let rows = changes.iter().map(|batch| batch.num_rows() as u64).sum();
             let bytes = changes.iter().map(|batch| batch.size_bytes() as u64).sum();
             let seal = sink.seals(now, (rows, bytes), asked);
@@ -188,6 +210,7 @@ impl Sinks {
                 committed: status.committed,
                 rows: status.rows,
                 bytes: status.bytes,
+                owed,
                 unstaged: sink.forgets,
             };
             cuts.insert(*id, cut);
@@ -239,12 +262,14 @@ impl Sinks {
 }
 
 impl State {
-    /// Starts the writer of a sink; `stored` is what a checkpoint has of it.
+    /// Starts the writer of a sink; `stored` is what a checkpoint has of it, `owed` what it has given
+    /// if it is to be computed again, as deletions.
     pub(super) fn start_sink(
         &mut self,
         object: &Object,
         plan: &Plan,
         stored: Option<SinkState>,
+        owed: Option<Vec<ChangeBatch>>,
     ) -> Result<()> {
         let ObjectKind::Sink(definition) = &object.kind else {
             return Err(Error::internal("only a sink is started"));
@@ -261,8 +286,10 @@ impl State {
             unique_key: plan.unique_key.clone(),
         };
         let target = options.open(&input)?;
-        let begun = stored.is_some();
+        let begun = stored.is_some() && owed.is_none();
         let stored = stored.unwrap_or_default();
+        let owes = stored.owed.is_some();
+        let owed = owed.map(|deletions| Owing { deletions, stored: owes });
         let status = SinkStatus {
             committed: stored.committed,
             rows: stored.rows,
@@ -294,6 +321,7 @@ impl State {
             open: stored.open.into_iter().map(Part::stored).collect(),
             open_since: self.now(),
             begun,
+            owed,
             noted: stored.committed,
         };
         self.sinks.running.insert(object.id, running);
@@ -306,6 +334,7 @@ impl State {
             status: sink.writer.status(),
             open_rows: sink.open.iter().map(|part| part.rows).sum(),
             stopped: self.running.get(id).and_then(|running| running.failed.clone()),
+            begun: sink.begun,
             watch: sink.writer.watch(),
         };
         // The client may have gone.

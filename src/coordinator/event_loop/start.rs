@@ -15,6 +15,7 @@ use crate::plan::node::{Plan, SourceSpec};
 use crate::state::delta::RestoredState;
 use crate::storage::manifest::SourcePlace;
 use crate::storage::sinks::SinkState;
+use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::id::ObjectId;
 use crate::types::time::EventTime;
@@ -33,7 +34,16 @@ pub struct StartState {
     /// The row errors as of then, as text.
     pub errors: Option<String>,
     /// Sinks of which a checkpoint has something.
-    pub sinks: Vec<(Arc<Object>, Plan, SinkState)>,
+    pub sinks: Vec<StoredSink>,
+}
+
+/// A sink as a checkpoint has it.
+pub struct StoredSink {
+    pub object: Arc<Object>,
+    pub plan: Plan,
+    pub state: SinkState,
+    /// It is computed again: deletions of the rows that it has given.
+    pub owed: Option<Vec<ChangeBatch>>,
 }
 
 /// A view with its stored state, which is of before the log's records.
@@ -101,8 +111,8 @@ impl State {
         if let Some(durable) = &mut self.durable {
             durable.replayed(ground.changed, ground.catalog_changed);
         }
-        for (object, plan, stored) in sinks {
-            if let Err(error) = self.start_sink(&object, &plan, Some(stored)) {
+        for StoredSink { object, plan, state, owed } in sinks {
+            if let Err(error) = self.start_sink(&object, &plan, Some(state), owed) {
                 tracing::error!(sink = %object.name.name, %error, "cannot be started");
             }
         }

@@ -1,26 +1,34 @@
 //! Servers over a store whose faults follow from a seed (`storage/seeded_store.rs`): a client that
 //! waits for each answer, crashes at writes that the seed chooses, restarts with other numbers of
 //! workers. What was acknowledged is there, what was refused is not, what was in doubt is there as
-//! a whole or not at all, money neither comes nor goes, views are their queries, and a finished
-//! source counts once.
+//! a whole or not at all, money neither comes nor goes, views are their queries, a finished source
+//! counts once, the past is what it was, and targets of sinks, which fail too, have every result
+//! once: at each moment as of some moment before, and all of it when the server has come to rest.
 //!
-//! `MILLSTREAM_SEEDS=10000 cargo test --lib faulty_store` runs longer; `MILLSTREAM_SEED=n` begins
-//! with another seed. The same seed gives the same statements, and to each attempt at an object the
-//! same fate, which a test shows; how often a checkpoint is tried meanwhile is the machine's pace.
+//! `MILLSTREAM_SEEDS=10000 cargo test --release --lib faulty_store` runs longer;
+//! `MILLSTREAM_SEED=n MILLSTREAM_SEEDS=1` runs one seed, `MILLSTREAM_PARALLEL` says how many run
+//! beside each other. Nothing waits for long: pauses between attempts are milliseconds in tests.
+//! The same seed gives the same statements, and to each attempt at an object the same fate, which a
+//! test shows; how often a checkpoint is tried meanwhile is the machine's pace.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::durability::{PATIENCE, Running};
 use super::*;
+use crate::connectors::sink::trial::Trial;
 use crate::coordinator::recovery::open;
 use crate::storage::seeded_store::{Death, SeededStore};
 
-/// Times that a server may be started before something is wrong.
-const STARTS_MAX: usize = 60;
+/// Times that a server may be started, or a statement be refused, before something is wrong. A start
+/// reads and writes some hundred objects, any of which may fail.
+const STARTS_MAX: usize = 1000;
 const ACCOUNTS: i64 = 5;
 /// Rows of the source.
 const NUMBERS: i64 = 500;
@@ -51,8 +59,27 @@ const VIEWS: [(&str, &str); 4] = [
     ("labels", "SELECT label, count(*) AS n, max(id) AS m FROM notes GROUP BY label"),
 ];
 
+/// Sinks, and what their targets have when all is done.
+const SINKS: [(&str, &str, &str); 3] = [
+    ("money", "FROM accounts", "SELECT id, balance FROM accounts"),
+    ("joined", "FROM noted", "SELECT id, label, balance FROM noted"),
+    ("lines", "AS SELECT n FROM ledger", "SELECT n FROM ledger"),
+];
+
+/// How many scenarios there have been.
+static SCENARIOS: AtomicUsize = AtomicUsize::new(0);
+
+/// An epoch, and the balances in it.
+type Past = (u64, BTreeMap<i64, i64>);
+
 /// Everything of one seed.
 struct Scenario {
+    /// Tells its targets from those of others: tests that run beside each other have equal seeds.
+    number: usize,
+    /// What sinks write to, by their names.
+    targets: BTreeMap<&'static str, Arc<Trial>>,
+    /// Of the life that goes on.
+    past: Vec<Past>,
     random: StdRng,
     store: SeededStore,
     cheap_bytes: bool,
@@ -70,7 +97,14 @@ impl Scenario {
     fn new(seed: u64, source: bool) -> Scenario {
         let mut random = StdRng::seed_from_u64(seed);
         let per_mille = [5, 30, 80][random.random_range(0..3)];
+        let of_source = source.then_some("numbers");
+        let names = SINKS.iter().map(|(name, ..)| *name).chain(of_source);
+        let number = SCENARIOS.fetch_add(1, Ordering::Relaxed);
+        let target = |name: &'static str| (name, Trial::named(&format!("{name} {number}"), vec![]));
         Scenario {
+            number,
+            targets: names.map(target).collect(),
+            past: Vec::new(),
             store: SeededStore::new(seed),
             cheap_bytes: random.random_bool(0.5),
             source,
@@ -234,6 +268,83 @@ impl Scenario {
         }
     }
 
+    /// Targets have what there was at some moment: never a part of a transfer, never too much.
+    fn check_targets(&self, context: &str) {
+        let money = self.targets["money"].content();
+        let balance = |row: &String| row.split('|').nth(1).and_then(|b| b.parse::<i64>().ok());
+        let sum: i64 = money.iter().map(|row| balance(row).expect("a balance")).sum();
+        let whole = money.is_empty() || (money.len() as i64, sum) == (ACCOUNTS, ACCOUNTS * 100);
+        assert!(whole, "{context}: the target has {money:?}");
+        let numbers = |target: &Arc<Trial>| -> Vec<i64> {
+            let rows = target.content();
+            let mut numbers: Vec<i64> = rows.iter().map(|n| n.parse().expect("a number")).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        let lines = numbers(&self.targets["lines"]);
+        assert!(
+            lines.is_sorted_by(|a, b| a < b),
+            "{context}: transfers are there twice: {lines:?}"
+        );
+        let of_source = self.targets.get("numbers").map(numbers).unwrap_or_default();
+        let once = (1..).zip(&of_source).all(|(n, found)| n == *found);
+        assert!(once, "{context}: of the source the target has {of_source:?}");
+    }
+
+    /// Waits until targets have everything, and looks whether they have it once. No faults are set.
+    async fn check_settled_targets(&self, connection: &mut Connection, context: &str) {
+        let pending = "SELECT coalesce(sum(pending_rows), 0)::bigint FROM millstream.sinks";
+        let settled = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let out = run(connection, "CHECKPOINT").await;
+                assert_eq!(out, "CHECKPOINT\n", "{context}");
+                if run(connection, pending).await.starts_with("0\n") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        let ended = settled.await.is_ok();
+        assert!(ended, "{context}: {}", run(connection, "SELECT * FROM millstream.sinks").await);
+        for (name, _, query) in SINKS {
+            let out = run(connection, query).await;
+            let mut rows: Vec<String> = out
+                .lines()
+                .filter(|l| !l.starts_with("SELECT"))
+                .map(|l| l.replace(" | ", "|"))
+                .collect();
+            rows.sort_unstable();
+            assert_eq!(self.targets[name].content(), rows, "{context}: the target of {name}");
+        }
+        self.check_targets(context);
+    }
+
+    /// Notes what the tables have in the newest epoch.
+    async fn note_past(&mut self, connection: &mut Connection) {
+        // A read closes the epoch that has the last write.
+        run(connection, "SELECT s FROM total").await;
+        let newest = "SELECT max(epoch) FROM millstream.epochs";
+        let out = run(connection, newest).await;
+        if let Some(epoch) = out.lines().next().and_then(|line| line.parse().ok()) {
+            self.past.push((epoch, self.model.balances.clone()));
+        }
+    }
+
+    /// Every epoch that was noted is as it was.
+    async fn check_past(&self, connection: &mut Connection, context: &str) {
+        for (epoch, balances) in &self.past {
+            let accounts =
+                format!("SELECT * FROM accounts FOR SYSTEM_TIME AS OF {epoch} ORDER BY id");
+            let mut expected: String =
+                balances.iter().map(|(id, balance)| format!("{id} | {balance}\n")).collect();
+            expected += &format!("SELECT {}\n", balances.len());
+            assert_eq!(run(connection, &accounts).await, expected, "{context}: epoch {epoch}");
+            let total = format!("SELECT s, n FROM total FOR SYSTEM_TIME AS OF {epoch}");
+            let whole = format!("{} | {ACCOUNTS}\nSELECT 1\n", ACCOUNTS * 100);
+            assert_eq!(run(connection, &total).await, whole, "{context}: epoch {epoch}");
+        }
+    }
+
     async fn set_up(&mut self, connection: &mut Connection) {
         let mut script = "
             CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint)
@@ -247,11 +358,19 @@ impl Scenario {
         }
         if self.source {
             script += &format!(
-                "CREATE SOURCE numbers (n bigint) WITH (connector = 'datagen', rate = 2000, \
+                "CREATE SOURCE numbers (n bigint) WITH (connector = 'datagen', rate = 5000, \
                  \"fields.n.kind\" = 'sequence', \"fields.n.start\" = '1', \
                  \"fields.n.end\" = '{NUMBERS}')\n\
                  CREATE MATERIALIZED VIEW numbers_seen AS \
                  SELECT count(*) AS n, sum(n)::bigint AS s, max(n) AS hi FROM numbers\n"
+            );
+        }
+        let of_source = self.source.then_some(("numbers", "AS SELECT n FROM numbers", ""));
+        let number = self.number;
+        for (name, from, _) in SINKS.into_iter().chain(of_source) {
+            script += &format!(
+                "CREATE SINK {name}_there {from} WITH (connector = 'trial', \
+                 target = '{name} {number}')\n"
             );
         }
         let out = run(connection, &script).await;
@@ -297,6 +416,10 @@ impl Scenario {
             self.set_up(&mut connection).await;
         }
         self.store.set_faults(self.per_mille);
+        for target in self.targets.values() {
+            target.fail(self.seed, self.per_mille as f64 / 1000.0);
+        }
+        self.past.clear();
         let death = Death {
             folder: ["log", "manifest", "state", "tables"][self.random.random_range(0..4)],
             write: self.random.random_range(1..8),
@@ -311,16 +434,27 @@ impl Scenario {
                 break;
             }
             self.model = step.after;
+            self.check_targets(&context);
+            if self.random.random_bool(0.3) {
+                let store = self.store.clone();
+                tokio::select! {
+                    biased;
+                    () = self.note_past(&mut connection) => {}
+                    () = store.died() => break,
+                }
+            }
         }
         if !self.store.is_dead() {
             self.store.set_death(None);
             self.store.set_faults(0);
             self.check_views(&mut connection, &context).await;
+            self.check_past(&mut connection, &context).await;
             let (shown, model) = (self.shown(&mut connection).await, self.model.clone());
             assert_eq!(shown, model, "{context}");
         }
         drop(connection);
         server.stop().await;
+        self.check_targets(&format!("{context}, torn away"));
         self.store.revive().await;
         // The next start has faults of its own.
         self.store.set_faults(self.per_mille / 2);
@@ -336,7 +470,10 @@ impl Scenario {
         );
         self.model = shown;
         assert_eq!(self.model.balances.values().sum::<i64>(), ACCOUNTS * 100, "{context}");
-        self.check_views(&mut connection, &format!("{context}, after it")).await;
+        let context = format!("{context}, after it");
+        self.check_views(&mut connection, &context).await;
+        self.targets.values().for_each(|target| target.fail(self.seed, 0.0));
+        self.check_settled_targets(&mut connection, &context).await;
         self.store.set_faults(self.per_mille / 2);
         drop(connection);
         server.stop().await;
@@ -355,6 +492,10 @@ impl Scenario {
             let out = run(&mut connection, "SELECT n, s FROM numbers_seen").await;
             let sum = NUMBERS * (NUMBERS + 1) / 2;
             assert_eq!(out, format!("{NUMBERS} | {sum}\nSELECT 1\n"), "seed {}", self.seed);
+            let context = format!("seed {}, at the end", self.seed);
+            self.check_settled_targets(&mut connection, &context).await;
+            let there = self.targets["numbers"].content().len() as i64;
+            assert_eq!(there, NUMBERS, "{context}: the target of the source");
             drop(connection);
             server.stop().await;
         }
@@ -368,11 +509,14 @@ fn variable(name: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_store_loses_nothing_and_doubles_nothing() {
     let first = variable("MILLSTREAM_SEED").unwrap_or(0);
-    for seed in first..first + variable("MILLSTREAM_SEEDS").unwrap_or(8) {
-        let mut scenario = Scenario::new(seed, seed % 4 == 3);
+    let seeds = first..first + variable("MILLSTREAM_SEEDS").unwrap_or(16);
+    let parallel = variable("MILLSTREAM_PARALLEL").unwrap_or(4).max(1) as usize;
+    let runs = seeds.map(|seed| async move {
+        let mut scenario = Box::new(Scenario::new(seed, seed % 4 == 3));
         let done = tokio::time::timeout(PATIENCE * 3, scenario.run()).await;
         assert!(done.is_ok(), "seed {seed} does not come to an end: {:#?}", scenario.seen);
-    }
+    });
+    futures::stream::iter(runs).buffer_unordered(parallel).collect::<()>().await;
 }
 
 #[tokio::test]

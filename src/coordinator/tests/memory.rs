@@ -29,6 +29,7 @@ const SCHEMA: &str = "
     CREATE TABLE r (k bigint PRIMARY KEY, w text)
     CREATE MATERIALIZED VIEW joined AS SELECT l.k, v, w FROM l LEFT JOIN r ON l.k = r.k
     CREATE MATERIALIZED VIEW counted AS SELECT k, count(*) AS n, min(v) AS least FROM joined GROUP BY k
+    CREATE MATERIALIZED VIEW groups AS SELECT v, sum(k) AS total, count(DISTINCT k) AS different, max(k || v) AS last, string_agg(v, ',' ORDER BY k) AS texts FROM joined GROUP BY v
     CREATE MATERIALIZED VIEW firsts AS SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY k ORDER BY v) AS place FROM l) AS ranked WHERE place <= 2
     INSERT INTO l SELECT n % 50, 'text ' || n FROM generate_series(1, 2000) AS numbers(n)
     INSERT INTO r SELECT n, 'more ' || n FROM generate_series(0, 39) AS numbers(n)
@@ -39,6 +40,7 @@ const SCHEMA: &str = "
 const LOOK: &str = "
     SELECT count(*), count(w), min(w), max(v) FROM joined
     SELECT count(*), sum(n), min(least) FROM counted
+    SELECT count(*), sum(total), sum(different), min(last), max(last), max(texts) FROM groups
     SELECT count(*), max(v) FROM firsts
     SELECT * FROM joined WHERE k = 4 ORDER BY v LIMIT 2
 ";
@@ -67,6 +69,8 @@ async fn what_is_on_the_disk_is_read_and_changed_as_if_it_were_not() {
     assert!(shown[0].contains("1720"), "{}", shown[0]);
     assert!(!shown[1].contains("joined") && shown[3].contains("joined"), "{}", shown[3]);
     assert!(shown[3].contains('l') && shown[3].contains('r'), "{}", shown[3]);
+    let own = |name: &str| shown[3].lines().any(|line| line.trim() == name);
+    assert!(own("groups") && own("counted"), "{}", shown[3]);
     drop(shown);
     assert_eq!(on_disk.disk().now_bytes(), 0, "files go with what they hold");
     assert!(on_disk.disk().written_bytes() > 0);
@@ -141,6 +145,66 @@ async fn a_query_that_asks_for_more_than_there_is_fails_alone() {
     memory.grant_queries(1 << 30);
     let granted = run(&mut connection, greedy).await;
     assert!(granted.contains("200000"), "{granted}");
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_query_asks_for_others_go_on() {
+    let memory = Arc::new(StateMemory::new(std::env::temp_dir()));
+    let (database, coordinator) = database_with(memory.clone());
+    let mut connection = connect(&database).await;
+    let set_up = "
+        CREATE TABLE t (k bigint, v text)
+        INSERT INTO t SELECT n, 'some text ' || n FROM generate_series(1, 30000) AS numbers(n)
+    ";
+    run(&mut connection, set_up).await;
+    memory.grant_queries(2 << 20);
+    let greedy = [
+        "SELECT cardinality(array_agg(v || v || v || v)) FROM t",
+        "SELECT cardinality(array_agg(v || v || v || v ORDER BY v)) FROM t",
+        "SELECT length(string_agg(v || v || v || v, ',')) FROM t",
+        "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY v || v || v || v) FROM t",
+        "SELECT count(DISTINCT v || v || v || v) FROM t",
+        "SELECT sum(n) FROM (SELECT count(*) OVER (ORDER BY v || v || v || v) AS n FROM t) AS w",
+        "SELECT count(*) FROM t AS a JOIN t AS b ON a.v = b.v JOIN t AS c ON c.v = b.v",
+        "WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k + 1, v FROM r) SELECT count(*) FROM r",
+    ];
+    for sql in greedy {
+        let refused = run(&mut connection, sql).await;
+        assert!(refused.contains("53200"), "{sql}: {refused}");
+        let modest = run(&mut connection, "SELECT count(*), sum(k) FROM t").await;
+        assert!(modest.contains("30000") && modest.contains("450015000"), "{sql}: {modest}");
+    }
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_finds_nothing_ends_when_nobody_waits_for_it() {
+    let memory = Arc::new(StateMemory::new(std::env::temp_dir()));
+    let (database, coordinator) = database_with(memory);
+    let mut connection = connect(&database).await;
+    let set_up = "
+        CREATE TABLE t (k bigint, v bigint)
+        INSERT INTO t SELECT n, 1 FROM generate_series(1, 100000) AS numbers(n)
+        SET statement_timeout = '300ms'
+    ";
+    run(&mut connection, set_up).await;
+    let began = std::time::Instant::now();
+    // Each would look at 10^10 pairs, in either kind of join; more of them than there are threads.
+    for condition in ["a.k + b.k < 0", "a.v = b.v AND a.k + b.k < 0"] {
+        for _ in 0..4 {
+            let sql = format!("SELECT count(*) FROM t AS a JOIN t AS b ON {condition}");
+            let ended = run(&mut connection, &sql).await;
+            assert!(ended.contains("57014"), "{sql}: {ended}");
+        }
+    }
+    run(&mut connection, "SET statement_timeout = '60s'").await;
+    let counted =
+        run(&mut connection, "SELECT count(*) FROM t AS a JOIN t AS b ON a.k = b.k").await;
+    assert!(counted.contains("100000"), "{counted}");
+    assert!(began.elapsed() < Duration::from_secs(60), "took {:?}", began.elapsed());
     drop(connection);
     tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
 }

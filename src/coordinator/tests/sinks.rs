@@ -8,6 +8,8 @@ use super::durability::{PATIENCE, Running, start_with};
 use super::*;
 use crate::connectors::sink::trial::{Trial, Written};
 use crate::storage::faulty::{Fault, FaultyStore};
+use crate::storage::manifest;
+use crate::storage::paths::{MANIFESTS, numbered};
 
 /// The rows of a query as the target has them.
 async fn rows_of(server: &Running, query: &str) -> Vec<String> {
@@ -195,6 +197,74 @@ async fn a_target_that_is_away_stops_nobody_and_gets_everything_later() {
     assert_eq!(server.run("SELECT count(*) FROM t").await, "14\nSELECT 1\n");
     assert_eq!(trial.content().len(), rows.len());
     server.stop().await;
+}
+
+/// The number of the newest manifest.
+async fn newest_manifest(store: &Arc<FaultyStore>) -> u64 {
+    manifest::find(&store.store()).await.expect("readable").manifests[0].number
+}
+
+/// Lets the newest manifest say that views had other plans, as those of another version have.
+async fn change_plans(store: &Arc<FaultyStore>) {
+    let manifests = manifest::find(&store.store()).await.expect("readable").manifests;
+    let mut newest = manifests[0].clone();
+    newest.views.values_mut().for_each(|view| view.fingerprint.push_str(" of before"));
+    let path = numbered(MANIFESTS, newest.number);
+    store.overwrite(&path, newest.encode().to_vec()).await;
+}
+
+/// A sink over a view goes on when the view is computed again, at whatever point the server is torn
+/// away meanwhile; one over a query of its own stops, because nothing says what it has given.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_computed_again_gives_the_difference() {
+    let names = ["again view", "again query"];
+    let trials = names.map(|name| Trial::named(name, vec![]));
+    let store = FaultyStore::new();
+    let server = quick(&store, 2).await;
+    let out = server.run(&set_up("again")).await;
+    assert!(!out.contains(": "), "{out}");
+    for n in 0..10 {
+        server.run(&step(n)).await;
+    }
+    server.run("CHECKPOINT").await;
+    // The log has what the old contents do not.
+    server.run("INSERT INTO t VALUES (500, 5), (501, 6)\nDELETE FROM t WHERE k = 7").await;
+    server.stop().await;
+    change_plans(&store).await;
+    let changed = newest_manifest(&store).await;
+    let before = store.operations().len();
+    let moment = store.clone();
+    *trials[0].moment.lock().unwrap() = Some(Box::new(move || moment.operations().len()));
+    let server = quick(&store, 3).await;
+    let script =
+        "INSERT INTO t VALUES (600, 7)\nCHECKPOINT\nDELETE FROM t WHERE k = 500\nCHECKPOINT";
+    assert!(!server.run(script).await.contains(": "));
+    let view = rows_of(&server, "SELECT * FROM m").await;
+    assert_eq!(view, rows_of(&server, QUERY).await);
+    assert_eq!(trials[0].content(), view);
+    let states = server.run("SELECT state FROM millstream.sinks ORDER BY name").await;
+    assert_eq!(states, "stopped\nrunning\nSELECT 2\n");
+    server.stop().await;
+    let operations = store.operations();
+    for point in before..=operations.len() {
+        let torn = FaultyStore::after(&operations[..point]).await;
+        if newest_manifest(&torn).await == changed {
+            change_plans(&torn).await;
+        }
+        let written = trials[0].written.lock().unwrap().clone();
+        let there = written.into_iter().filter(|w| w.moment <= point).collect();
+        let survivor = Trial::named(names[0], there);
+        for (round, workers) in [1, 2].into_iter().enumerate() {
+            let server = quick(&torn, workers).await;
+            let script = format!("INSERT INTO t VALUES ({}, 1)\nCHECKPOINT", 1000 + round);
+            let out = server.run(&script).await;
+            assert_eq!(out, "INSERT 0 1\nCHECKPOINT\n", "point {point}, round {round}");
+            let view = rows_of(&server, "SELECT * FROM m").await;
+            assert_eq!(view, rows_of(&server, QUERY).await, "point {point}, round {round}");
+            assert_eq!(survivor.content(), view, "point {point}, round {round}");
+            server.stop().await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,10 +14,13 @@
 //!
 //! Keeps: one row of words per group, and what accumulators keep beside them: all values of a
 //! group for functions that cannot take a value back otherwise (`min` over deleting input), a
-//! count per group and value for DISTINCT. It is as large as the number of groups.
+//! count per group and value for DISTINCT. It is as large as the number of groups, and goes to the
+//! disk when memory is short.
 //!
-//! Over sessions (`sessions.rs`) a group is a session. In two phases (`partial.rs`) rows are summed up before they are exchanged, and this operator
-//! merges the sums instead of folding rows.
+//! Over sessions (`sessions.rs`) a group is a session. In two phases (`partial.rs`) rows are summed up
+//! before they are exchanged, and this operator merges the sums instead of folding rows. Sums of
+//! panes count for all windows that overlap there (`spread.rs`), or are put together to a window
+//! when it closes (`sliding.rs`).
 //!
 //! Without keys there is exactly one row, from the first epoch on, kept by worker 0.
 //! Without calls it is DISTINCT.
@@ -32,8 +35,9 @@ use crate::functions::aggregate::layout::Layout;
 use crate::functions::aggregate::{Evaluate, Slots};
 use crate::plan::event_time::aggregate_bounds;
 use crate::plan::node;
-use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::delta::{CheckpointReader, CheckpointWriter, TableDelta};
 use crate::state::group_table::GroupTable;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::{ChangeBatch, Weights};
 use crate::types::error::Result;
 use crate::types::id::WorkerId;
@@ -47,6 +51,8 @@ mod emit;
 mod partial;
 pub(super) mod select;
 mod sessions;
+mod sliding;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +62,8 @@ use distinct::DistinctRows;
 pub use partial::PartialAggregate;
 use select::Selection;
 pub use sessions::SessionAggregate;
+use sliding::SlidingAggregate;
+use spread::SpreadAggregate;
 
 /// What to aggregate.
 #[derive(Clone, Debug)]
@@ -89,6 +97,19 @@ impl From<&node::Aggregate> for AggregateSpec {
     }
 }
 
+/// The operator that merges sums of panes to those of windows that overlap.
+///
+/// # Errors
+/// For a call that Millstream does not have, as the whole aggregation.
+pub fn over_windows(node: &node::Aggregate, input: &SchemaRef) -> Result<Box<dyn Operator>> {
+    let window = node.keys.len() - 1;
+    let bound = aggregate_bounds(node).into_iter().find(|bound| bound.column == window);
+    Ok(match bound.filter(|_| node.on_close) {
+        Some(bound) => Box::new(SlidingAggregate::new(node, bound, input)?),
+        None => Box::new(SpreadAggregate::new(node, input)?),
+    })
+}
+
 /// The `aggregate` operator.
 pub struct Aggregate {
     spec: AggregateSpec,
@@ -110,6 +131,8 @@ pub struct Aggregate {
     routed_by: Option<usize>,
     /// The keys of groups that have closed, where someone wants to know.
     closed: Option<Vec<Vec<ArrayRef>>>,
+    /// What the checkpoint that has begun must have of groups that have changed since.
+    rescued: TableDelta,
 }
 
 impl Aggregate {
@@ -127,7 +150,9 @@ impl Aggregate {
         let mut layout = Layout::default();
         // The calls of a final phase name columns of what the partial one read.
         let call_schema = match &spec.phase {
-            node::Phase::Final { input_schema } => input_schema,
+            node::Phase::Final { input_schema } | node::Phase::Windows { input_schema, .. } => {
+                input_schema
+            }
             node::Phase::Whole | node::Phase::Partial | node::Phase::Sessions { .. } => {
                 input_schema
             }
@@ -155,6 +180,7 @@ impl Aggregate {
             open: OpenGroups::default(),
             routed_by: None,
             closed: None,
+            rescued: TableDelta::default(),
         })
     }
 
@@ -236,6 +262,7 @@ impl Aggregate {
             }
             placed.accumulator.forget_remembered();
         }
+        self.rescue()?;
         self.table.end_epoch(&dead)
     }
 }
@@ -293,9 +320,23 @@ impl Operator for Aggregate {
         self.write_checkpoint(writer)
     }
 
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        self.hand_over_slice(writer)
+    }
+
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.read_checkpoint(reader)?;
         self.note_open(&self.table.live())
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        visit(&mut self.table);
+        for distinct in self.distinct.iter_mut().flatten() {
+            visit(&mut distinct.pairs);
+        }
+        for placed in &mut self.layout.accumulators {
+            placed.accumulator.visit_stores(visit);
+        }
     }
 
     fn memory_bytes(&self) -> usize {

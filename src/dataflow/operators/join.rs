@@ -52,6 +52,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::evaluate::{evaluate_condition, report};
 use crate::dataflow::operators::forgetting::Walks;
+use crate::dataflow::operators::waiting::WaitingChanges;
 use crate::plan::expr::Expr;
 use crate::plan::node::{self, JoinKind};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
@@ -151,7 +152,7 @@ struct Side {
     /// Rows that have a key. Has counts when rows show by their matches under a residual condition.
     table: MultiTable,
     /// Changes of the current epoch.
-    changes: Vec<ChangeBatch>,
+    changes: WaitingChanges,
     watermark: Option<Watermark>,
 }
 
@@ -182,7 +183,7 @@ pub struct Join {
     /// Rows that show by themselves are set aside in this epoch.
     shows_aside: bool,
     /// Output of the current epoch that other output may take back.
-    aside: Vec<ChangeBatch>,
+    aside: WaitingChanges,
     /// Output of the current epoch that has yet to leave.
     leaving: VecDeque<ChangeBatch>,
     /// Pairs tried in this call.
@@ -285,7 +286,7 @@ impl Join {
                 keeps_all: !only_keys,
                 table_keys,
                 table: if counted { table.with_counts() } else { table },
-                changes: Vec::new(),
+                changes: WaitingChanges::default(),
                 watermark: None,
             })
         };
@@ -297,7 +298,7 @@ impl Join {
             emits_pairs,
             work: VecDeque::new(),
             shows_aside: false,
-            aside: Vec::new(),
+            aside: WaitingChanges::default(),
             leaving: VecDeque::new(),
             tried_pairs: 0,
             walks: Walks::default(),
@@ -334,7 +335,7 @@ impl Join {
         self.shows_aside =
             both && self.spec.kind == JoinKind::Full || self.padding_may_look_like_a_pair();
         let [firsts, lasts] = [first, last].map(|port| -> Result<Vec<ChangeBatch>> {
-            let changes = std::mem::take(&mut self.sides[port].changes);
+            let changes = self.sides[port].changes.take();
             let changes = consolidate(&self.sides[port].schema, changes)?;
             changes.into_iter().map(|batch| self.pass_null_keys(port, batch, out)).collect()
         });
@@ -923,7 +924,7 @@ impl Operator for Join {
             out.unfinished();
             return Ok(());
         }
-        let aside = std::mem::take(&mut self.aside);
+        let aside = self.aside.take();
         self.leaving.extend(consolidate(&self.spec.schema, aside)?);
         while !out.is_full()
             && let Some(batch) = self.leaving.pop_front()
@@ -959,17 +960,18 @@ impl Operator for Join {
     }
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
-        self.sides.iter_mut().for_each(|side| visit(&mut side.table));
+        for side in &mut self.sides {
+            visit(&mut side.table);
+            visit(&mut side.changes);
+        }
+        visit(&mut self.aside);
     }
 
     fn memory_bytes(&self) -> usize {
-        let side = |side: &Side| {
-            side.table.memory_bytes()
-                + side.changes.iter().map(ChangeBatch::size_bytes).sum::<usize>()
-        };
+        let side = |side: &Side| side.table.memory_bytes() + side.changes.memory_bytes();
         let held = self.work.iter().map(|advance| &advance.changes);
-        let held = held.chain(&self.aside).chain(&self.leaving).map(ChangeBatch::size_bytes);
-        self.sides.iter().map(side).sum::<usize>() + held.sum::<usize>()
+        let held = held.chain(&self.leaving).map(ChangeBatch::size_bytes).sum::<usize>();
+        self.sides.iter().map(side).sum::<usize>() + self.aside.memory_bytes() + held
     }
 
     fn state_rows(&self) -> usize {

@@ -36,15 +36,18 @@ use std::ops::{Bound, Range};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 
-use crate::dataflow::operator::{Operator, Output, PartialMatch, RowError};
+use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::dataflow::operators::evaluate::shown_row;
 use crate::dataflow::operators::match_recognize::settled::{FLOORS, Floor, Settled};
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::top_n::ordered_by;
+use crate::pattern::found::{FailedPart, Failure, Found};
+use crate::pattern::kernel::Kernel;
 use crate::pattern::kernels::Kernels;
-use crate::pattern::matcher::{Counts, FailedPart, Failure, Found, Kernel, Matcher, Scratch};
+use crate::pattern::matcher::Matcher;
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::{Counts, Scratch};
 use crate::plan::match_recognize::MatchSpec;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
@@ -52,6 +55,7 @@ use crate::state::ordered_table::{OrderedTable, RowChange, RowKey, added_up};
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, ErrorKind, Result, SqlState};
+use crate::types::partial_match::PartialMatch;
 use crate::types::text::datetime::US_PER_DAY;
 use crate::types::time::{Epoch, Watermark};
 
@@ -401,7 +405,9 @@ impl MatchRecognize {
             let row = matcher.undecided_row();
             // Conditions of the next row may have been looked at, and rows ahead of it.
             let seen = matcher.next_row() + ahead;
-            if row > decided && row < place.end_row() && seen < place.end_row() {
+            // An anchor does not remember which rows were passed over.
+            let is_plain = matcher.passed_rows().next().is_none();
+            if row > decided && row < place.end_row() && seen < place.end_row() && is_plain {
                 decided = row;
                 let at = (row - place.first_row) as usize;
                 let key = part.keys[at];

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::waiting::WaitingChanges;
 use crate::dataflow::published::Published;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::StoreVisitor;
@@ -27,7 +28,7 @@ pub struct Materialize {
     key_columns: Vec<usize>,
     published: Rc<RefCell<Published>>,
     /// Changes of the current epoch.
-    changes: Vec<ChangeBatch>,
+    changes: WaitingChanges,
 }
 
 impl Materialize {
@@ -36,7 +37,7 @@ impl Materialize {
         key_columns: Vec<usize>,
         published: Rc<RefCell<Published>>,
     ) -> Materialize {
-        Materialize { schema, key_columns, published, changes: Vec::new() }
+        Materialize { schema, key_columns, published, changes: WaitingChanges::default() }
     }
 }
 
@@ -59,7 +60,7 @@ impl Operator for Materialize {
         if self.changes.is_empty() {
             return Ok(());
         }
-        let changes = consolidate(&self.schema, std::mem::take(&mut self.changes))?;
+        let changes = consolidate(&self.schema, self.changes.take())?;
         self.published.borrow_mut().apply(epoch, &changes)?;
         for batch in changes {
             out.emit(batch);
@@ -79,11 +80,13 @@ impl Operator for Materialize {
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
         visit(self.published.borrow_mut().table_mut());
+        visit(&mut self.changes);
     }
 
     fn memory_bytes(&self) -> usize {
         let published = self.published.borrow();
-        published.table().memory_bytes() + published.history().memory_bytes()
+        let kept = published.table().memory_bytes() + published.history().memory_bytes();
+        kept + self.changes.memory_bytes()
     }
 
     fn state_rows(&self) -> usize {

@@ -24,9 +24,11 @@
 //! | `retain.rs` | rows that go when they have been there for long |
 //! | `timed_rows.rs` | rows that wait for a time |
 //! | `materialize.rs` | keeps the rows of a view |
+//! | `waiting.rs` | changes that wait for the end of their epoch, on the disk if need be |
 //! | `sink.rs` | collects what a sink has to write out |
 //! | `subscribe.rs` | hands changes to one subscriber |
 //! | `forgetting.rs` | when it is worth to look for rows that time has passed |
+//! | `clocked.rs` | the changes of an epoch, for operators whose rows come and go with logical time |
 //! | `evaluate.rs` | expressions over batches in which some rows may fail |
 //!
 //! `scan`, `clock` and `constant` have no state and live in `assemble.rs`; the rest follows the contract of
@@ -42,6 +44,7 @@ use crate::types::id::WorkerId;
 
 pub mod aggregate;
 pub mod asof_join;
+pub mod clocked;
 pub mod copies;
 pub mod evaluate;
 pub mod expand;
@@ -65,6 +68,7 @@ pub mod timed_rows;
 pub mod top_n;
 pub mod union;
 pub mod unnest;
+pub mod waiting;
 pub mod window_close;
 
 /// The operator of a node on one worker.
@@ -83,6 +87,9 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         }
         Node::Aggregate(node) if matches!(node.phase, Phase::Sessions { .. }) => {
             Box::new(aggregate::SessionAggregate::new(node, &inputs[0])?)
+        }
+        Node::Aggregate(node) if matches!(node.phase, Phase::Windows { .. }) => {
+            aggregate::over_windows(node, &inputs[0])?
         }
         Node::Aggregate(node) => {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)

@@ -39,7 +39,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Int64Type, SchemaRef};
 
-use crate::dataflow::operator::{Operator, Output, complete_epoch};
+use crate::dataflow::operator::{Operator, Output, complete_checkpoint, complete_epoch};
 use crate::dataflow::operators::build;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::plan::node::{self, Node, RECURSIVE_REFERENCE};
@@ -361,7 +361,7 @@ impl Chain {
     fn checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<()> {
         for (index, link) in self.links.iter_mut().enumerate() {
             let mut inner = CheckpointWriter::default();
-            link.operator.checkpoint(Epoch(self.runs), &mut inner)?;
+            complete_checkpoint(link.operator.as_mut(), Epoch(self.runs), &mut inner)?;
             writer.write_nested(&prefix(index), inner);
         }
         Ok(())

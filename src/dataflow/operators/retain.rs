@@ -15,6 +15,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::Arc;
 
 use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operators::clocked::Clocked;
 use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::timed_rows::TimedRows;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
@@ -22,22 +23,18 @@ use crate::state::multi_table::{MultiTable, Walk};
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
-use crate::types::time::{Epoch, EventTime, Watermark};
+use crate::types::time::{Epoch, Watermark};
 
-/// The port of logical time.
-const CLOCK: usize = 1;
 /// Pairs of a deletion and a row that are looked at a time.
 const PAIRS_MAX: usize = 8192;
 
 /// The `retain` operator.
 pub struct Retain {
     keep_us: i64,
-    schema: SchemaRef,
-    changes: Vec<ChangeBatch>,
+    epoch: Clocked,
     by_time: TimedRows,
     /// The same rows by all their columns, with their time last.
     by_row: MultiTable,
-    now_us: i64,
 }
 
 impl Retain {
@@ -51,11 +48,9 @@ impl Retain {
         let key = (0..schema.fields().len()).collect();
         Ok(Retain {
             keep_us,
-            schema: schema.clone(),
-            changes: Vec::new(),
+            epoch: Clocked::new(schema.clone()),
             by_time: TimedRows::new(schema.clone())?,
             by_row: MultiTable::keyed(Arc::new(Schema::new(fields)), key)?,
-            now_us: i64::MIN,
         })
     }
 
@@ -73,7 +68,7 @@ impl Retain {
 
     /// Takes out the rows whose time has come.
     fn expire(&mut self, sent: &mut Vec<ChangeBatch>) -> Result<()> {
-        for (gone, times) in self.by_time.take_timed_until(self.now_us)? {
+        for (gone, times) in self.by_time.take_timed_until(self.epoch.now_us())? {
             let mut columns = gone.rows().columns().to_vec();
             columns.push(Arc::new(times));
             let rows = RecordBatch::try_new(self.by_row.schema().clone(), columns)?;
@@ -93,7 +88,7 @@ impl Retain {
         loop {
             let (mut rows, mut ids) = (Vec::new(), Vec::new());
             let more = self.by_row.walk(&mut walk, PAIRS_MAX, &mut rows, &mut ids);
-            let at = self.by_row.gather(&[self.schema.fields().len()], &ids)?;
+            let at = self.by_row.gather(&[self.epoch.schema().fields().len()], &ids)?;
             let at = at[0].as_primitive::<Int64Type>();
             let copies = self.by_row.weights(&ids);
             for (place, row) in rows.iter().enumerate() {
@@ -119,8 +114,9 @@ impl Retain {
     }
 
     fn take_changes(&mut self, sent: &mut Vec<ChangeBatch>) -> Result<()> {
-        let until = self.now_us.saturating_add(self.keep_us);
-        for change in consolidate(&self.schema, std::mem::take(&mut self.changes))? {
+        let until = self.epoch.now_us().saturating_add(self.keep_us);
+        let changes = self.epoch.take();
+        for change in consolidate(self.epoch.schema(), changes)? {
             let weights = change.weights_vec();
             let of_sign = |sign: i64| {
                 let keep = weights.iter().map(|weight| Some(weight.signum() == sign));
@@ -148,14 +144,12 @@ impl Operator for Retain {
     }
 
     fn on_batch(&mut self, _: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
-        self.changes.push(batch);
+        self.epoch.on_batch(batch);
         Ok(())
     }
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, _: &mut Output) -> Result<()> {
-        if port == CLOCK {
-            self.now_us = watermark.0.0;
-        }
+        self.epoch.on_watermark(port, watermark);
         Ok(())
     }
 
@@ -163,13 +157,7 @@ impl Operator for Retain {
         let mut sent = Vec::new();
         self.expire(&mut sent)?;
         self.take_changes(&mut sent)?;
-        for batch in consolidate(&self.schema, sent)? {
-            out.emit(batch);
-        }
-        if let Some(next) = self.by_time.next_time() {
-            out.wake_at(EventTime(next));
-        }
-        Ok(())
+        self.epoch.send(sent, [self.by_time.next_time()], out)
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
@@ -178,7 +166,8 @@ impl Operator for Retain {
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
-        let width = self.schema.fields().len();
+        let schema = self.epoch.schema().clone();
+        let width = schema.fields().len();
         self.by_row.restore(reader.read("rows", &(0..width).collect::<Vec<_>>())?)?;
         let mut parts = Vec::new();
         for part in self.by_row.live() {
@@ -187,7 +176,7 @@ impl Operator for Retain {
         }
         for (weights, rows) in parts {
             let times = rows.column(width).as_primitive::<Int64Type>().clone();
-            let rows = RecordBatch::try_new(self.schema.clone(), rows.columns()[..width].to_vec())?;
+            let rows = RecordBatch::try_new(schema.clone(), rows.columns()[..width].to_vec())?;
             let change = match weights {
                 Some(weights) => ChangeBatch::new(rows, weights)?,
                 None => ChangeBatch::inserts(rows),
@@ -203,8 +192,7 @@ impl Operator for Retain {
     }
 
     fn memory_bytes(&self) -> usize {
-        let changes = self.changes.iter().map(ChangeBatch::size_bytes).sum::<usize>();
-        self.by_time.memory_bytes() + self.by_row.memory_bytes() + changes
+        self.by_time.memory_bytes() + self.by_row.memory_bytes() + self.epoch.memory_bytes()
     }
 
     fn state_rows(&self) -> usize {

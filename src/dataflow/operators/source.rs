@@ -45,11 +45,6 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime, Watermark};
 
-/// Bytes that one source gives one epoch on one worker. Two epochs are in flight at most, so this
-/// bounds the memory of rows under way; large enough that under load an epoch's fixed cost
-/// vanishes.
-const EPOCH_BYTES_MAX: usize = 16 << 20;
-
 /// The value of a source's place that has its announced watermark, in microseconds.
 pub const ANNOUNCED: &str = "announced";
 /// What stands before a split's name in the value that has its event time.
@@ -330,7 +325,7 @@ impl WorkerSource {
     }
 
     /// Takes at most one batch from the reader into the epoch `open`; whether there was one.
-    pub fn poll(&mut self, open: Epoch, reports: &mut Vec<Report>) -> bool {
+    pub fn poll(&mut self, open: Epoch, epoch_bytes_max: usize, reports: &mut Vec<Report>) -> bool {
         let object = self.spec.object;
         let Some(reader) = &self.reader else { return false };
         if !self.admitted {
@@ -340,7 +335,7 @@ impl WorkerSource {
             }
             return false;
         }
-        let item = if self.epoch_bytes < EPOCH_BYTES_MAX { reader.try_next() } else { None };
+        let item = if self.epoch_bytes < epoch_bytes_max { reader.try_next() } else { None };
         let Some(item) = item else {
             if self.touched && !self.drained_told {
                 self.drained_told = true;

@@ -16,8 +16,8 @@ use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
 use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output, RowError};
+use crate::dataflow::operators::clocked::Clocked;
 use crate::dataflow::operators::evaluate::{Evaluated, evaluate, shown_row};
-use crate::dataflow::operators::materialize::consolidate;
 use crate::dataflow::operators::timed_rows::TimedRows;
 use crate::plan::event_time::{Step, time_values};
 use crate::plan::expr::Expr;
@@ -26,24 +26,18 @@ use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-use crate::types::time::{Epoch, EventTime, Watermark};
-
-/// The port of logical time.
-const CLOCK: usize = 1;
+use crate::types::time::{Epoch, Watermark};
 
 /// The `temporal_filter` operator.
 pub struct TemporalFilter {
     conditions: Vec<NowCondition>,
     of_rows: Vec<Expr>,
     formula: Formula,
-    schema: SchemaRef,
-    /// Changes of the epoch.
-    changes: Vec<ChangeBatch>,
+    epoch: Clocked,
     /// By the time from which they are visible.
     waiting: TimedRows,
     /// By the time from which they are not visible any more.
     visible: TimedRows,
-    now_us: i64,
 }
 
 /// When one comparison holds for each row of a batch: from a time on, until before another.
@@ -72,11 +66,9 @@ impl TemporalFilter {
             conditions: node.conditions.clone(),
             of_rows: node.of_rows.clone(),
             formula: node.formula.clone(),
-            schema: schema.clone(),
-            changes: Vec::new(),
+            epoch: Clocked::new(schema.clone()),
             waiting: TimedRows::new(schema.clone())?,
             visible: TimedRows::new(schema.clone())?,
-            now_us: i64::MIN,
         })
     }
 
@@ -129,9 +121,9 @@ impl TemporalFilter {
         for row in 0..rows {
             let from = intervals.iter().map(|i| i.from[row]).max().unwrap_or(i64::MIN);
             let until = intervals.iter().map(|i| i.until[row]).min().unwrap_or(NEVER);
-            let shown = from <= self.now_us && until > self.now_us;
+            let shown = from <= self.epoch.now_us() && until > self.epoch.now_us();
             // A row whose interval is empty never shows.
-            let waits = from > self.now_us && until > from;
+            let waits = from > self.epoch.now_us() && until > from;
             places.shown.push(shown);
             places.next.push(if shown {
                 until
@@ -162,9 +154,9 @@ impl TemporalFilter {
             };
             times.clear();
             times.extend(intervals.iter().flat_map(|i| [i.from[row], i.until[row]]));
-            times.retain(|time| *time > self.now_us && *time != NEVER);
+            times.retain(|time| *time > self.epoch.now_us() && *time != NEVER);
             times.sort_unstable();
-            let shown = holds_at(self.now_us);
+            let shown = holds_at(self.epoch.now_us());
             let next = times.iter().find(|time| holds_at(**time) != shown);
             places.shown.push(shown);
             places.next.push(next.copied().unwrap_or(NEVER));
@@ -174,12 +166,12 @@ impl TemporalFilter {
 
     /// Lets the time of the epoch begin.
     fn advance(&mut self, sent: &mut Vec<ChangeBatch>) -> Result<()> {
-        for gone in self.visible.take_until(self.now_us)? {
+        for gone in self.visible.take_until(self.epoch.now_us())? {
             sent.push(gone.negate());
             let places = self.places(&gone, None)?;
             self.take(gone, &places, sent)?;
         }
-        for come in self.waiting.take_until(self.now_us)? {
+        for come in self.waiting.take_until(self.epoch.now_us())? {
             let places = self.places(&come, None)?;
             self.take(come, &places, sent)?;
         }
@@ -253,32 +245,24 @@ impl Operator for TemporalFilter {
     }
 
     fn on_batch(&mut self, _: usize, batch: ChangeBatch, _: &mut Output) -> Result<()> {
-        self.changes.push(batch);
+        self.epoch.on_batch(batch);
         Ok(())
     }
 
     fn on_watermark(&mut self, port: usize, watermark: Watermark, _: &mut Output) -> Result<()> {
-        if port == CLOCK {
-            self.now_us = watermark.0.0;
-        }
+        self.epoch.on_watermark(port, watermark);
         Ok(())
     }
 
     fn on_epoch(&mut self, _: Epoch, out: &mut Output) -> Result<()> {
         let mut sent = Vec::new();
         self.advance(&mut sent)?;
-        for change in std::mem::take(&mut self.changes) {
+        for change in self.epoch.take() {
             let places = self.places(&change, Some(out))?;
             self.take(change, &places, &mut sent)?;
         }
-        for batch in consolidate(&self.schema, sent)? {
-            out.emit(batch);
-        }
         let next = [self.waiting.next_time(), self.visible.next_time()];
-        if let Some(next) = next.into_iter().flatten().min() {
-            out.wake_at(EventTime(next));
-        }
-        Ok(())
+        self.epoch.send(sent, next, out)
     }
 
     fn checkpoint(&mut self, _: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
@@ -288,7 +272,7 @@ impl Operator for TemporalFilter {
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
-        let columns: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let columns: Vec<usize> = (0..self.epoch.schema().fields().len()).collect();
         self.waiting.restore(reader.read("waiting", &columns)?)?;
         self.visible.restore(reader.read("visible", &columns)?)
     }
@@ -299,8 +283,7 @@ impl Operator for TemporalFilter {
     }
 
     fn memory_bytes(&self) -> usize {
-        let changes = self.changes.iter().map(ChangeBatch::size_bytes).sum::<usize>();
-        self.waiting.memory_bytes() + self.visible.memory_bytes() + changes
+        self.waiting.memory_bytes() + self.visible.memory_bytes() + self.epoch.memory_bytes()
     }
 
     fn state_rows(&self) -> usize {

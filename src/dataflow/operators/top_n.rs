@@ -11,7 +11,7 @@
 //!    nothing that shows.
 //! 2. If the input never deletes, what has left the window never comes back: it is dropped at
 //!    once, and a row behind the end of a full window is not even kept. Short windows by number of
-//!    row have an operator of their own then (`growing.rs`).
+//!    row have operators of their own then (`growing.rs`; of one row `keep_one.rs`).
 //! 3. `on_epoch`: the windows of the partitions that changed are walked again, and -old and +new
 //!    are emitted where they differ. With the number of the row as a last column, a row whose
 //!    number changed differs.
@@ -41,8 +41,12 @@ use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
 use growing::GrowingTopN;
+use keep_one::KeepOne;
 
+mod closing;
 mod growing;
+mod keep_one;
+mod order;
 
 /// The operator for these rows. `closing` are the times of a partition of which the watermark says
 /// that nothing is still to come.
@@ -54,6 +58,9 @@ pub fn build(
     input: &SchemaRef,
     closing: Vec<TimeKey>,
 ) -> Result<Box<dyn Operator>> {
+    if KeepOne::serves(&spec) {
+        return Ok(Box::new(KeepOne::new(spec, input, closing)?));
+    }
     Ok(match GrowingTopN::serves(&spec) {
         true => Box::new(GrowingTopN::new(spec, input, closing)?),
         false => Box::new(TopN::new(spec, input)?.closing(closing)),

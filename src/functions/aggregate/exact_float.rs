@@ -367,6 +367,10 @@ impl Accumulator for FloatSum {
         Ok(())
     }
 
+    fn saves(&self) -> bool {
+        true
+    }
+
     fn save(&self, words: &[u64]) -> Option<Vec<u8>> {
         (words[2] == ESCAPED).then(|| self.wide[words[0] as usize].to_bytes())
     }

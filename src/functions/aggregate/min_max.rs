@@ -23,6 +23,7 @@ use crate::functions::aggregate::multiset::{
 use crate::functions::aggregate::{
     Accumulator, AggregateInfo, ChangedRows, Evaluate, Evaluated, Retraction, Rows, Slots,
 };
+use crate::memory::spill::StoreVisitor;
 use crate::types::error::Result;
 use crate::types::value::{Shape, from_wide_words, from_words, shape_of, to_wide_words, to_words};
 
@@ -242,6 +243,13 @@ impl Accumulator for WordExtreme {
         })
     }
 
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        match self {
+            WordExtreme::Narrow { sets, .. } => visit(sets),
+            WordExtreme::Wide { sets, .. } => visit(sets),
+        }
+    }
+
     fn memory_bytes(&self) -> usize {
         match self {
             WordExtreme::Narrow { sets, .. } => sets.memory_bytes(),
@@ -288,6 +296,7 @@ impl<V: Value> ByteExtremes<V> {
             return self.sets.fold(rows, column);
         }
         assert!(rows.weights.is_none_or(|w| w.iter().all(|w| *w > 0)), "input only inserts");
+        self.sets.thaw(rows.groups)?;
         let values = V::encode(self.sets.codec(), column)?;
         let nulls = column.logical_nulls();
         rows.for_each(nulls.as_ref(), |group, row, _| {
@@ -300,10 +309,12 @@ impl<V: Value> ByteExtremes<V> {
         self.sets.get(group).and_then(ExtremeSet::first)
     }
 
-    fn remember(&mut self, groups: &[u32]) {
+    fn remember(&mut self, groups: &[u32]) -> Result<()> {
+        self.sets.thaw(groups)?;
         for group in groups {
             self.remembered.push(self.first(*group).cloned());
         }
+        Ok(())
     }
 
     fn values(&self, rows: &ChangedRows<'_>) -> Result<ArrayRef> {
@@ -337,7 +348,6 @@ impl Accumulator for ByteExtreme {
             ByteExtreme::Smallest(extremes) => extremes.remember(groups),
             ByteExtreme::Largest(extremes) => extremes.remember(groups),
         }
-        Ok(())
     }
 
     fn settle(&mut self, _: &mut Slots<'_>, groups: &[u32]) -> Result<()> {
@@ -373,6 +383,13 @@ impl Accumulator for ByteExtreme {
             ByteExtreme::Smallest(extremes) => &mut extremes.sets,
             ByteExtreme::Largest(extremes) => &mut extremes.sets,
         })
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        match self {
+            ByteExtreme::Smallest(extremes) => visit(&mut extremes.sets),
+            ByteExtreme::Largest(extremes) => visit(&mut extremes.sets),
+        }
     }
 
     fn memory_bytes(&self) -> usize {

@@ -31,6 +31,7 @@
 use arrow::array::ArrayRef;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 
+use crate::memory::spill::StoreVisitor;
 use crate::types::error::{Error, Result};
 
 pub mod avg;
@@ -165,11 +166,12 @@ impl Slots<'_> {
     }
 }
 
-/// Groups that changed in an epoch, each with its row as it was and as it is.
+/// Groups that changed in an epoch, each with its row as it was and as it is. Where nobody asks what
+/// was, rows as they are only.
 #[derive(Clone, Copy)]
 pub struct ChangedRows<'a> {
     pub groups: &'a [u32],
-    /// The rows of `groups` when the epoch began, then the rows of `groups` now.
+    /// The rows of `groups` when the epoch began, if at all, then the rows of `groups` now.
     pub words: &'a [u64],
     pub stride: usize,
     /// How many groups were remembered in this epoch before the first of `groups`.
@@ -177,9 +179,9 @@ pub struct ChangedRows<'a> {
 }
 
 impl<'a> ChangedRows<'a> {
-    /// How many rows there are: two per group.
+    /// How many rows there are: two per group, or one.
     pub fn len(&self) -> usize {
-        2 * self.groups.len()
+        self.words.len() / self.stride
     }
 
     pub fn is_empty(&self) -> bool {
@@ -199,7 +201,7 @@ impl<'a> ChangedRows<'a> {
 
     /// The group of a row, and whether it is the row as it was.
     pub fn group(&self, row: usize) -> (u32, bool) {
-        match row.checked_sub(self.groups.len()) {
+        match row.checked_sub(self.len() - self.groups.len()) {
             None => (self.groups[row], true),
             Some(row) => (self.groups[row], false),
         }
@@ -267,6 +269,11 @@ pub trait Accumulator: Send + Sync {
         None
     }
 
+    /// Whether `save` ever gives something.
+    fn saves(&self) -> bool {
+        false
+    }
+
     /// Takes back what `save` gave; `words` are the accumulator's own of that group.
     fn load(&mut self, _words: &mut [u64], _saved: &[u8]) -> Result<()> {
         Err(Error::internal("a checkpoint has values for an accumulator that keeps none"))
@@ -281,6 +288,11 @@ pub trait Accumulator: Send + Sync {
     /// The values that it keeps by group, for a checkpoint.
     fn stored(&mut self) -> Option<&mut dyn multiset::StoredValues> {
         None
+    }
+
+    /// Shows what can go to the disk when memory is short.
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        let _ = visit;
     }
 
     /// Memory held beside the words, in bytes.

@@ -17,6 +17,8 @@
 //! complete: within an epoch a deletion may come before its insertion, and then every deleted
 //! value is there. What is in a set is its net content, so it never holds a negative count.
 //!
+//! When memory is short, sets that nobody changes go to the disk (`multiset/cold.rs`).
+//!
 //! For checkpoints, a small set is one row, written anew when its group changed. A large set is a
 //! row with everything, then a row with the changes of each checkpoint, until those add up to more
 //! than the set: then everything again. Changes are remembered only up to that size.
@@ -31,12 +33,14 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Fields, Int64Type};
 
 use crate::functions::aggregate::Rows;
+use crate::memory::blocks::{Flat, StateBlocks};
 use crate::types::error::{Error, Result};
 use crate::types::value::{
     BytesCodec, BytesColumn, Shape, from_wide_words, from_words, shape_of, to_wide_words, to_words,
 };
 
 mod block_tree;
+mod cold;
 mod sorted_set;
 
 pub use sorted_set::SortedSet;
@@ -522,18 +526,21 @@ const NO_ROW: u64 = u64::MAX;
 /// One set of values per group.
 pub struct ValueSets<S: ValueSet> {
     codec: ValueCodec,
-    /// By group.
-    sets: Vec<S>,
+    /// By group; empty where the values are on the disk.
+    sets: Flat<S>,
+    cold: cold::ColdSets,
     /// Deletions of this epoch: group, value, copies.
     deletes: Vec<(u32, S::Value, i64)>,
     /// Large sets, by group, until they are small at a checkpoint or their group is freed.
     logs: HashMap<u32, Log<S::Value>>,
     /// The id of the row in the checkpoint with all of a small set, or `NO_ROW`, by group.
-    small_rows: Vec<u64>,
+    small_rows: Flat<u64>,
     /// Rows of freed groups that are still in the checkpoint.
     dead_rows: Vec<u64>,
     /// All row ids below were given to rows of checkpoints.
     row_id_next: u64,
+    /// Where what is kept for each group has its memory from.
+    blocks: StateBlocks,
 }
 
 /// What a large set has in the checkpoint, and what it has not.
@@ -556,14 +563,17 @@ impl<V> Default for Log<V> {
 
 impl<S: ValueSet> ValueSets<S> {
     pub fn new(codec: ValueCodec) -> ValueSets<S> {
+        let blocks = StateBlocks::new();
         ValueSets {
             codec,
-            sets: Vec::new(),
+            sets: blocks.array(),
+            cold: cold::ColdSets::new(&blocks),
             deletes: Vec::new(),
             logs: HashMap::new(),
-            small_rows: Vec::new(),
+            small_rows: blocks.array(),
             dead_rows: Vec::new(),
             row_id_next: 0,
+            blocks,
         }
     }
 
@@ -571,13 +581,15 @@ impl<S: ValueSet> ValueSets<S> {
         &self.codec
     }
 
-    /// The values of a group; `None` when it never had any.
+    /// The values of a group; `None` when it never had any. They are in memory.
     pub fn get(&self, group: u32) -> Option<&S> {
+        debug_assert!(!self.cold.is_cold(group), "group {group} is on the disk");
         self.sets.get(group as usize)
     }
 
-    /// The values of a group, to change them without a log.
+    /// The values of a group, to change them without a log. They are in memory.
     pub fn get_mut(&mut self, group: u32) -> &mut S {
+        debug_assert!(!self.cold.is_cold(group), "group {group} is on the disk");
         let group = group as usize;
         if group >= self.sets.len() {
             self.sets.resize_with(group + 1, S::default);
@@ -590,6 +602,7 @@ impl<S: ValueSet> ValueSets<S> {
     /// # Errors
     /// When a nested value cannot be converted.
     pub fn fold(&mut self, rows: &Rows<'_>, column: &ArrayRef) -> Result<()> {
+        self.thaw(rows.groups)?;
         let values = S::Value::encode(&self.codec, column)?;
         let nulls = column.logical_nulls();
         rows.for_each(nulls.as_ref(), |group, row, weight| {
@@ -634,6 +647,7 @@ impl<S: ValueSet> ValueSets<S> {
     /// # Errors
     /// When something is deleted that is not there.
     pub fn settle(&mut self, groups: &[u32]) -> Result<()> {
+        self.thaw(groups)?;
         for (group, value, count) in std::mem::take(&mut self.deletes) {
             if self.is_logged(group) {
                 self.log(group, &value, -count);
@@ -655,23 +669,28 @@ impl<S: ValueSet> ValueSets<S> {
             if let Some(log) = self.logs.remove(group) {
                 self.dead_rows.extend(log.rows);
             }
+            self.cold.forget(*group);
             if let Some(set) = self.sets.get_mut(*group as usize) {
                 *set = S::default();
             }
         }
     }
 
-    /// Memory held, in bytes; estimated from some of the sets when there are many.
+    /// Memory held, in bytes; estimated from some of the sets when there are many. What is on the
+    /// disk is not.
     pub fn memory_bytes(&self) -> usize {
         let logs: usize =
             self.logs.values().map(|log| log.pending.capacity() + log.rows.capacity()).sum();
         let step = self.sets.len().div_ceil(MEASURED_SETS_MAX).max(1);
         let measured = self.sets.iter().step_by(step);
+        let flat = self.sets.capacity() * size_of::<S>()
+            + self.small_rows.capacity() * size_of::<u64>()
+            + self.cold.flat_bytes();
         step * measured.map(S::memory_bytes).sum::<usize>()
-            + self.sets.capacity() * size_of::<S>()
+            + self.blocks.in_memory(flat)
+            + self.cold.memory_bytes()
             + (self.deletes.capacity() + logs) * size_of::<(S::Value, i64)>()
             + self.logs.capacity() * size_of::<(u32, Log<S::Value>)>()
-            + self.small_rows.capacity() * size_of::<u64>()
     }
 
     /// The rows that a changed group puts into the checkpoint.
@@ -737,6 +756,7 @@ impl<S: ValueSet> StoredValues for ValueSets<S> {
         let deleted = std::mem::take(&mut self.dead_rows);
         let (ids, lengths, entries) = (Vec::new(), Vec::new(), Vec::new());
         let mut rows = PendingRows { deleted, ids, groups: Vec::new(), lengths, entries };
+        self.thaw(groups)?;
         for group in groups {
             self.group_changes(*group, &mut rows);
         }

@@ -27,6 +27,7 @@ use crate::functions::aggregate::multiset::{
 use crate::functions::aggregate::{
     Accumulator, AggregateInfo, ChangedRows, Evaluate, Evaluated, Retraction, Rows, Slots,
 };
+use crate::memory::spill::StoreVisitor;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::value::{Shape, shape_of};
 
@@ -538,6 +539,11 @@ impl Accumulator for OrderedRows {
     }
 
     fn remember(&mut self, slots: &mut Slots<'_>, groups: &[u32]) -> Result<()> {
+        match &mut self.sets {
+            Sets::Words(sets) => sets.thaw(groups)?,
+            Sets::Wide(sets) => sets.thaw(groups)?,
+            Sets::Bytes(sets) | Sets::Rows(sets) => sets.thaw(groups)?,
+        }
         let has_fraction = self.function.has_fraction();
         let fraction = |group: &u32| match has_fraction {
             true => f64::from_bits(*slots.word(*group)),
@@ -599,6 +605,14 @@ impl Accumulator for OrderedRows {
             Sets::Wide(sets) => sets,
             Sets::Bytes(sets) | Sets::Rows(sets) => sets,
         })
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        match &mut self.sets {
+            Sets::Words(sets) => visit(sets),
+            Sets::Wide(sets) => visit(sets),
+            Sets::Bytes(sets) | Sets::Rows(sets) => visit(sets),
+        }
     }
 
     fn memory_bytes(&self) -> usize {

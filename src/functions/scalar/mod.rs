@@ -5,6 +5,7 @@
 //! | `call.rs` | functions of several types: which is meant, and how it is called |
 //! | `math.rs` | numbers |
 //! | `passing.rs` | `nullif`, `greatest`, `least` of types that a mark tells |
+//! | `padding.rs` | `repeat`, `lpad`, `rpad` |
 //! | `string.rs` | text and bytes |
 //! | `degrees.rs` | trigonometry in degrees, counting of NULLs |
 //! | `bytes.rs` | bits and bytes, encodings, what is in a uuid |
@@ -41,6 +42,7 @@ pub mod json;
 pub mod json_path;
 pub mod marked;
 pub mod math;
+mod padding;
 pub mod passing;
 pub mod series;
 pub mod session;
@@ -68,6 +70,7 @@ pub fn overloads() -> Vec<call::Overload> {
     let lists = [
         math::all(),
         string::all(),
+        padding::all(),
         calendar::all(),
         template::all(),
         json::all(),

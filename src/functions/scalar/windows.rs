@@ -24,11 +24,9 @@ use arrow::datatypes::{IntervalMonthDayNano, TimestampMicrosecondType};
 use crate::functions::scalar::call::{Call, Overload, R, T, function};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::text::datetime::{US_PER_DAY, is_infinite_us};
-use crate::types::time::WINDOW_TIME_US;
+use crate::types::time::{WINDOW_TIME_US, WINDOWS_MAX};
 
 const NS_PER_US: i64 = 1_000;
-/// Windows that one row may be in; more is a mistake (a slide in microseconds).
-const WINDOWS_MAX: i64 = 100_000;
 
 /// Marks the condition of an ASOF join until `sql::asof` has found it.
 pub const ASOF_CONDITION: &str = "asof_condition";

@@ -14,6 +14,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::Expr;
 use crate::plan::event_time::{Step, agrees, is_time};
+use crate::plan::overlap::{ManyWindows, WindowKind, cumulate_steps, hop_steps};
 use crate::types::text::datetime::US_PER_DAY;
 use crate::types::time::WINDOW_TIME_US;
 
@@ -51,32 +52,20 @@ impl Expr {
     }
 }
 
-/// The windows of a row, of which there may be several: HOP, or CUMULATE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ManyWindows {
-    /// The function that lists them.
-    pub function: &'static str,
-    /// The column of the times.
-    pub column: usize,
-    /// From one window to the next: the slide, or the step.
-    pub step_us: i64,
-    pub size_us: i64,
-    pub offset_us: i64,
-    /// All rows of a piece of time of this length are in the same windows.
-    pub pane_us: i64,
-}
-
 impl Expr {
-    /// The windows, when the expression is the list of them for each row (HOP and CUMULATE).
-    pub fn many_windows(&self) -> Option<ManyWindows> {
+    /// The windows, when the expression is the list of them for each row (HOP and CUMULATE), and the
+    /// column of the rows' times.
+    pub fn many_windows(&self) -> Option<(usize, ManyWindows)> {
         let call = self.physical.downcast_ref::<ScalarFunctionExpr>()?;
         let [time, step, size, offset @ ..] = call.args() else { return None };
-        let function = [HOP_STARTS, CUMULATE_ENDS].into_iter().find(|name| *name == call.name())?;
+        let kind = match call.name() {
+            HOP_STARTS => WindowKind::Hop,
+            CUMULATE_ENDS => WindowKind::Cumulate,
+            _ => return None,
+        };
         let column = time.downcast_ref::<Column>()?.index();
-        let (step_us, size_us) = (length_us(step)?, length_us(size)?);
-        let pane_us = if function == HOP_STARTS { gcd(step_us, size_us) } else { step_us };
-        let Step::Bin { origin_us: offset_us, .. } = bin(step_us, offset)? else { return None };
-        Some(ManyWindows { function, column, step_us, size_us, offset_us, pane_us })
+        let Step::Bin { origin_us, .. } = bin(length_us(step)?, offset)? else { return None };
+        Some((column, ManyWindows::new(kind, length_us(step)?, length_us(size)?, origin_us)?))
     }
 
     /// As [`Expr::time_steps`], of the least element of a list: the windows of a row in HOP and
@@ -87,17 +76,18 @@ impl Expr {
         let walked = match (call.name(), call.args()) {
             (HOP_STARTS, [inner, slide, size, offset @ ..]) => {
                 let walked = walk(inner, input, &mut steps)?;
-                let (slide_us, size_us) = (length_us(slide)?, length_us(size)?);
-                // The first window that has not ended begins after the time less the size.
-                steps.push(Step::Shift { months: 0, us: size_us.checked_neg()? });
-                steps.push(bin(slide_us, offset)?);
-                steps.push(Step::Shift { months: 0, us: slide_us });
+                let Step::Bin { origin_us, .. } = bin(length_us(slide)?, offset)? else {
+                    return None;
+                };
+                steps.extend(hop_steps(length_us(slide)?, length_us(size)?, origin_us)?);
                 walked
             }
             (CUMULATE_ENDS, [inner, step, _, offset @ ..]) => {
                 let walked = walk(inner, input, &mut steps)?;
-                let step_us = length_us(step)?;
-                steps.extend([bin(step_us, offset)?, Step::Shift { months: 0, us: step_us }]);
+                let Step::Bin { origin_us, .. } = bin(length_us(step)?, offset)? else {
+                    return None;
+                };
+                steps.extend(cumulate_steps(length_us(step)?, origin_us));
                 walked
             }
             _ => return None,
@@ -110,10 +100,6 @@ impl Expr {
 struct Walked {
     column: usize,
     data_type: DataType,
-}
-
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Collects the steps of an expression from the column outwards.

@@ -115,8 +115,13 @@ impl Rewriter<'_> {
                 at = self.one(at);
                 continue;
             };
-            let filtered = self.words_at(close + 1, &["FILTER"]);
-            let close = if filtered { self.close_of(close + 2).unwrap_or(close) } else { close };
+            let mut close = close;
+            if self.words_at(close + 1, &["WITHIN", "GROUP"]) {
+                close = self.close_of(close + 3).unwrap_or(close);
+            }
+            if self.words_at(close + 1, &["FILTER"]) {
+                close = self.close_of(close + 2).unwrap_or(close);
+            }
             let span = self.tokens[at].span;
             self.push(Token::make_word(name, None), span);
             self.push(Token::LParen, span);
@@ -200,14 +205,22 @@ impl ClauseReader<'_, '_> {
                 .hint("The frame bounds the match: ROWS BETWEEN CURRENT ROW AND 9 FOLLOWING.")
                 .position(within.position));
         }
-        let timeout_rows = self.eat(&["EMIT", "TIMEOUT", "ROWS"]);
+        let (mut timeout_rows, mut partial_rows) = (false, false);
+        loop {
+            if !timeout_rows && self.eat(&["EMIT", "TIMEOUT", "ROWS"]) {
+                timeout_rows = true;
+            } else if !partial_rows && self.eat(&["EMIT", "PARTIAL", "MATCHES"]) {
+                partial_rows = true;
+            } else {
+                break;
+            }
+        }
         if timeout_rows && within.is_none() {
             return Err(self.complaint("EMIT TIMEOUT ROWS needs WITHIN", self.at - 1).hint(
                 "Without a time limit nothing times out: PATTERN (...) WITHIN INTERVAL '15' \
                  MINUTE EMIT TIMEOUT ROWS.",
             ));
         }
-        let partial_rows = self.eat(&["EMIT", "PARTIAL", "MATCHES"]);
         if window && partial_rows {
             return Err(self.complaint("EMIT PARTIAL MATCHES in a window", self.at - 3).hint(
                 "Each row has a row there: use MATCH_RECOGNIZE in FROM to see what did not match.",
@@ -312,7 +325,10 @@ impl ClauseReader<'_, '_> {
 
     /// Whether a clause begins here, not an item of the one before.
     fn begins_clause(&self, at: usize) -> bool {
-        let words: [&[&str]; 11] = [
+        // Not that of an aggregate: WITHIN GROUP (ORDER BY ...).
+        let within = self.rewriter.words_at(at, &["WITHIN"])
+            && !self.rewriter.words_at(at, &["WITHIN", "GROUP"]);
+        let words: [&[&str]; 10] = [
             &["ROWS", "BETWEEN"],
             &["ORDER", "BY"],
             &["MEASURES"],
@@ -321,7 +337,6 @@ impl ClauseReader<'_, '_> {
             &["AFTER", "MATCH", "SKIP"],
             &["SUBSET"],
             &["DEFINE"],
-            &["WITHIN"],
             &["EMIT", "TIMEOUT"],
             &["EMIT", "PARTIAL"],
         ];
@@ -330,7 +345,7 @@ impl ClauseReader<'_, '_> {
                 || ["RELAXED", "STRICT", "FROM"]
                     .iter()
                     .any(|w| is_word(self.rewriter.token(at + 1), w)));
-        pattern || words.iter().any(|words| self.rewriter.words_at(at, words))
+        pattern || within || words.iter().any(|words| self.rewriter.words_at(at, words))
     }
 
     /// The items of a list up to the next clause.

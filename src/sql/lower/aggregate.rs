@@ -266,7 +266,9 @@ impl Columns {
     /// The place of an expression's column.
     pub fn add(&mut self, expr: &Expr) -> usize {
         let expr = expr.clone().unalias_nested().data;
-        if let Some(index) = self.exprs.iter().position(|e| *e == expr) {
+        // Timestamps with a zone equal those without, as values; their types differ.
+        let same = |e: &Expr| *e == expr && format!("{e:?}") == format!("{expr:?}");
+        if let Some(index) = self.exprs.iter().position(same) {
             return index;
         }
         self.exprs.push(expr);

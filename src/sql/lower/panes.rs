@@ -1,12 +1,12 @@
 //! HOP and CUMULATE aggregation by panes: a row is summed up once, however many windows it is in.
 //!
-//! All rows of a pane are in the same windows: a piece of time as long as the greatest common divisor
-//! of slide and size, or as the step of CUMULATE. Instead of each row once for each of its windows:
+//! Instead of each row once for each of its windows:
 //!
-//! 1. each row gets its pane, and a partial aggregation sums up the rows of an epoch by pane and
-//!    the other keys;
-//! 2. each of these sums is spread over the pane's windows;
-//! 3. the final aggregation merges the sums by window and keys.
+//! 1. each row gets its pane (`plan/overlap.rs`), and a partial aggregation sums up the rows of an
+//!    epoch by pane and the other keys;
+//! 2. the sums go to the workers by the other keys, where they are kept by pane until a window
+//!    closes (EMIT ON WINDOW CLOSE), or count for each of the pane's windows at once;
+//! 3. a map computes the bounds of the windows.
 //!
 //! That works for functions whose accumulators can be merged, over windows that are keys and
 //! nothing else. A plan of another form stays as it is.
@@ -20,11 +20,12 @@ use datafusion::logical_expr::expr::ScalarFunction;
 
 use crate::functions::scalar::call::Family;
 use crate::functions::scalar::cast::CastSettings;
+use crate::plan::event_time::Step;
 use crate::plan::expr::Expr;
-use crate::plan::expr::monotone::ManyWindows;
 use crate::plan::node::{
-    self, Aggregate, AggregateCall, Edge, Map, Node, PARTIAL_STATE, Phase, Unnest, UnnestColumn,
+    Aggregate, AggregateCall, Edge, Map, Node, PARTIAL_STATE, Phase, Unnest, UnnestColumn,
 };
+use crate::plan::overlap::{ManyWindows, WindowKind};
 use crate::sql::expressions::compile;
 use crate::sql::functions::FUNCTIONS;
 use crate::types::sql_type::SqlType;
@@ -32,7 +33,6 @@ use crate::types::text::zone::Zone;
 
 const NS_PER_US: i64 = 1_000;
 const PANE: &str = "pane";
-const WINDOWS: &str = "windows";
 
 /// The aggregation by panes, if it is one over the windows of HOP; otherwise as it is.
 pub fn by_panes(whole: Aggregate) -> Node {
@@ -50,6 +50,8 @@ struct Windowed<'a> {
     /// Where the list of these is among the columns of `below`.
     list: usize,
     windows: ManyWindows,
+    /// The column of the rows' times, of what `below` reads.
+    time: usize,
 }
 
 fn windowed(aggregate: &Aggregate) -> Option<Windowed<'_>> {
@@ -69,7 +71,7 @@ fn windowed(aggregate: &Aggregate) -> Option<Windowed<'_>> {
     let Node::Map(below @ Map { projection: Some(computed), .. }) = &*unnest.input.input else {
         return None;
     };
-    let windows = computed.get(list)?.many_windows()?;
+    let (time, windows) = computed.get(list)?.many_windows()?;
     (!unnest.columns.contains(&UnnestColumn::Whole(list))).then_some(Windowed {
         over,
         exprs,
@@ -78,6 +80,7 @@ fn windowed(aggregate: &Aggregate) -> Option<Windowed<'_>> {
         below,
         list,
         windows,
+        time,
     })
 }
 
@@ -92,21 +95,21 @@ fn panes_of(whole: &Aggregate) -> Option<Node> {
     if read.copied().any(of_window) || !whole.keys.iter().copied().any(of_window) {
         return None;
     }
+    // Of windows that have a key in common only, several would be one group.
+    let tells_apart = |key: &usize| {
+        let steps = windowed.exprs[*key].time_steps(&windowed.unnest.schema);
+        steps.is_some_and(|(column, steps)| {
+            let fixed = |step: &Step| matches!(step, Step::Shift { months: 0, .. });
+            column == windowed.start && steps.iter().all(fixed)
+        })
+    };
+    if !whole.keys.iter().any(tells_apart) {
+        return None;
+    }
     let (rows, places) = rows_with_panes(&windowed, &of_window)?;
     let partial = partial_sums(whole, rows, &places, &of_window)?;
-    let input_schema = partial.input.input.schema();
-    let calls = partial.calls.clone();
-    let spread = spread_sums(whole, &windowed, partial, &of_window)?;
-    let keys: Vec<usize> = (0..whole.keys.len()).collect();
-    Some(Node::Aggregate(Aggregate {
-        input: Edge::hash(spread, keys.clone()),
-        keys,
-        calls,
-        append_only: whole.append_only,
-        phase: Phase::Final { input_schema },
-        on_close: whole.on_close,
-        schema: whole.schema.clone(),
-    }))
+    let windows = windows_of(whole, &windowed, partial)?;
+    with_bounds(whole, &windowed, windows, &of_window)
 }
 
 /// The columns that are not of windows, and the pane as the last one; and where they went.
@@ -116,9 +119,8 @@ fn rows_with_panes(
 ) -> Option<(Node, Vec<Option<usize>>)> {
     let Windowed { over, exprs, unnest, below, list, windows, .. } = windowed;
     let source = below.input.input.schema();
-    let time = source.field(windows.column);
-    let lengths = [windows.pane_us, windows.offset_us];
-    let pane = function("tumble_start", windows.column, &source, &lengths)?;
+    let time = source.field(windowed.time);
+    let pane = pane_of(windowed.time, &source, windows)?;
     let pane_field = Arc::new(Field::new(PANE, pane.data_type().clone(), true));
     if time.data_type() != pane.data_type() {
         return None;
@@ -167,10 +169,9 @@ fn partial_sums(
 ) -> Option<Aggregate> {
     let schema = rows.schema();
     let pane = schema.fields().len() - 1;
-    let mut keys = vec![pane];
-    for key in whole.keys.iter().filter(|key| !of_window(**key)) {
-        keys.push(places[*key]?);
-    }
+    let others = whole.keys.iter().filter(|key| !of_window(**key)).map(|key| places[*key]);
+    let mut keys = others.collect::<Option<Vec<_>>>()?;
+    keys.push(pane);
     let mut calls: Vec<AggregateCall> = whole.calls.clone();
     for call in &mut calls {
         for column in call.arguments.iter_mut().chain(call.filter.as_mut()) {
@@ -190,91 +191,86 @@ fn partial_sums(
     })
 }
 
-/// Each sum once for each window of its pane: the keys of the whole, then the sum.
-fn spread_sums(
+/// The sums by the keys that are not of windows, and the window.
+fn windows_of(whole: &Aggregate, windowed: &Windowed<'_>, partial: Aggregate) -> Option<Aggregate> {
+    let (_, others) = partial.keys.split_last()?;
+    let others: Vec<usize> = (0..others.len()).collect();
+    let pane = partial.schema.field(others.len());
+    let name = match windowed.windows.kind {
+        WindowKind::Hop => "window_start",
+        WindowKind::Cumulate => "window_end",
+    };
+    let window = Arc::new(pane.clone().with_name(name));
+    let fields = partial.schema.fields().iter().take(others.len()).cloned();
+    let values = whole.schema.fields().iter().skip(whole.keys.len()).cloned();
+    let fields: Vec<FieldRef> = fields.chain([window]).chain(values).collect();
+    Some(Aggregate {
+        keys: (0..=others.len()).collect(),
+        calls: partial.calls.clone(),
+        append_only: whole.append_only,
+        phase: Phase::Windows {
+            input_schema: partial.input.input.schema(),
+            windows: windowed.windows,
+        },
+        input: Edge::hash(Node::Aggregate(partial), others),
+        on_close: whole.on_close,
+        schema: Arc::new(Schema::new(fields)),
+    })
+}
+
+/// The columns of the whole, of the sums by window.
+fn with_bounds(
     whole: &Aggregate,
     windowed: &Windowed<'_>,
-    partial: Aggregate,
+    windows: Aggregate,
     of_window: &impl Fn(usize) -> bool,
 ) -> Option<Node> {
-    let windows = &windowed.windows;
-    let sums = partial.schema.clone();
-    let lengths = [windows.step_us, windows.size_us, windows.offset_us];
-    let list = function(windows.function, 0, &sums, &lengths)?;
-    let list_field = Arc::new(Field::new(WINDOWS, list.data_type().clone(), true));
-    let DataType::List(start) = list.data_type().clone() else { return None };
-    let column = |index: usize, place: usize| {
-        let field = sums.field(index);
+    let place = windows.keys.len() - 1;
+    let column = |place: usize| {
+        let field = windows.schema.field(place);
         Expr::column(field.name(), place, field.data_type().clone(), field.is_nullable())
     };
-    let mut projection = vec![list];
-    projection.extend((1..sums.fields().len()).map(|index| column(index, index)));
-    let others = sums.fields().iter().skip(1).cloned();
-    let listed = Node::Map(Map {
-        input: Edge::local(Node::Aggregate(partial)),
-        filter: None,
-        projection: Some(projection),
-        schema: Arc::new(Schema::new(
-            [list_field].into_iter().chain(others.clone()).collect::<Vec<_>>(),
-        )),
-    });
-    let start_field = Arc::new(start.as_ref().clone().with_name(WINDOWS));
-    let whole_columns = (1..sums.fields().len()).map(UnnestColumn::Whole);
-    let unnested = Node::Unnest(node::Unnest {
-        input: Edge::local(listed),
-        columns: [UnnestColumn::Elements(0)].into_iter().chain(whole_columns).collect(),
-        keeps_empty: false,
-        schema: Arc::new(Schema::new([start_field].into_iter().chain(others).collect::<Vec<_>>())),
-    });
-    let (mut projection, mut fields) = (vec![], vec![]);
-    let mut next = 1;
+    // The window is where the list's element was.
+    let mut columns = vec![usize::MAX; place];
+    columns.push(windowed.start);
+    let mut others = 0..place;
+    let mut projection = Vec::with_capacity(whole.schema.fields().len());
     for key in &whole.keys {
-        fields.push(windowed.over.schema.fields()[*key].clone());
         projection.push(match of_window(*key) {
-            true => windowed.exprs[*key].over_columns(&[windowed.start]).ok()?,
-            false => {
-                next += 1;
-                column(next - 1, next - 1)
-            }
+            true => windowed.exprs[*key].over_columns(&columns).ok()?,
+            false => column(others.next()?),
         });
     }
-    fields.push(sums.fields()[next].clone());
-    projection.push(column(next, next));
+    projection.extend((place + 1..windows.schema.fields().len()).map(column));
     Some(Node::Map(Map {
-        input: Edge::local(unnested),
+        input: Edge::local(Node::Aggregate(windows)),
         filter: None,
         projection: Some(projection),
-        schema: Arc::new(Schema::new(fields)),
+        schema: whole.schema.clone(),
     }))
 }
 
-/// A window function of a time column, with these lengths of time.
-fn function(name: &str, column: usize, schema: &Schema, lengths_us: &[i64]) -> Option<Expr> {
-    let family = FUNCTIONS.scalar.get(name)?;
+/// The pane of a time column: a tumbling window.
+fn pane_of(column: usize, schema: &Schema, windows: &ManyWindows) -> Option<Expr> {
+    const NAME: &str = "tumble_start";
+    let family = FUNCTIONS.scalar.get(NAME)?;
     let family = family.inner().downcast_ref::<Family>()?;
     let field = schema.field(column);
-    let mut given = vec![Some(SqlType::of_field(field)?)];
-    given.extend(lengths_us.iter().map(|_| Some(SqlType::Interval)));
+    let given = [Some(SqlType::of_field(field)?), Some(SqlType::Interval), Some(SqlType::Interval)];
     let settings = CastSettings { zone: Zone::UTC, now_us: 0 };
-    let (resolved, _) = family.call(&given, &vec![None; given.len()], settings).ok()?;
+    let (resolved, _) = family.call(&given, &[None, None, None], settings).ok()?;
     // Columns by number: two may have one name.
     let numbered: Vec<FieldRef> = (schema.fields().iter().enumerate())
         .map(|(index, field)| Arc::new(field.as_ref().clone().with_name(index.to_string())))
         .collect();
     let names = DFSchema::try_from(Schema::new(numbered)).ok()?;
     let mut args = vec![LogicalExpr::Column(Column::from_name(column.to_string()))];
-    for us in lengths_us {
+    for us in [windows.pane_us, windows.offset_us] {
         let interval = IntervalMonthDayNano::new(0, 0, us.checked_mul(NS_PER_US)?);
         args.push(LogicalExpr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), None));
     }
     let call = LogicalExpr::ScalarFunction(ScalarFunction::new_udf(resolved, args));
-    let text = match lengths_us {
-        [size_us, _] => format!("{name}({}, {} s)", field.name(), seconds(*size_us)),
-        [slide_us, size_us, ..] => {
-            format!("{name}({}, {} s, {} s)", field.name(), seconds(*slide_us), seconds(*size_us))
-        }
-        _ => name.to_owned(),
-    };
+    let text = format!("{NAME}({}, {} s)", field.name(), seconds(windows.pane_us));
     Some(compile(&call, &names).ok()?.with_text(text))
 }
 

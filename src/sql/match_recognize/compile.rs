@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DataFusionError};
+use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
@@ -83,6 +83,11 @@ fn compile_condition(node: &MatchNode, variable: usize, condition: &Expr) -> Res
             format!("argument of DEFINE must be type boolean, not type {name}"),
         ));
     }
+    // NULL lets no row in.
+    let condition = match data_type.is_null() {
+        true => &Expr::Literal(ScalarValue::Boolean(Some(false)), None),
+        false => condition,
+    };
     let (mut near, mut far) = (Vec::new(), Vec::new());
     let inside = |row: &RowRead| inside_frame(&node.facts, row, variable);
     for part in split_conjunction_owned(condition.clone()) {

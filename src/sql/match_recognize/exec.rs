@@ -31,10 +31,13 @@ use datafusion::physical_plan::{
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{Stream, StreamExt};
 
+use crate::pattern::found::Found;
 use crate::pattern::kernels::Kernels;
-use crate::pattern::matcher::{Found, Matcher, Scratch};
+use crate::pattern::matcher::Matcher;
 use crate::pattern::output::output;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
+use crate::pattern::ties::settle_ties;
 use crate::plan::match_recognize::PatternText;
 use crate::sql::match_recognize::compile::compile_match;
 use crate::sql::match_recognize::node::MatchNode;
@@ -222,7 +225,8 @@ impl MatchStream {
         }
         let partitions =
             ranges[..complete].iter().map(|r| PartitionRows::new(r.start, r.end, 0, true));
-        let rows = Rows::new(self.kernels.spec(), rows.slice(0, end), partitions.collect())?;
+        let sorted = settle_ties(self.kernels.spec(), rows.slice(0, end))?;
+        let rows = Rows::new(self.kernels.spec(), sorted, partitions.collect())?;
         let mut found = Found::default();
         for number in 0..rows.partitions.len() {
             let mut matcher = Matcher::default();

@@ -1,5 +1,6 @@
 //! MATCH_RECOGNIZE from the syntax tree to a logical plan: what each name means.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -7,20 +8,25 @@ use datafusion::common::{Column, DFSchemaRef, Result};
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
-use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, when,
+};
 use datafusion::sql::sqlparser::ast::{
     self, FunctionArg, FunctionArgExpr, FunctionArguments, Join, JoinConstraint, JoinOperator,
-    SelectItem, SetExpr, TableFactor, TableWithJoins, Value,
+    SelectItem, SetExpr, Spanned, TableFactor, TableWithJoins, Value,
 };
 
 use crate::plan::match_recognize::text::{Named, add_name, bind_all};
 use crate::plan::match_recognize::{
-    Frame, MatchColumn, Pattern, PatternFrom, RowsPerMatch, Skip, Variables, Within,
+    Contiguity, Frame, MatchColumn, Pattern, PatternFrom, Read, RowsPerMatch, Skip, Variables,
+    Within,
 };
 use crate::plan::node::SortColumn;
+use crate::sql::errors::position_of;
 use crate::sql::match_recognize::clauses::{Clauses, MARKER, RowsClause, SkipClause, WithinClause};
 use crate::sql::match_recognize::node::{MatchFacts, MatchNode};
 use crate::sql::match_recognize::reads::{Names, Place, Reads};
+use crate::sql::match_recognize::subqueries::columns_of;
 use crate::sql::resolve::external;
 use crate::sql::rewrite::names::column_name;
 use crate::sql::schema::visible_name;
@@ -40,7 +46,7 @@ impl RelationPlanner for MatchRecognizePlanner {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        let Some(Parts { clauses, items, table, filter }) = parts(&relation)? else {
+        let Some(Parts { clauses, items, table, filter }) = parts(&relation, &self.sql)? else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let mut input = context.plan(table)?;
@@ -73,7 +79,7 @@ struct Parts {
 }
 
 /// The clauses, expressions and table, if the factor is what we are looking for.
-fn parts(relation: &TableFactor) -> Result<Option<Parts>> {
+fn parts(relation: &TableFactor, sql: &str) -> Result<Option<Parts>> {
     let TableFactor::Derived { subquery, .. } = relation else { return Ok(None) };
     let SetExpr::Select(select) = subquery.body.as_ref() else { return Ok(None) };
     let Some(SelectItem::UnnamedExpr(first) | SelectItem::ExprWithAlias { expr: first, .. }) =
@@ -107,7 +113,15 @@ fn parts(relation: &TableFactor) -> Result<Option<Parts>> {
             SelectItem::ExprWithAlias { expr, alias } => {
                 Item { expr: expr.clone(), name: visible_name(&alias.value).to_owned() }
             }
-            _ => return Err(broken()),
+            other => {
+                let error =
+                    Error::user(SqlState::SYNTAX_ERROR, format!("{other} is not an expression"))
+                        .hint("Write the columns out; count(a.*) counts rows.");
+                return Err(external(match position_of(sql, other.span().start) {
+                    Some(position) => error.position(position),
+                    None => error,
+                }));
+            }
         });
     }
     let expected =
@@ -168,7 +182,9 @@ fn plan_match(
     }
     let names = bind_names(clauses, pattern_names).map_err(external)?;
     let schema = input.schema().clone();
-    let mut reads = Reads::new(&names, schema.clone(), sql);
+    let contiguity: Contiguity = clauses.contiguity.into();
+    let is_strict = contiguity == Contiguity::Strict;
+    let mut reads = Reads::new(&names, schema.clone(), sql, is_strict);
     let mut items = items.into_iter();
 
     let mut partition = Vec::new();
@@ -206,7 +222,13 @@ fn plan_match(
     let mut measures = Vec::new();
     for (item, named) in items.by_ref().take(clauses.measures.len()).zip(&clauses.measures) {
         let expr = bind_rowtime(item.expr, clauses, &order_by, &reads)?;
-        let expr = reads.plan(expr, Place::Measure { all_rows }, context)?;
+        let mut expr = reads.plan(expr, Place::Measure { all_rows }, context)?;
+        if clauses.rows_are_unmatched() && !matches!(expr, Expr::Column(_)) {
+            // A row of no match has no measures, whatever the expression.
+            let timed_out = reads.add(Read::TimedOut, "MATCH_TIMED_OUT()")?;
+            let timed_out = Column::from_name(reads.read_names[timed_out].clone());
+            expr = when(Expr::Column(timed_out).is_not_null(), expr).end()?;
+        }
         measures.push((expr, named));
     }
     let (mut defined, mut conditions) = (Vec::new(), Vec::new());
@@ -245,7 +267,11 @@ fn plan_match(
         Some(_) => all_columns(&schema, &mut reads),
         None => shown_columns(&schema, all_rows, &partition, &order_by, &mut reads)?,
     };
-    let columns = match_columns(&shown, &measures, &reads);
+    if clauses.frame.is_none() {
+        check_names(&shown, &measures).map_err(external)?;
+    }
+    let columns = match_columns(&shown, &measures, &reads)?;
+    let input = reads.row_columns.project(input)?;
     let Reads { arguments, reads, read_names, read_texts, aggregates, aggregate_texts, .. } = reads;
     let projected = arguments.into_iter().map(|(expr, name)| expr.alias(name));
     let below = LogicalPlanBuilder::from(input).project(projected)?.build()?;
@@ -255,7 +281,7 @@ fn plan_match(
         variables: names.variables.iter().map(|(_, shown)| shown.clone()).collect(),
         pattern,
         pattern_from,
-        contiguity: clauses.contiguity.into(),
+        contiguity,
         skip,
         rows,
         frame: clauses
@@ -355,24 +381,42 @@ fn shown_columns(
     Ok(Shown { before, behind })
 }
 
+/// No two columns of the result have one name.
+fn check_names(shown: &Shown, measures: &[(Expr, &Named)]) -> Result<(), Error> {
+    let columns = shown.before.iter().chain(&shown.behind).map(|(_, name)| name.as_str());
+    let mut taken: BTreeSet<&str> = columns.collect();
+    for (_, named) in measures {
+        if !taken.insert(named.name.as_str()) {
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{}\" specified more than once", named.shown),
+            )
+            .hint("Give the measure another name behind AS.")
+            .position(named.position));
+        }
+    }
+    Ok(())
+}
+
 /// The node's columns: of the input what is shown, and what measures read.
 fn match_columns(
     shown: &Shown,
     measures: &[(Expr, &Named)],
     reads: &Reads<'_>,
-) -> Vec<MatchColumn> {
+) -> Result<Vec<MatchColumn>> {
     let inputs = shown.before.iter().chain(&shown.behind);
     let mut columns: Vec<MatchColumn> =
         inputs.map(|(column, _)| MatchColumn::Input(*column)).collect();
+    let mut used = BTreeSet::new();
+    for (measure, _) in measures {
+        used.extend(columns_of(measure)?);
+    }
     for (place, name) in reads.read_names.iter().enumerate() {
-        let used = measures
-            .iter()
-            .any(|(expr, _)| expr.column_refs().iter().any(|column| column.name == *name));
-        if used {
+        if used.contains(name) {
             columns.push(MatchColumn::Read(place));
         }
     }
-    columns
+    Ok(columns)
 }
 
 /// The result's columns: a column of the input, or a measure.
@@ -472,6 +516,14 @@ fn bind_names(clauses: &Clauses, variables: Vec<Named>) -> Result<Names, Error> 
         }
         let mut set = 0;
         for member in members {
+            if names.subsets.iter().any(|(name, _)| *name == member.name) {
+                return Err(Error::user(
+                    SqlState::INVALID_COLUMN_REFERENCE,
+                    format!("\"{}\" in SUBSET is a SUBSET itself", member.shown),
+                )
+                .hint("Write its variables out.")
+                .position(member.position));
+            }
             let variable = names.variables.iter().position(|(name, _)| *name == member.name);
             let variable =
                 variable.ok_or_else(|| names.unknown(&member.name).position(member.position))?;

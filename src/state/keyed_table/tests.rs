@@ -7,8 +7,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::memory::spill::EVERYTHING;
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
-use crate::state::spill::EVERYTHING;
 
 type Row = (i64, String, i64);
 

@@ -8,6 +8,7 @@
 use arrow::array::{RecordBatch, new_empty_array};
 use arrow::datatypes::SchemaRef;
 
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::row_ids::{IdVec, ShortId};
 use crate::state::row_store::RowStore;
 use crate::types::key::{HashUse, hash_rows};
@@ -18,6 +19,16 @@ pub(super) struct Tags {
     /// The columns that are hashed.
     columns: Vec<usize>,
     of_ids: IdVec<u32>,
+}
+
+impl Spill for Tags {
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.of_ids.spill(memory, pass);
+    }
+
+    fn disk_bytes(&self) -> usize {
+        self.of_ids.disk_bytes()
+    }
 }
 
 impl Tags {

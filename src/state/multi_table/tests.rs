@@ -7,8 +7,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::memory::spill::EVERYTHING;
 use crate::state::delta::{CheckpointFold, CheckpointReader, CheckpointWriter};
-use crate::state::spill::EVERYTHING;
 
 type Row = (Option<i64>, i64);
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, LargeBinaryArray, LargeBinaryBuilder};
 
 use super::{Copies, RowKey};
-use crate::state::spill::{Pass, StateMemory};
+use crate::memory::spill::{Pass, StateMemory};
 
 /// Keys of a leaf, at most. With fewer, walking along keys gets slower; with more, a key that comes or
 /// goes has more others to move.
@@ -534,7 +534,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
-    use crate::state::spill::{EVERYTHING, PASSES};
+    use crate::memory::spill::{EVERYTHING, PASSES};
 
     fn copies(weight: i64) -> Copies {
         Copies { weight, peer_length: 0, written_as: 0 }
@@ -566,7 +566,7 @@ mod tests {
             }
             match random.random_range(0..4) {
                 0 => map.spill(&memory, EVERYTHING),
-                1 => map.spill(&memory, Pass { bytes_min: 0, spares_touched: true }),
+                1 => map.spill(&memory, Pass { spares_touched: true, ..EVERYTHING }),
                 _ => {}
             }
             assert_eq!((map.len(), map.is_empty()), (model.len(), model.is_empty()));

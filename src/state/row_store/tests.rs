@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::state::spill::{EVERYTHING, PASSES};
+use crate::memory::spill::{EVERYTHING, PASSES};
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![

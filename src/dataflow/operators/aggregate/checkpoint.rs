@@ -8,6 +8,10 @@
 //!
 //! A row of `distinct` or `values` uses the columns of its input or slot; the others are NULL.
 //! Row ids of `distinct` and `values` have the number of the input or slot in the high byte.
+//!
+//! To hand over a million groups takes some twenty milliseconds, for which the stream would stand
+//! still. Where words are all that groups have, many groups are handed over by and by, while epochs
+//! go on: some at a time, and at the end of an epoch those that it has changed, as they were before.
 
 use std::sync::Arc;
 
@@ -23,6 +27,7 @@ use crate::functions::aggregate::Slots;
 use crate::functions::aggregate::layout::Placed;
 use crate::functions::aggregate::multiset::StoredChanges;
 use crate::state::delta::{CheckpointReader, CheckpointWriter, TableDelta};
+use crate::state::group_table::GroupChanges;
 use crate::types::error::{Error, Result};
 
 const GROUPS: &str = "groups";
@@ -31,6 +36,9 @@ const VALUES: &str = "values";
 
 /// Rows of one batch of a checkpoint.
 const BATCH_ROWS: usize = 8192;
+
+/// Groups that are handed over at once, and of which more are handed over by and by.
+const SLICE_GROUPS: usize = if cfg!(test) { 5 } else { 32_768 };
 
 /// Where the number of an input or slot stands in a row id.
 const SLOT_SHIFT: u32 = 56;
@@ -44,13 +52,13 @@ impl Aggregate {
         if self.is_global_here() && !self.global_emitted {
             return Ok(());
         }
-        let changes = self.table.take_changes();
-        let mut delta = TableDelta { appended: vec![], deleted: changes.deleted };
-        let ids = changes.row_ids.chunks(BATCH_ROWS);
-        for (groups, ids) in changes.live.chunks(BATCH_ROWS).zip(ids) {
-            delta.appended.push((ids.to_vec().into(), self.group_rows(groups)?));
+        if self.has_words_only() && self.table.changed() > SLICE_GROUPS {
+            self.table.begin_changes();
+            writer.set_open(true);
+            return self.hand_over_slice(writer).map(drop);
         }
-        writer.write(GROUPS, delta);
+        let changes = self.table.take_changes();
+        writer.write(GROUPS, self.groups_delta(&changes)?);
         if self.distinct.iter().any(Option::is_some) {
             writer.write(DISTINCT, self.distinct_delta()?);
         }
@@ -67,6 +75,52 @@ impl Aggregate {
         Ok(())
     }
 
+    /// Whether the words of the table are all that groups have.
+    fn has_words_only(&mut self) -> bool {
+        let beside = |placed: &mut Placed| {
+            placed.accumulator.saves() || placed.accumulator.stored().is_some()
+        };
+        self.distinct.iter().all(Option::is_none)
+            && !self.layout.accumulators.iter_mut().any(beside)
+    }
+
+    /// Hands over some of the groups that are left; whether there were any.
+    pub(super) fn hand_over_slice(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        let changes = self.table.take_pending(SLICE_GROUPS);
+        let mut delta = self.groups_delta(&changes)?;
+        delta.appended.splice(0..0, std::mem::take(&mut self.rescued.appended));
+        delta.deleted.append(&mut self.rescued.deleted);
+        writer.add(GROUPS, delta);
+        writer.set_open(self.table.pending() > 0);
+        Ok(!changes.changed.is_empty())
+    }
+
+    /// Keeps what the checkpoint that has begun must still have of the groups that this epoch has
+    /// changed. Called before they may be forgotten.
+    pub(super) fn rescue(&mut self) -> Result<()> {
+        if self.table.pending() == 0 {
+            return Ok(());
+        }
+        let (changes, rows) = self.table.take_pending_dirty();
+        self.rescued.deleted.extend(changes.deleted);
+        if !changes.live.is_empty() {
+            let words = self.table.columns_of_rows(&rows);
+            let beside = BinaryArray::new_null(changes.live.len());
+            let rows = self.group_batch(&changes.live, words, beside)?;
+            self.rescued.appended.push((changes.row_ids.into(), rows));
+        }
+        Ok(())
+    }
+
+    fn groups_delta(&self, changes: &GroupChanges) -> Result<TableDelta> {
+        let mut delta = TableDelta { appended: vec![], deleted: changes.deleted.clone() };
+        let ids = changes.row_ids.chunks(BATCH_ROWS);
+        for (groups, ids) in changes.live.chunks(BATCH_ROWS).zip(ids) {
+            delta.appended.push((ids.to_vec().into(), self.group_rows(groups)?));
+        }
+        Ok(delta)
+    }
+
     fn key_fields(&self) -> Vec<Field> {
         let fields = self.spec.schema.fields();
         (0..self.spec.keys.len())
@@ -75,16 +129,31 @@ impl Aggregate {
     }
 
     fn group_rows(&self, groups: &[u32]) -> Result<RecordBatch> {
-        let mut columns = self.table.keys(groups)?;
-        columns.extend(self.table.word_columns(groups));
-        let mut beside = BinaryBuilder::new();
-        for group in groups {
-            match self.saved(self.table.row(*group))? {
-                Some(saved) => beside.append_value(saved),
-                None => beside.append_null(),
+        let beside = if self.layout.accumulators.iter().any(|placed| placed.accumulator.saves()) {
+            let mut beside = BinaryBuilder::new();
+            for group in groups {
+                match self.saved(self.table.row(*group))? {
+                    Some(saved) => beside.append_value(saved),
+                    None => beside.append_null(),
+                }
             }
-        }
-        columns.push(Arc::new(beside.finish()));
+            beside.finish()
+        } else {
+            BinaryArray::new_null(groups.len())
+        };
+        self.group_batch(groups, self.table.word_columns(groups), beside)
+    }
+
+    /// Rows of groups with these words.
+    fn group_batch(
+        &self,
+        groups: &[u32],
+        words: Vec<ArrayRef>,
+        beside: BinaryArray,
+    ) -> Result<RecordBatch> {
+        let mut columns = self.table.keys(groups)?;
+        columns.extend(words);
+        columns.push(Arc::new(beside));
         let mut fields = self.key_fields();
         let words = 0..self.table.stride();
         fields.extend(words.map(|word| Field::new(format!("a{word}"), DataType::Int64, false)));

@@ -130,7 +130,7 @@ impl Aggregate {
     }
 
     /// Emits the rows of these groups if they are to be emitted when they close, and forgets them.
-    fn free_groups(&mut self, closed: Vec<u32>, out: &mut Output) -> Result<()> {
+    pub(super) fn free_groups(&mut self, closed: Vec<u32>, out: &mut Output) -> Result<()> {
         for distinct in self.distinct.iter_mut().flatten() {
             distinct.forget_groups(&closed)?;
         }
@@ -151,6 +151,7 @@ impl Aggregate {
             placed.accumulator.free(&mut slots, &closed);
             placed.accumulator.forget_remembered();
         }
+        self.rescue()?;
         self.table.end_epoch(&closed)
     }
 }

@@ -24,9 +24,9 @@ use crate::types::error::{Error, Result};
 const GROUPS_PER_BATCH: usize = 4096;
 
 /// Why a row is absent: the call that failed.
-struct Failure {
-    call: usize,
-    error: Error,
+pub(super) struct Failure {
+    pub(super) call: usize,
+    pub(super) error: Error,
 }
 
 impl Aggregate {
@@ -158,7 +158,7 @@ impl Aggregate {
 }
 
 /// The first failure of each row that is there; `None` when nothing failed.
-fn failures(evaluated: &[Evaluated], there: &[bool]) -> Option<Vec<Option<Failure>>> {
+pub(super) fn failures(evaluated: &[Evaluated], there: &[bool]) -> Option<Vec<Option<Failure>>> {
     if evaluated.iter().all(|e| e.failed.is_empty()) {
         return None;
     }
@@ -210,7 +210,7 @@ fn compare_halves(column: &ArrayRef, equal: &mut [bool]) -> Result<()> {
 }
 
 /// A group's key, as text.
-fn row_text(keys: &[ArrayRef], row: usize) -> Result<String> {
+pub(super) fn row_text(keys: &[ArrayRef], row: usize) -> Result<String> {
     let options = FormatOptions::new().with_null("NULL");
     let texts = keys
         .iter()

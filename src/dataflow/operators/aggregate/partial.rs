@@ -17,6 +17,7 @@ use super::{Aggregate, AggregateSpec};
 use crate::dataflow::operator::{Operator, Output};
 use crate::plan::node::Phase;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -85,6 +86,19 @@ impl PartialAggregate {
     }
 }
 
+/// The words of a state that travels, and what accumulators have beside them.
+pub(super) fn read_state<'state>(state: &'state [u8], words: &mut [u64]) -> Result<&'state [u8]> {
+    let (bytes, beside) = state.split_at_checked(words.len() * 8).ok_or_else(damaged)?;
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    Ok(beside)
+}
+
+fn damaged() -> Error {
+    Error::internal("a partial aggregation sent a damaged state")
+}
+
 fn fresh(spec: &AggregateSpec, input_schema: &SchemaRef) -> Result<Aggregate> {
     Aggregate::new(spec.clone(), input_schema, WorkerId(0))
 }
@@ -123,6 +137,10 @@ impl Operator for PartialAggregate {
         Ok(())
     }
 
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.aggregate.visit_stores(visit);
+    }
+
     fn memory_bytes(&self) -> usize {
         self.aggregate.memory_bytes()
     }
@@ -136,18 +154,13 @@ impl Aggregate {
     /// Adds the states of partial aggregations to the groups of the batch.
     pub(super) fn merge(&mut self, batch: &ChangeBatch) -> Result<()> {
         assert!(batch.all_inserts(), "partial states are never taken back");
-        let damaged = || Error::internal("a partial aggregation sent a damaged state");
         let states: &BinaryArray =
             batch.column(self.spec.keys.len()).as_binary_opt().ok_or_else(damaged)?;
         let stride = self.table.stride();
         let mut other = vec![0; stride];
         let groups = std::mem::take(&mut self.groups);
         for (row, group) in groups.iter().enumerate() {
-            let (words, beside) =
-                states.value(row).split_at_checked(stride * 8).ok_or_else(damaged)?;
-            for (word, bytes) in other.iter_mut().zip(words.as_chunks::<8>().0) {
-                *word = u64::from_le_bytes(*bytes);
-            }
+            let beside = read_state(states.value(row), &mut other)?;
             self.merge_row(*group, &other, beside)?;
         }
         self.groups = groups;

@@ -26,11 +26,12 @@ use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 
 use super::{Aggregate, AggregateSpec, TimeKey};
-use crate::dataflow::operator::{Operator, Output};
+use crate::dataflow::operator::{Operator, Output, complete_checkpoint};
 use crate::functions::window::session::{is_apart, session_end};
 use crate::plan::event_time::{aggregate_bounds, time_values};
 use crate::plan::node::{self, PARTIAL_STATE, Phase};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -373,7 +374,7 @@ impl Operator for SessionAggregate {
     }
 
     fn checkpoint(&mut self, epoch: Epoch, writer: &mut CheckpointWriter) -> Result<()> {
-        self.groups.checkpoint(epoch, writer)
+        complete_checkpoint(&mut self.groups, epoch, writer)
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
@@ -383,6 +384,10 @@ impl Operator for SessionAggregate {
         self.for_each_session(&keys, |open, key, row, last| {
             open.insert(key, Open { last, group: groups[row] });
         })
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.groups.visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -10,6 +10,8 @@ use crate::plan::node::{AggregateCall, AggregateFunction, SortColumn};
 mod closing;
 mod oracle;
 mod scaling;
+mod slices;
+mod windows;
 
 /// A call from text: `sum(v)`, `count(*)`, `count(distinct v) filter (f)`,
 /// `array_agg(v order by w desc)`. The type of the result stands after a colon when it is not

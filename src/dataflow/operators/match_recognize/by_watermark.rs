@@ -25,15 +25,18 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 
-use crate::dataflow::operator::{Operator, Output, PartialMatch, RowError};
+use crate::dataflow::operator::{Operator, Output, RowError};
 use crate::dataflow::operators::match_recognize::by_watermark::partitions::{
     Partition, Partitions,
 };
 use crate::dataflow::operators::match_recognize::by_watermark::store::Waiting;
 use crate::dataflow::operators::match_recognize::{counted, failed_text, show};
+use crate::pattern::found::{FailedPart, Failure, Found};
+use crate::pattern::kernel::Kernel;
 use crate::pattern::kernels::Kernels;
-use crate::pattern::matcher::{FailedPart, Failure, Found, Kernel, Matcher, Scratch};
+use crate::pattern::matcher::Matcher;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::plan::event_time::TimeBound;
 use crate::plan::node;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
@@ -41,6 +44,7 @@ use crate::state::row_ids::ShortId;
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
+use crate::types::partial_match::PartialMatch;
 use crate::types::text::datetime::US_PER_DAY;
 use crate::types::time::{Epoch, EventTime, Watermark};
 

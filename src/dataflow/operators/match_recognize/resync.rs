@@ -12,8 +12,10 @@
 //! to the partition's end.
 
 use crate::dataflow::operators::match_recognize::{Anchor, MatchRecognize, Matched, Part, Touched};
-use crate::pattern::matcher::{Found, Matcher, Scratch};
+use crate::pattern::found::Found;
+use crate::pattern::matcher::Matcher;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::state::ordered_table::RowChange;
 use crate::types::error::Result;
 
@@ -162,6 +164,7 @@ impl MatchRecognize {
             let same = matcher.next_row() == target
                 && matcher.undecided_row() == row
                 && covered == candidate.covered
+                && matcher.passed_rows().next().is_none()
                 && (matcher.matches() == candidate.matches || !numbered);
             if same {
                 // Set already, if the last stretch ended there.

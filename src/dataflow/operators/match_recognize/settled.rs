@@ -22,8 +22,9 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 
 use crate::dataflow::operators::match_recognize::{MatchRecognize, Touched};
-use crate::pattern::matcher::{Found, Scratch};
+use crate::pattern::found::Found;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::state::delta::TableDelta;
 use crate::state::ordered_table::RowKey;
@@ -240,7 +241,9 @@ impl MatchRecognize {
         let copies_kept = kept_from.as_ref().map_or(0, |key| {
             part.keys[at(needed)..].iter().take_while(|other| ***other == **key).count()
         });
-        let progressed = touched.anchor.is_some() || undecided > touched.first_number();
+        // A floor does not remember which rows were passed over: they are waited for.
+        let progressed = (touched.anchor.is_some() || undecided > touched.first_number())
+            && matcher.passed_rows().next().is_none();
         let is_over = kept_from.is_none();
         drop(rows);
         drop(part);

@@ -6,14 +6,16 @@
 
 use arrow::array::RecordBatch;
 
-use crate::dataflow::operator::PartialMatch;
 use crate::dataflow::operators::match_recognize::by_watermark::ByWatermark;
 use crate::dataflow::operators::match_recognize::{MatchRecognize, Touched};
 use crate::functions::scalar::cast::shown_value;
-use crate::pattern::matcher::{Found, HIDDEN, Kernel, Scratch};
+use crate::pattern::found::{Found, HIDDEN};
+use crate::pattern::kernel::Kernel;
 use crate::pattern::partial::UnderWay;
 use crate::pattern::rows::{PartitionRows, Rows};
+use crate::pattern::scratch::Scratch;
 use crate::types::error::Result;
+use crate::types::partial_match::PartialMatch;
 
 /// Rows that are matched again to find partial matches; partitions behind them are left out.
 const LOOKED_AT_MAX: usize = 1 << 20;

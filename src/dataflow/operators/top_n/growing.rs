@@ -42,6 +42,7 @@ use crate::dataflow::operators::aggregate::TimeKey;
 use crate::dataflow::operators::forgetting::Walks;
 use crate::plan::event_time::time_values;
 use crate::plan::node::RankFunction;
+use crate::state::blocks::FlatStore;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_index::GroupIndex;
 use crate::state::ordered_table::sort_fields;
@@ -119,9 +120,9 @@ pub struct GrowingTopN {
     kept: usize,
     groups: GroupIndex,
     /// By the partition's number.
-    partitions: Vec<Partition>,
+    partitions: FlatStore<Partition>,
     /// The order of the last row of each partition that is full; of others the greatest.
-    ends: Vec<Prefix>,
+    ends: FlatStore<Prefix>,
     rows: RowStore,
     order: Option<RowConverter>,
     order_columns: Vec<usize>,
@@ -179,8 +180,8 @@ impl GrowingTopN {
         Ok(GrowingTopN {
             kept,
             groups: GroupIndex::new(&key_types)?,
-            partitions: Vec::new(),
-            ends: Vec::new(),
+            partitions: FlatStore::default(),
+            ends: FlatStore::default(),
             rows: RowStore::new(input.clone()),
             order: converter(&fields[..order_columns.len()])?,
             order_columns,
@@ -555,13 +556,16 @@ impl Operator for GrowingTopN {
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
         visit(&mut self.rows);
+        visit(&mut self.groups);
+        visit(&mut self.partitions);
+        visit(&mut self.ends);
     }
 
     fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes()
             + self.groups.memory_bytes()
-            + self.partitions.capacity() * size_of::<Partition>()
-            + self.ends.capacity() * size_of::<Prefix>()
+            + self.partitions.memory_bytes()
+            + self.ends.memory_bytes()
             + (self.spilled + self.noted.capacity()) * size_of::<Place>()
             + self.touched.capacity() * size_of::<Touched>()
             + self.left.capacity() * size_of::<ShortId>()

@@ -5,6 +5,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::memory::spill::{EVERYTHING, PASSES, Pass, Spill, StateMemory};
 
 /// The net content of a set.
 fn content<S: ValueSet>(set: &S) -> Vec<(S::Value, i64)> {
@@ -217,6 +218,7 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
         let codec = ValueCodec::new(&DataType::Utf8, true).expect("a codec");
         ValueSets::<ExtremeSet<Reverse<Box<[u8]>>>>::new(codec)
     };
+    let memory = StateMemory::always_full(std::env::temp_dir());
     let mut sets = new_sets();
     let mut written = Written::new();
     // Group 0 has few values, group 1 many, group 2 comes and goes.
@@ -251,6 +253,13 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
         if oracle[2].is_empty() {
             sets.free(&[2]);
         }
+        if round % 4 == 1 {
+            let pass = if round % 8 == 1 { EVERYTHING } else { PASSES[0] };
+            sets.spill(&memory, pass);
+            // A set that nobody asks for is not needed in memory.
+            let gone = (0..3).filter(|group| sets.cold.is_cold(*group)).count();
+            assert!(round % 8 != 1 || gone >= 2, "{gone} of three sets are on the disk");
+        }
         if round % 3 == 0 {
             checkpoint(&mut sets, &[0, 1, 2], &mut written);
             let mut loaded = new_sets();
@@ -264,7 +273,8 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
                     .map(|(v, c)| (Reverse(format!("{v:05}").into_bytes().into()), *c))
                     .collect();
                 expected.sort();
-                for sets in [&sets, &loaded] {
+                for sets in [&mut sets, &mut loaded] {
+                    sets.thaw(&[group]).expect("thaws");
                     let held = sets.get(group).map(content).unwrap_or_default();
                     assert_eq!(held, expected, "round {round} group {group}");
                 }
@@ -281,4 +291,52 @@ fn checkpoints_hold_what_the_sets_hold_at_little_cost() {
     checkpoint(&mut sets, &[1], &mut written);
     assert_eq!(written.len(), before + 1);
     assert_eq!(written.values().next_back().expect("a row").1.values().len(), 1);
+    drop(sets);
+    assert_eq!(memory.disk().now_bytes(), 0);
+}
+
+#[test]
+fn sets_that_rest_are_on_the_disk_and_pieces_of_few_go() {
+    let memory = StateMemory::always_full(std::env::temp_dir());
+    let codec = ValueCodec::new(&DataType::Int64, false).expect("a codec");
+    let mut sets = ValueSets::<ExtremeSet<u64>>::new(codec);
+    let groups: Vec<u32> = (0..40_000).collect();
+    let values = |groups: &[u32]| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| i64::from(*g) - 7)))
+    };
+    let fold = |sets: &mut ValueSets<ExtremeSet<u64>>, groups: &[u32], weight: i64| {
+        let column = values(groups);
+        let weights = vec![weight; groups.len()];
+        let arguments = std::slice::from_ref(&column);
+        let rows = Rows { groups, weights: Some(&weights), arguments };
+        sets.fold(&rows, &column).expect("folds");
+        sets.settle(groups).expect("settles");
+    };
+    fold(&mut sets, &groups, 2);
+    let before = sets.memory_bytes();
+    sets.spill(&memory, EVERYTHING);
+    assert!(groups.iter().all(|group| sets.cold.is_cold(*group)));
+    assert!(sets.memory_bytes() < before / 10, "{} of {before}", sets.memory_bytes());
+    // Three of four groups come back; the others follow as soon as somebody looks for room.
+    let some: Vec<u32> = groups.iter().copied().filter(|group| group % 5 != 0).collect();
+    fold(&mut sets, &some, -1);
+    assert_eq!(groups.iter().filter(|group| sets.cold.is_cold(**group)).count(), 8000);
+    let with_first_pieces = memory.disk().now_bytes();
+    // What was looked at stays, and one piece takes the place of three.
+    sets.spill(&memory, Pass { spares_touched: true, ..EVERYTHING });
+    assert!(groups.iter().filter(|group| sets.cold.is_cold(**group)).count() <= 8000);
+    assert!(memory.disk().now_bytes() < with_first_pieces);
+    sets.spill(&memory, EVERYTHING);
+    sets.thaw(&groups).expect("thaws");
+    for group in &groups {
+        let copies = if group % 5 == 0 { 2 } else { 1 };
+        let entries = sets.get(*group).expect("there").entries();
+        assert_eq!(entries.iter().map(|entry| entry.1).collect::<Vec<_>>(), [copies]);
+    }
+    fold(&mut sets, &some, -1);
+    sets.free(&some);
+    sets.spill(&memory, EVERYTHING);
+    sets.free(&groups);
+    drop(sets);
+    assert_eq!(memory.disk().now_bytes(), 0);
 }

@@ -2,7 +2,7 @@
 
 use crate::sql::tests::Fixture;
 
-const CASES: [(&str, &str, &str); 14] = [
+const CASES: [(&str, &str, &str); 19] = [
     ("ORDER BY id PATTERN (a b) DEFINE @c AS v > 1", "42704", "meant \"a\""),
     ("ORDER BY id AFTER MATCH SKIP TO @dwn PATTERN (strt down+)", "42704", "meant \"down\""),
     ("ORDER BY id PATTERN (a b) SUBSET u = (a, @c)", "42704", "meant \"a\""),
@@ -16,6 +16,11 @@ const CASES: [(&str, &str, &str); 14] = [
     ("ORDER BY id PATTERN @(a NOT b c*)", "42601", "before a variable that must match"),
     ("ORDER BY id PATTERN (a b) WITHIN @INTERVAL '1' HOUR", "42P10", "a timestamp or date first"),
     ("ORDER BY id PATTERN FROM @(s) DEFINE a AS true", "42P10", "add it to PARTITION BY"),
+    ("ORDER BY id MEASURES a.id AS k, a.v AS @k PATTERN (a)", "42701", "another name"),
+    ("ORDER BY id PATTERN (a) DEFINE a AS @v + 1", "42804", ""),
+    ("ORDER BY id MEASURES @row_number() OVER () AS n PATTERN (a)", "42P20", "in a subquery"),
+    ("ORDER BY id MEASURES @MATCH_PROCTIME() AS n PATTERN (a)", "0A000", "MATCH_ROWTIME()"),
+    ("ORDER BY id PATTERN (a) DEFINE a AS @sum(MATCH_NUMBER()) > 1", "0A000", "beside"),
     ("ORDER BY id PATTERN @(PERMUTE(a,b,c,d,e,f,g,h,i,j,k,l,m))", "54001", "alternation"),
 ];
 

@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use foldhash::fast::FixedState;
 
-use crate::pattern::matcher::{Kernel, Matcher};
+use crate::pattern::kernel::Kernel;
+use crate::pattern::matcher::Matcher;
 use crate::state::delta::TableDelta;
 use crate::state::row_ids::ShortId;
 use crate::types::error::{Error, Result};
@@ -17,6 +18,9 @@ use crate::types::error::{Error, Result};
 pub const TABLE: &str = "partitions";
 /// What a checkpoint has of a partition behind its key.
 const NUMBERS: [&str; 5] = ["first", "context", "tried", "matches", "covered"];
+/// Behind these, the rows that matches passed over: their distances from the first row that is not
+/// decided.
+const PASSED: &str = "passed";
 /// Rows of one batch of a checkpoint.
 const CHECKPOINT_ROWS: usize = 8192;
 
@@ -264,7 +268,9 @@ impl Partitions {
 
     fn schema(&self) -> SchemaRef {
         let numbers = NUMBERS.map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
-        Arc::new(Schema::new(self.fields.iter().cloned().chain(numbers).collect::<Vec<_>>()))
+        let passed = Arc::new(Field::new(PASSED, DataType::Utf8, false));
+        let fields = self.fields.iter().cloned().chain(numbers).chain([passed]);
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
     /// What changed since the last checkpoint.
@@ -305,6 +311,11 @@ impl Partitions {
             columns.push(number(&|p| p.tried.saturating_sub(p.first)));
             columns.push(number(&|p| p.matcher.matches() as u64));
             columns.push(number(&|p| p.matcher.matched_until().saturating_sub(undecided(p))));
+            let passed = partitions.iter().map(|p| {
+                let distances = p.matcher.passed_rows().map(|row| (row - undecided(p)).to_string());
+                distances.collect::<Vec<_>>().join(" ")
+            });
+            columns.push(Arc::new(StringArray::from_iter_values(passed)));
             let ids = UInt64Array::from_iter_values(part.iter().map(|(id, _)| *id));
             delta.appended.push((ids, RecordBatch::try_new(self.schema(), columns)?));
         }
@@ -318,10 +329,11 @@ impl Partitions {
     pub fn restore(&mut self, batches: Vec<RecordBatch>) -> Result<()> {
         let width = self.columns.len();
         for batch in batches {
-            if batch.num_columns() != width + NUMBERS.len() {
+            if batch.num_columns() != width + NUMBERS.len() + 1 {
                 return Err(Error::internal("a checkpoint has partitions of another pattern"));
             }
-            let numbers: Vec<Int64Array> = batch.columns()[width..]
+            let passed = batch.column(width + NUMBERS.len()).as_string::<i32>();
+            let numbers: Vec<Int64Array> = batch.columns()[width..width + NUMBERS.len()]
                 .iter()
                 .map(|column| column.as_primitive::<Int64Type>().clone())
                 .collect();
@@ -333,7 +345,10 @@ impl Partitions {
                 let number = |place: usize| numbers[place].value(row) as u64;
                 let [first, context, tried] = [number(0), number(1), number(2)];
                 let at = first + context;
-                let matcher = Matcher::resume(at, numbers[3].value(row), at + number(4));
+                let distances = passed.value(row).split_whitespace();
+                let passed = distances.filter_map(|text| Some(at + text.parse::<u64>().ok()?));
+                let matcher =
+                    Matcher::resume(at, numbers[3].value(row), at + number(4)).with_passed(passed);
                 let slot = self.add(keys.key(row).into(), matcher, first);
                 self.get_mut(slot).tried = first + tried;
             }

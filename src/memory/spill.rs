@@ -3,10 +3,11 @@
 //! 1. All state of a server shares one [`StateMemory`]. Somebody who knows how much memory there is
 //!    asks for so many bytes ([`StateMemory::ask`]); the owners of state, each on its own thread, go
 //!    through their stores and let rows go to the disk until nobody wants more.
-//! 2. A store gives its coldest rows first: in four passes, large pieces that nobody has looked at
-//!    since the last time, smaller ones, then those that were looked at, then all but crumbs.
+//! 2. A store gives its coldest rows first: in five passes, large pieces that nobody has looked at
+//!    since the last time, smaller ones, then those that were looked at, then all but crumbs, and
+//!    at last what stands beside rows: indexes, groups, values of groups (`blocks.rs`).
 //! 3. When all owners have been through all of it and more is wanted still, memory is used up
-//!    ([`StateMemory::is_exhausted`]): what is left are indexes, groups, and what is under way.
+//!    ([`StateMemory::is_exhausted`]): what is left is small, or under way.
 //!    While it is, nothing new should be let in ([`StateMemory::is_held`]).
 //! 4. A disk that is full or broken is tried again after a while; until then rows stay in memory.
 //!
@@ -19,11 +20,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 
+use crate::memory::mapped::write_arrays;
+use crate::memory::running::RunningQueries;
 use crate::observe::metrics;
-use crate::state::mapped::write_arrays;
 
 /// Asks to skip before a disk that failed is tried again: they come every 20 ms or less often.
 const SKIPPED_ASKS: u32 = 100;
+
+/// What a source may give a worker in an epoch, however much memory there is. Two epochs are in
+/// flight at most, so this bounds the memory of rows under way; large enough that under load an
+/// epoch's fixed cost vanishes.
+const EPOCH_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes in files of the local disk.
 #[derive(Debug, Default)]
@@ -63,43 +70,82 @@ pub struct Pass {
     pub bytes_min: usize,
     /// Pieces that were looked at since the last pass stay.
     pub spares_touched: bool,
+    /// Indexes and groups go, too (`blocks.rs`): every batch looks at some of them.
+    pub takes_blocks: bool,
+}
+
+impl Pass {
+    const fn rows(bytes_min: usize, spares_touched: bool) -> Pass {
+        Pass { bytes_min, spares_touched, takes_blocks: false }
+    }
 }
 
 /// Coldest first.
-pub const PASSES: [Pass; 4] = [
-    Pass { bytes_min: 4 << 20, spares_touched: true },
-    Pass { bytes_min: 512 << 10, spares_touched: true },
-    Pass { bytes_min: 512 << 10, spares_touched: false },
-    Pass { bytes_min: 16 << 10, spares_touched: false },
+pub const PASSES: [Pass; 5] = [
+    Pass::rows(4 << 20, true),
+    Pass::rows(512 << 10, true),
+    Pass::rows(512 << 10, false),
+    Pass::rows(16 << 10, false),
+    Pass { bytes_min: 16 << 10, spares_touched: false, takes_blocks: true },
 ];
 
 /// All that can go.
-pub const EVERYTHING: Pass = Pass { bytes_min: 0, spares_touched: false };
+pub const EVERYTHING: Pass = Pass { bytes_min: 0, spares_touched: false, takes_blocks: true };
 
-/// Rows that can go to the disk.
+/// State that can go to the disk.
 pub trait Spill {
-    /// Lets rows go to the disk as long as that is wanted.
+    /// Lets state go to the disk as long as that is wanted.
     fn spill(&mut self, memory: &StateMemory, pass: Pass);
 
-    /// Bytes of rows on the disk.
+    /// Bytes of it on the disk.
     fn disk_bytes(&self) -> usize;
 }
 
 /// What the owner of state shows of it, one store after the other.
 pub type StoreVisitor<'a> = &'a mut dyn FnMut(&mut dyn Spill);
 
-/// The memory of all state of one server.
+/// Where state goes, and how much room there is for what has not gone.
 #[derive(Debug)]
-pub struct StateMemory {
+pub struct SpillPlace {
     /// Where files go; they have no names in it.
     directory: PathBuf,
     disk: Arc<DiskUse>,
+    /// Files do not stay in the kernel's memory: for measurements.
+    cold: bool,
+    /// What can be taken before state has to go.
+    room_bytes: AtomicU64,
+}
+
+impl SpillPlace {
+    fn new(directory: PathBuf, cold: bool) -> SpillPlace {
+        SpillPlace { directory, disk: Arc::default(), cold, room_bytes: AtomicU64::new(u64::MAX) }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn disk(&self) -> &DiskUse {
+        &self.disk
+    }
+
+    pub(super) fn is_cold(&self) -> bool {
+        self.cold
+    }
+
+    pub(super) fn room_bytes(&self) -> u64 {
+        self.room_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The memory of all state of one server.
+#[derive(Debug)]
+pub struct StateMemory {
+    place: Arc<SpillPlace>,
     /// Of the whole process, for who watches it.
     limit_bytes: u64,
     /// Everything goes to the disk as soon as it may: for tests.
     always: bool,
-    /// Files do not stay in the kernel's memory: for measurements.
-    cold: bool,
     /// Bytes that are still wanted in the round under way.
     wanted: AtomicI64,
     /// Owners that have not been through their stores in the round under way.
@@ -108,10 +154,15 @@ pub struct StateMemory {
     exhausted: AtomicBool,
     /// Nothing new is let in.
     held: AtomicBool,
+    /// Sources wait until state that is on its way to the disk is there.
+    sources_wait: AtomicBool,
+    /// What a source may give a worker in an epoch.
+    epoch_bytes: AtomicUsize,
     /// Bytes that all queries together have.
     query_bytes: AtomicU64,
     /// Bytes that they may have.
     query_max: AtomicU64,
+    running: RunningQueries,
     failure: Mutex<Failure>,
 }
 
@@ -127,17 +178,18 @@ impl StateMemory {
     /// Memory whose overflow goes to files in `directory`.
     pub fn new(directory: PathBuf) -> StateMemory {
         StateMemory {
-            directory,
-            disk: Arc::default(),
+            place: Arc::new(SpillPlace::new(directory, false)),
             limit_bytes: u64::MAX,
             always: false,
-            cold: false,
             wanted: AtomicI64::new(0),
             at_work: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
             held: AtomicBool::new(false),
+            sources_wait: AtomicBool::new(false),
+            epoch_bytes: AtomicUsize::new(EPOCH_BYTES_MAX),
             query_bytes: AtomicU64::new(0),
             query_max: AtomicU64::new(u64::MAX),
+            running: RunningQueries::default(),
             failure: Mutex::default(),
         }
     }
@@ -151,7 +203,8 @@ impl StateMemory {
     /// The same where what goes to the disk leaves the kernel's memory, too: what a measurement
     /// wants on a machine with more memory than is measured.
     pub fn with_cold_disk(directory: PathBuf) -> StateMemory {
-        StateMemory { cold: true, ..StateMemory::new(directory) }
+        let place = Arc::new(SpillPlace::new(directory.clone(), true));
+        StateMemory { place, ..StateMemory::new(directory) }
     }
 
     /// The same in a process that may have so much memory.
@@ -171,7 +224,22 @@ impl StateMemory {
     }
 
     pub fn disk(&self) -> &DiskUse {
-        &self.disk
+        &self.place.disk
+    }
+
+    /// Where state goes.
+    pub fn place(&self) -> &Arc<SpillPlace> {
+        &self.place
+    }
+
+    /// Says how much can be taken before state has to go.
+    pub fn set_room(&self, bytes: u64) {
+        self.place.room_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether state is about to go: memory that waits to be given back should not.
+    pub fn is_short(&self) -> bool {
+        self.place.room_bytes() < self.limit_bytes / 4
     }
 
     /// Asks `owners` for so many bytes; each of them calls [`StateMemory::done`] when it has been
@@ -226,6 +294,27 @@ impl StateMemory {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Lets sources wait, or go on; tells whether that is a change.
+    pub fn let_sources_wait(&self, wait: bool) -> bool {
+        self.sources_wait.swap(wait, Ordering::AcqRel) != wait
+    }
+
+    /// Whether nothing is taken from sources.
+    pub fn sources_wait(&self) -> bool {
+        self.sources_wait.load(Ordering::Relaxed) || self.is_held()
+    }
+
+    /// Says what a source may give a worker in an epoch: what is under way is a multiple of it.
+    pub fn set_epoch_bytes(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.epoch_bytes.store(bytes.min(EPOCH_BYTES_MAX), Ordering::Relaxed);
+    }
+
+    /// What a source may give a worker in an epoch.
+    pub fn epoch_bytes(&self) -> usize {
+        self.epoch_bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether no round is under way.
     pub fn is_quiet(&self) -> bool {
         self.at_work.load(Ordering::Acquire) == 0
@@ -265,9 +354,14 @@ impl StateMemory {
         self.query_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Queries that run now.
+    pub fn running(&self) -> &RunningQueries {
+        &self.running
+    }
+
     /// Where files without names may be made.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.place.directory()
     }
 
     /// Why the disk takes nothing; `None` while it does.
@@ -287,33 +381,52 @@ impl StateMemory {
         made.expect("they are the same arrays")
     }
 
+    /// Rows that were made and wait to be read: in memory while there is room for them.
+    pub fn keep_batch(&self, rows: RecordBatch) -> RecordBatch {
+        let fits = rows.get_array_memory_size() as u64 <= self.place.room_bytes();
+        if fits && !self.always { rows } else { self.batch_on_disk(rows) }
+    }
+
     /// Arrays on the disk in the place of `arrays`, which hold `memory_bytes`, and the bytes that
     /// they take there. `None` when the disk does not take them, or they have no bytes.
-    pub(super) fn write(
+    pub fn write(
         &self,
         arrays: &[ArrayRef],
         memory_bytes: usize,
     ) -> Option<(Vec<ArrayRef>, usize)> {
-        match write_arrays(&self.directory, &self.disk, arrays, self.cold) {
+        let SpillPlace { directory, disk, cold, .. } = &*self.place;
+        match write_arrays(directory, disk, arrays, *cold) {
             Ok(written) => {
-                self.lock_failure().message = None;
-                if written.is_some() && !self.always {
-                    let bytes = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
-                    self.wanted.fetch_sub(bytes, Ordering::Relaxed);
+                if written.is_some() {
+                    self.note_gone(memory_bytes);
                 }
                 written
             }
             Err(error) => {
-                let mut failure = self.lock_failure();
-                let message = format!("{}: {error}", self.directory.display());
-                if failure.message.is_none() {
-                    tracing::warn!(error = message, "state cannot go to the disk");
-                }
-                *failure = Failure { message: Some(message), skip_asks: SKIPPED_ASKS };
-                // Nobody else needs to try.
-                self.wanted.store(0, Ordering::Relaxed);
+                self.note_failure(&error);
                 None
             }
         }
+    }
+
+    /// So many bytes of state have gone to the disk.
+    pub(super) fn note_gone(&self, memory_bytes: usize) {
+        self.lock_failure().message = None;
+        if !self.always {
+            let bytes = i64::try_from(memory_bytes).unwrap_or(i64::MAX);
+            self.wanted.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The disk did not take what should have gone.
+    pub(super) fn note_failure(&self, error: &std::io::Error) {
+        let mut failure = self.lock_failure();
+        let message = format!("{}: {error}", self.directory().display());
+        if failure.message.is_none() {
+            tracing::warn!(error = message, "state cannot go to the disk");
+        }
+        *failure = Failure { message: Some(message), skip_asks: SKIPPED_ASKS };
+        // Nobody else needs to try.
+        self.wanted.store(0, Ordering::Relaxed);
     }
 }

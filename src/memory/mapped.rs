@@ -23,7 +23,7 @@ use arrow::array::{Array, ArrayData, ArrayDataBuilder, ArrayRef, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::compute;
 
-use crate::state::spill::DiskUse;
+use crate::memory::spill::DiskUse;
 
 /// Where a buffer begins: a cache line, and more than any value's alignment.
 const ALIGNMENT: usize = 64;
@@ -115,7 +115,7 @@ pub(super) fn write_arrays(
 }
 
 /// Brings a file to the disk and drops it from the kernel's memory.
-fn drop_from_cache(file: &File) -> std::io::Result<()> {
+pub(super) fn drop_from_cache(file: &File) -> std::io::Result<()> {
     file.sync_data()?;
     // SAFETY: it is advice about a file that is open; no memory of ours is concerned.
     match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
