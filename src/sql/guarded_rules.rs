@@ -5,10 +5,12 @@
 //! | `PushDownFilter` | take a condition without columns below an aggregate that has a row for no input, too: the row stays, with other counts |
 //! | `EliminateCrossJoin` | give all joins of a chain the null equality of the uppermost, so that `IS NOT DISTINCT FROM` becomes `=` or the other way |
 
+use std::sync::Arc;
+
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{NullEquality, Result};
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan, Operator, binary_expr};
+use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan, Operator, binary_expr};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
@@ -37,13 +39,26 @@ impl OptimizerRule for PushDownFilterToGroups {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        if let LogicalPlan::Filter(filter) = &plan
-            && let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref()
-            && aggregate.group_expr.iter().all(|key| matches!(key, Expr::GroupingSet(_)))
-        {
-            return Ok(Transformed::no(plan));
+        let mut predicates = Vec::new();
+        let mut below = &plan;
+        while let LogicalPlan::Filter(filter) = below {
+            predicates.push(&filter.predicate);
+            below = filter.input.as_ref();
         }
-        self.0.rewrite(plan, config)
+        let stays = matches!(below, LogicalPlan::Aggregate(aggregate)
+            if aggregate.group_expr.iter().all(|key| matches!(key, Expr::GroupingSet(_))));
+        match (stays, predicates.len()) {
+            (false, _) => self.0.rewrite(plan, config),
+            (true, 0 | 1) => Ok(Transformed::no(plan)),
+            // The rule makes one of filters that follow each other, and goes on with that itself.
+            (true, _) => match conjunction(predicates.into_iter().rev().cloned()) {
+                Some(all) => {
+                    let filter = Filter::try_new(all, Arc::new(below.clone()))?;
+                    Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+                }
+                None => Ok(Transformed::no(plan)),
+            },
+        }
     }
 }
 
