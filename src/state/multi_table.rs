@@ -41,6 +41,7 @@ use crate::types::change::{ChangeBatch, sum_equal_rows};
 use crate::types::error::{Error, Result};
 
 mod find_equal;
+pub mod versions;
 
 /// Links that a deletion follows in a chain before the table gets an index by whole row.
 const CHAIN_STEPS_MAX: usize = 64;
@@ -66,6 +67,8 @@ pub struct MultiTable {
     counts: Option<IdVec<i64>>,
     /// Deletions are to be expected.
     deleting: bool,
+    /// No row gets another id for now.
+    keeps_ids: bool,
 }
 
 impl Spill for MultiTable {
@@ -89,6 +92,7 @@ impl MultiTable {
             negative_rows: 0,
             counts: None,
             deleting: false,
+            keeps_ids: false,
         }
     }
 
@@ -441,7 +445,7 @@ impl MultiTable {
     fn maintain(&mut self) -> Result<()> {
         self.store.compact()?;
         let mut moved = 0;
-        while self.store.front_is_due() && moved < SEGMENT_ROWS_MAX {
+        while !self.keeps_ids && self.store.front_is_due() && moved < SEGMENT_ROWS_MAX {
             moved += self.move_front()?;
             self.store.compact()?;
         }
