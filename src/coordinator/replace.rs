@@ -3,7 +3,7 @@
 //! 1. Here, before anything happens: every dependant is planned once more over the new definition.
 //!    One that uses a column which goes or gets another type, or whose own columns would be others
 //!    (it says `SELECT *`), forbids the replacement. Columns may be added, and moved.
-//! 2. The new definition is computed beside the old one, as any new view (`event_loop.rs`).
+//! 2. The new definition is computed beside the old one, as any new view (`event_loop/installation.rs`).
 //! 3. At a quiet moment the two change places (`event_loop/swap.rs`): those who read the view's
 //!    changes get the difference, as one epoch.
 

@@ -3,7 +3,7 @@
 //! 1. The query is planned as a materialized view's is, and lowered.
 //! 2. The options are checked, and the target is asked whether it can take such rows: a sink that
 //!    could never write anything is not made.
-//! 3. The dataflow is made and filled (`event_loop.rs`); what it hands over with each checkpoint
+//! 3. The dataflow is made and filled (`event_loop/installation.rs`); what it hands over with each checkpoint
 //!    goes to the target (`event_loop/sinks.rs`).
 
 use std::sync::Arc;

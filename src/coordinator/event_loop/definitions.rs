@@ -16,11 +16,11 @@ use super::cloning::CloneJob;
 use super::durable::given_up;
 use super::swap::Swap;
 use super::{
-    Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, connectors,
-    dependency_gone,
+    Command, Creation, Install, Reply, RunningKind, SourceMetrics, State, dependency_gone,
 };
 use crate::catalog::object::{IndexObject, ObjectKind};
 use crate::catalog::snapshot::{Catalog, Change};
+use crate::connectors;
 use crate::connectors::Source;
 use crate::coordinator::epoch::Moment;
 use crate::coordinator::event_loop::{WriteChange, WriteConflict};

@@ -13,7 +13,8 @@ use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::DataType;
 
-use super::{Claim, State, TableWrite, WaitingWrite, WriteChange};
+use super::writes::Claim;
+use super::{State, TableWrite, WaitingWrite, WriteChange};
 use crate::catalog::object::{ObjectKind, TableRetention};
 use crate::catalog::snapshot::Catalog;
 use crate::coordinator::epoch::Moment;

@@ -3,10 +3,14 @@
 use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::catalog::object::{ObjectName, TableConflict, TableObject, ViewObject};
+use crate::catalog::snapshot::Change;
 use crate::plan::node::{Edge, Node, Scan, Union};
 use crate::plan::view_options::ViewOptions;
+use crate::types::error::{Result, SqlState};
 
 fn schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![
