@@ -145,6 +145,7 @@ mod tests {
             append_only: true,
             time_bounds: vec![TimeBound::of_watermark(0)],
             shared: false,
+            index: None,
         })
     }
 

@@ -143,9 +143,8 @@ fn readers_see_their_own_epochs_however_far_the_table_is() {
         assert_eq!(arrangement.borrow().dying_rows(), 0);
         let left: i64 = contents.last().expect("the newest").values().sum();
         let arrangement = arrangement.borrow();
-        let ids: Vec<ShortId> = (arrangement.table.live())
-            .flat_map(|segment| segment.expect("reads").0)
-            .collect();
+        let ids: Vec<ShortId> =
+            (arrangement.table.live()).flat_map(|segment| segment.expect("reads").0).collect();
         let weights = arrangement.table.weights(&ids).unwrap_or_else(|| vec![1; ids.len()]);
         assert_eq!(weights.iter().sum::<i64>(), left, "seed {seed}");
     }
