@@ -5,16 +5,14 @@
 //! version, or `apply` for what has no data (databases, schemas, comments, replaced views).
 
 pub(super) use self::sources::{open_connector, source_columns, watermark_spec};
+use self::views::check_replaced;
 pub(super) use self::views::{
     definer, emission, explained_view, keep_promises, materialized_view_object, plan_definition,
     reads, reads_itself, renamed, view_definer, view_plan,
 };
-
-use self::views::check_replaced;
 use crate::catalog::object::{Object, ObjectKind, ObjectName};
 use crate::catalog::snapshot::{Change, no_schema};
 use crate::catalog::system_views::SYSTEM_SCHEMAS;
-use crate::connectors::Source;
 use crate::coordinator::clone::clone_database;
 use crate::coordinator::command::{Connection, Notice, Response};
 use crate::coordinator::execute::done;
