@@ -22,6 +22,7 @@
 //! | `event_time.rs` | watermarks and late rows |
 //! | `replay.rs` | late rows that are taken in again |
 //! | `retention.rs` | rows of tables that go by themselves |
+//! | `indexes.rs` | indexes that joins read |
 //! | `sharing.rs` | views that read what others keep although they do not name them |
 //! | `history.rs` | reads of the past |
 //! | `swap.rs` | a materialized view gets its new definition |

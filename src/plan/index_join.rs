@@ -1,15 +1,21 @@
 //! A join reads the rows of a side from an index instead of keeping a copy of them.
 //!
-//! Where a side of a join is a table or view as it is (columns may be left out), an index has its
-//! join columns as its key, and rows of that side never show by themselves (they do in the kept side
-//! of an outer, semi or anti join), the side's scan becomes one of the index: its rows are spread by
-//! the index's key once, for all joins that read it, and its changes come from there.
+//! Where a side of a join is a table or view as it is (columns may be left out, and rows whose join
+//! columns are NULL), an index has its join columns as its key, and rows of that side never show by
+//! themselves (they do in the kept side of an outer, semi or anti join), the side's scan becomes one
+//! of the index: its rows are spread by the index's key once, for all joins that read it, and its
+//! changes come from there. Of a side that is filtered the join keeps what passes.
 //!
 //! Where rows of the join are forgotten when time has passed them, it keeps its own: an index forgets
 //! nothing. Of a join both of whose sides have an index the right one is read.
 
-use crate::plan::event_time::rows_age;
-use crate::plan::node::{Exchange, IndexScan, Join, JoinKind, Node, Plan, Scan};
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+
+use crate::plan::event_time::{rows_age, time_bounds};
+use crate::plan::expr::Expr;
+use crate::plan::node::{Edge, Exchange, IndexScan, Join, JoinKind, Node, Plan, Scan};
 use crate::types::id::ObjectId;
 
 /// An index that joins may read.
@@ -63,15 +69,11 @@ fn use_index(join: &mut Join, indexes: &[JoinIndex<'_>]) -> Option<ObjectId> {
     let right = !matches!(join.kind, JoinKind::Right | JoinKind::Full);
     let left = matches!(join.kind, JoinKind::Inner | JoinKind::Right);
     let found = right.then(|| fitting(join, 1, indexes)).flatten();
-    let (port, index, keys) =
-        found.or_else(|| left.then(|| fitting(join, 0, indexes)).flatten())?;
+    let found = found.or_else(|| left.then(|| fitting(join, 0, indexes)).flatten())?;
+    let Fitting { port, index, keys, mut scan } = found;
     join.left.exchange = Exchange::Hash(keys.iter().map(|(left, _)| *left).collect());
     join.right.exchange = Exchange::Hash(keys.iter().map(|(_, right)| *right).collect());
     join.keys = keys;
-    let edge = if port == 0 { &mut join.left } else { &mut join.right };
-    // The index has been spread by its key.
-    edge.exchange = Exchange::Local;
-    let Node::Scan(scan) = edge.input.as_mut() else { return None };
     scan.index = Some(IndexScan {
         relation: scan.object,
         relation_name: std::mem::replace(&mut scan.name, index.name.to_owned()),
@@ -79,44 +81,84 @@ fn use_index(join: &mut Join, indexes: &[JoinIndex<'_>]) -> Option<ObjectId> {
     });
     scan.object = index.id;
     scan.shared = true;
+    let edge = if port == 0 { &mut join.left } else { &mut join.right };
+    // The index has been spread by its key.
+    *edge = Edge::local(Node::Scan(scan));
     Some(index.id)
 }
 
-/// The first index of the side's relation whose key are the join's keys, and these in its order.
-type Fitting<'a> = (usize, &'a JoinIndex<'a>, Vec<(usize, usize)>);
+/// An index for a side of a join.
+struct Fitting<'a> {
+    port: usize,
+    index: &'a JoinIndex<'a>,
+    /// The join's keys in the index's order.
+    keys: Vec<(usize, usize)>,
+    /// What the side reads.
+    scan: Scan,
+}
 
+/// The first index of the side's relation whose key are the join's keys.
 fn fitting<'a>(join: &Join, port: usize, indexes: &'a [JoinIndex<'a>]) -> Option<Fitting<'a>> {
     let edge = if port == 0 { &join.left } else { &join.right };
-    let Node::Scan(scan) = edge.input.as_ref() else { return None };
-    if scan.shared {
-        return None;
-    }
-    let of_side = |key: &(usize, usize)| scan.columns[if port == 0 { key.0 } else { key.1 }];
+    let place = |key: &(usize, usize)| if port == 0 { key.0 } else { key.1 };
+    let nullless: Vec<usize> = match join.null_equals_null {
+        true => vec![],
+        false => join.keys.iter().map(place).collect(),
+    };
+    let scan = plain_scan(&edge.input, &nullless)?;
     let fits = |index: &'a JoinIndex<'a>| {
         if index.relation != scan.object || index.columns.len() != join.keys.len() {
             return None;
         }
         // The key's columns are different ones: each has its own place among the join's keys.
-        let keys: Option<Vec<(usize, usize)>> = index
-            .columns
-            .iter()
-            .map(|column| join.keys.iter().find(|key| of_side(key) == *column).copied())
-            .collect();
-        let keys = keys?;
+        let key_of = |column: &usize| {
+            join.keys.iter().find(|key| scan.columns[place(key)] == *column).copied()
+        };
+        let keys: Vec<(usize, usize)> = index.columns.iter().map(key_of).collect::<Option<_>>()?;
         let all = join.keys.iter().all(|key| keys.contains(key));
-        all.then_some((port, index, keys))
+        all.then_some((index, keys))
     };
-    indexes.iter().find_map(fits)
+    let (index, keys) = indexes.iter().find_map(fits)?;
+    Some(Fitting { port, index, keys, scan })
+}
+
+/// The scan that gives what a side of a join reads, where the join can do without what it leaves
+/// out: rows in which one of these columns of the side is NULL.
+fn plain_scan(side: &Node, nullless: &[usize]) -> Option<Scan> {
+    let map = match side {
+        Node::Scan(scan) => return (!scan.shared).then(|| scan.clone()),
+        Node::Map(map) if map.input.exchange == Exchange::Local => map,
+        _ => return None,
+    };
+    let Node::Scan(scan) = map.input.input.as_ref() else { return None };
+    let columns: Vec<usize> = match &map.projection {
+        None => (0..scan.columns.len()).collect(),
+        Some(exprs) => exprs.iter().map(Expr::as_column).collect::<Option<_>>()?,
+    };
+    if let Some(filter) = &map.filter {
+        let nullless: Vec<usize> = nullless.iter().map(|column| columns[*column]).collect();
+        let tested = filter.not_null_columns()?;
+        if tested.iter().any(|column| !nullless.contains(column)) {
+            return None;
+        }
+    }
+    let fields = columns.iter().zip(map.schema.fields()).map(|(column, field)| {
+        let nullable = scan.schema.field(*column).is_nullable();
+        field.as_ref().clone().with_nullable(nullable)
+    });
+    (!scan.shared).then(|| Scan {
+        columns: columns.iter().map(|column| scan.columns[*column]).collect(),
+        schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+        time_bounds: time_bounds(side),
+        ..scan.clone()
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::{DataType, Field};
 
     use super::*;
-    use crate::plan::node::Edge;
     use crate::plan::view_options::ViewOptions;
 
     fn scan(object: u64, name: &str, columns: &[usize]) -> Node {

@@ -17,6 +17,8 @@
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `grouping.rs` | GROUPING SETS over expressions |
+//! | `null_equal.rs` | joins for whose keys NULLs are equal get no other keys |
 //! | `join_order.rs` | in which order the inner joins of a dataflow are made |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `offset.rs` | OFFSET without LIMIT, in a batch |
@@ -56,6 +58,7 @@ pub mod errors;
 mod exclude;
 pub mod expressions;
 pub mod functions;
+mod grouping;
 mod join_order;
 pub mod lateral;
 mod limited;
@@ -63,6 +66,7 @@ pub mod lookup;
 pub mod lower;
 mod marking;
 pub mod match_recognize;
+mod null_equal;
 pub mod offset;
 pub mod operators;
 pub mod optimize;

@@ -131,7 +131,7 @@ fn readers_see_their_own_epochs_however_far_the_table_is() {
             if random.random_bool(0.1) {
                 followers.push(read(epoch + 1));
             }
-            if random.random_bool(0.05) {
+            if !followers.is_empty() && random.random_bool(0.05) {
                 followers.remove(0);
             }
         }
