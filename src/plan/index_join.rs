@@ -52,12 +52,11 @@ fn visit(node: &mut Node, indexes: &[JoinIndex<'_>], used: &mut Vec<ObjectId>) {
 
 /// The side of a join that is read from an index, with its scan.
 pub fn indexed_side(join: &Join) -> Option<(usize, &Scan)> {
-    let scan = |input| match input {
-        &Node::Scan(ref scan) if scan.index.is_some() => Some(scan),
-        _ => None,
-    };
     let sides = [join.left.input.as_ref(), join.right.input.as_ref()];
-    sides.into_iter().enumerate().find_map(|(port, input)| Some((port, scan(input)?)))
+    sides.into_iter().enumerate().find_map(|(port, input)| match input {
+        Node::Scan(scan) if scan.index.is_some() => Some((port, scan)),
+        _ => None,
+    })
 }
 
 fn use_index(join: &mut Join, indexes: &[JoinIndex<'_>]) -> Option<ObjectId> {

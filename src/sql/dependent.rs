@@ -259,11 +259,18 @@ fn is_global_aggregate(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Whether a plan reads rows of its own.
+/// Whether a plan reads rows of its own, or does more with its rows than to compute from them.
 fn reads_rows(plan: &LogicalPlan) -> Result<bool> {
     let mut reads = false;
     plan.apply(|node| {
-        reads |= node.inputs().is_empty() && !matches!(node, LogicalPlan::EmptyRelation(_));
+        reads |= match node {
+            LogicalPlan::Aggregate(_)
+            | LogicalPlan::Distinct(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Window(_) => true,
+            LogicalPlan::EmptyRelation(_) => false,
+            node => node.inputs().is_empty(),
+        };
         Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(reads)

@@ -72,7 +72,10 @@ fn over_columns(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
     let asked = asked.collect::<Result<Vec<_>>>()?;
     let grouped = Aggregate::try_new(Arc::new(input), vec![Expr::GroupingSet(sets)], asked)?;
     let (before, now) = (aggregate.schema.clone(), grouped.schema.clone());
-    let names = before.iter().zip(now.columns()).map(|((table, field), column)| {
+    // Which list of keys a row is of: nobody names that, and it goes where grouping() is resolved.
+    let own = |name: &str| name != Aggregate::INTERNAL_GROUPING_ID;
+    let pairs = before.iter().zip(now.columns()).filter(|((_, field), _)| own(field.name()));
+    let names = pairs.map(|((table, field), column)| {
         Expr::Column(column).alias_qualified(table.cloned(), field.name())
     });
     let names: Vec<Expr> = names.collect();

@@ -71,7 +71,7 @@ impl VisitorMut for Inheriting {
     }
 }
 
-fn inherit(window: &mut WindowSpec, known: &Known) -> Result<()> {
+fn inherit(window: &mut WindowSpec, known: &[(String, WindowSpec)]) -> Result<()> {
     let Some(name) = window.window_name.take() else { return Ok(()) };
     let base = base_of(&name, known)?;
     let refused = |what: &str| {
@@ -97,7 +97,7 @@ fn inherit(window: &mut WindowSpec, known: &Known) -> Result<()> {
     Ok(())
 }
 
-fn base_of<'a>(name: &Ident, known: &'a Known) -> Result<&'a WindowSpec> {
+fn base_of<'a>(name: &Ident, known: &'a [(String, WindowSpec)]) -> Result<&'a WindowSpec> {
     let name = fold(name);
     known.iter().find(|(other, _)| *other == name).map(|(_, window)| window).ok_or_else(|| {
         Error::user(SqlState::UNDEFINED_OBJECT, format!("window \"{name}\" does not exist"))

@@ -15,6 +15,7 @@ use crate::types::error::Result;
 use crate::types::time::Epoch;
 
 /// Where the rows of a side are kept.
+#[expect(clippy::large_enum_variant, reason = "there are two a join")]
 pub(super) enum SideTable {
     Own(MultiTable),
     Shared(SharedTable),
