@@ -14,8 +14,6 @@
 //! | `ROW<a int>` as a type | `STRUCT<a int>` |
 //! | `TIMESTAMP WITH LOCAL TIME ZONE` | `TIMESTAMP WITH TIME ZONE` |
 //! | `a ISNULL` | `a IS NULL` |
-//! | `'1 day'::interval PRECEDING` | `'1 day' PRECEDING` |
-//! | `FROM ONLY t` | `FROM t` |
 //! | `>>>` | `>`, `>`, `>`: the ends of types |
 //! | `EXCLUDE NO OTHERS` of a frame | nothing: it is the default |
 //! | `OVER (PARTITION BY k ... EXCLUDE TIES)` | `OVER (PARTITION BY "frame exclusion"('TIES'), k ...)` |
@@ -166,16 +164,6 @@ impl Rewriter<'_> {
             return at + 3;
         }
         if self.words_at(at, &["LOCAL", "TIME", "ZONE"]) && self.word_before(at, "WITH") {
-            return at + 1;
-        }
-        if self.casts_frame_bound(at) {
-            return at + 2;
-        }
-        // There are no tables below others.
-        if self.words_at(at, &["ONLY"])
-            && (self.word_before(at, "FROM") || self.word_before(at, "JOIN"))
-            && matches!(self.token(at + 1), Token::Word(_))
-        {
             return at + 1;
         }
         let TokenWithSpan { token, span } = &self.tokens[at];
@@ -621,15 +609,6 @@ impl Rewriter<'_> {
         });
         let count = |token: Token| before.iter().filter(|t| t.token == token).count();
         words && count(Token::LParen) == count(Token::RParen)
-    }
-
-    /// `::interval` of `'1 day'::interval PRECEDING`, which is an interval without it.
-    fn casts_frame_bound(&self, at: usize) -> bool {
-        let bound = |word| self.words_at(at + 2, &[word]);
-        *self.token(at) == Token::DoubleColon
-            && self.words_at(at + 1, &["INTERVAL"])
-            && (bound("PRECEDING") || bound("FOLLOWING"))
-            && matches!(self.token_before(at), Some(Token::SingleQuotedString(_)))
     }
 
     /// `ROW <` that begins a type: after AS or `::`, inside a type, or behind a column's name in
