@@ -349,9 +349,11 @@ impl Join {
         if self.sides.iter().all(|side| side.changes.is_empty()) {
             return Ok(());
         }
-        // The side whose rows show by their matches advances last: it sees all of them.
-        let [first, last] =
-            if self.spec.kind == JoinKind::Right { [LEFT, RIGHT] } else { [RIGHT, LEFT] };
+        // The side whose rows show by their matches advances last: it sees all of them. One that is
+        // read from an index advances at once, which only the first does.
+        let left_first = self.spec.kind == JoinKind::Right || self.sides[LEFT].table.is_shared();
+        let [first, last] = if left_first { [LEFT, RIGHT] } else { [RIGHT, LEFT] };
+        assert!(!self.sides[last].table.is_shared(), "a side in an index never shows by itself");
         let both = self.sides.iter().all(|side| !side.changes.is_empty());
         self.shows_aside =
             both && self.spec.kind == JoinKind::Full || self.padding_may_look_like_a_pair();
