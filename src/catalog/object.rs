@@ -171,7 +171,7 @@ pub struct Definer {
     /// Rows that tables and materialized views had, by id: the order of joins was chosen by them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub row_counts: BTreeMap<u64, u64>,
-    /// Views, by id, whose operators the object's dataflow shares although it does not name them.
+    /// Views and indexes, by id, that the object's dataflow reads although it does not name them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<u64>,
 }

@@ -135,6 +135,13 @@ impl Catalog {
         self.indexes.get(&id)
     }
 
+    /// What reads an index in the place of its relation.
+    pub fn readers_of_index(&self, id: ObjectId) -> impl Iterator<Item = &Arc<Object>> {
+        let reads = move |definer: &Definer| definer.shares.contains(&id.0);
+        let readers = self.definers.iter().filter(move |(_, definer)| reads(definer));
+        readers.filter_map(|(object, _)| self.objects.get(object))
+    }
+
     /// The index of that name, in the schema of its relation.
     pub fn lookup_index(&self, name: &ObjectName) -> Option<&Arc<IndexObject>> {
         self.indexes.values().find(|index| {
@@ -367,6 +374,14 @@ impl Catalog {
                 self.indexes.insert(index.id, index.clone());
             }
             Change::DropIndex(id) => {
+                if let Some(reader) = self.readers_of_index(*id).next() {
+                    return Err(Error::user(
+                        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+                        "cannot drop the index because other objects depend on it",
+                    )
+                    .detail(format!("{} {} reads it", reader.kind_noun(), reader.name.name))
+                    .retryable());
+                }
                 if self.indexes.remove(id).is_none() {
                     return Err(Error::user(
                         SqlState::UNDEFINED_OBJECT,

@@ -494,12 +494,25 @@ fn millstream_rows(name: &str, facts: &SystemFacts) -> Vec<Row> {
     }
 }
 
+/// What has a dataflow: an object, or an index with the relation that it is of; name and kind.
+fn running<'a>(
+    facts: &'a SystemFacts<'_>,
+    id: ObjectId,
+) -> Option<(&'a Object, String, &'static str)> {
+    if let Some(index) = facts.catalog.index(id) {
+        let relation = facts.catalog.get(index.relation)?;
+        return Some((relation, index.name.clone(), "index"));
+    }
+    let object = facts.catalog.get(id)?;
+    Some((object, object.name.name.clone(), object.kind_noun()))
+}
+
 fn operator_row(facts: &SystemFacts, fact: &OperatorFact) -> Option<Row> {
-    let object = facts.catalog.get(fact.object)?;
+    let (object, name, _) = running(facts, fact.object)?;
     Some(vec![
         ("database", object.name.database.clone().into()),
         ("schema", object.name.schema.clone().into()),
-        ("view", object.name.name.clone().into()),
+        ("view", name.into()),
         ("operator", (fact.operator as i64).into()),
         ("worker", (fact.worker as i64).into()),
         ("description", fact.description.clone().into()),
@@ -573,12 +586,12 @@ fn partial_match_row(facts: &SystemFacts, fact: &PartialMatchFact) -> Option<Row
 }
 
 fn memory_row(facts: &SystemFacts, fact: &MemoryFact) -> Option<Row> {
-    let object = facts.catalog.get(fact.object)?;
+    let (object, name, kind) = running(facts, fact.object)?;
     Some(vec![
         ("database", object.name.database.clone().into()),
         ("schema", object.name.schema.clone().into()),
-        ("name", object.name.name.clone().into()),
-        ("kind", object.kind_noun().into()),
+        ("name", name.into()),
+        ("kind", kind.into()),
         ("rows", (fact.rows as i64).into()),
         ("operators", (fact.operators as i64).into()),
         ("state_rows", (fact.state_rows as i64).into()),

@@ -54,12 +54,13 @@ pub(super) async fn clone_database(
         in_order(&then).into_iter().filter(|object| is_cloned(object, from)).collect();
     let indexes: usize = old.iter().map(|object| then.indexes_of(object.id).count()).sum();
     let first = coordinator.reserve_ids((old.len() + indexes) as u64).await?;
+    let of_old = || old.iter().flat_map(|object| then.indexes_of(object.id));
+    let all = old.iter().map(|object| object.id).chain(of_old().map(|index| index.id));
     let ids: BTreeMap<ObjectId, ObjectId> =
-        old.iter().zip(first.0..).map(|(object, id)| (object.id, ObjectId(id))).collect();
+        all.zip(first.0..).map(|(old, new)| (old, ObjectId(new))).collect();
     let mut changes = changes(&then, &old, &ids, &schemas, to)?;
-    let of_old = old.iter().flat_map(|object| then.indexes_of(object.id));
-    changes.extend(of_old.zip(first.0 + old.len() as u64..).map(|(index, id)| {
-        let (id, relation) = (ObjectId(id), ids[&index.relation]);
+    changes.extend(of_old().map(|index| {
+        let (id, relation) = (ids[&index.id], ids[&index.relation]);
         Change::CreateIndex(Arc::new(IndexObject { id, relation, ..index.as_ref().clone() }))
     }));
     let next = coordinator.catalog().apply(&changes)?;
@@ -136,10 +137,11 @@ fn is_cloned(object: &Object, database: &str) -> bool {
 
 /// Lets a plan read the new objects.
 fn move_scans(node: &mut Node, ids: &BTreeMap<ObjectId, ObjectId>) {
-    if let Node::Scan(scan) = node
-        && let Some(id) = ids.get(&scan.object)
-    {
-        scan.object = *id;
+    if let Node::Scan(scan) = node {
+        let index = scan.index.as_mut().map(|index| &mut index.relation);
+        for object in std::iter::once(&mut scan.object).chain(index) {
+            *object = ids.get(object).copied().unwrap_or(*object);
+        }
     }
     for edge in node.inputs_mut() {
         move_scans(&mut edge.input, ids);

@@ -139,7 +139,7 @@ impl Connection {
     }
 
     /// Names what goes with what was named.
-    fn tell_cascade<'a>(
+    pub(super) fn tell_cascade<'a>(
         &self,
         context: &PlanContext,
         objects: impl Iterator<Item = &'a Arc<Object>>,
@@ -250,7 +250,7 @@ impl Connection {
 }
 
 /// The objects and all that depends on them, dependants first.
-fn drop_changes(catalog: &Catalog, ids: &[ObjectId]) -> Vec<Change> {
+pub(super) fn drop_changes(catalog: &Catalog, ids: &[ObjectId]) -> Vec<Change> {
     let mut order: Vec<ObjectId> = Vec::new();
     for id in ids {
         for dropped in catalog.drop_order(*id) {
@@ -304,7 +304,7 @@ pub(super) fn shown(context: &PlanContext, object: &Object) -> String {
     }
 }
 
-fn still_needed(what: &str, lines: impl Iterator<Item = String>) -> Error {
+pub(super) fn still_needed(what: &str, lines: impl Iterator<Item = String>) -> Error {
     Error::user(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, format!("cannot drop {what}"))
         .detail(lines.collect::<Vec<_>>().join("\n"))
         .hint("Use DROP ... CASCADE to drop the dependent objects too.")

@@ -22,6 +22,7 @@
 //! | `event_time.rs` | watermarks and late rows |
 //! | `replay.rs` | late rows that are taken in again |
 //! | `retention.rs` | rows of tables that go by themselves |
+//! | `indexes.rs` | indexes that joins read |
 //! | `sharing.rs` | views that read what others keep although they do not name them |
 //! | `history.rs` | reads of the past |
 //! | `swap.rs` | a materialized view gets its new definition |
@@ -98,13 +99,14 @@ mod figures;
 mod flushes;
 mod handle;
 mod history;
+pub(super) mod indexes;
 mod installation;
 mod memory;
 mod reads;
 mod replay;
 mod requests;
 mod retention;
-mod sharing;
+pub(super) mod sharing;
 mod sinks;
 mod start;
 mod swap;

@@ -17,6 +17,8 @@ use crate::catalog::snapshot::Catalog;
 use crate::coordinator::command::Connection;
 use crate::coordinator::ddl::{self, noun_of, wrong_kind};
 use crate::coordinator::event_loop::RunningFigures;
+use crate::coordinator::event_loop::indexes::join_indexes;
+use crate::coordinator::event_loop::sharing::share_all;
 use crate::coordinator::running::Running;
 use crate::dataflow::metered::{DataflowFigures, OperatorFigures};
 use crate::plan::dot::dot;
@@ -24,7 +26,7 @@ use crate::plan::explain::{Explained, Note};
 use crate::plan::growth::{Endless, growing};
 use crate::plan::node::Plan;
 use crate::plan::operators::operators;
-use crate::plan::share::{Shareable, share};
+use crate::plan::share::Shareable;
 use crate::sql::bind::PlanContext;
 use crate::sql::statement::{CreateMaterializedView, Explain, ExplainFormat, Name, Noun};
 use crate::types::error::{Error, Result, SqlState};
@@ -110,7 +112,8 @@ impl Connection {
             let (name, plan) = (view.name.name.as_str(), dataflow.plan.as_ref());
             near.then_some(Shareable { object: view.id, name, plan })
         });
-        share(&mut plan, &views.collect::<Vec<_>>());
+        let indexes = join_indexes(&context.catalog, &context.database, |_| true);
+        share_all(&mut plan, &views.collect::<Vec<_>>(), &indexes);
         Ok(explained(&context.catalog, &plan, explain))
     }
 }

@@ -12,6 +12,7 @@ use crate::catalog::pg_catalog::primary_key_name;
 use crate::catalog::snapshot::Change;
 use crate::coordinator::command::{Connection, Notice};
 use crate::coordinator::ddl::{target_name, wrong_kind};
+use crate::coordinator::drop::{dependants, drop_changes, shown, still_needed};
 use crate::coordinator::running::Running;
 use crate::sql::bind::PlanContext;
 use crate::sql::statement::{CreateIndex, DropObjects, IndexKey, Name, Noun};
@@ -96,7 +97,8 @@ impl Connection {
         if found.is_empty() {
             return Ok(());
         }
-        let changes = found.iter().map(|index| Change::DropIndex(index.id)).collect();
+        let mut changes = self.drop_readers(context, drop, &found)?;
+        changes.extend(found.iter().map(|index| Change::DropIndex(index.id)));
         let coordinator = &self.database.coordinator;
         coordinator.apply(changes).await?;
         for index in found {
@@ -108,6 +110,43 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+impl Connection {
+    /// What goes with indexes: the views whose joins read them.
+    fn drop_readers(
+        &self,
+        context: &PlanContext,
+        drop: &DropObjects,
+        found: &[Arc<IndexObject>],
+    ) -> Result<Vec<Change>> {
+        let catalog = &context.catalog;
+        let mut lines = Vec::new();
+        let mut readers: Vec<Arc<Object>> = Vec::new();
+        for index in found {
+            for reader in catalog.readers_of_index(index.id) {
+                let (noun, name) = (reader.kind_noun(), shown(context, reader));
+                lines.push(format!("{noun} {name} depends on index {}", index.name));
+                if readers.iter().all(|other| other.id != reader.id) {
+                    readers.push(reader.clone());
+                }
+            }
+        }
+        if readers.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !drop.cascade {
+            let what = match found {
+                [one] => format!("index {} because other objects depend on it", one.name),
+                _ => "desired object(s) because other objects depend on them".to_owned(),
+            };
+            return Err(still_needed(&what, lines.into_iter()));
+        }
+        let ids: Vec<ObjectId> = readers.iter().map(|reader| reader.id).collect();
+        let further = dependants(catalog, &ids);
+        self.tell_cascade(context, readers.iter().chain(further.iter().map(|(object, _)| object)));
+        Ok(drop_changes(catalog, &ids))
     }
 }
 

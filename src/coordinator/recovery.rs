@@ -23,6 +23,8 @@ use crate::catalog::object::{Object, ObjectKind, SourceObject, ViewObject, Water
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::catalog::stored::change_from_text;
 use crate::coordinator::ddl::{self, open_connector, source_columns, watermark_spec};
+use crate::coordinator::event_loop::indexes::noted_indexes;
+use crate::coordinator::event_loop::sharing::share_all;
 use crate::coordinator::event_loop::{
     Coordinator, CoordinatorConfig, DurableStart, OpenedSource, RestoredAnswer, RestoredView,
     StartState, StoredSink,
@@ -35,7 +37,7 @@ use crate::dataflow::operators::source::LATE_UNTIL;
 use crate::observe::clock::Clock;
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Plan, SourceSpec, WatermarkSpec};
-use crate::plan::share::{Shareable, share};
+use crate::plan::share::Shareable;
 use crate::sql::bind::PlanContext;
 use crate::sql::parse::{parse_expression, parse_query};
 use crate::sql::query::PlannedQuery;
@@ -336,17 +338,20 @@ pub(super) fn plan_views(
                 continue;
             }
         };
-        let shares = catalog.definer(object.id).map(|d| d.shares.as_slice()).unwrap_or_default();
-        let shares: Vec<Shareable<'_>> = shares
+        let noted = catalog.definer(object.id).map(|d| d.shares.as_slice()).unwrap_or_default();
+        let shares: Vec<Shareable<'_>> = noted
             .iter()
             .filter_map(|id| {
                 let (name, plan) = plans.get(&ObjectId(*id))?;
                 Some(Shareable { object: ObjectId(*id), name, plan })
             })
             .collect();
-        share(&mut plan, &shares);
+        share_all(&mut plan, &shares, &noted_indexes(catalog, noted));
         plans.insert(object.id, (object.name.name.clone(), plan.clone()));
-        let below = plan.root.scanned_objects();
+        let mut below = plan.root.scanned_objects();
+        for id in &mut below {
+            *id = catalog.index(*id).map_or(*id, |index| index.relation);
+        }
         let is_view = |id: &ObjectId| {
             catalog.get(*id).is_some_and(|o| matches!(o.kind, ObjectKind::MaterializedView(_)))
         };

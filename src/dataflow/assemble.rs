@@ -22,7 +22,7 @@ use crate::dataflow::operator::Operator;
 use crate::dataflow::operators;
 use crate::plan::node::{Edge, Exchange, Node, Phase, Plan};
 use crate::types::change::ChangeBatch;
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, Watermark};
 
@@ -133,6 +133,10 @@ fn node_stream<'scope, 'plan>(
         return Ok(stream.clone());
     }
     if let Node::Scan(scan) = node {
+        let here = context.indexes.arrangements.contains_key(&scan.object);
+        if scan.index.is_some() && !here {
+            return Err(Error::internal(format!("index {} does not run", scan.name)));
+        }
         let inbox = Inbox::new(scan.object, scan.columns.clone(), context.as_of);
         let inbox = Rc::new(RefCell::new(inbox));
         inboxes.scans.push(inbox.clone());
@@ -160,7 +164,8 @@ fn node_stream<'scope, 'plan>(
         inboxes.constants.push(inbox.clone());
         return Ok(scan_stream(scope, inbox, context));
     }
-    let operator = context.metrics.watch(operators::build(node, context.worker)?);
+    let operator =
+        context.metrics.watch(operators::build_over(node, context.worker, &context.indexes)?);
     let stream = drive(scope, inputs, operator, context.clone());
     if node.keeps_state() {
         built.push((node, stream.clone()));

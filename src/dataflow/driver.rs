@@ -39,6 +39,7 @@ use timely::progress::frontier::MutableAntichain;
 use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
 use crate::dataflow::metered::DataflowMetrics;
 use crate::dataflow::operator::{FUEL_BYTES, Operator, Output, RowError};
+use crate::dataflow::operators::arrange::Indexes;
 use crate::plan::node::Exchange;
 use crate::plan::view_options::OnError;
 use crate::state::delta::{CheckpointWriter, RestoredState};
@@ -72,6 +73,8 @@ pub struct DriverContext {
     pub checkpoints: Rc<CheckpointPoint>,
     /// The state that the dataflow begins with; `None`: it begins empty.
     pub restore: Option<Arc<RestoredState>>,
+    /// What its joins read instead of a copy of their own.
+    pub indexes: Indexes,
 }
 
 /// What one operator of a dataflow hands over at a checkpoint.
@@ -772,6 +775,7 @@ mod tests {
                 backlog: Rc::default(),
                 checkpoints: Rc::default(),
                 restore: None,
+                indexes: Indexes::default(),
             };
             let probe = worker.dataflow::<u64, _, _>(|scope| {
                 let burst = Burst { left: BATCHES, out: first.clone() };

@@ -32,13 +32,22 @@ pub struct Inbox {
     queue: VecDeque<(Epoch, Change)>,
     /// No batch of an earlier epoch will come.
     frontier: Epoch,
+    /// Rows of epochs up to this one are none of the scan's: whoever reads it has them in an index.
+    mute_until: Option<Epoch>,
     /// Schedules the scan.
     wake: Option<Box<dyn Fn()>>,
 }
 
 impl Inbox {
     pub fn new(object: ObjectId, columns: Vec<usize>, as_of: Epoch) -> Inbox {
-        Inbox { object, columns, queue: VecDeque::new(), frontier: as_of, wake: None }
+        Inbox {
+            object,
+            columns,
+            queue: VecDeque::new(),
+            frontier: as_of,
+            mute_until: None,
+            wake: None,
+        }
     }
 
     pub fn on_change(&mut self, wake: impl Fn() + 'static) {
@@ -51,8 +60,16 @@ impl Inbox {
         }
     }
 
+    /// Takes no rows of epochs up to this one.
+    pub fn mute_until(&mut self, epoch: Epoch) {
+        self.mute_until = Some(epoch);
+    }
+
     /// Adds a batch that has the scan's columns.
     pub fn push(&mut self, epoch: Epoch, batch: ChangeBatch) {
+        if self.mute_until.is_some_and(|until| epoch <= until) {
+            return;
+        }
         assert!(epoch >= self.frontier, "a batch before the frontier of its scan");
         if !batch.is_empty() {
             self.queue.push_back((epoch, Change::Rows(batch)));

@@ -28,6 +28,7 @@ use crate::dataflow::driver::{CheckpointPoint, DriverContext, HandedOver};
 use crate::dataflow::hub::{Hub, Inbox};
 use crate::dataflow::metered::{DataflowFigures, DataflowMetrics};
 use crate::dataflow::operator::{Operator, RowError};
+use crate::dataflow::operators::arrange::{Arrange, Indexes};
 use crate::dataflow::operators::materialize::Materialize;
 use crate::dataflow::operators::sink::Sink;
 use crate::dataflow::operators::source::{Backfill, WorkerSource};
@@ -36,6 +37,7 @@ use crate::dataflow::published::{ContentAt, Published, SnapshotRequest};
 use crate::observe::clock::Clock;
 use crate::observe::process;
 use crate::plan::node::{Exchange, Plan, SourceSpec};
+use crate::state::arrangement::Arrangement;
 use crate::state::blocks::spill_from_this_thread_to;
 use crate::state::delta::RestoredState;
 use crate::state::history::{Forgotten, History, HistoryBudget};
@@ -144,6 +146,8 @@ pub struct DataflowSpec {
     pub past: Option<Past>,
     /// Whether what the view was at epochs before the newest is kept.
     pub keeps_history: bool,
+    /// Changes of the open epoch that are in `table_contents`: one share per worker.
+    pub not_yet: HashMap<ObjectId, Vec<ChangeBatch>>,
 }
 
 /// How a dataflow comes from an epoch in the past, its `as_of`, to now.
@@ -159,6 +163,10 @@ pub struct Past {
 /// Where a dataflow's changes end.
 pub enum DataflowResult {
     Materialize,
+    /// In an index by these columns, for joins.
+    Arrange {
+        key: Vec<usize>,
+    },
     Subscribe(SubscriptionSender),
     /// Handed over with each checkpoint; with the first content or without.
     /// One that `forgets` counts them only.
@@ -378,6 +386,8 @@ struct Dataflow {
     hydrated: bool,
     failed: Rc<Cell<bool>>,
     published: Option<Rc<RefCell<Published>>>,
+    /// The rows of an index.
+    arrangement: Option<Rc<RefCell<Arrangement>>>,
     subscription: Option<SubscriptionSender>,
     metrics: Rc<DataflowMetrics>,
 }
@@ -494,6 +504,20 @@ impl Plane {
         }
     }
 
+    /// The rows of an index that runs here.
+    fn arrangement_of(&self, object: ObjectId) -> Option<&Rc<RefCell<Arrangement>>> {
+        match self.entries.get(&object)? {
+            Entry::Dataflow(dataflow) => dataflow.arrangement.as_ref(),
+            Entry::Table(_) | Entry::Source(_) => None,
+        }
+    }
+
+    /// The indexes that a plan reads.
+    fn arrangements(&self, plan: &Plan) -> BTreeMap<ObjectId, Rc<RefCell<Arrangement>>> {
+        let read = plan.root.scanned_objects().into_iter();
+        read.filter_map(|object| Some((object, self.arrangement_of(object)?.clone()))).collect()
+    }
+
     fn hub_of(&self, object: ObjectId) -> Result<Rc<RefCell<Hub>>> {
         match self.entries.get(&object) {
             Some(entry) => Ok(hub(entry).clone()),
@@ -529,8 +553,20 @@ impl Plane {
             backlog: Rc::default(),
             checkpoints: Rc::default(),
             restore: spec.restore.clone(),
+            indexes: Indexes {
+                arrangements: Rc::new(self.arrangements(&spec.plan)),
+                failed: failed.clone(),
+                as_of: Some(spec.as_of),
+            },
         };
+        let mut arrangement = None;
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {
+            DataflowResult::Arrange { key } => {
+                let rows = Arrangement::new(spec.plan.root.schema(), key.clone(), spec.as_of)?;
+                let rows = Rc::new(RefCell::new(rows));
+                arrangement = Some(rows.clone());
+                (Box::new(Arrange::new(rows)), None)
+            }
             DataflowResult::Materialize => {
                 let published = new_published(spec, self.history.clone())?;
                 let published = Rc::new(RefCell::new(published));
@@ -557,6 +593,7 @@ impl Plane {
         let exchange = match &spec.result {
             // What is only counted may be anywhere.
             DataflowResult::Sink { forgets: true, .. } => Exchange::Local,
+            DataflowResult::Arrange { key } => Exchange::Hash(key.clone()),
             _ => result_exchange(&spec.plan),
         };
         let index = worker.next_dataflow_index();
@@ -570,7 +607,9 @@ impl Plane {
         }
         let subscription = match &spec.result {
             DataflowResult::Subscribe(sender) => Some(sender.clone()),
-            DataflowResult::Materialize | DataflowResult::Sink { .. } => None,
+            DataflowResult::Materialize
+            | DataflowResult::Arrange { .. }
+            | DataflowResult::Sink { .. } => None,
         };
         let dataflow = Dataflow {
             id,
@@ -586,6 +625,7 @@ impl Plane {
             hydrated: false,
             failed,
             published,
+            arrangement,
             subscription,
             metrics,
         };
@@ -613,6 +653,11 @@ impl Plane {
         }
         let columns = inbox.borrow().columns.clone();
         self.hub_of(object)?.borrow_mut().subscribe(inbox);
+        if self.arrangement_of(object).is_some() {
+            // The join looks what is there up in the index, and wants what changes from now on.
+            inbox.borrow_mut().mute_until(spec.as_of);
+            return self.tell_watermark(inbox, spec.as_of);
+        }
         if spec.restore.is_some() {
             if let Some(Entry::Source(source)) = self.entries.get_mut(&object) {
                 source.read_wanted_columns()?;
@@ -625,6 +670,10 @@ impl Plane {
                 for rows in shares.and_then(|s| s.get(self.worker)).into_iter().flatten() {
                     let rows = ChangeBatch::inserts(rows.project(&columns)?);
                     inbox.borrow_mut().push(spec.as_of, rows);
+                }
+                if let Some(shares) = spec.not_yet.get(&object) {
+                    let changes = shares[self.worker].project(&columns)?.negate();
+                    inbox.borrow_mut().push(spec.as_of, changes);
                 }
                 let changes = spec.past.iter().filter_map(|p| p.table_changes.get(&object));
                 for (epoch, shares) in changes.flatten() {

@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 use crate::plan::event_time::{
     aggregate_bounds, bounded_keys, find, rows_age, settling_order, time_bounds,
 };
+use crate::plan::index_join::indexed_side;
 use crate::plan::match_recognize::program::Program;
 use crate::plan::match_recognize::{MatchSpec, PatternText};
 use crate::plan::node::{
@@ -293,6 +294,11 @@ fn kept_by_over(over: &Over) -> String {
 }
 
 fn kept_by_join(join: &Join) -> String {
+    if let Some((port, scan)) = indexed_side(join) {
+        let (kept, shared) = if port == 0 { ("right", "left") } else { ("left", "right") };
+        let index = &scan.name;
+        return format!("all rows of the {kept} input; those of the {shared} are in index {index}");
+    }
     let until = "until the other watermark passes what they could meet";
     match rows_age(join) {
         [true, true] => format!("rows of both inputs {until}"),
@@ -357,6 +363,10 @@ fn all_names(schema: &SchemaRef) -> String {
 }
 
 fn write_scan(f: &mut fmt::Formatter<'_>, scan: &Scan) -> fmt::Result {
+    if let Some(index) = &scan.index {
+        let columns = all_names(&scan.schema);
+        return write!(f, "Scan {} by index {} {columns}", index.relation_name, scan.name);
+    }
     let shared = if scan.shared { ", shared" } else { "" };
     write!(f, "Scan {}{shared} {}", scan.name, all_names(&scan.schema))
 }

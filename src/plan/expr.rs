@@ -7,9 +7,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::expressions::{Column, IsNotNullExpr, Literal};
 use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 
 use crate::types::error::{Error, Result};
 
@@ -94,6 +94,15 @@ impl Expr {
             Ok(Transformed::yes(moved))
         })?;
         Ok(Expr { physical: physical.data, ..self.clone() })
+    }
+
+    /// The columns that must not be NULL, where the condition says nothing but that.
+    pub fn not_null_columns(&self) -> Option<Vec<usize>> {
+        let column = |part: &Arc<dyn PhysicalExpr>| {
+            let tested = part.downcast_ref::<IsNotNullExpr>()?.arg();
+            tested.downcast_ref::<Column>().map(Column::index)
+        };
+        split_conjunction(&self.physical).into_iter().map(column).collect()
     }
 
     /// Whether it is the literal NULL.

@@ -218,6 +218,7 @@ mod tests {
             append_only: true,
             time_bounds: vec![],
             shared: false,
+            index: None,
         })
     }
 

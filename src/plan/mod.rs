@@ -17,6 +17,7 @@
 //! | `recursion.rs` | how many iterations recursive queries may have |
 //! | `view_options.rs` | how a view is kept, beside its query: the options of its WITH clause |
 //! | `null_on_error.rs` | the same plan with NULL for what fails |
+//! | `index_join.rs` | joins that read an index instead of a copy of the rows |
 //! | `share.rs` | sub-plans that a running view keeps already |
 //! | `operators.rs` | the operators of a plan and their numbers |
 //! | `growth.rs` | what keeps growing for as long as rows come |
@@ -34,6 +35,7 @@ pub mod explain;
 pub mod expr;
 pub mod fingerprint;
 pub mod growth;
+pub mod index_join;
 pub mod match_recognize;
 pub mod node;
 pub mod null_on_error;

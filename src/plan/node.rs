@@ -97,6 +97,19 @@ pub struct Scan {
     pub time_bounds: Vec<TimeBound>,
     /// The query does not name the object: it keeps what the query would (`plan::share`).
     pub shared: bool,
+    /// The object is an index, whose rows the join above looks up in it (`plan::index_join`).
+    pub index: Option<IndexScan>,
+}
+
+/// What an index that is scanned is of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexScan {
+    /// The table or view; the scan's columns are its columns.
+    pub relation: ObjectId,
+    /// For EXPLAIN.
+    pub relation_name: String,
+    /// The relation's columns by which the index spreads and finds rows.
+    pub key: Vec<usize>,
 }
 
 /// Rows that are there from the first epoch on (VALUES, SELECT without FROM). Worker 0 emits them.

@@ -186,6 +186,7 @@ mod tests {
             append_only: true,
             time_bounds: vec![TimeBound::of_watermark(0)],
             shared: false,
+            index: None,
         })
     }
 

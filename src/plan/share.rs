@@ -102,6 +102,7 @@ fn replace(node: &mut Node, kept: &[Kept<'_>], shared: &mut Vec<ObjectId>) {
                 append_only: found.append_only,
                 time_bounds: time_bounds(node),
                 shared: true,
+                index: None,
             });
             return;
         }

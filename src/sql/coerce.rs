@@ -41,6 +41,7 @@ use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
 use crate::sql::dependent::join_dependent_subqueries;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
+use crate::sql::grouping::group_by_columns;
 use crate::sql::limited::number_limited_subqueries;
 use crate::sql::marking::marking;
 use crate::sql::operators::{
@@ -56,6 +57,7 @@ use crate::types::sql_type::{Modifier, SqlType};
 /// Steps 1 to 4 for every expression of a plan.
 pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<LogicalPlan> {
     let plan = find_asof_joins(plan)?;
+    let plan = group_by_columns(plan)?;
     let plan = count_copies(plan)?;
     let plan = number_limited_subqueries(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
@@ -201,7 +203,11 @@ fn map_plan_expressions(
 
 /// Elements of unnested arrays in the fields that they should have: DataFusion drops their marks.
 fn mark_elements(node: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Unnest(unnest) = &node else { return Ok(node) };
+    let unnest = match &node {
+        LogicalPlan::Unnest(unnest) => unnest,
+        LogicalPlan::Union(union) => return mark_united(union),
+        _ => return Ok(node),
+    };
     let input = unnest.input.schema();
     let element = |place: &usize| {
         let (_, list) = unnest.list_type_columns.iter().find(|(column, _)| column == place)?;
@@ -217,6 +223,36 @@ fn mark_elements(node: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(node);
     }
     let columns = node.schema().iter().zip(types).map(|((table, field), sql_type)| {
+        let column = Expr::Column(Column::new(table.cloned(), field.name()));
+        match sql_type {
+            Some(sql_type) => {
+                marked(sql_type).call(vec![column]).alias_qualified(table.cloned(), field.name())
+            }
+            None => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(node))?))
+}
+
+/// What an array's items are is lost where DataFusion unites types, which knows storage only.
+fn mark_united(union: &Union) -> Result<LogicalPlan> {
+    let marked_array = |column: usize| {
+        let inputs = union.inputs.iter();
+        let known = inputs.map(|input| input.schema().field(column));
+        let known = known.filter(|field| !field.data_type().is_null());
+        let types: Vec<Option<SqlType>> = known.map(|field| SqlType::of_field(field)).collect();
+        let first = types.first()?.clone()?;
+        let array = matches!(first, SqlType::Array(_)) && is_marked(&first);
+        let same = types.iter().all(|other| other.as_ref() == Some(&first));
+        (array && same).then_some(first)
+    };
+    let types: Vec<Option<SqlType>> = (0..union.schema.fields().len()).map(marked_array).collect();
+    let node = LogicalPlan::Union(union.clone());
+    if types.iter().all(Option::is_none) {
+        return Ok(node);
+    }
+    let columns = union.schema.iter().zip(types).map(|((table, field), sql_type)| {
         let column = Expr::Column(Column::new(table.cloned(), field.name()));
         match sql_type {
             Some(sql_type) => {

@@ -259,11 +259,18 @@ fn is_global_aggregate(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// Whether a plan reads rows of its own.
+/// Whether a plan reads rows of its own, or does more with its rows than to compute from them.
 fn reads_rows(plan: &LogicalPlan) -> Result<bool> {
     let mut reads = false;
     plan.apply(|node| {
-        reads |= node.inputs().is_empty() && !matches!(node, LogicalPlan::EmptyRelation(_));
+        reads |= match node {
+            LogicalPlan::Aggregate(_)
+            | LogicalPlan::Distinct(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Window(_) => true,
+            LogicalPlan::EmptyRelation(_) => false,
+            node => node.inputs().is_empty(),
+        };
         Ok(if reads { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(reads)
@@ -536,6 +543,22 @@ impl Dependent<'_> {
                 let plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
                 (plan, outside)
             }
+            LogicalPlan::Values(values) => {
+                // Each row is a query of its own.
+                let fields = values.schema.fields();
+                let row = |row: &Vec<Expr>| {
+                    let typed = row.iter().zip(fields).map(|(expr, field)| {
+                        cast(expr.clone(), field.data_type().clone()).alias(field.name())
+                    });
+                    LogicalPlanBuilder::empty(true).project(typed.collect::<Vec<_>>())?.build()
+                };
+                let rows = values.values.iter().map(row).collect::<Result<Vec<_>>>()?;
+                let rows = rows.into_iter().map(Ok).reduce(|all: Result<LogicalPlan>, row| {
+                    LogicalPlanBuilder::from(all?).union(row?)?.build()
+                });
+                let Some(rows) = rows.transpose()? else { return Ok(None) };
+                return self.plan(&rows);
+            }
             _ => return Ok(None),
         };
         Ok(Some(planned))
@@ -592,6 +615,10 @@ impl Dependent<'_> {
                 .collect(),
             GroupingSet::Cube(_) => return Ok(None),
         };
+        // A key that is the same for all rows would have to keep its name.
+        if sets.iter().flatten().any(Expr::contains_outer) {
+            return Ok(None);
+        }
         let totals = sets.iter().any(Vec::is_empty);
         let asks = |expr: &Expr| {
             expr.exists(|e| match e {

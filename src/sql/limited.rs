@@ -108,7 +108,12 @@ fn number(limit: &Limit, names: &mut Names) -> Result<Option<LogicalPlan>> {
     }
     let own: Vec<Expr> = below.schema().columns().into_iter().map(Expr::Column).collect();
     let keys: Vec<Expr> = freed.keys.iter().map(|(key, _)| Expr::Column(key.clone())).collect();
-    let place = row_number().partition_by(keys).order_by(order_by.to_vec()).build()?.alias(PLACE);
+    let place = row_number().partition_by(keys);
+    let place = match order_by.is_empty() {
+        // Which rows come first is nobody's business.
+        true => place.build()?.alias(PLACE),
+        false => place.order_by(order_by.to_vec()).build()?.alias(PLACE),
+    };
     let number = || Expr::Column(Column::from_name(PLACE));
     let skip = skip as u64;
     let mut conditions: Vec<Expr> = vec![];

@@ -195,16 +195,7 @@ fn lower_scan(scan: &TableScan) -> Result<Pipe> {
         Some(columns) => columns.clone(),
         None => (0..object.schema.fields().len()).collect(),
     };
-    let schema = Arc::new(object.schema.project(&columns)?);
-    let node = Node::Scan(node::Scan {
-        object: object.id,
-        name: object.name.name.clone(),
-        columns: columns.clone(),
-        schema,
-        append_only: is_append_only(object),
-        time_bounds: time_bounds(object, &columns),
-        shared: false,
-    });
+    let node = Node::Scan(scan_of(object, columns)?);
     let mut pipe = Pipe::new(node, scan.projected_schema.clone());
     for filter in &scan.filters {
         pipe = temporal::filter(pipe, filter)?;
@@ -213,6 +204,23 @@ fn lower_scan(scan: &TableScan) -> Result<Pipe> {
         return Err(Error::internal("a limit was pushed into a scan of a dataflow"));
     }
     Ok(pipe)
+}
+
+/// Reads these columns of a source, table or materialized view.
+///
+/// # Errors
+/// When it has no such columns (ours).
+pub fn scan_of(object: &Object, columns: Vec<usize>) -> Result<node::Scan> {
+    Ok(node::Scan {
+        object: object.id,
+        name: object.name.name.clone(),
+        schema: Arc::new(object.schema.project(&columns)?),
+        append_only: is_append_only(object),
+        time_bounds: time_bounds(object, &columns),
+        columns,
+        shared: false,
+        index: None,
+    })
 }
 
 /// Whether rows of the object never go.

@@ -23,13 +23,11 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
-use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
 use datafusion::optimizer::eliminate_group_by_constant::EliminateGroupByConstant;
 use datafusion::optimizer::eliminate_join::EliminateJoin;
 use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
-use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::filter_null_join_keys::FilterNullJoinKeys;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
@@ -44,9 +42,10 @@ use crate::functions::scalar::session::NOW;
 use crate::sql::asof::plan_as_windows;
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
-use crate::sql::guarded_rules::{NullSafeKeysToConditions, PushDownFilterToGroups};
+use crate::sql::guarded_rules::PushDownFilterToGroups;
 use crate::sql::join_order::order_joins;
 use crate::sql::lateral::unnest_lateral;
+use crate::sql::null_equal::{CrossJoins, KeysOfJoins};
 use crate::sql::offset::number_offsets;
 
 /// Optimises a plan for one batch execution.
@@ -55,14 +54,16 @@ pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
         let mut rules = Optimizer::new().rules;
         // It sums sums, whose type is not the sum's in Postgres; all our functions know DISTINCT.
         rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+        let (keys, crosses) = (KeysOfJoins::default(), CrossJoins::default());
         for rule in &mut rules {
             if rule.name() == PushDownFilterToGroups::new().name() {
                 *rule = Arc::new(PushDownFilterToGroups::new());
+            } else if rule.name() == keys.name() {
+                *rule = Arc::new(KeysOfJoins::default());
+            } else if rule.name() == crosses.name() {
+                *rule = Arc::new(CrossJoins::default());
             }
         }
-        let crosses = rules.iter().position(|rule| rule.name() == EliminateCrossJoin::new().name());
-        rules.insert(crosses.unwrap_or(0), Arc::new(NullSafeKeysToConditions));
-        rules.push(Arc::new(ExtractEquijoinPredicate::new()));
         Optimizer::with_rules(rules)
     });
     static RULES_APART: LazyLock<Optimizer> = LazyLock::new(|| apart(&RULES));
@@ -223,12 +224,11 @@ fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
         // Equalities in ON become keys: a hash join instead of trying every pair.
-        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(KeysOfJoins::default()),
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
         // FROM a, b WHERE a.x = b.x is a join by key. It keeps the order that was chosen.
-        Arc::new(NullSafeKeysToConditions),
-        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(CrossJoins::default()),
         Arc::new(PropagateEmptyRelation::new()),
         // Rows with NULL keys are not kept.
         Arc::new(FilterNullJoinKeys::default()),
@@ -236,7 +236,6 @@ fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(EliminateOuterJoin::new()),
         // Filters go below joins and aggregates: what they drop is never kept.
         Arc::new(PushDownFilterToGroups::new()),
-        Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateGroupByConstant::new()),
         Arc::new(CommonSubexprEliminate::new()),
         // Columns that nobody reads are neither scanned nor kept.

@@ -30,9 +30,10 @@ use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::arrays::{array_of_columns, array_of_rows, sort_unnested};
 use crate::sql::rewrite::names::name_columns;
+use crate::sql::rewrite::row_subquery::{rows_in_condition, rows_in_subquery};
 use crate::sql::rewrite::tables::{
-    name_function_column, number_elements, select_function, spread_series, unnest_constants,
-    unnest_function, unnest_series,
+    is_constant, name_function_column, number_elements, select_function, spread_series,
+    unnest_constants, unnest_function, unnest_series,
 };
 use crate::sql::rewrite::using::{merge_joined_columns, name_merged_columns};
 use crate::sql::system_time::rewrite_system_time;
@@ -46,6 +47,7 @@ use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 mod arrays;
 mod named_windows;
 pub mod names;
+mod row_subquery;
 pub mod tables;
 mod using;
 
@@ -134,6 +136,9 @@ impl VisitorMut for Rewriter {
         flow(reject_windows(select.selection.as_ref(), "WHERE").and_then(|()| {
             reject_windows(select.having.as_ref(), "HAVING")?;
             named_windows::write_out(select)?;
+            if let Some(condition) = &mut select.selection {
+                rows_in_condition(condition)?;
+            }
             expand_group_window_of_select(select)?;
             rewrite_system_time(select)?;
             name_merged_columns(select);
@@ -330,6 +335,7 @@ impl Rewriter {
     }
 
     fn rewrite_before(&mut self, expr: &mut Expr) -> Result<()> {
+        rows_in_subquery(expr)?;
         match expr {
             Expr::Value(_) => {
                 // Every parameter has a place, also one whose type nothing says.
@@ -687,6 +693,26 @@ fn value_at(function: &mut Function, ascending: bool) -> Option<Expr> {
     None
 }
 
+/// What Postgres has of a function and DataFusion has not.
+fn check_supported(name: &str, function: &Function) -> Result<()> {
+    let ranks = matches!(name, "rank" | "dense_rank" | "percent_rank" | "cume_dist");
+    if ranks && !function.within_group.is_empty() {
+        return Err(Error::unsupported(format!("{name}() WITHIN GROUP")).hint(
+            "Count the rows that sort before the value: count(*) FILTER (WHERE x < value) + 1.",
+        ));
+    }
+    if matches!(name, "lag" | "lead" | "nth_value")
+        && function.over.is_some()
+        && let FunctionArguments::List(list) = &function.args
+        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(offset))) = list.args.get(1)
+        && !is_constant(offset)
+    {
+        return Err(Error::unsupported(format!("{name}() with another number for each row"))
+            .hint("Number the rows with row_number(), and join them with themselves."));
+    }
+    Ok(())
+}
+
 fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
     if let [first, _] = function.name.0.as_slice()
         && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
@@ -706,6 +732,7 @@ fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
         }
     }
     check_count(&name, function)?;
+    check_supported(&name, function)?;
     let no_arguments = match &function.args {
         FunctionArguments::None => true,
         FunctionArguments::List(list) => list.args.is_empty(),
@@ -973,7 +1000,7 @@ fn named_operator(parts: &[String]) -> Result<BinaryOperator> {
     })
 }
 
-/// `(a, b) = (c, d)` and `<>`, column by column.
+/// `(a, b) = (c, d)` and `<>`, column by column; the others by the first column that differs.
 fn compare_rows(op: &BinaryOperator, lefts: &[Expr], rights: &[Expr]) -> Result<Expr> {
     if lefts.len() != rights.len() {
         return Err(Error::user(
@@ -984,6 +1011,12 @@ fn compare_rows(op: &BinaryOperator, lefts: &[Expr], rights: &[Expr]) -> Result<
     let joint = match op {
         BinaryOperator::Eq => BinaryOperator::And,
         BinaryOperator::NotEq => BinaryOperator::Or,
+        BinaryOperator::Lt | BinaryOperator::LtEq => {
+            return order_rows(op, &BinaryOperator::Lt, lefts, rights);
+        }
+        BinaryOperator::Gt | BinaryOperator::GtEq => {
+            return order_rows(op, &BinaryOperator::Gt, lefts, rights);
+        }
         other => return Err(Error::unsupported(format!("comparing rows with {other}"))),
     };
     let pairs = lefts.iter().zip(rights).map(|(l, r)| binary(l.clone(), op.clone(), r.clone()));
@@ -991,6 +1024,30 @@ fn compare_rows(op: &BinaryOperator, lefts: &[Expr], rights: &[Expr]) -> Result<
         .reduce(|all, next| binary(all, joint.clone(), next))
         .map(|all| Expr::Nested(Box::new(all)))
         .ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a row needs at least one column"))
+}
+
+/// `a < c OR (a = c AND b < d)`; the last columns are compared as the operator says.
+fn order_rows(
+    op: &BinaryOperator,
+    strict: &BinaryOperator,
+    lefts: &[Expr],
+    rights: &[Expr],
+) -> Result<Expr> {
+    let pairs = lefts.iter().zip(rights).rev();
+    let ordered = pairs.fold(None, |behind: Option<Expr>, (left, right)| {
+        let (left, right) = (left.clone(), right.clone());
+        Some(match behind {
+            None => binary(left, op.clone(), right),
+            Some(behind) => {
+                let equal = binary(left.clone(), BinaryOperator::Eq, right.clone());
+                let later = binary(equal, BinaryOperator::And, behind);
+                let first = binary(left, strict.clone(), right);
+                let later = Expr::Nested(Box::new(later));
+                Expr::Nested(Box::new(binary(first, BinaryOperator::Or, later)))
+            }
+        })
+    });
+    ordered.ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a row needs at least one column"))
 }
 
 /// `(a, b) IN ((1, 2), (3, 4))` as a disjunction.

@@ -6,6 +6,7 @@
 //! | `group_index.rs` | group keys to dense ids |
 //! | `keyed_table.rs` | unique key to row: SQL tables with a primary key |
 //! | `multi_table.rs` | rows that may be equal, many to a key: contents of views, sides of a join |
+//! | `arrangement.rs` | rows by key that several readers look up, each at its own epoch |
 //! | `ordered_table.rs` | partitions of sorted rows: Top-N, window functions |
 //! | `history.rs` | what has changed since recent epochs |
 //! | `snapshot.rs` | the content of a table at one moment, shared with readers |
@@ -21,6 +22,7 @@
 //! Invariants: a row id is never used twice; a snapshot never changes; whoever holds a snapshot
 //! holds memory, and stops nobody.
 
+pub mod arrangement;
 pub mod delta;
 pub mod group_index;
 pub mod group_table;

@@ -44,6 +44,7 @@ use crate::types::error::{Error, Result};
 
 mod find_equal;
 mod tags;
+pub mod versions;
 
 use tags::Tags;
 
@@ -73,6 +74,8 @@ pub struct MultiTable {
     counts: Option<IdVec<i64>>,
     /// Deletions are to be expected.
     deleting: bool,
+    /// No row gets another id for now.
+    keeps_ids: bool,
 }
 
 impl Spill for MultiTable {
@@ -105,6 +108,7 @@ impl MultiTable {
             negative_rows: 0,
             counts: None,
             deleting: false,
+            keeps_ids: false,
         }
     }
 
@@ -497,7 +501,7 @@ impl MultiTable {
     fn maintain(&mut self) -> Result<()> {
         self.store.compact()?;
         let mut moved = 0;
-        while self.store.front_is_due() && moved < SEGMENT_ROWS_MAX {
+        while !self.keeps_ids && self.store.front_is_due() && moved < SEGMENT_ROWS_MAX {
             moved += self.move_front()?;
             self.store.compact()?;
         }

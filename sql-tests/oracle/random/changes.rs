@@ -73,7 +73,40 @@ impl Generator {
                 steps.push(Step::Restart { checkpoint, workers: 1 + self.below(3) });
             }
         }
+        // Drawn last: the rest of a case is the same with them.
+        if self.grammar == Grammar::Ours && self.chance(0.6) {
+            steps = self.with_indexes(steps, &tables);
+        }
         Scenario { workers, steps }
+    }
+
+    /// The same steps, with indexes of tables and views right behind these.
+    fn with_indexes(&mut self, steps: Vec<Step>, tables: &[Table]) -> Vec<Step> {
+        let mut tables = tables.iter();
+        let mut all = Vec::new();
+        for step in steps {
+            let relation = match &step {
+                Step::Table(_) => tables.next().map(|t| (t.name.clone(), t.types.clone())),
+                Step::View { name, .. } => {
+                    let found = self.relations.iter().find(|r| r.name == *name);
+                    found.map(|r| (r.name.clone(), r.types.clone()))
+                }
+                _ => None,
+            };
+            all.push(step);
+            let Some((relation, types)) = relation else { continue };
+            let plain = (0..types.len()).filter(|column| types[*column].is_plain());
+            let plain: Vec<usize> = plain.collect();
+            for column in &plain {
+                let columns = match self.below(10) {
+                    0..=4 => format!("c{column}"),
+                    5 => format!("c{}, c{column}", self.pick(&plain)),
+                    _ => continue,
+                };
+                all.push(Step::Index { relation: relation.clone(), columns });
+            }
+        }
+        all
     }
 
     /// A view of calls of our own functions with whatever arguments.

@@ -43,6 +43,11 @@ pub enum Step {
         name: String,
         query: Tree,
     },
+    /// An index, which joins of later views may read; of nothing, if its relation was refused.
+    Index {
+        relation: String,
+        columns: String,
+    },
     /// A view of calls that may fail, over a table whose key is the integer `c0`: it must hold
     /// what its query gives for each row alone, without the rows for which that fails.
     Careless {
@@ -103,6 +108,9 @@ pub struct Tally {
     pub epochs: u64,
     pub restarts: u64,
     pub views: u64,
+    pub indexes: u64,
+    /// Joins that read one of them.
+    pub indexed_joins: u64,
     pub compared: u64,
     /// Rows in what was compared.
     pub rows: u64,
@@ -123,6 +131,8 @@ impl Tally {
         self.epochs += other.epochs;
         self.restarts += other.restarts;
         self.views += other.views;
+        self.indexes += other.indexes;
+        self.indexed_joins += other.indexed_joins;
         self.compared += other.compared;
         self.rows += other.rows;
         self.row_errors += other.row_errors;
@@ -315,6 +325,15 @@ impl Runner {
                     self.views.last_mut().expect("just made").by_row = Some(by_row);
                 }
             }
+            Step::Index { relation, columns } => {
+                let sql = format!("CREATE INDEX ON {relation} ({columns})");
+                match self.run(&sql).await {
+                    Err(e) if e.sqlstate() != SqlState::UNDEFINED_TABLE => {
+                        return Err(fail(Kind::Change(e.sqlstate().0.to_owned()), &sql, &e));
+                    }
+                    made => self.tally.indexes += u64::from(made.is_ok()),
+                }
+            }
             Step::Restart { checkpoint, workers } => {
                 self.tally.restarts += 1;
                 if *checkpoint {
@@ -438,6 +457,20 @@ impl Runner {
                 let name = name.to_owned();
                 self.views.push(View { name, query, read, batch, by_row: None });
                 self.tally.views += 1;
+                if self.tally.indexes > 0 {
+                    let plan = self
+                        .run(&format!(
+                            "EXPLAIN MATERIALIZED VIEW {}",
+                            self.views.last().expect("just made").name
+                        ))
+                        .await;
+                    let plan = plan.map_err(|e| {
+                        failure(Kind::Broken(e.sqlstate().0.to_owned()), text_of(&e))
+                    })?;
+                    let lines = plan.iter().flatten().flatten();
+                    let joins = lines.filter(|line| line.contains(" by index "));
+                    self.tally.indexed_joins += joins.count() as u64;
+                }
                 Ok(())
             }
             (Err(view), batch) => {
@@ -647,6 +680,9 @@ impl Scenario {
                 Step::Table(tree) => say(tree.sql()),
                 Step::View { name, query } => {
                     say(format!("CREATE MATERIALIZED VIEW {name} AS {}", query.sql()));
+                }
+                Step::Index { relation, columns } => {
+                    say(format!("CREATE INDEX ON {relation} ({columns})"));
                 }
                 Step::Careless { name, items, filter, table } => {
                     let (items, filter) = (items.sql(), filter.sql());

@@ -132,7 +132,7 @@ impl Shrinker<'_> {
                             *tree = tree.without_column(group, column);
                         }
                         // A column of its own group would be missing in the table's.
-                        Step::Careless { .. } | Step::Restart { .. } => {}
+                        Step::Careless { .. } | Step::Index { .. } | Step::Restart { .. } => {}
                         Step::Commit(statements) => {
                             for tree in statements {
                                 *tree = tree.without_column(group, column);
@@ -157,7 +157,7 @@ fn trees(step: &Step) -> Vec<&Tree> {
         Step::Table(tree) | Step::View { query: tree, .. } => vec![tree],
         Step::Careless { items, filter, .. } => vec![items, filter],
         Step::Commit(statements) => statements.iter().collect(),
-        Step::Restart { .. } => Vec::new(),
+        Step::Index { .. } | Step::Restart { .. } => Vec::new(),
     }
 }
 
@@ -181,7 +181,7 @@ fn candidates(step: &Step) -> Vec<Step> {
             let plainer = edits(filter).into_iter().map(|filter| careless(items.clone(), filter));
             fewer.chain(plainer).collect()
         }
-        Step::Restart { .. } => Vec::new(),
+        Step::Index { .. } | Step::Restart { .. } => Vec::new(),
         Step::Commit(statements) => {
             let mut out = Vec::new();
             for index in 0..statements.len() {

@@ -99,6 +99,7 @@ impl State {
             Purpose::View { creation, made: Made::Now, .. } => self.share(&mut plan, creation),
             _ => Vec::new(),
         };
+        let started = self.start_indexes(&plan);
         let reads = plan.root.scanned_objects();
         self.begin_sources(&reads);
         if let Purpose::View { made: Made::Before, .. } = &purpose {
@@ -107,6 +108,7 @@ impl State {
         self.reads_newer |= reads.iter().any(|read| *read > id);
         let gone = reads.iter().any(|read| !self.running.contains_key(read)) || !named;
         let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
+        let failed = failed.or(started.err());
         let as_of = self.epochs.closed();
         let span = match &purpose {
             Purpose::Subscription { span, .. } => *span,
@@ -143,6 +145,7 @@ impl State {
             (None, Ok(contents)) => contents,
             (error, _) => {
                 let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
+                self.release(&shares);
                 match purpose {
                     Purpose::View { creation, made, reply } => {
                         match made {
@@ -230,6 +233,7 @@ impl State {
             restore,
             past,
             keeps_history,
+            not_yet: HashMap::new(),
         };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
     }

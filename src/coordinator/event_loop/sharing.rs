@@ -1,16 +1,38 @@
 //! Views that read what others keep although they do not name them (`plan::share`).
 //!
+//! So are indexes that joins read (`event_loop/indexes.rs`).
+//!
 //! The catalog knows nothing of it but a note in the definer, so that the same is shared after a
 //! restart. A view that is dropped or replaced while others read it goes on without a name until
 //! the last of these has gone; a restart computes these for themselves.
 
 use std::sync::Arc;
 
+use super::indexes::join_indexes;
 use super::{Creation, RunningKind, State};
-use crate::catalog::object::{Definer, ObjectKind};
+use crate::catalog::object::{Definer, IndexObject, ObjectKind};
+use crate::plan::index_join::{JoinIndex, use_indexes};
 use crate::plan::node::Plan;
 use crate::plan::share::{Shareable, share};
 use crate::types::id::ObjectId;
+
+/// Lets a plan read what these views keep, and its joins these indexes; gives those that it reads
+/// now.
+pub(in crate::coordinator) fn share_all(
+    plan: &mut Plan,
+    views: &[Shareable<'_>],
+    indexes: &[JoinIndex<'_>],
+) -> Vec<ObjectId> {
+    let mut shared = share(plan, views);
+    shared.extend(use_indexes(plan, indexes));
+    // A view that reads these indexes itself is found only now.
+    shared.extend(share(plan, views));
+    let read = plan.root.scanned_objects();
+    shared.retain(|object| read.contains(object));
+    shared.sort_unstable();
+    shared.dedup();
+    shared
+}
 
 impl State {
     /// Lets the plan of a new view read what running ones keep, and notes it.
@@ -18,14 +40,20 @@ impl State {
         // What is replaced goes, and what takes its place may be read by anything above.
         let view = matches!(creation.object.kind, ObjectKind::MaterializedView(_));
         let definer = creation.definer.as_mut();
-        let Some(definer) = definer.filter(|_| view && creation.replaces.is_none()) else {
+        let Some(definer) = definer.filter(|_| view) else {
             return Vec::new();
         };
         let catalog = self.catalog();
+        let (database, replaces) = (&creation.object.name.database, creation.replaces.is_some());
+        let may = |index: &IndexObject| self.may_read(&catalog, index, replaces);
+        let indexes = join_indexes(&catalog, database, may);
         let views: Vec<Shareable<'_>> = self
             .running
             .iter()
             .filter(|(id, running)| {
+                if replaces {
+                    return false;
+                }
                 let view = matches!(running.kind, RunningKind::View { .. });
                 view && running.failed.is_none() && !self.hydrating.contains_key(id)
             })
@@ -38,7 +66,7 @@ impl State {
                 near.then_some(Shareable { object: *id, name, plan })
             })
             .collect();
-        let shared = share(plan, &views);
+        let shared = share_all(plan, &views, &indexes);
         if !shared.is_empty() {
             let shares = shared.iter().map(|id| id.0).collect();
             *definer = Arc::new(Definer { shares, ..definer.as_ref().clone() });

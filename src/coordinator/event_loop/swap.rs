@@ -55,7 +55,8 @@ impl State {
             }
             let subscription = matches!(running.kind, RunningKind::Subscription { .. });
             if !subscription && !running.plan.as_ref().is_some_and(|p| fits(p, view, &moved)) {
-                let user = catalog.get(id).map_or("a view", |object| object.name.name.as_str());
+                let index = || catalog.index(id).map_or("a view", |index| index.name.as_str());
+                let user = catalog.get(id).map_or_else(index, |object| object.name.name.as_str());
                 return Err(Error::user(
                     SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
                     format!("\"{user}\" uses columns of \"{}\"", old.name.name),

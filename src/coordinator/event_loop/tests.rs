@@ -79,6 +79,7 @@ fn scan(object: ObjectId) -> Node {
         append_only: false,
         time_bounds: vec![],
         shared: false,
+        index: None,
     })
 }
 

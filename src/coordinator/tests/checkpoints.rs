@@ -53,18 +53,30 @@ pub(super) const VIEWS: &[(&str, &str)] = &[
     ),
     ("above", "SELECT p.kind, p.s, k.name FROM per_kind p LEFT JOIN kinds k ON p.kind = k.kind"),
     ("top", "SELECT max(s) AS s, count(*) AS n FROM above"),
+    ("beside", "SELECT i.id, p.s FROM items i JOIN per_kind p ON i.kind = p.kind"),
     ("intervals", "SELECT kind, max(v * INTERVAL '1 day') AS i FROM items GROUP BY kind"),
     ("inverse", "SELECT id, 100 / (v - 7) AS q FROM items"),
 ];
 
 pub(super) async fn set_up(server: &Running) {
+    set_up_with(server, false).await;
+}
+
+/// The same; joins may read indexes.
+async fn set_up_with(server: &Running, indexed: bool) {
     let mut script = "
         CREATE TABLE items (id int PRIMARY KEY, kind int, v int, label text)
         CREATE TABLE kinds (kind int, name text)
         INSERT INTO kinds SELECT g, 'kind ' || g FROM generate_series(0, 5) g(g)
     "
     .to_owned();
+    if indexed {
+        script += "CREATE INDEX kinds_by_kind ON kinds (kind)\n";
+    }
     for (name, query) in VIEWS {
+        if indexed && *name == "beside" {
+            script += "CREATE INDEX sums_by_kind ON per_kind (kind)\n";
+        }
         script += &format!("CREATE MATERIALIZED VIEW {name} AS {query}\n");
     }
     let out = server.run(&script).await;
@@ -118,11 +130,23 @@ async fn check_views(server: &Running, context: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn views_take_up_their_state_with_any_number_of_workers() {
+    take_up_their_state(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_whose_joins_read_indexes_take_up_their_state() {
+    take_up_their_state(true).await;
+}
+
+async fn take_up_their_state(indexed: bool) {
     let store = FaultyStore::new();
     let mut random = StdRng::seed_from_u64(3);
     let hour = Duration::from_secs(3600);
     let server = start_with(&store, 2, hour).await;
-    set_up(&server).await;
+    set_up_with(&server, indexed).await;
+    let read =
+        server.run("SELECT count(DISTINCT name)::int FROM millstream.memory WHERE kind = 'index'");
+    assert_eq!(read.await, format!("{}\nSELECT 1\n", if indexed { 2 } else { 0 }));
     server.run("INSERT INTO items VALUES (100, 1, 7, 'seven')").await;
     for _ in 0..30 {
         server.run(&change(&mut random)).await;
@@ -262,7 +286,7 @@ async fn a_store_that_fails_at_random_loses_no_state() {
         let mut random = StdRng::seed_from_u64(seed);
         let store = FaultyStore::new();
         let mut server = start_with(&store, 2, Duration::from_millis(5)).await;
-        set_up(&server).await;
+        set_up_with(&server, seed % 2 == 1).await;
         for round in 0..3 {
             store.set_random(seed * 100 + round, 0.15);
             for _ in 0..10 {

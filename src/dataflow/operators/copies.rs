@@ -68,6 +68,7 @@ mod tests {
             append_only: false,
             time_bounds: vec![],
             shared: false,
+            index: None,
         });
         let node = node::Copies { input: Edge::local(scan), count: 1 };
         check(

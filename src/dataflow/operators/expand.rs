@@ -65,6 +65,7 @@ mod tests {
             append_only: false,
             time_bounds: vec![],
             shared: false,
+            index: None,
         });
         let node = node::Expand {
             input: Edge::local(scan),

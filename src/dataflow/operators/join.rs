@@ -30,6 +30,10 @@
 //! Keeps: every row of both sides with a key. Of the right side of a semi or anti join without
 //! residual condition only the key columns.
 //!
+//! A side whose rows never show by themselves may be kept by an index (`side_table.rs`): nothing of it
+//! is kept here, and its changes come from the index. They enter by reading it as of the epoch
+//! instead of the one before.
+//!
 //! Rows that are too old to meet anything are forgotten (`aging.rs`): where the keys have a time that
 //! both watermarks have passed, or where the residual condition bounds a row's age
 //! (`a.ts BETWEEN b.ts - x AND b.ts + y`); in one walk over the tables now and then.
@@ -55,6 +59,7 @@ use crate::dataflow::operators::forgetting::Walks;
 use crate::dataflow::operators::waiting::WaitingChanges;
 use crate::plan::expr::Expr;
 use crate::plan::node::{self, JoinKind};
+use crate::state::arrangement::Reader;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::multi_table::{MultiTable, Walk};
 use crate::state::row_ids::{NIL, ShortId};
@@ -64,8 +69,10 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::{Epoch, Watermark};
 
 mod aging;
+mod side_table;
 
 pub use aging::Aging;
+use side_table::SideTable;
 
 /// Pairs, and rows looked up, in one step of the kernel; also the rows of an output batch.
 const STEP_ROWS: usize = 8192;
@@ -150,7 +157,7 @@ struct Side {
     /// Where the key columns stand in the table.
     table_keys: Vec<usize>,
     /// Rows that have a key. Has counts when rows show by their matches under a residual condition.
-    table: MultiTable,
+    table: SideTable,
     /// Changes of the current epoch.
     changes: WaitingChanges,
     watermark: Option<Watermark>,
@@ -190,6 +197,8 @@ pub struct Join {
     tried_pairs: usize,
     /// When the tables are looked through for rows that are too old.
     walks: Walks,
+    /// The numbers of matches are yet to be computed again: only in an epoch can an index be read.
+    counts_due: bool,
 }
 
 /// How rows of one side matched.
@@ -285,7 +294,7 @@ impl Join {
                 kept,
                 keeps_all: !only_keys,
                 table_keys,
-                table: if counted { table.with_counts() } else { table },
+                table: SideTable::Own(if counted { table.with_counts() } else { table }),
                 changes: WaitingChanges::default(),
                 watermark: None,
             })
@@ -302,11 +311,24 @@ impl Join {
             leaving: VecDeque::new(),
             tried_pairs: 0,
             walks: Walks::default(),
+            counts_due: false,
         })
     }
 
+    /// The same join, which reads the rows of a side from an index instead of keeping them.
+    /// `columns` says where each of the side's columns is in the index, whose key are the columns of
+    /// the join's keys in their order.
+    #[must_use]
+    pub fn sharing(mut self, port: usize, reader: Reader, columns: Vec<usize>) -> Join {
+        let side = &mut self.sides[port];
+        assert_eq!(side.shows, Shows::Never, "rows that show by themselves are kept by the join");
+        side.table = SideTable::shared(reader, columns);
+        self
+    }
+
     fn answers_at_once(&self) -> bool {
-        self.spec.kind == JoinKind::Inner && self.spec.append_only
+        let shared = self.sides.iter().any(|side| side.table.is_shared());
+        self.spec.kind == JoinKind::Inner && self.spec.append_only && !shared
     }
 
     /// Whether it is time to let others work.
@@ -328,15 +350,22 @@ impl Join {
         if self.sides.iter().all(|side| side.changes.is_empty()) {
             return Ok(());
         }
-        // The side whose rows show by their matches advances last: it sees all of them.
-        let [first, last] =
-            if self.spec.kind == JoinKind::Right { [LEFT, RIGHT] } else { [RIGHT, LEFT] };
+        // The side whose rows show by their matches advances last: it sees all of them. One that is
+        // read from an index advances at once, which only the first does.
+        let left_first = self.spec.kind == JoinKind::Right || self.sides[LEFT].table.is_shared();
+        let [first, last] = if left_first { [LEFT, RIGHT] } else { [RIGHT, LEFT] };
+        assert!(!self.sides[last].table.is_shared(), "a side in an index never shows by itself");
         let both = self.sides.iter().all(|side| !side.changes.is_empty());
         self.shows_aside =
             both && self.spec.kind == JoinKind::Full || self.padding_may_look_like_a_pair();
         let [firsts, lasts] = [first, last].map(|port| -> Result<Vec<ChangeBatch>> {
             let changes = self.sides[port].changes.take();
-            let changes = consolidate(&self.sides[port].schema, changes)?;
+            let side = &self.sides[port];
+            let mut changes = consolidate(&side.schema, changes)?;
+            if side.table.is_shared() && changes.len() > 1 {
+                // They enter all at once.
+                changes = vec![ChangeBatch::concat(&side.schema, &changes)?];
+            }
             changes.into_iter().map(|batch| self.pass_null_keys(port, batch, out)).collect()
         });
         let (firsts, lasts) = (firsts?, lasts?);
@@ -917,7 +946,13 @@ impl Operator for Join {
         Ok(())
     }
 
-    fn on_epoch(&mut self, _epoch: Epoch, out: &mut Output) -> Result<()> {
+    fn on_epoch(&mut self, epoch: Epoch, out: &mut Output) -> Result<()> {
+        for side in &mut self.sides {
+            side.table.begin(epoch, !side.changes.is_empty());
+        }
+        if std::mem::take(&mut self.counts_due) {
+            self.restore_counts()?;
+        }
         self.enqueue_epoch(out)?;
         self.work(out)?;
         if !self.work.is_empty() {
@@ -939,6 +974,7 @@ impl Operator for Join {
             out.unfinished();
             return Ok(());
         }
+        self.sides.iter_mut().for_each(|side| side.table.finish(epoch));
         self.forget_old()
     }
 
@@ -947,21 +983,25 @@ impl Operator for Join {
         assert!(done, "an epoch completes when all of its output has left");
         for (side, table) in self.sides.iter_mut().zip(TABLES) {
             assert!(side.changes.is_empty(), "an epoch's changes are taken in when it completes");
-            writer.write(table, side.table.checkpoint_delta()?);
+            side.table.checkpoint(table, writer)?;
         }
         Ok(())
     }
 
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         for (side, table) in self.sides.iter_mut().zip(TABLES) {
-            side.table.restore(reader.read(table, &side.table_keys)?)?;
+            side.table.restore(table, &side.table_keys, reader)?;
+        }
+        if self.sides.iter().any(|side| side.table.is_shared()) {
+            self.counts_due = true;
+            return Ok(());
         }
         self.restore_counts()
     }
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
         for side in &mut self.sides {
-            visit(&mut side.table);
+            side.table.visit(&mut *visit);
             visit(&mut side.changes);
         }
         visit(&mut self.aside);

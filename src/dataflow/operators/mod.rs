@@ -9,6 +9,7 @@
 //! | `copies.rs` | each row as often as a column says |
 //! | `union.rs` | all rows of all inputs |
 //! | `aggregate.rs` | one row per group |
+//! | `arrange.rs` | the rows of an index, which joins read |
 //! | `join.rs` | pairs of rows, and rows without a partner |
 //! | `top_n.rs` | the first rows of each partition |
 //! | `over.rs` | window functions |
@@ -37,12 +38,15 @@
 use crate::dataflow::contract::{Contract, checked};
 use crate::dataflow::operator::Operator;
 use crate::dataflow::operators::aggregate::TimeKey;
+use crate::dataflow::operators::arrange::Indexes;
 use crate::plan::event_time::{bounded_keys, find, settling_order, time_bounds};
+use crate::plan::index_join::indexed_side;
 use crate::plan::node::{Node, Phase, Plan};
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
 
 pub mod aggregate;
+pub mod arrange;
 pub mod asof_join;
 pub mod clocked;
 pub mod copies;
@@ -76,6 +80,15 @@ pub mod window_close;
 /// # Errors
 /// What [`check`] would have found.
 pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
+    build_over(node, worker, &Indexes::default())
+}
+
+/// The same, of a dataflow that reads these indexes. A join whose index is not among them keeps its
+/// rows itself; only `check` builds one.
+///
+/// # Errors
+/// What [`check`] would have found.
+pub fn build_over(node: &Node, worker: usize, indexes: &Indexes) -> Result<Box<dyn Operator>> {
     let inputs: Vec<_> = node.inputs().iter().map(|edge| edge.input.schema()).collect();
     let operator: Box<dyn Operator> = match node {
         Node::Map(node) => Box::new(map::Map::new(node.into(), &inputs[0])),
@@ -94,7 +107,15 @@ pub fn build(node: &Node, worker: usize) -> Result<Box<dyn Operator>> {
         Node::Aggregate(node) => {
             Box::new(aggregate::Aggregate::new(node.into(), &inputs[0], WorkerId(worker))?)
         }
-        Node::Join(node) => Box::new(join::Join::new(node.into(), &inputs[0], &inputs[1])?),
+        Node::Join(node) => {
+            let join = join::Join::new(node.into(), &inputs[0], &inputs[1])?;
+            let shared = indexed_side(node)
+                .and_then(|(port, scan)| Some((port, scan, indexes.read(scan.object)?)));
+            Box::new(match shared {
+                Some((port, scan, reader)) => join.sharing(port, reader, scan.columns.clone()),
+                None => join,
+            })
+        }
         Node::TopN(node) => {
             let closing = closing_keys(&node.input.input, &node.partition);
             top_n::build(node.into(), &inputs[0], closing)?

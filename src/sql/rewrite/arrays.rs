@@ -17,9 +17,10 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::sql::dml::build::query_of;
+use crate::sql::functions::FUNCTIONS;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::rewrite::names::column_name;
-use crate::sql::rewrite::tables::is_constant;
+use crate::sql::rewrite::tables::{gives_rows, is_constant};
 use crate::sql::rewrite::{as_integer, call, null};
 use crate::types::error::{Error, Result, SqlState};
 
@@ -81,6 +82,10 @@ fn array_from(mut query: Query) -> Result<Expr> {
             };
             sorts.push(OrderByExpr { expr, ..sort });
         }
+        if is_plain(select) && query.limit_clause.is_none() && query.fetch.is_none() {
+            query.order_by = None;
+            return Ok(or_empty(aggregated_in_place(query, &columns, sorts)));
+        }
     } else {
         sorts.extend(order_by.into_iter().map(|sort| OrderByExpr { expr: item(), ..sort }));
     }
@@ -106,10 +111,91 @@ fn array_from(mut query: Query) -> Result<Expr> {
         list.clauses.push(FunctionArgumentClause::OrderBy(sorts));
     }
     let from = vec![TableWithJoins { relation: rows, joins: vec![] }];
-    let array = Expr::Subquery(Box::new(query_of(vec![aggregate], from, None)));
+    Ok(or_empty(query_of(vec![aggregate], from, None)))
+}
+
+/// The query's array, or one without items.
+fn or_empty(query: Query) -> Expr {
+    let array = Expr::Subquery(Box::new(query));
     let empty = Value::SingleQuotedString("{}".to_owned());
     let empty = Expr::Value(ValueWithSpan { value: empty, span: Span::empty() });
-    Ok(call("coalesce", vec![array, empty]))
+    call("coalesce", vec![array, empty])
+}
+
+/// Whether each row of FROM that WHERE keeps gives one of the result.
+fn is_plain(select: &ast::Select) -> bool {
+    let groups = match &select.group_by {
+        GroupByExpr::Expressions(keys, modifiers) => !keys.is_empty() || !modifiers.is_empty(),
+        GroupByExpr::All(_) => true,
+    };
+    let expressions = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => !gathers(expr),
+        _ => false,
+    };
+    select.distinct.is_none()
+        && !groups
+        && select.having.is_none()
+        && select.qualify.is_none()
+        && !select.from.is_empty()
+        && select.projection.iter().all(expressions)
+}
+
+/// Whether an expression has an aggregate, a window function or a function that gives rows.
+fn gathers(expr: &Expr) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+            let name = function.name.0.last().and_then(|part| part.as_ident()).map(fold);
+            let scalar = function.over.is_none()
+                && name.is_some_and(|name| {
+                    FUNCTIONS.scalar.contains_key(&name)
+                        && !FUNCTIONS.aggregate.contains_key(&name)
+                        && !gives_rows(&name)
+                });
+            if scalar { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        }
+    }
+    expr.visit(&mut Finder).is_break()
+}
+
+/// The query with an aggregate of its first column in the place of its columns, which the order
+/// knows by these names.
+fn aggregated_in_place(mut query: Query, columns: &[Ident], sorts: Vec<OrderByExpr>) -> Query {
+    let SetExpr::Select(select) = query.body.as_mut() else { return query };
+    let items: Vec<Expr> = std::mem::take(&mut select.projection)
+        .into_iter()
+        .filter_map(|item| match item {
+            SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => Some(expr),
+            _ => None,
+        })
+        .collect();
+    let meant = |expr: Expr| {
+        let place = match &expr {
+            Expr::Identifier(name) => columns.iter().position(|column| column == name),
+            _ => None,
+        };
+        place.and_then(|place| items.get(place).cloned()).unwrap_or(expr)
+    };
+    let sorts: Vec<OrderByExpr> = sorts
+        .into_iter()
+        .map(|OrderByExpr { expr, options, with_fill }| OrderByExpr {
+            expr: meant(expr),
+            options,
+            with_fill,
+        })
+        .collect();
+    let mut aggregate = call("array_agg", items.into_iter().take(1).collect());
+    if let Expr::Function(function) = &mut aggregate
+        && let FunctionArguments::List(list) = &mut function.args
+        && !sorts.is_empty()
+    {
+        list.clauses.push(FunctionArgumentClause::OrderBy(sorts));
+    }
+    select.projection = vec![SelectItem::UnnamedExpr(aggregate)];
+    query
 }
 
 /// The item of a select list that ORDER BY means: by its number, its name, or what it is.

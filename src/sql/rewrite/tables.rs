@@ -37,6 +37,11 @@ const EACH: [(&str, &str, &str); 4] = [
     ("jsonb_each_text", "jsonb_object_keys", "jsonb_each_texts"),
 ];
 
+/// Whether a function gives rows.
+pub(super) fn gives_rows(name: &str) -> bool {
+    matches!(name, "unnest" | "generate_series") || SETS.iter().any(|(set, _)| *set == name)
+}
+
 /// A function in FROM that gives rows is an UNNEST of arrays.
 pub(super) fn unnest_function(factor: &mut TableFactor) {
     let (name, args, alias) = match factor {

@@ -452,6 +452,7 @@ mod tests {
             append_only: true,
             time_bounds: vec![TimeBound::of_watermark(1)],
             shared: false,
+            index: None,
         };
         let output = schema(OUTPUT);
         let type_of = |column: usize| output.field(column).data_type().clone();

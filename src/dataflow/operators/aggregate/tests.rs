@@ -129,6 +129,7 @@ impl TwoPhases {
             append_only: spec.append_only,
             time_bounds: vec![],
             shared: false,
+            index: None,
         };
         let whole = node::Aggregate {
             input: node::Edge::hash(node::Node::Scan(scan), spec.keys.clone()),

@@ -43,6 +43,7 @@ fn nodes(windows: ManyWindows, on_close: bool) -> (node::Aggregate, node::Aggreg
         append_only: true,
         time_bounds: vec![TimeBound { column: 1, functions: vec![vec![pane]] }],
         shared: false,
+        index: None,
     };
     let names = ["count(*)", "sum(v)", "max(v)", "sum(f)", "avg(f)"];
     let calls: Vec<AggregateCall> = names.iter().map(|text| call(text, &schema(ROWS))).collect();
