@@ -241,6 +241,8 @@ impl<S: ValueSet> ValueSets<S> {
             for at in range[0] as usize..range[1] as usize {
                 set.insert(S::Value::get(&values, at), counts.value(at));
             }
+            // Who looks at it next may ask for its values at once.
+            set.settle()?;
         }
         self.cold.leave(number, found.len());
         Ok(())
