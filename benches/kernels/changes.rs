@@ -370,8 +370,12 @@ fn sum_over_rows(before: u64) -> WindowCall {
         display: format!("sum over {before} rows"),
         ..aggregate_call(AggregateFunction::Sum, &[2])
     };
-    sum_over(WindowFrameUnits::Rows, ScalarValue::UInt64(Some(before)), distances)
-        .summed_up(Some(Summable::Sliding { call: sum, first: -(before as i64), last: 0 }))
+    sum_over(WindowFrameUnits::Rows, ScalarValue::UInt64(Some(before)), distances).summed_up(Some(
+        Summable::Sliding {
+            call: sum,
+            frame: MovingFrame::Rows { first: -(before as i64), last: 0 },
+        },
+    ))
 }
 
 fn over_operator(call: WindowCall) -> Box<dyn Operator> {

@@ -14,6 +14,9 @@
 //!
 //! A failure prints its seed: `MILLSTREAM_SEED=n cargo test --test sql_tests oracle::patterns`
 //! replays it; `MILLSTREAM_CASES=n` sets how many are tried.
+//!
+//! What a SELECT finds is compared with a reference of its own (`patterns/reference.rs`):
+//! `MILLSTREAM_PATTERN_SEED=n` and `MILLSTREAM_PATTERN_CASES=n`.
 
 mod reference;
 

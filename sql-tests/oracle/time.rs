@@ -201,7 +201,9 @@ pub(super) async fn rows_of(connection: &mut Connection, sql: &str) -> Result<Ve
 impl Case {
     /// Runs a statement; its rows as sorted text.
     async fn run(&mut self, sql: &str) -> Result<Vec<String>, String> {
-        rows_of(&mut self.connection, sql).await
+        // What is never answered is a failure with its seed, not a test without an end.
+        let answered = tokio::time::timeout(2 * PATIENCE, rows_of(&mut self.connection, sql)).await;
+        answered.unwrap_or_else(|_| Err(format!("not answered: {sql}")))
     }
 
     /// Runs a statement that changes something.

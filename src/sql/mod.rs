@@ -15,6 +15,7 @@
 //! | `exclude.rs` | EXCLUDE in window frames |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
+//! | `guarded_rules.rs` | DataFusion's rules, kept from changing answers |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
 //! | `interrupt.rs` | joins of a batch that end when nobody waits for them |
@@ -58,6 +59,7 @@ pub mod errors;
 mod exclude;
 pub mod expressions;
 pub mod functions;
+mod guarded_rules;
 pub mod interrupt;
 mod join_order;
 pub mod lateral;

@@ -34,7 +34,6 @@ use datafusion::optimizer::filter_null_join_keys::FilterNullJoinKeys;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
-use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
@@ -45,6 +44,7 @@ use crate::functions::scalar::session::NOW;
 use crate::sql::asof::plan_as_windows;
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
+use crate::sql::guarded_rules::{NullSafeKeysToConditions, PushDownFilterToGroups};
 use crate::sql::join_order::order_joins;
 use crate::sql::lateral::unnest_lateral;
 use crate::sql::offset::number_offsets;
@@ -55,6 +55,14 @@ pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
         let mut rules = Optimizer::new().rules;
         // It sums sums, whose type is not the sum's in Postgres; all our functions know DISTINCT.
         rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+        for rule in &mut rules {
+            if rule.name() == PushDownFilterToGroups::new().name() {
+                *rule = Arc::new(PushDownFilterToGroups::new());
+            }
+        }
+        let crosses = rules.iter().position(|rule| rule.name() == EliminateCrossJoin::new().name());
+        rules.insert(crosses.unwrap_or(0), Arc::new(NullSafeKeysToConditions));
+        rules.push(Arc::new(ExtractEquijoinPredicate::new()));
         Optimizer::with_rules(rules)
     });
     static RULES_APART: LazyLock<Optimizer> = LazyLock::new(|| apart(&RULES));
@@ -219,6 +227,7 @@ fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
         // FROM a, b WHERE a.x = b.x is a join by key. It keeps the order that was chosen.
+        Arc::new(NullSafeKeysToConditions),
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(PropagateEmptyRelation::new()),
         // Rows with NULL keys are not kept.
@@ -226,7 +235,8 @@ fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         // An outer join whose NULLs a filter drops anyway needs no outer state.
         Arc::new(EliminateOuterJoin::new()),
         // Filters go below joins and aggregates: what they drop is never kept.
-        Arc::new(PushDownFilter::new()),
+        Arc::new(PushDownFilterToGroups::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateGroupByConstant::new()),
         Arc::new(CommonSubexprEliminate::new()),
         // Columns that nobody reads are neither scanned nor kept.

@@ -79,11 +79,7 @@ impl Spill for MultiTable {
     fn spill(&mut self, memory: &StateMemory, pass: Pass) {
         self.store.spill(memory, pass);
         for chains in self.by_key.iter_mut().chain(&mut self.by_row) {
-            chains.heads.spill(memory, pass);
-            chains.next.spill(memory, pass);
-            if let Some(tags) = &mut chains.tags {
-                tags.spill(memory, pass);
-            }
+            chains.spill(memory, pass);
         }
         if let Some(counts) = &mut self.counts {
             counts.spill(memory, pass);
@@ -744,18 +740,25 @@ impl Chains {
         }
     }
 
+    fn spill(&mut self, memory: &StateMemory, pass: Pass) {
+        self.heads.spill(memory, pass);
+        self.next.spill(memory, pass);
+        if let Some(tags) = &mut self.tags {
+            tags.spill(memory, pass);
+        }
+    }
+
+    fn disk_bytes(&self) -> usize {
+        let tags = self.tags.as_ref().map_or(0, Tags::disk_bytes);
+        self.heads.disk_bytes() + self.next.disk_bytes() + tags
+    }
+
     /// Forgets what is kept of rows before `base`.
     fn drop_before(&mut self, base: u64) {
         self.next.drop_before(base);
         if let Some(tags) = &mut self.tags {
             tags.drop_before(base);
         }
-    }
-
-    fn disk_bytes(&self) -> usize {
-        self.heads.disk_bytes()
-            + self.next.disk_bytes()
-            + self.tags.as_ref().map_or(0, Tags::disk_bytes)
     }
 
     fn memory_bytes(&self) -> usize {

@@ -110,6 +110,13 @@ impl Rewriter<'_> {
             let call = matches!(self.token(at + 1), Token::Word(_))
                 && *self.token(at + 2) == Token::LParen;
             let close = self.close_of(at + 2).filter(|close| *close < to);
+            let nested =
+                self.words_at(at, &["MATCH_RECOGNIZE"]) && *self.token(at + 1) == Token::LParen;
+            if nested {
+                return Err(Error::unsupported("MATCH_RECOGNIZE within another")
+                    .hint("Write it as WITH name AS (SELECT ...) before, and read that.")
+                    .position(self.position(at)));
+            }
             let (Some((_, name)), true, Some(close)) = (mark, call, close) else {
                 self.refuse(at)?;
                 at = self.one(at);

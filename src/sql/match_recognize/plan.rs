@@ -25,7 +25,7 @@ use crate::plan::node::SortColumn;
 use crate::sql::errors::position_of;
 use crate::sql::match_recognize::clauses::{Clauses, MARKER, RowsClause, SkipClause, WithinClause};
 use crate::sql::match_recognize::node::{MatchFacts, MatchNode};
-use crate::sql::match_recognize::reads::{Names, Place, Reads};
+use crate::sql::match_recognize::reads::{MATCH_ALIAS, Names, Place, Reads};
 use crate::sql::match_recognize::subqueries::columns_of;
 use crate::sql::resolve::external;
 use crate::sql::rewrite::names::column_name;
@@ -272,6 +272,7 @@ fn plan_match(
     }
     let columns = match_columns(&shown, &measures, &reads)?;
     let input = reads.row_columns.project(input)?;
+    let has_subqueries = reads.has_subqueries;
     let Reads { arguments, reads, read_names, read_texts, aggregates, aggregate_texts, .. } = reads;
     let projected = arguments.into_iter().map(|(expr, name)| expr.alias(name));
     let below = LogicalPlanBuilder::from(input).project(projected)?.build()?;
@@ -311,8 +312,7 @@ fn plan_match(
             result.push(own.alias_qualified(qualifier.cloned(), name));
         }
         result.extend(measures.into_iter().map(|(expr, named)| expr.alias(named.name.clone())));
-        let node = LogicalPlan::Extension(Extension { node: Arc::new(node) });
-        return LogicalPlanBuilder::from(node).project(result)?.build();
+        return above(node, has_subqueries)?.project(result)?.build();
     }
     for (column, name, measure) in shown_order(&shown, measures) {
         result.push(match measure {
@@ -320,8 +320,14 @@ fn plan_match(
             None => Expr::Column(Column::from_name(input_name(column))).alias(name),
         });
     }
+    above(node, has_subqueries)?.project(result)?.build()
+}
+
+/// What measures are computed above.
+fn above(node: MatchNode, has_subqueries: bool) -> Result<LogicalPlanBuilder> {
     let node = LogicalPlan::Extension(Extension { node: Arc::new(node) });
-    LogicalPlanBuilder::from(node).project(result)?.build()
+    let above = LogicalPlanBuilder::from(node);
+    if has_subqueries { above.alias(MATCH_ALIAS) } else { Ok(above) }
 }
 
 impl Clauses {

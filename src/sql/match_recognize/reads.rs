@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, TableReference};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::{self, Spanned, VisitMut};
@@ -23,6 +23,9 @@ use crate::sql::match_recognize::subqueries::{RowColumns, nullable, rename_outsi
 use crate::sql::resolve::{external, nearest};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::SqlType;
+
+/// What the match is called for subqueries: tables of theirs have columns of the same names.
+pub const MATCH_ALIAS: &str = "__match";
 
 /// With DataFusion's errors, which have ours inside.
 pub type Planned<T> = Result<T, DataFusionError>;
@@ -76,6 +79,8 @@ pub struct Reads<'a> {
     pub is_strict: bool,
     /// Columns of the input that subqueries look at.
     pub row_columns: RowColumns,
+    /// Subqueries of measures look at the match.
+    pub has_subqueries: bool,
     /// What is computed of each row of the input, with its name.
     pub arguments: Vec<(Expr, String)>,
     pub reads: Vec<Read>,
@@ -95,6 +100,7 @@ impl<'a> Reads<'a> {
             sql,
             is_strict,
             row_columns: RowColumns::default(),
+            has_subqueries: false,
             arguments: vec![],
             reads: vec![],
             read_names: vec![],
@@ -234,9 +240,15 @@ impl<'a> Reads<'a> {
 
     /// Columns of the input that subqueries of a measure look at become reads of the last row.
     fn of_last_row(&mut self, planned: Expr, all_rows: bool) -> Planned<Expr> {
+        self.has_subqueries = true;
+        let of_match =
+            |name: &str| Column::new(Some(TableReference::bare(MATCH_ALIAS)), name.to_owned());
         rename_outside(planned, &mut |column: &Column| {
-            let is_read = column.relation.is_none() && self.read_names.contains(&column.name);
-            if is_read || !self.schema.has_column(column) {
+            let read = self.read_names.iter().position(|name| *name == column.name);
+            if let (Some(read), None) = (read, &column.relation) {
+                return Ok(Some((of_match(&column.name), nullable(&self.fields[read]))));
+            }
+            if !self.schema.has_column(column) {
                 return Ok(None);
             }
             let value = self.argument(Expr::Column(column.clone()), &column.name);
@@ -249,8 +261,7 @@ impl<'a> Reads<'a> {
                 running: all_rows,
             };
             let read = self.add(Read::Row(read), &format!("LAST({})", column.name))?;
-            let name = self.read_names[read].clone();
-            Ok(Some((Column::from_name(name), nullable(&self.fields[read]))))
+            Ok(Some((of_match(&self.read_names[read]), nullable(&self.fields[read]))))
         })
     }
 

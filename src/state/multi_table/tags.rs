@@ -8,9 +8,9 @@
 use arrow::array::{RecordBatch, new_empty_array};
 use arrow::datatypes::SchemaRef;
 
+use crate::memory::spill::{Pass, Spill, StateMemory};
 use crate::state::row_ids::{IdVec, ShortId};
 use crate::state::row_store::RowStore;
-use crate::state::spill::{Pass, Spill, StateMemory};
 use crate::types::key::{HashUse, hash_rows};
 
 /// The tags of a table's rows.

@@ -48,6 +48,7 @@ use crate::plan::node::{self, Phase};
 use crate::plan::overlap::ManyWindows;
 use crate::state::delta::{CheckpointReader, CheckpointWriter, TableDelta};
 use crate::state::group_index::GroupIndex;
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -455,6 +456,10 @@ impl Operator for SlidingAggregate {
         Ok(())
     }
 
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        self.panes.go_on_with_checkpoint(writer)
+    }
+
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.panes.read_checkpoint(reader)?;
         for rows in reader.read_everywhere(CLOSED) {
@@ -463,6 +468,10 @@ impl Operator for SlidingAggregate {
             self.closed_to = to.values().iter().copied().fold(self.closed_to, i64::max);
         }
         self.note_waiting(&self.panes.table.live())
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.panes.visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -24,6 +24,7 @@ use crate::plan::event_time::{aggregate_bounds, time_values};
 use crate::plan::node::{self, Phase};
 use crate::plan::overlap::ManyWindows;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
+use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
 use crate::types::id::WorkerId;
@@ -143,8 +144,16 @@ impl Operator for SpreadAggregate {
         self.groups.checkpoint(epoch, writer)
     }
 
+    fn go_on_with_checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
+        self.groups.go_on_with_checkpoint(writer)
+    }
+
     fn restore(&mut self, reader: &mut CheckpointReader) -> Result<()> {
         self.groups.restore(reader)
+    }
+
+    fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
+        self.groups.visit_stores(visit);
     }
 
     fn memory_bytes(&self) -> usize {

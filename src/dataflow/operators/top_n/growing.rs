@@ -26,10 +26,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array,
-    UInt64Array,
-};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::{self, cast};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
@@ -40,7 +37,7 @@ use super::{ROWS, STEP_ROWS, TopNSpec, ordered_by};
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::aggregate::TimeKey;
 use crate::dataflow::operators::forgetting::Walks;
-use crate::plan::event_time::time_values;
+use crate::dataflow::operators::top_n::closing::passed;
 use crate::plan::node::RankFunction;
 use crate::state::blocks::FlatStore;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
@@ -50,7 +47,7 @@ use crate::state::row_ids::ShortId;
 use crate::state::row_store::RowStore;
 use crate::state::spill::StoreVisitor;
 use crate::types::change::ChangeBatch;
-use crate::types::error::{Error, Result};
+use crate::types::error::Result;
 use crate::types::time::{Epoch, Watermark};
 
 /// Longer windows are kept in a sorted table: here a row moves those behind it.
@@ -217,23 +214,7 @@ impl GrowingTopN {
         let live: Vec<u32> = (0..self.partitions.len() as u32)
             .filter(|group| !self.partitions[*group as usize].rows.is_empty())
             .collect();
-        let mut closed = BooleanBufferBuilder::new(live.len());
-        closed.append_n(live.len(), end);
-        if !end {
-            let keys = self.groups.gather(&live)?;
-            for TimeKey { place, bound } in &self.closing {
-                let times = keys.get(*place).and_then(time_values);
-                let times = times.ok_or_else(|| Error::internal("a partition's time is a time"))?;
-                let bound = bound.at(watermark);
-                for group in 0..live.len() {
-                    if times.is_valid(group) && times.value(group) < bound {
-                        closed.set_bit(group, true);
-                    }
-                }
-            }
-        }
-        let closed: Vec<u32> =
-            closed.finish().set_indices().map(|position| live[position]).collect();
+        let closed = passed(&self.groups, live, &self.closing, watermark)?;
         let mut dead: Vec<ShortId> = Vec::new();
         for group in &closed {
             let rows = std::mem::take(&mut self.partitions[*group as usize].rows);

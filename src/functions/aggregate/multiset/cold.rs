@@ -241,7 +241,7 @@ impl<S: ValueSet> ValueSets<S> {
             for at in range[0] as usize..range[1] as usize {
                 set.insert(S::Value::get(&values, at), counts.value(at));
             }
-            // Who looks at it next may ask for its values at once.
+            // Whoever looks at it next need not have changed it.
             set.settle()?;
         }
         self.cold.leave(number, found.len());
