@@ -487,6 +487,7 @@ impl<V: Value> ValueSet for SortedSet<V> {
         blocks.sum::<usize>()
             + self.blocks.capacity() * size_of::<Block<V>>()
             + self.waiting.capacity() * size_of::<(V, i64)>()
+            + self.waiting.len() * self.waiting.first().map_or(0, |entry| entry.0.heap_bytes())
             + self.tree.as_ref().map_or(0, BlockTree::memory_bytes)
     }
 }
