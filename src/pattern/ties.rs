@@ -58,7 +58,7 @@ pub fn settle_ties(spec: &MatchSpec, rows: RecordBatch) -> Result<RecordBatch> {
 fn tied(rows: &RecordBatch, keys: &[usize]) -> Result<Vec<Range<usize>>> {
     let count = rows.num_rows();
     if keys.is_empty() {
-        return Ok(if count > 1 { vec![0..count] } else { vec![] });
+        return Ok(if count > 1 { std::iter::once(0..count).collect() } else { vec![] });
     }
     let columns: Vec<ArrayRef> = keys.iter().map(|column| rows.column(*column).clone()).collect();
     let groups = partition(&columns)?;

@@ -484,17 +484,17 @@ impl Binder<'_, '_, '_> {
             let (stripped, of) = self.stripped(inner, None, false)?;
             (RowValue::Column(self.row_argument(&stripped, of, inner)?), of)
         };
-        if let (Place::Define(_), RowValue::Classifier) = (self.place, &value) {
-            if shift != 0 {
-                // Rows of a match stand side by side: the row before is the last but one.
-                let is_last = shift < 0 && from_last && offset == 0 && of == Variables::ALL;
-                if !is_last || !self.reads.is_strict {
-                    let error = Error::unsupported("this place of CLASSIFIER() in DEFINE")
-                        .hint("Use LAST(CLASSIFIER(), n).");
-                    return Err(self.reads.at(error, whole));
-                }
-                (offset, shift) = (shift.unsigned_abs(), 0);
+        if let (Place::Define(_), RowValue::Classifier) = (self.place, &value)
+            && shift != 0
+        {
+            // Rows of a match stand side by side: the row before is the last but one.
+            let is_last = shift < 0 && from_last && offset == 0 && of == Variables::ALL;
+            if !is_last || !self.reads.is_strict {
+                let error = Error::unsupported("this place of CLASSIFIER() in DEFINE")
+                    .hint("Use LAST(CLASSIFIER(), n).");
+                return Err(self.reads.at(error, whole));
             }
+            (offset, shift) = (shift.unsigned_abs(), 0);
         }
         if matches!(self.place, Place::Define(_)) && offset > REMEMBERED_MAX {
             let message =

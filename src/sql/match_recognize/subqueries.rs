@@ -17,6 +17,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Subquery};
 
+/// Another name for a column, with its type.
+type Rename<'a> = &'a mut dyn FnMut(&Column) -> Result<Option<(Column, FieldRef)>>;
+
 /// Columns of a row of the input, for subqueries.
 #[derive(Default)]
 pub struct RowColumns {
@@ -115,10 +118,7 @@ fn for_each_subquery(expr: &Expr, each: &mut dyn FnMut(&Subquery)) -> Result<()>
 
 /// The expression with other names for what its subqueries look at outside; `None`: it keeps its
 /// own.
-pub fn rename_outside(
-    expr: Expr,
-    rename: &mut dyn FnMut(&Column) -> Result<Option<(Column, FieldRef)>>,
-) -> Result<Expr> {
+pub fn rename_outside(expr: Expr, rename: Rename<'_>) -> Result<Expr> {
     let renamed = expr.transform_up(|e| {
         Ok(Transformed::yes(match e {
             Expr::ScalarSubquery(subquery) => Expr::ScalarSubquery(renamed(subquery, rename)?),
@@ -140,10 +140,7 @@ pub fn rename_outside(
     Ok(renamed.data)
 }
 
-fn renamed(
-    subquery: Subquery,
-    rename: &mut dyn FnMut(&Column) -> Result<Option<(Column, FieldRef)>>,
-) -> Result<Subquery> {
+fn renamed(subquery: Subquery, rename: Rename<'_>) -> Result<Subquery> {
     let mut outside = |e: Expr| {
         e.transform_up(|e| match &e {
             Expr::OuterReferenceColumn(_, column) => Ok(match rename(column)? {
