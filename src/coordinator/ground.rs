@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
-use crate::catalog::object::ObjectKind;
+use crate::catalog::object::{Object, ObjectKind};
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::catalog::stored::{catalog_from_text, change_from_text};
 use crate::coordinator::table::Table;
@@ -28,6 +28,10 @@ pub struct GroundState {
     pub tables: HashMap<ObjectId, Table>,
     /// Per table: what the log brought after the files; `None` for a table that has no files.
     pub changed: BTreeMap<ObjectId, Option<Vec<ChangeBatch>>>,
+    /// What the log brought to tables of replayed rows that have no files. Other tables without files
+    /// are newer than all who read them; these are not: their rows are rows of a source, and whoever
+    /// read it when the files were written has yet to see them.
+    pub replayed: BTreeMap<ObjectId, Vec<ChangeBatch>>,
     /// The rules of tables with watermarks.
     pub table_rules: HashMap<ObjectId, WatermarkSpec>,
     /// The watermarks of tables as the files have them.
@@ -124,6 +128,7 @@ impl GroundState {
             Change::DropObject(id) => {
                 self.tables.remove(&id);
                 self.changed.remove(&id);
+                self.replayed.remove(&id);
             }
             _ => {}
         }
@@ -147,8 +152,14 @@ impl GroundState {
         }
         let changes = with_schema(&object.schema, changes)?;
         table.replay(&changes).map_err(|error| contradiction(error, &object.name.name))?;
-        if let Some(changed) = self.changed.entry(id).or_insert_with(|| Some(Vec::new())) {
-            changed.push(changes);
+        let of_source = |object: &Object| match &object.kind {
+            ObjectKind::Table(table) => table.replayed_of.is_some(),
+            _ => false,
+        };
+        match self.changed.entry(id).or_insert_with(|| Some(Vec::new())) {
+            Some(changed) => changed.push(changes),
+            None if of_source(object) => self.replayed.entry(id).or_default().push(changes),
+            None => {}
         }
         Ok(())
     }

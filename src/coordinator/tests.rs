@@ -6,6 +6,7 @@ mod faulty_store;
 mod history;
 mod lookups;
 mod memory;
+mod replays;
 mod row_patterns;
 mod sharing;
 mod sinks;

@@ -98,8 +98,9 @@ impl State {
         }
         // What the log brought comes to the views as the first epoch, all of them together.
         if !views.is_empty() {
-            for (table, changes) in &ground.changed {
-                let Some(changes) = changes else { continue };
+            let changed = ground.changed.iter();
+            let changed = changed.filter_map(|(table, came)| Some((table, came.as_ref()?)));
+            for (table, changes) in changed.chain(&ground.replayed) {
                 if !changes.is_empty() {
                     self.changes.insert(*table, changes.clone());
                     // Which of them were late at their time is not known any more.
