@@ -184,7 +184,7 @@ enum Number {
     Id(Place),
     /// With the least value that counts, and the variable whose rows count.
     Aggregate(Function, Of, Option<i64>, Option<usize>, Option<bool>),
-    MatchNumber,
+    OfMatch,
     Sum(Box<Number>, Box<Number>),
 }
 
@@ -220,7 +220,7 @@ impl Number {
                     false => format!("{mark}{call} FILTER (WHERE {})", filters.join(" AND ")),
                 }
             }
-            Number::MatchNumber => "MATCH_NUMBER()".to_owned(),
+            Number::OfMatch => "MATCH_NUMBER()".to_owned(),
             Number::Sum(left, right) => format!("({} + {})", left.sql(), right.sql()),
         }
     }
@@ -679,7 +679,7 @@ impl Scope<'_> {
             Number::Constant(value) => Some(*value),
             Number::V(place) => self.rows[self.row(place)?].v,
             Number::Id(place) => Some(self.rows[self.row(place)?].id),
-            Number::MatchNumber => self.number,
+            Number::OfMatch => self.number,
             Number::Sum(left, right) => Some(self.number(left)? + self.number(right)?),
             Number::Aggregate(function, of, least, variable, running) => {
                 let mut own = self.own(*of, *running);
@@ -1142,7 +1142,7 @@ impl Draw<'_> {
                 let variable = self.chance(20).then(|| self.below(3));
                 Number::Aggregate(function, of, least, variable, self.mark(measure))
             }
-            8 if measure || self.chance(15) => Number::MatchNumber,
+            8 if measure || self.chance(15) => Number::OfMatch,
             _ if depth > 0 => {
                 let (left, right) = (self.number(0, measure), self.number(0, measure));
                 Number::Sum(Box::new(left), Box::new(right))

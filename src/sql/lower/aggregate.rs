@@ -248,7 +248,7 @@ fn make_aggregate(
         // Every row would go to one worker.
         return Node::Aggregate(whole.in_two_phases());
     }
-    by_sessions(whole).unwrap_or_else(by_panes)
+    by_sessions(&whole).unwrap_or_else(|| by_panes(whole))
 }
 
 /// The columns that an operator reads, each expression once.

@@ -14,11 +14,6 @@ use arrow::datatypes::{FieldRef, Schema};
 use crate::plan::expr::Expr;
 use crate::plan::node::{Aggregate, AggregateCall, Edge, Map, Node, Phase, Session};
 
-/// The aggregation over sessions, if it is one; otherwise as it is.
-pub fn by_sessions(whole: Aggregate) -> Result<Node, Aggregate> {
-    over_sessions(&whole).ok_or(whole)
-}
-
 /// Columns over the sessions of rows.
 struct OverSessions<'a> {
     over: &'a Map,
@@ -50,7 +45,8 @@ fn find(aggregate: &Aggregate) -> Option<OverSessions<'_>> {
     session.input.input.append_only().then_some(OverSessions { over, exprs, session })
 }
 
-fn over_sessions(whole: &Aggregate) -> Option<Node> {
+/// The aggregation over sessions, if it is one.
+pub fn by_sessions(whole: &Aggregate) -> Option<Node> {
     if !matches!(whole.phase, Phase::Whole) {
         return None;
     }

@@ -193,7 +193,8 @@ mod tests {
                 let options = SortOptions { descending, nulls_first };
                 let field = SortField::new_with_options(column.data_type().clone(), options);
                 let converter = RowConverter::new(vec![field]).expect("sorts");
-                let rows = converter.convert_columns(&[column.clone()]).expect("converts");
+                let rows =
+                    converter.convert_columns(std::slice::from_ref(&column)).expect("converts");
                 for left in 0..column.len() {
                     for right in 0..column.len() {
                         let order = compare_values(&column, left, &column, right, options);

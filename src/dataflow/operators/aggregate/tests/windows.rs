@@ -113,7 +113,8 @@ fn recomputed(
         }
     }
     let groups: Vec<_> = groups.into_iter().filter(|((_, window), _)| wanted(*window)).collect();
-    let integers = |value: &dyn Fn(&(i64, i64), &Vec<Event>) -> i64| -> ArrayRef {
+    type OfGroup = dyn Fn(&(i64, i64), &Vec<Event>) -> i64;
+    let integers = |value: &OfGroup| -> ArrayRef {
         Arc::new(groups.iter().map(|(key, rows)| Some(value(key, rows))).collect::<Int64Array>())
     };
     let floats = |share: bool| -> ArrayRef {
