@@ -203,6 +203,7 @@ impl Scenario {
                 self.names += 1;
                 let name = format!("s{}", self.names);
                 after.savepoints.push(name.clone());
+                after.savepoints.sort();
                 format!("CREATE SAVEPOINT {name}")
             }
             _ => {
