@@ -115,7 +115,10 @@ pub async fn recover_from(
             (records, torn, sequence)
         }
     };
-    remove_orphans(&store, &base, &savepoints).await?;
+    if let Err(error) = remove_orphans(&store, &base, &savepoints).await {
+        // They do no harm: names are not used twice.
+        tracing::warn!(%error, "files that nobody needs cannot be deleted; the next start tries");
+    }
     let checkpointer = Checkpointer::new(
         store.clone(),
         generation,

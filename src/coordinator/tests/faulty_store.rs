@@ -122,6 +122,7 @@ impl Scenario {
     /// for another attempt.
     async fn start(&mut self) -> Running {
         let workers = self.random.random_range(1..4);
+        let mut refused = BTreeMap::<String, usize>::new();
         for _ in 0..STARTS_MAX {
             let config = CoordinatorConfig {
                 workers,
@@ -144,10 +145,11 @@ impl Scenario {
                     let of_store = ["53100", "58030", "42501"].contains(&error.sqlstate().0);
                     let stale = self.store.stale_lists() > stale_before;
                     assert!(of_store || stale, "seed {}: a start fails: {error}", self.seed);
+                    *refused.entry(error.to_string()).or_default() += 1;
                 }
             }
         }
-        panic!("seed {}: the server does not start", self.seed)
+        panic!("seed {}: the server does not start: {refused:#?}", self.seed)
     }
 
     fn step(&mut self) -> Step {
