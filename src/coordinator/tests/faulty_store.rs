@@ -317,7 +317,8 @@ impl Scenario {
                 .map(|l| l.replace(" | ", "|"))
                 .collect();
             rows.sort_unstable();
-            assert_eq!(self.targets[name].content(), rows, "{context}: the target of {name}");
+            let content = self.targets[name].content();
+            assert_eq!(content, rows, "{context}: the target of {name}: {:#?}", self.seen);
         }
         self.check_targets(context);
     }
