@@ -49,6 +49,9 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
 use crate::types::time::{Epoch, EventTime, Watermark};
 
+#[cfg(test)]
+mod tests;
+
 /// SQLSTATE of Postgres for a snapshot that has gone.
 pub const SNAPSHOT_TOO_OLD: SqlState = SqlState("72000");
 
@@ -221,7 +224,7 @@ pub enum Report {
     Watermarks { request: u64, marks: Vec<(ObjectId, Watermark)> },
     /// A dataflow wants an epoch at this time.
     Wake { object: ObjectId, at: EventTime },
-    /// A new dataflow has its initial content here.
+    /// A new dataflow has its initial content here, and all that was told as computed without it.
     Hydrated { worker: usize, object: ObjectId },
     /// The answer to `Command::Snapshot` for one object; `None`: it has gone.
     Snapshot {
@@ -383,13 +386,24 @@ struct Dataflow {
     as_of: Epoch,
     /// The newest closed epoch that touched it.
     last_affected: Epoch,
-    hydrated: bool,
+    content: Content,
     failed: Rc<Cell<bool>>,
     published: Option<Rc<RefCell<Published>>>,
     /// The rows of an index.
     arrangement: Option<Rc<RefCell<Arrangement>>>,
     subscription: Option<SubscriptionSender>,
     metrics: Rc<DataflowMetrics>,
+}
+
+/// How far a dataflow has come with what it began with.
+#[derive(Clone, Copy, PartialEq)]
+enum Content {
+    /// It takes up the content of what it reads. Epochs that close meanwhile do not wait for it.
+    Coming,
+    /// It has that, but not all of the epochs up to this one, which were told as computed without
+    /// it. Those behind it wait.
+    CatchingUp(Epoch),
+    There,
 }
 
 /// One worker's share of the data plane.
@@ -405,7 +419,7 @@ struct Plane {
     entries: BTreeMap<ObjectId, Entry>,
     /// Closed epochs that are not computed here, with the dataflows they touched; oldest first.
     outstanding: VecDeque<(Epoch, Arc<Vec<ObjectId>>)>,
-    /// Dataflows without their initial content.
+    /// Dataflows without their initial content, or without epochs that did not wait for them.
     hydrating: Vec<ObjectId>,
     /// Dataflows that have not handed over their state for the checkpoint of that epoch.
     checkpointing: Vec<(ObjectId, Epoch)>,
@@ -622,7 +636,7 @@ impl Plane {
             backfills,
             as_of: spec.as_of,
             last_affected: began,
-            hydrated: false,
+            content: Content::Coming,
             failed,
             published,
             arrangement,
@@ -890,7 +904,8 @@ impl Plane {
             Some(Entry::Table(_) | Entry::Source(_)) => self.closed.next(),
             Some(Entry::Dataflow(dataflow)) => {
                 let probed = probe_frontier(&dataflow.probe);
-                if dataflow.hydrated && !dataflow.failed.get() && probed > dataflow.last_affected {
+                let idle = probed > dataflow.last_affected;
+                if idle && dataflow.content == Content::There && !dataflow.failed.get() {
                     self.closed.next()
                 } else {
                     probed
@@ -965,8 +980,33 @@ impl Plane {
         busy
     }
 
+    /// Tells which dataflows have their content, and all that was computed without them.
+    fn look_at_contents(&mut self) {
+        let told = self.outstanding.front().map_or(self.closed, |(epoch, _)| Epoch(epoch.0 - 1));
+        let mut hydrating = std::mem::take(&mut self.hydrating);
+        hydrating.retain(|object| {
+            let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(object) else {
+                return false;
+            };
+            let frontier = probe_frontier(&dataflow.probe);
+            if dataflow.content == Content::Coming && frontier > dataflow.as_of {
+                dataflow.content = Content::CatchingUp(told);
+            }
+            let Content::CatchingUp(until) = dataflow.content else { return true };
+            if frontier <= until.min(dataflow.last_affected) {
+                return true;
+            }
+            dataflow.content = Content::There;
+            (self.reporter)(Report::Hydrated { worker: self.worker, object: *object });
+            false
+        });
+        self.hydrating = hydrating;
+    }
+
     /// Tells what has been finished since the last turn.
     fn after_step(&mut self) {
+        // First: those that have become complete let others go on.
+        self.look_at_contents();
         self.advance_scans();
         if self.memory.is_always_full() {
             self.spill(EVERYTHING);
@@ -974,22 +1014,12 @@ impl Plane {
         if !self.checkpointing.is_empty() {
             self.tell_states();
         }
-        let hydrating = std::mem::take(&mut self.hydrating);
-        for object in hydrating {
-            let Some(Entry::Dataflow(dataflow)) = self.entries.get_mut(&object) else { continue };
-            if probe_frontier(&dataflow.probe) > dataflow.as_of {
-                dataflow.hydrated = true;
-                self.report(Report::Hydrated { worker: self.worker, object });
-            } else {
-                self.hydrating.push(object);
-            }
-        }
         for entry in self.entries.values() {
             let Entry::Dataflow(dataflow) = entry else { continue };
             let frontier = probe_frontier(&dataflow.probe);
             if let Some(published) = &dataflow.published
                 && published.borrow().has_requests()
-                && dataflow.hydrated
+                && dataflow.content == Content::There
             {
                 // Idle is complete: nothing at or before the request's epoch is left when all
                 // that touched the view has been applied.
@@ -1003,7 +1033,7 @@ impl Plane {
         while let Some((epoch, affected)) = self.outstanding.front() {
             let computed = affected.iter().all(|object| match self.entries.get(object) {
                 Some(Entry::Dataflow(dataflow)) => {
-                    !dataflow.hydrated
+                    dataflow.content == Content::Coming
                         || dataflow.failed.get()
                         || probe_frontier(&dataflow.probe) > *epoch
                 }
