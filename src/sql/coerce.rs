@@ -40,6 +40,7 @@ use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
 use crate::sql::dependent::join_dependent_subqueries;
+use crate::sql::derived::lift_conditions;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::grouping::group_by_columns;
 use crate::sql::limited::number_limited_subqueries;
@@ -60,6 +61,7 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
     let plan = group_by_columns(plan)?;
     let plan = count_copies(plan)?;
     let plan = number_limited_subqueries(plan)?;
+    let plan = lift_conditions(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
     let plan = join_dependent_subqueries(plan)?;
     let before = |expr, schema: &DFSchema| before_analysis(expr, schema, settings);

@@ -18,6 +18,7 @@
 //! | `guarded_rules.rs` | rewrites that would change an answer, kept from where they would |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `derived.rs` | derived tables within correlated subqueries |
 //! | `interrupt.rs` | joins of a batch that end when nobody waits for them |
 //! | `grouping.rs` | GROUPING SETS over expressions |
 //! | `join_order.rs` | in which order the inner joins of a dataflow are made |
@@ -55,6 +56,7 @@ pub mod bind;
 mod catalog_query;
 pub mod coerce;
 mod dependent;
+mod derived;
 pub mod dml;
 pub mod errors;
 mod exclude;
