@@ -31,7 +31,6 @@ use crate::sql::statement::{
     ColumnDef, CreateTable, Expression, Noun, OnConflict, PrimaryKey, WithOption,
 };
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
 impl Connection {
@@ -277,14 +276,8 @@ pub(super) fn table_object(
         late_of: None,
         replayed_of: None,
     };
-    let object = Object {
-        id: ObjectId(0),
-        name,
-        kind: ObjectKind::Table(table),
-        schema,
-        create_sql: parsed.sql.clone(),
-        depends_on: Vec::new(),
-    };
+    let object = Object::new(name, ObjectKind::Table(table), schema);
+    let object = Object { create_sql: parsed.sql.clone(), ..object };
     if let Some(watermark) = &create.watermark {
         let (_, field) = watermark_column(&object.schema, watermark)?;
         watermark_expr(context, &object, watermark, field)?;
