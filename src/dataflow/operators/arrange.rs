@@ -15,6 +15,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::materialize::consolidate;
+use crate::dataflow::operators::waiting::WaitingChanges;
 use crate::state::arrangement::{Arrangement, Reader};
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::spill::StoreVisitor;
@@ -28,7 +29,7 @@ pub struct Arrange {
     schema: SchemaRef,
     arrangement: Rc<RefCell<Arrangement>>,
     /// Changes of the current epoch.
-    changes: Vec<ChangeBatch>,
+    changes: WaitingChanges,
 }
 
 /// The indexes that the joins of one dataflow read, on one worker.
@@ -52,7 +53,7 @@ impl Indexes {
 impl Arrange {
     pub fn new(arrangement: Rc<RefCell<Arrangement>>) -> Arrange {
         let schema = arrangement.borrow().schema().clone();
-        Arrange { schema, arrangement, changes: Vec::new() }
+        Arrange { schema, arrangement, changes: WaitingChanges::default() }
     }
 }
 
@@ -72,7 +73,7 @@ impl Operator for Arrange {
     }
 
     fn on_epoch(&mut self, epoch: Epoch, out: &mut Output) -> Result<()> {
-        let changes = consolidate(&self.schema, std::mem::take(&mut self.changes))?;
+        let changes = consolidate(&self.schema, self.changes.take())?;
         let mut arrangement = self.arrangement.borrow_mut();
         if changes.is_empty() {
             return arrangement.settle();
@@ -94,11 +95,11 @@ impl Operator for Arrange {
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
         visit(&mut *self.arrangement.borrow_mut());
+        visit(&mut self.changes);
     }
 
     fn memory_bytes(&self) -> usize {
-        let changes = self.changes.iter().map(ChangeBatch::size_bytes);
-        self.arrangement.borrow().memory_bytes() + changes.sum::<usize>()
+        self.arrangement.borrow().memory_bytes() + self.changes.memory_bytes()
     }
 
     fn state_rows(&self) -> usize {

@@ -103,6 +103,24 @@ impl From<&node::TopN> for TopNSpec {
     }
 }
 
+impl TopNSpec {
+    /// Rows of the output: those of the input with their numbers, if these are wanted.
+    fn output(
+        &self,
+        rows: &RecordBatch,
+        numbers: impl Iterator<Item = u64>,
+    ) -> Result<RecordBatch> {
+        let mut columns = rows.columns().to_vec();
+        if self.numbered {
+            let field = self.schema.fields().last().expect("the number is a column");
+            let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers));
+            columns.push(cast(&numbers, field.data_type())?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+}
+
 /// Columns to sort by, as the table wants them.
 pub fn ordered_by(order_by: &[SortColumn]) -> Vec<OrderedBy> {
     let by = |sort: &SortColumn| OrderedBy {
@@ -322,15 +340,7 @@ impl TopN {
     /// Rows of the output.
     fn rows(&self, shown: &Shown) -> Result<ChangeBatch> {
         let rows = self.table.decode((0..shown.len()).map(|row| shown.key(row)))?;
-        let mut columns = rows.columns().to_vec();
-        if self.spec.numbered {
-            let numbers = UInt64Array::from_iter_values(shown.rows.iter().map(|row| row.number));
-            let field = self.spec.schema.fields().last().expect("the number is a column");
-            let numbers: ArrayRef = Arc::new(numbers);
-            columns.push(cast(&numbers, field.data_type())?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(shown.len()));
-        let rows = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
+        let rows = self.spec.output(&rows, shown.rows.iter().map(|row| row.number))?;
         ChangeBatch::new(rows, shown.rows.iter().map(|row| row.weight).collect())
     }
 }

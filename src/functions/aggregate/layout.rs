@@ -243,6 +243,31 @@ impl Layout {
         Ok(self.accumulators[index].offset)
     }
 
+    /// Adds a group's row of words to another. What does not fit them is in these accumulators, of
+    /// both.
+    ///
+    /// # Errors
+    /// When an accumulator cannot add them.
+    pub fn merge_row(&mut self, own: &mut [u64], other: &[u64]) -> Result<()> {
+        own[ROW_COUNT] = own[ROW_COUNT].wrapping_add(other[ROW_COUNT]);
+        for placed in &mut self.accumulators {
+            let range = placed.offset..placed.offset + placed.accumulator.width_words();
+            let other = &other[range.clone()];
+            let saved = placed.accumulator.save(other);
+            placed.accumulator.merge(&mut own[range], other, saved.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Frees what accumulators keep of some groups beside their rows of words.
+    pub fn free(&mut self, words: &mut [u64], groups: &[u32]) {
+        let stride = self.stride;
+        for placed in &mut self.accumulators {
+            let mut slots = Slots { words: &mut *words, stride, offset: placed.offset };
+            placed.accumulator.free(&mut slots, groups);
+        }
+    }
+
     /// The word that counts the input's rows without NULLs.
     pub fn count(&mut self, input: usize) -> Result<usize> {
         let Input { arguments, filter, distinct, .. } = &self.inputs[input];

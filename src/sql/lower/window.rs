@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, IntervalMonthDayNano, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ScalarValue, internal_datafusion_err};
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -38,6 +38,9 @@ use crate::sql::lower::pipe::{Pipe, column_index, qualified};
 use crate::sql::lower::{conjuncts, lower_node, temporal};
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::time::EventDuration;
+
+/// Months have 28 to 31 days.
+const MONTH_SLACK_DAYS: i32 = 3;
 
 pub fn lower_window(window: &Window) -> Result<Pipe> {
     let mut pipe = lower_node(&window.input)?;
@@ -472,6 +475,7 @@ fn frame_distances(frame: &WindowFrame) -> Result<(Distance, Distance)> {
         WindowFrameUnits::Rows => Distance::Rows(0),
         WindowFrameUnits::Range | WindowFrameUnits::Groups => Distance::Groups(0),
     };
+    let by_months = has_months(&frame.start_bound) || has_months(&frame.end_bound);
     let distance = |offset: &ScalarValue| -> Result<Distance> {
         if offset.is_null() {
             return Ok(Distance::Unbounded);
@@ -482,6 +486,9 @@ fn frame_distances(frame: &WindowFrame) -> Result<(Distance, Distance)> {
                 Distance::Groups(*groups)
             }
             (WindowFrameUnits::Range, ScalarValue::Utf8(_)) => Distance::Unbounded,
+            (WindowFrameUnits::Range, ScalarValue::IntervalMonthDayNano(Some(by))) if by_months => {
+                with_month_slack(*by)?
+            }
             (WindowFrameUnits::Range, offset) => {
                 Distance::Range(offset.to_array().map_err(Error::from)?)
             }
@@ -490,6 +497,9 @@ fn frame_distances(frame: &WindowFrame) -> Result<(Distance, Distance)> {
     };
     let preceding = match &frame.start_bound {
         WindowFrameBound::Preceding(offset) => distance(offset)?,
+        WindowFrameBound::CurrentRow | WindowFrameBound::Following(_) if by_months => {
+            with_month_slack(IntervalMonthDayNano::ZERO)?
+        }
         WindowFrameBound::CurrentRow | WindowFrameBound::Following(_) => here.clone(),
     };
     let following = match &frame.end_bound {
@@ -497,6 +507,33 @@ fn frame_distances(frame: &WindowFrame) -> Result<(Distance, Distance)> {
         WindowFrameBound::CurrentRow | WindowFrameBound::Preceding(_) => here,
     };
     Ok((preceding, following))
+}
+
+fn has_months(bound: &WindowFrameBound) -> bool {
+    match bound {
+        WindowFrameBound::Preceding(ScalarValue::IntervalMonthDayNano(Some(by)))
+        | WindowFrameBound::Following(ScalarValue::IntervalMonthDayNano(Some(by))) => {
+            by.months != 0
+        }
+        _ => false,
+    }
+}
+
+/// How far a row looks with an offset of a frame by months.
+///
+/// A month before or after a time is up to three days further away than a month after or before
+/// that. And by months a later row may have an earlier edge: `Mar 31 01:00 - 1 month` is before
+/// `Mar 30 23:00 - 1 month`. Frames do not go back then, so a row's frame depends on rows up to
+/// three days before it, too.
+fn with_month_slack(by: IntervalMonthDayNano) -> Result<Distance> {
+    // With signs that differ, an offset of months may be none, or lead the other way.
+    if by.months < 0 || by.days < 0 || by.nanoseconds < 0 {
+        return Ok(Distance::Unbounded);
+    }
+    let days = by.days.saturating_add(MONTH_SLACK_DAYS);
+    let by = IntervalMonthDayNano::new(by.months, days, by.nanoseconds);
+    let by = ScalarValue::IntervalMonthDayNano(Some(by));
+    Ok(Distance::Range(by.to_array().map_err(Error::from)?))
 }
 
 /// A filter; over a window function alone that numbers rows, perhaps the first rows only.

@@ -41,8 +41,8 @@ use super::emit::{failures, row_text};
 use super::spread::panes_and_sums;
 use super::{Aggregate, AggregateSpec};
 use crate::dataflow::operator::{Operator, Output, RowError};
+use crate::functions::aggregate::ChangedRows;
 use crate::functions::aggregate::layout::Layout;
-use crate::functions::aggregate::{ChangedRows, Slots};
 use crate::plan::event_time::{TimeBound, time_values};
 use crate::plan::node::{self, Phase};
 use crate::plan::overlap::ManyWindows;
@@ -236,7 +236,7 @@ impl SlidingAggregate {
         }
         self.pane_counts.resize(limit, 0);
         for (group, slot) in groups.iter().zip(&slots) {
-            merge_words(layout, row_of(&mut self.front, *slot, stride), table.row(*group))?;
+            layout.merge_row(row_of(&mut self.front, *slot, stride), table.row(*group))?;
             self.pane_counts[*slot as usize] += 1;
         }
         touched.extend_from_slice(&slots);
@@ -271,8 +271,8 @@ impl SlidingAggregate {
             let behind = pane.behind.chunks_mut(stride);
             for ((group, slot), behind) in pane.groups.iter().zip(&pane.slots).zip(behind) {
                 let back = row_of(&mut self.back, *slot, stride);
-                merge_words(layout, behind, back)?;
-                merge_words(layout, back, table.row(*group))?;
+                layout.merge_row(behind, back)?;
+                layout.merge_row(back, table.row(*group))?;
             }
         }
         for pane in &self.entered {
@@ -291,8 +291,8 @@ impl SlidingAggregate {
         free_rows(layout, &mut self.both, &slots);
         for slot in &slots {
             let both = row_of(&mut self.both, *slot, stride);
-            merge_words(layout, both, row_of(&mut self.back, *slot, stride))?;
-            merge_words(layout, both, row_of(&mut self.front, *slot, stride))?;
+            layout.merge_row(both, row_of(&mut self.back, *slot, stride))?;
+            layout.merge_row(both, row_of(&mut self.front, *slot, stride))?;
         }
         if self.has_keys {
             slots.retain(|slot| self.pane_counts[*slot as usize] == 0);
@@ -388,26 +388,11 @@ fn row_of(words: &mut [u64], slot: u32, stride: usize) -> &mut [u64] {
     &mut words[slot as usize * stride..][..stride]
 }
 
-/// Adds one row of words to another, which keep what does not fit them in the same accumulators.
-fn merge_words(layout: &mut Layout, own: &mut [u64], other: &[u64]) -> Result<()> {
-    own[0] = own[0].wrapping_add(other[0]);
-    for placed in &mut layout.accumulators {
-        let range = placed.offset..placed.offset + placed.accumulator.width_words();
-        let saved = placed.accumulator.save(&other[range.clone()]);
-        placed.accumulator.merge(&mut own[range.clone()], &other[range], saved.as_deref())?;
-    }
-    Ok(())
-}
-
 /// Makes rows of words empty, each there once, with what accumulators keep for them beside.
 fn free_rows(layout: &mut Layout, words: &mut [u64], slots: &[u32]) {
-    let stride = layout.stride;
-    for placed in &mut layout.accumulators {
-        let mut slots_of = Slots { words: &mut *words, stride, offset: placed.offset };
-        placed.accumulator.free(&mut slots_of, slots);
-    }
+    layout.free(words, slots);
     for slot in slots {
-        row_of(words, *slot, stride).fill(0);
+        row_of(words, *slot, layout.stride).fill(0);
     }
 }
 

@@ -9,14 +9,10 @@
 //!    DataFusion's window expressions else.
 
 use std::ops::{Bound, Range};
-use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, IntervalMonthDayNanoArray, RecordBatch, RecordBatchOptions, Scalar,
-};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar};
 use arrow::compute::kernels::numeric;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit};
 
 use super::blocks::{Blocks, Sizes, expanded};
 use super::sliding::Sliding;
@@ -28,9 +24,6 @@ use crate::types::error::{Error, ErrorKind, Result, SqlState};
 
 /// Rows of one range: more do not fit Arrow's indices, nor any memory.
 const RANGE_ROWS_MAX: u64 = 1 << 30;
-/// Months have 28 to 31 days: a row that looks a month back may be up to three days further away
-/// than a month after what it looks at.
-const MONTH_SLACK_DAYS: i32 = 3;
 
 /// The rows of a touched partition's range with the values of the calls, or why there are none.
 pub(super) type Computed = (usize, Result<RecordBatch, Failure>);
@@ -289,7 +282,7 @@ impl<'a> Reader<'a> {
             return Err(Error::internal("a RANGE with an offset has one sort column"));
         };
         let last = columns.last_mut().expect("the sort column is one of them");
-        let offset = Scalar::new(with_slack(offset));
+        let offset = Scalar::new(offset.clone());
         let value: &dyn Array = &*last;
         let moved = if forward != sort.descending {
             numeric::add(&value, &offset)
@@ -531,20 +524,6 @@ fn furthest_within<'a>(
         furthest = Some((key, here.len()));
     }
     furthest.map(|(key, peer_length)| Place { key: key.into(), peer_length })
-}
-
-/// An offset of months with what months differ by.
-fn with_slack(offset: &ArrayRef) -> ArrayRef {
-    if *offset.data_type() != DataType::Interval(IntervalUnit::MonthDayNano) {
-        return offset.clone();
-    }
-    let by = offset.as_primitive::<IntervalMonthDayNanoType>().value(0);
-    if by.months == 0 {
-        return offset.clone();
-    }
-    let days = by.days.saturating_add(MONTH_SLACK_DAYS);
-    let by = IntervalMonthDayNano::new(by.months, days, by.nanoseconds);
-    Arc::new(IntervalMonthDayNanoArray::from(vec![by]))
 }
 
 /// The ranges in order, those that meet made one.

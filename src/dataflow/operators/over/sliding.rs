@@ -21,7 +21,7 @@ use arrow::datatypes::{DataType, IntervalMonthDayNanoType, Schema};
 use crate::dataflow::operators::aggregate::calls;
 use crate::dataflow::operators::aggregate::select::Selection;
 use crate::functions::aggregate::layout::{Kind, Layout, ROW_COUNT};
-use crate::functions::aggregate::{ChangedRows, Evaluate, Slots};
+use crate::functions::aggregate::{ChangedRows, Evaluate};
 use crate::plan::node::SortColumn;
 use crate::plan::window::{MovingFrame, RangeEdge, Summable, WindowCall};
 use crate::types::error::{Error, Result};
@@ -133,21 +133,11 @@ impl Sliding {
         self.fold(rows, from, &starts, -1, &mut words)?;
         for step in 1..wanted.len() {
             let (before, own) = words.split_at_mut(step * stride);
-            let (before, own) = (&before[(step - 1) * stride..], &mut own[..stride]);
-            own[ROW_COUNT] = own[ROW_COUNT].wrapping_add(before[ROW_COUNT]);
-            for placed in &mut self.layout.accumulators {
-                let range = placed.offset..placed.offset + placed.accumulator.width_words();
-                let before = &before[range.clone()];
-                let saved = placed.accumulator.save(before);
-                placed.accumulator.merge(&mut own[range], before, saved.as_deref())?;
-            }
+            self.layout.merge_row(&mut own[..stride], &before[(step - 1) * stride..])?;
         }
         let values = self.evaluate(&words, wanted.len())?;
         let groups: Vec<u32> = (0..wanted.len() as u32).collect();
-        for placed in &mut self.layout.accumulators {
-            let mut slots = Slots { words: &mut words, stride, offset: placed.offset };
-            placed.accumulator.free(&mut slots, &groups);
-        }
+        self.layout.free(&mut words, &groups);
         Ok(Some(match values {
             Ok(values) if *values.data_type() != self.return_type => {
                 Ok(cast(&values, &self.return_type)?)

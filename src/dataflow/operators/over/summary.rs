@@ -227,12 +227,8 @@ impl Kernel {
 
     /// Frees what accumulators keep of these rows of words.
     fn release(&mut self, words: &mut [u64]) {
-        let stride = self.layout.stride;
-        let groups: Vec<u32> = (0..(words.len() / stride) as u32).collect();
-        for placed in &mut self.layout.accumulators {
-            let mut slots = Slots { words: &mut *words, stride, offset: placed.offset };
-            placed.accumulator.free(&mut slots, &groups);
-        }
+        let groups: Vec<u32> = (0..(words.len() / self.layout.stride) as u32).collect();
+        self.layout.free(words, &groups);
     }
 
     /// Makes `own` the summary of its rows and those of `other`, which stand behind.
@@ -416,13 +412,7 @@ impl Kernel {
                     (&mut own[..stride], &other[(step - 1) * stride..])
                 }
             };
-            own[ROW_COUNT] += other[ROW_COUNT];
-            for placed in &mut self.layout.accumulators {
-                let range = placed.offset..placed.offset + placed.accumulator.width_words();
-                let saved = placed.accumulator.save(&other[range.clone()]);
-                let other = &other[range.clone()];
-                placed.accumulator.merge(&mut own[range], other, saved.as_deref())?;
-            }
+            self.layout.merge_row(own, other)?;
         }
         Ok(Some(words))
     }

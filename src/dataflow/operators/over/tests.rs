@@ -98,6 +98,19 @@ fn sum(
     call(WindowFunctionDefinition::AggregateUDF(sum_udaf()), &[column("t")], Some(frame), distances)
 }
 
+/// What a call of `t` over some frame aggregates.
+fn aggregate_of(function: AggregateFunction, call: &WindowCall) -> AggregateCall {
+    AggregateCall {
+        function,
+        arguments: vec![2],
+        distinct: false,
+        filter: None,
+        order_by: vec![],
+        return_type: DataType::Int64,
+        display: call.display.clone(),
+    }
+}
+
 /// An aggregate of `t` over a frame that reaches to an end of the partition.
 fn open(
     function: AggregateFunction,
@@ -128,15 +141,7 @@ fn open(
     let bounds = WindowFrame::new_bounds(units, start, end);
     let aggregate = WindowFunctionDefinition::AggregateUDF(aggregate);
     let call = call(aggregate, &[column("t")], Some(bounds), distances);
-    let aggregate = AggregateCall {
-        function,
-        arguments: vec![2],
-        distinct: false,
-        filter: None,
-        order_by: vec![],
-        return_type: DataType::Int64,
-        display: call.display.clone(),
-    };
+    let aggregate = aggregate_of(function, &call);
     call.summed_up(Some(Summable::Aggregate { call: aggregate, frame }))
 }
 
@@ -216,15 +221,7 @@ fn moving_calls() -> Vec<WindowCall> {
                 (Distance::Rows(first.min(0).unsigned_abs()), Distance::Rows(last.max(0) as u64));
             let udaf = WindowFunctionDefinition::AggregateUDF(udaf);
             let call = call(udaf, &[column("t")], Some(frame), distances);
-            let aggregate = AggregateCall {
-                function,
-                arguments: vec![2],
-                distinct: false,
-                filter: None,
-                order_by: vec![],
-                return_type: DataType::Int64,
-                display: call.display.clone(),
-            };
+            let aggregate = aggregate_of(function, &call);
             let frame = MovingFrame::Rows { first, last };
             calls.push(call.summed_up(Some(Summable::Sliding { call: aggregate, frame })));
         }
@@ -242,15 +239,7 @@ fn moving_calls() -> Vec<WindowCall> {
         };
         let distances = (offset((-start).max(0)), offset(end.max(0)));
         let call = sum(WindowFrameUnits::Range, bound(start), bound(end), distances);
-        let aggregate = AggregateCall {
-            function: AggregateFunction::Sum,
-            arguments: vec![2],
-            distinct: false,
-            filter: None,
-            order_by: vec![],
-            return_type: DataType::Int64,
-            display: call.display.clone(),
-        };
+        let aggregate = aggregate_of(AggregateFunction::Sum, &call);
         let frame = MovingFrame::Range { start: edge(start), end: edge(end) };
         calls.push(call.summed_up(Some(Summable::Sliding { call: aggregate, frame })));
     }

@@ -24,25 +24,24 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
-use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
-use arrow::compute::{self, cast};
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute;
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::{RowConverter, SortField};
+use arrow::row::RowConverter;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::{ROWS, STEP_ROWS, TopNSpec, ordered_by};
+use super::{ROWS, STEP_ROWS, TopNSpec};
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::aggregate::TimeKey;
 use crate::dataflow::operators::forgetting::Walks;
 use crate::dataflow::operators::top_n::closing::passed;
+use crate::dataflow::operators::top_n::order::{Order, Prefix};
 use crate::plan::node::RankFunction;
 use crate::state::blocks::FlatStore;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_index::GroupIndex;
-use crate::state::ordered_table::sort_fields;
 use crate::state::row_ids::ShortId;
 use crate::state::row_store::RowStore;
 use crate::state::spill::StoreVisitor;
@@ -55,33 +54,6 @@ const ROWS_MAX: u64 = 1024;
 
 /// Rows whose partitions are read ahead: so many stay in the cache until it is their turn.
 const AHEAD_ROWS: usize = 512;
-
-/// The first bytes of a row's order, as numbers that compare as they do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Prefix([u64; 2]);
-
-impl Prefix {
-    const LEAST: Prefix = Prefix([0; 2]);
-    /// No row is behind it.
-    const GREATEST: Prefix = Prefix([u64::MAX; 2]);
-
-    /// One number, which is compared without a branch.
-    fn number(self) -> u128 {
-        u128::from(self.0[0]) << 64 | u128::from(self.0[1])
-    }
-}
-
-impl Ord for Prefix {
-    fn cmp(&self, other: &Prefix) -> Ordering {
-        self.number().cmp(&other.number())
-    }
-}
-
-impl PartialOrd for Prefix {
-    fn partial_cmp(&self, other: &Prefix) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 /// A row of a partition.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +93,7 @@ pub struct GrowingTopN {
     /// The order of the last row of each partition that is full; of others the greatest.
     ends: FlatStore<Prefix>,
     rows: RowStore,
-    order: Option<RowConverter>,
-    order_columns: Vec<usize>,
+    order: Order,
     /// The order may be longer than its prefix, or there are columns beside partition and order.
     whole: Option<RowConverter>,
     whole_columns: Vec<usize>,
@@ -159,19 +130,7 @@ impl GrowingTopN {
     pub fn new(spec: TopNSpec, input: &SchemaRef, closing: Vec<TimeKey>) -> Result<GrowingTopN> {
         assert!(GrowingTopN::serves(&spec), "the plan chooses another operator");
         let kept = (spec.offset + spec.limit.expect("it has a limit")) as usize;
-        let order_by = ordered_by(&spec.order_by);
-        let order_columns: Vec<usize> = order_by.iter().map(|by| by.column).collect();
-        let mut whole_columns = order_columns.clone();
-        for column in 0..input.fields().len() {
-            if !whole_columns.contains(&column) && !spec.partition.contains(&column) {
-                whole_columns.push(column);
-            }
-        }
-        let fields = sort_fields(input, &whole_columns, &order_by)?;
-        let converter = |fields: &[SortField]| -> Result<Option<RowConverter>> {
-            let some = (!fields.is_empty()).then(|| RowConverter::new(fields.to_vec()));
-            Ok(some.transpose()?)
-        };
+        let order = Order::new(&spec, input)?;
         let key_types: Vec<DataType> =
             spec.partition.iter().map(|c| input.field(*c).data_type().clone()).collect();
         Ok(GrowingTopN {
@@ -180,10 +139,9 @@ impl GrowingTopN {
             partitions: FlatStore::default(),
             ends: FlatStore::default(),
             rows: RowStore::new(input.clone()),
-            order: converter(&fields[..order_columns.len()])?,
-            order_columns,
-            whole: converter(&fields)?,
-            whole_columns,
+            whole: order.whole()?,
+            whole_columns: order.compared().iter().map(|(column, _)| *column).collect(),
+            order,
             compared: HashMap::new(),
             all_show: spec.offset == 0 && !spec.numbered,
             touched: Vec::new(),
@@ -230,23 +188,6 @@ impl GrowingTopN {
         Ok(())
     }
 
-    /// The prefix of each row's order.
-    fn prefixes(&self, rows: &RecordBatch) -> Result<Vec<Prefix>> {
-        let Some(order) = &self.order else { return Ok(vec![Prefix::LEAST; rows.num_rows()]) };
-        let columns: Vec<ArrayRef> =
-            self.order_columns.iter().map(|column| rows.column(*column).clone()).collect();
-        let encoded = order.convert_columns(&columns)?;
-        let prefix = |row: arrow::row::Row<'_>| {
-            let bytes = row.data();
-            let mut padded = [0; 16];
-            let length = bytes.len().min(16);
-            padded[..length].copy_from_slice(&bytes[..length]);
-            let value = u128::from_be_bytes(padded);
-            Prefix([(value >> 64) as u64, value as u64])
-        };
-        Ok(encoded.iter().map(prefix).collect())
-    }
-
     /// Takes rows in; those that are behind the end of their partition leave no trace.
     fn take_in(&mut self, batch: &ChangeBatch, note: bool) -> Result<()> {
         let columns = batch.columns_at(&self.spec.partition);
@@ -254,7 +195,7 @@ impl GrowingTopN {
         self.groups.intern(&columns, batch.num_rows(), &mut groups)?;
         self.partitions.resize_with(self.groups.id_limit(), Partition::default);
         self.ends.resize(self.groups.id_limit(), Prefix::GREATEST);
-        let prefixes = self.prefixes(batch.rows())?;
+        let prefixes = self.order.prefixes(batch.rows())?;
         let candidates = self.candidates(&groups, &prefixes);
         if candidates.is_empty() {
             return Ok(());
@@ -443,15 +384,8 @@ impl GrowingTopN {
     /// Rows of the output.
     fn output(&self, changes: &[Change]) -> Result<ChangeBatch> {
         let ids: Vec<ShortId> = changes.iter().map(|(id, _, _)| *id).collect();
-        let mut columns = self.rows.gather(&ids)?.columns().to_vec();
-        if self.spec.numbered {
-            let numbers = UInt64Array::from_iter_values(changes.iter().map(|(_, n, _)| *n));
-            let field = self.spec.schema.fields().last().expect("the number is a column");
-            let numbers: ArrayRef = Arc::new(numbers);
-            columns.push(cast(&numbers, field.data_type())?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(changes.len()));
-        let rows = RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?;
+        let numbers = changes.iter().map(|(_, number, _)| *number);
+        let rows = self.spec.output(&self.rows.gather(&ids)?, numbers)?;
         ChangeBatch::new(rows, changes.iter().map(|(_, _, weight)| *weight).collect())
     }
 

@@ -14,25 +14,21 @@
 //! forgotten, in a walk over them now and then (`forgetting.rs`).
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt64Array, make_comparator,
-};
-use arrow::compute::{SortOptions, cast, interleave};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, make_comparator};
+use arrow::compute::{SortOptions, interleave};
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::RowConverter;
 
-use super::{ROWS, STEP_ROWS, TopNSpec, ordered_by};
+use super::{ROWS, STEP_ROWS, TopNSpec};
 use crate::dataflow::operator::{Operator, Output};
 use crate::dataflow::operators::aggregate::TimeKey;
 use crate::dataflow::operators::forgetting::Walks;
 use crate::dataflow::operators::top_n::closing::passed;
-use crate::dataflow::operators::top_n::order::{Prefix, compare_values, prefixes};
+use crate::dataflow::operators::top_n::order::{Order, Prefix, compare_values};
 use crate::plan::node::RankFunction;
+use crate::state::blocks::FlatStore;
 use crate::state::delta::{CheckpointReader, CheckpointWriter};
 use crate::state::group_index::GroupIndex;
-use crate::state::ordered_table::sort_fields;
 use crate::state::row_ids::ShortId;
 use crate::state::row_store::RowStore;
 use crate::state::spill::StoreVisitor;
@@ -62,17 +58,16 @@ struct Best {
     place: Place,
 }
 
-const NO_ROW: Best = Best { prefix: [0; 2], place: Place::None };
+const NO_ROW: Best = Best { prefix: Prefix::LEAST, place: Place::None };
 
 /// The `top_n` operator of one row, where rows never go.
 pub struct KeepOne {
     spec: TopNSpec,
     groups: GroupIndex,
     /// By the partition's number.
-    best: Vec<Best>,
+    best: FlatStore<Best>,
     rows: RowStore,
-    order: Option<RowConverter>,
-    order_columns: Vec<usize>,
+    order: Order,
     /// The columns by which rows with equal prefixes are compared.
     compared: Vec<(usize, SortOptions)>,
     /// Batches of the epoch with rows that are, or were, in their place.
@@ -101,30 +96,15 @@ impl KeepOne {
     /// For a column whose type has no order, or cannot be a key (SQLSTATE 0A000).
     pub fn new(spec: TopNSpec, input: &SchemaRef, closing: Vec<TimeKey>) -> Result<KeepOne> {
         assert!(KeepOne::serves(&spec), "the plan chooses another operator");
-        let order_by = ordered_by(&spec.order_by);
-        let order_columns: Vec<usize> = order_by.iter().map(|by| by.column).collect();
-        let mut columns = order_columns.clone();
-        for column in 0..input.fields().len() {
-            if !columns.contains(&column) && !spec.partition.contains(&column) {
-                columns.push(column);
-            }
-        }
-        let fields = sort_fields(input, &columns, &order_by)?;
-        let options = order_by.iter().map(|by| by.options);
-        let options = options.chain(std::iter::repeat(SortOptions::default()));
-        let compared = columns.iter().copied().zip(options).collect();
-        let order = (!order_by.is_empty())
-            .then(|| RowConverter::new(fields[..order_by.len()].to_vec()))
-            .transpose()?;
+        let order = Order::new(&spec, input)?;
         let key_types: Vec<DataType> =
             spec.partition.iter().map(|c| input.field(*c).data_type().clone()).collect();
         Ok(KeepOne {
             groups: GroupIndex::new(&key_types)?,
-            best: Vec::new(),
+            best: FlatStore::default(),
             rows: RowStore::new(input.clone()),
+            compared: order.compared(),
             order,
-            order_columns,
-            compared,
             pending: Vec::new(),
             pending_bytes: 0,
             pending_bytes_max: PENDING_BYTES_MAX,
@@ -144,7 +124,7 @@ impl KeepOne {
         let mut groups = Vec::new();
         self.groups.intern(&columns, rows.num_rows(), &mut groups)?;
         self.best.resize(self.groups.id_limit(), NO_ROW);
-        let prefixes = prefixes(self.order.as_ref(), rows, &self.order_columns, &self.spec)?;
+        let prefixes = self.order.prefixes(rows)?;
         let number = self.pending.len() as u32;
         self.pending.push(rows.clone());
         let mut used = false;
@@ -240,14 +220,7 @@ impl KeepOne {
 
     /// Rows of the output.
     fn output(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let mut columns = rows.columns().to_vec();
-        if self.spec.numbered {
-            let field = self.spec.schema.fields().last().expect("the number is a column");
-            let numbers: ArrayRef = Arc::new(UInt64Array::from(vec![1; rows.num_rows()]));
-            columns.push(cast(&numbers, field.data_type())?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        Ok(RecordBatch::try_new_with_options(self.spec.schema.clone(), columns, &options)?)
+        self.spec.output(rows, std::iter::repeat_n(1, rows.num_rows()))
     }
 
     /// Sends on what the epoch has changed.
@@ -413,13 +386,15 @@ impl Operator for KeepOne {
 
     fn visit_stores(&mut self, visit: StoreVisitor<'_>) {
         visit(&mut self.rows);
+        visit(&mut self.groups);
+        visit(&mut self.best);
     }
 
     fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes()
             + self.groups.memory_bytes()
             + self.pending_bytes
-            + self.best.capacity() * size_of::<Best>()
+            + self.best.memory_bytes()
             + self.touched.capacity() * size_of::<(u32, Option<ShortId>)>()
     }
 

@@ -6,51 +6,125 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float64Type, Int16Type, Int32Type,
-    Int64Type, TimeUnit, TimestampMicrosecondType,
+    Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
-use arrow::row::RowConverter;
+use arrow::row::{RowConverter, SortField};
 
-use super::TopNSpec;
+use super::{TopNSpec, ordered_by};
+use crate::state::ordered_table::sort_fields;
 use crate::types::error::Result;
 
 /// The first bytes of a row's order in Arrow's row format, as numbers that compare as they do.
-pub type Prefix = [u64; 2];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix(pub [u64; 2]);
 
-/// The prefix of each row's order.
-///
-/// # Errors
-/// When a column cannot be converted.
-pub fn prefixes(
-    order: Option<&RowConverter>,
-    rows: &RecordBatch,
-    order_columns: &[usize],
-    spec: &TopNSpec,
-) -> Result<Vec<Prefix>> {
-    let Some(order) = order else { return Ok(vec![[0; 2]; rows.num_rows()]) };
-    if let ([column], [by]) = (order_columns, &spec.order_by[..])
-        && let Some(words) = words_of(rows.column(*column))
-        && words.null_count() == 0
-    {
-        let flip = if by.descending { u64::MAX } else { 0 };
-        let prefix = |value: &i64| {
-            // A byte that says that it is no NULL, then the value, highest byte first.
-            let bits = (*value as u64 ^ (1 << 63)) ^ flip;
-            [1 << 56 | bits >> 8, bits << 56]
-        };
-        return Ok(words.values().iter().map(prefix).collect());
-    }
-    let columns: Vec<ArrayRef> =
-        order_columns.iter().map(|column| rows.column(*column).clone()).collect();
-    let encoded = order.convert_columns(&columns)?;
-    let prefix = |row: arrow::row::Row<'_>| {
-        let bytes = row.data();
+impl Prefix {
+    pub const LEAST: Prefix = Prefix([0; 2]);
+    /// No row is behind it.
+    pub const GREATEST: Prefix = Prefix([u64::MAX; 2]);
+
+    fn of_bytes(bytes: &[u8]) -> Prefix {
         let mut padded = [0; 16];
         let length = bytes.len().min(16);
         padded[..length].copy_from_slice(&bytes[..length]);
         let value = u128::from_be_bytes(padded);
-        [(value >> 64) as u64, value as u64]
-    };
-    Ok(encoded.iter().map(prefix).collect())
+        Prefix([(value >> 64) as u64, value as u64])
+    }
+
+    /// One number, which is compared without a branch.
+    fn number(self) -> u128 {
+        u128::from(self.0[0]) << 64 | u128::from(self.0[1])
+    }
+}
+
+impl Ord for Prefix {
+    fn cmp(&self, other: &Prefix) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for Prefix {
+    fn partial_cmp(&self, other: &Prefix) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The order of the rows of a partition.
+pub struct Order {
+    /// What rows are sorted by, then their other columns, but for those of the partition.
+    columns: Vec<usize>,
+    /// Of all of `columns`.
+    options: Vec<SortOptions>,
+    fields: Vec<SortField>,
+    /// How many of `columns` rows are sorted by.
+    sorted: usize,
+    /// Of these; `None` when there are none.
+    converter: Option<RowConverter>,
+}
+
+impl Order {
+    /// # Errors
+    /// For a column whose type has no order (SQLSTATE 0A000).
+    pub fn new(spec: &TopNSpec, input: &SchemaRef) -> Result<Order> {
+        let order_by = ordered_by(&spec.order_by);
+        let mut columns: Vec<usize> = order_by.iter().map(|by| by.column).collect();
+        for column in 0..input.fields().len() {
+            if !columns.contains(&column) && !spec.partition.contains(&column) {
+                columns.push(column);
+            }
+        }
+        let fields = sort_fields(input, &columns, &order_by)?;
+        let sorted = order_by.len();
+        let mut options: Vec<SortOptions> = order_by.iter().map(|by| by.options).collect();
+        options.resize(columns.len(), SortOptions::default());
+        let converter = converter(&fields[..sorted])?;
+        Ok(Order { columns, options, fields, sorted, converter })
+    }
+
+    /// The columns by which rows with equal prefixes are compared.
+    pub fn compared(&self) -> Vec<(usize, SortOptions)> {
+        self.columns.iter().copied().zip(self.options.iter().copied()).collect()
+    }
+
+    /// What makes bytes of these columns; `None` when there are none.
+    ///
+    /// # Errors
+    /// When there is no such converter.
+    pub fn whole(&self) -> Result<Option<RowConverter>> {
+        converter(&self.fields)
+    }
+
+    /// The prefix of each row's order.
+    ///
+    /// # Errors
+    /// When a column cannot be converted.
+    pub fn prefixes(&self, rows: &RecordBatch) -> Result<Vec<Prefix>> {
+        let Some(converter) = &self.converter else {
+            return Ok(vec![Prefix::LEAST; rows.num_rows()]);
+        };
+        let columns = &self.columns[..self.sorted];
+        if let [column] = columns
+            && let Some(words) = words_of(rows.column(*column))
+            && words.null_count() == 0
+        {
+            let flip = if self.options[0].descending { u64::MAX } else { 0 };
+            let prefix = |value: &i64| {
+                // A byte that says that it is no NULL, then the value, highest byte first.
+                let bits = (*value as u64 ^ (1 << 63)) ^ flip;
+                Prefix([1 << 56 | bits >> 8, bits << 56])
+            };
+            return Ok(words.values().iter().map(prefix).collect());
+        }
+        let columns: Vec<ArrayRef> =
+            columns.iter().map(|column| rows.column(*column).clone()).collect();
+        let encoded = converter.convert_columns(&columns)?;
+        Ok(encoded.iter().map(|row| Prefix::of_bytes(row.data())).collect())
+    }
+}
+
+fn converter(fields: &[SortField]) -> Result<Option<RowConverter>> {
+    let some = (!fields.is_empty()).then(|| RowConverter::new(fields.to_vec()));
+    Ok(some.transpose()?)
 }
 
 /// The values of a column of signed words.
@@ -126,7 +200,6 @@ mod tests {
 
     use arrow::array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
     use arrow::datatypes::{Field, Schema};
-    use arrow::row::SortField;
 
     use super::*;
     use crate::plan::node::{RankFunction, SortColumn};
@@ -142,7 +215,7 @@ mod tests {
         };
         let spec = TopNSpec {
             partition: vec![],
-            order_by: vec![sort.clone()],
+            order_by: vec![sort],
             rank: RankFunction::RowNumber,
             offset: 0,
             limit: Some(1),
@@ -150,16 +223,12 @@ mod tests {
             append_only: true,
             schema: schema.clone(),
         };
-        // With the column twice there is no quick way, and its bytes come first.
-        let slow = TopNSpec { order_by: vec![sort.clone(), sort], ..spec.clone() };
-        let rows = RecordBatch::try_new(schema, vec![column.clone()]).expect("one column");
-        let field = SortField::new_with_options(column.data_type().clone(), options);
-        let one = RowConverter::new(vec![field.clone()]).expect("sorts");
-        let two = RowConverter::new(vec![field.clone(), field]).expect("sorts");
-        let quick = prefixes(Some(&one), &rows, &[0], &spec).expect("converts");
-        let slow = prefixes(Some(&two), &rows, &[0, 0], &slow).expect("converts");
-        let nine_bytes = |p: &Prefix| [p[0], p[1] & (0xff << 56)];
-        [quick, slow].map(|all| all.iter().map(nine_bytes).collect())
+        let rows = RecordBatch::try_new(schema.clone(), vec![column.clone()]).expect("one column");
+        let order = Order::new(&spec, &schema).expect("sorts");
+        let converter = order.whole().expect("sorts").expect("one column");
+        let encoded = converter.convert_columns(&[column]).expect("converts");
+        let slow = encoded.iter().map(|row| Prefix::of_bytes(row.data())).collect();
+        [order.prefixes(&rows).expect("converts"), slow]
     }
 
     #[test]
