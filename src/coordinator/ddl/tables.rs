@@ -31,6 +31,7 @@ use crate::sql::statement::{
     ColumnDef, CreateTable, Expression, Noun, OnConflict, PrimaryKey, WithOption,
 };
 use crate::types::error::{Error, Result, SqlState};
+use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
 impl Connection {
@@ -52,11 +53,23 @@ impl Connection {
         };
         let schema = table_schema(context, &create.name.name, &create.columns)?;
         let object = table_object(context, parsed, create, place.name, schema)?;
-        let coordinator = &self.database.coordinator;
+        self.install_table(context, parsed, create, (object, place.replaces), None).await
+    }
+
+    /// Table and rows are one step: after a crash there are both or neither.
+    async fn install_table(
+        &self,
+        context: &PlanContext,
+        parsed: &Parsed,
+        create: &CreateTable,
+        (object, replaces): (Object, Option<ObjectId>),
+        rows: Option<RecordBatch>,
+    ) -> Result<()> {
         let timed = table_time(context, &object, create)?;
         let definer = timed.rule.is_some().then(|| definer(context, parsed));
-        let install = Install::Table(None);
-        coordinator.create_timed(object, definer, install, place.replaces, timed).await?;
+        let coordinator = &self.database.coordinator;
+        let install = Install::Table(rows);
+        coordinator.create_timed(object, definer, install, replaces, timed).await?;
         Ok(())
     }
 
@@ -98,12 +111,8 @@ impl Connection {
             rows = concat(&object.schema, &collected.batches)?;
         }
         let count = rows.num_rows();
-        // Table and rows are one step: after a crash there are both or neither.
-        let install = Install::Table(Some(rows));
-        let timed = table_time(context, &object, create)?;
-        let definer = timed.rule.is_some().then(|| definer(context, parsed));
-        let coordinator = &self.database.coordinator;
-        coordinator.create_timed(object, definer, install, place.replaces, timed).await?;
+        let object = (object, place.replaces);
+        self.install_table(context, parsed, create, object, Some(rows)).await?;
         Ok(Response::Done { tag: format!("SELECT {count}") })
     }
 }
