@@ -22,7 +22,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `feed.rs` | events, splits, what is late |
-//! | `queries.rs` | queries, listed and random, and when their rows are final |
+//! | `queries.rs` | queries, and when their rows are final |
+//! | `queries/windows.rs`, `queries/joins.rs` | listed ones: each operator in several forms |
+//! | `queries/random.rs` | queries by chance |
 //!
 //! A failure prints its seed. `MILLSTREAM_SEED=n cargo test --test sql_tests oracle::time` replays one
 //! case alone; `MILLSTREAM_EPOCHS=n` tries n epochs in place of [`EPOCHS`], from the seed

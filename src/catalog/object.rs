@@ -112,6 +112,24 @@ pub struct TableObject {
     pub replayed_of: Option<ObjectId>,
 }
 
+impl TableObject {
+    /// A table of so many columns about which nothing else is said.
+    pub fn plain(columns: usize) -> TableObject {
+        TableObject {
+            primary_key: vec![],
+            defaults: vec![None; columns],
+            generated: vec![None; columns],
+            on_conflict: TableConflict::Error,
+            append_only: false,
+            watermark: None,
+            history_retention_us: None,
+            retention: None,
+            late_of: None,
+            replayed_of: None,
+        }
+    }
+}
+
 /// A row of the table goes when the time in a column is so long ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRetention {
@@ -177,6 +195,12 @@ pub struct Definer {
 }
 
 impl Object {
+    /// An object that the catalog does not have yet: it gives it its id.
+    pub fn new(name: ObjectName, kind: ObjectKind, schema: SchemaRef) -> Object {
+        let (create_sql, depends_on) = (String::new(), Vec::new());
+        Object { id: ObjectId(0), name, kind, schema, create_sql, depends_on }
+    }
+
     /// The kind's noun as error messages and SHOW print it.
     pub fn kind_noun(&self) -> &'static str {
         match self.kind {

@@ -672,7 +672,7 @@ mod tests {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
 
     use super::*;
-    use crate::catalog::object::{ObjectName, TableConflict, TableObject, ViewObject};
+    use crate::catalog::object::{ObjectName, TableObject, ViewObject};
     use crate::catalog::snapshot::Change;
 
     fn object(catalog: &Catalog, name: &str, kind: ObjectKind, columns: Vec<Field>) -> Change {
@@ -696,13 +696,7 @@ mod tests {
             primary_key: vec![0],
             defaults: vec![None, Some("0".into()), None],
             generated: vec![None, None, Some("price * 2".into())],
-            on_conflict: TableConflict::Error,
-            append_only: false,
-            watermark: None,
-            history_retention_us: None,
-            retention: None,
-            late_of: None,
-            replayed_of: None,
+            ..TableObject::plain(3)
         };
         let columns = vec![
             SqlType::Int8.to_field("id", false),

@@ -4,7 +4,7 @@
 //! `create_object`, in which the coordinator sets up the data plane and publishes the catalog
 //! version, or `apply` for what has no data (databases, schemas, comments, replaced views).
 
-pub(super) use self::sources::{open_connector, source_columns, watermark_spec};
+pub(super) use self::sources::{open_connector, source_columns, take_connector, watermark_spec};
 use self::views::check_replaced;
 pub(super) use self::views::{
     definer, emission, explained_view, keep_promises, materialized_view_object, plan_definition,

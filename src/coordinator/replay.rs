@@ -135,25 +135,14 @@ impl Connection {
         }
         let columns = source.schema.fields().len();
         let name = format!("{}_replayed", source.name.name);
-        let table = Object {
-            id: ObjectId(0),
-            name: ObjectName { name, ..source.name.clone() },
-            kind: ObjectKind::Table(TableObject {
-                primary_key: vec![],
-                defaults: vec![None; columns],
-                generated: vec![None; columns],
-                on_conflict: TableConflict::Error,
-                append_only: true,
-                watermark: None,
-                history_retention_us: None,
-                retention: None,
-                late_of: None,
-                replayed_of: Some(source.id),
-            }),
-            schema: source.schema.clone(),
-            create_sql: String::new(),
-            depends_on: vec![source.id],
-        };
+        let name = ObjectName { name, ..source.name.clone() };
+        let kind = ObjectKind::Table(TableObject {
+            append_only: true,
+            replayed_of: Some(source.id),
+            ..TableObject::plain(columns)
+        });
+        let table = Object::new(name, kind, source.schema.clone());
+        let table = Object { depends_on: vec![source.id], ..table };
         let made = coordinator.create_object(table, Install::Table(None)).await;
         match (made, coordinator.catalog().replayed_of(source.id)) {
             (Ok(id), _) => Ok(id),

@@ -16,7 +16,7 @@ use crate::catalog::system_views::SinkFact;
 use crate::connectors::sink::{self, SinkInput, SinkOptions, Target};
 use crate::coordinator::command::Connection;
 use crate::coordinator::ddl::{
-    definer, emission, plan_definition, renamed, target_name, view_plan,
+    definer, emission, plan_definition, renamed, take_connector, target_name, view_plan,
 };
 use crate::coordinator::event_loop::Install;
 use crate::coordinator::explain::explained;
@@ -109,16 +109,7 @@ impl Connection {
         let (mut query_options, mut options): (Vec<_>, Vec<_>) = option_pairs(&create.options)
             .into_iter()
             .partition(|(name, _)| VIEW_OPTIONS.iter().any(|option| option.name == name));
-        let connector = match options.iter().position(|(name, _)| name == "connector") {
-            Some(index) => options.remove(index).1,
-            None => {
-                return Err(Error::user(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    "option \"connector\" is missing",
-                )
-                .hint("Add connector = '...' to the WITH clause; SHOW CONNECTORS lists them."));
-            }
-        };
+        let connector = take_connector(&mut options)?;
         query_options.extend(emission(&create.emit));
         ViewOptions::parse(&query_options).map_err(|(_, error)| error)?;
         let plan_of = |object: &Object| view_plan(&planned, object);
@@ -133,14 +124,9 @@ impl Connection {
             options,
             identity: uuid::Uuid::new_v4().simple().to_string(),
         };
-        let mut object = Object {
-            id: ObjectId(0),
-            name: target_name(context, &create.name)?,
-            kind: ObjectKind::Sink(definition),
-            schema,
-            create_sql: String::new(),
-            depends_on: planned.depends_on.clone(),
-        };
+        let name = target_name(context, &create.name)?;
+        let object = Object::new(name, ObjectKind::Sink(definition), schema);
+        let mut object = Object { depends_on: planned.depends_on.clone(), ..object };
         let plan = plan_of(&object)?;
         let key = plan.unique_key.clone().or_else(|| key_behind_views(context, &query));
         if let ObjectKind::Sink(definition) = &mut object.kind {

@@ -1,12 +1,12 @@
 //! Which partial matches a row satisfies, and which it ends.
 
 use crate::pattern::found::{FailedPart, Failure, Found};
-use crate::pattern::history::Candidate;
+use crate::pattern::history::{Candidate, Memory, States};
 use crate::pattern::matcher::{Context, Matcher};
 use crate::pattern::scratch::Scratch;
 use crate::pattern::threads::Thread;
-use crate::plan::match_recognize::Variables;
 use crate::plan::match_recognize::program::Instruction;
+use crate::plan::match_recognize::{Predicate, Variables};
 use crate::types::error::{Error, ErrorKind, Result};
 
 impl Matcher {
@@ -83,22 +83,11 @@ impl Matcher {
             Err(error) if error.kind() == ErrorKind::External => return Err(error),
             Err(_) => {}
         }
+        // One of them cannot be told, or several: which.
         let mut holds = Vec::with_capacity(candidates.len());
-        for candidate in &candidates {
-            match memory.holds(&mut self.states, far, std::slice::from_ref(candidate)) {
-                Ok(one) => holds.extend(one),
-                Err(error) if error.kind() == ErrorKind::External => return Err(error),
-                Err(error) => {
-                    holds.push(false);
-                    fail(
-                        context,
-                        context.place(index),
-                        FailedPart::Condition(variable),
-                        error,
-                        found,
-                    );
-                }
-            }
+        for candidate in candidates {
+            let states = &mut self.states;
+            holds.push(one_holds(context, &memory, states, far, candidate, index, found)?);
         }
         Ok(holds)
     }
@@ -126,22 +115,33 @@ impl Matcher {
             let far = spec.conditions[variable].as_ref().and_then(|c| c.far.as_ref());
             let Some(far) = far else { return Ok(true) };
             let candidate = Candidate { start, row, variable, registers };
-            match context.memory(self.matches + 1).holds(&mut self.states, far, &[candidate]) {
-                Ok(holds) if holds.contains(&true) => return Ok(true),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::External => return Err(error),
-                Err(error) => {
-                    fail(
-                        context,
-                        context.place(index),
-                        FailedPart::Condition(variable),
-                        error,
-                        found,
-                    );
-                }
+            let memory = context.memory(self.matches + 1);
+            if one_holds(context, &memory, &mut self.states, far, candidate, index, found)? {
+                return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+/// Whether a far condition holds for one candidate; one that cannot be told does not.
+fn one_holds(
+    context: &Context<'_, '_>,
+    memory: &Memory<'_, '_>,
+    states: &mut States,
+    far: &Predicate,
+    candidate: Candidate<'_>,
+    index: usize,
+    found: &mut Found,
+) -> Result<bool> {
+    match memory.holds(states, far, &[candidate]) {
+        Ok(holds) => Ok(holds.contains(&true)),
+        Err(error) if error.kind() == ErrorKind::External => Err(error),
+        Err(error) => {
+            let part = FailedPart::Condition(candidate.variable);
+            fail(context, context.place(index), part, error, found);
+            Ok(false)
+        }
     }
 }
 

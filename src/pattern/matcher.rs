@@ -471,17 +471,17 @@ impl Matcher {
                 continue;
             }
             let registers = current.registers(place, width);
-            match kernel.program.instructions[thread.place as usize] {
-                Instruction::Row { variable, excluded, forbidden } => {
-                    if self.is_forbidden(context, forbidden, *thread, registers, index, found)? {
-                        self.note_partial(
-                            kernel,
-                            *thread,
-                            Waits::none_of(forbidden),
-                            MatchKind::Failed,
-                        );
-                        continue;
-                    }
+            let instruction = kernel.program.instructions[thread.place as usize];
+            if let Instruction::Row { forbidden, .. } | Instruction::Absent { forbidden } =
+                instruction
+                && self.is_forbidden(context, forbidden, *thread, registers, index, found)?
+            {
+                let waits = Waits::none_of(forbidden);
+                self.note_partial(kernel, *thread, waits, MatchKind::Failed);
+                continue;
+            }
+            match instruction {
+                Instruction::Row { variable, excluded, .. } => {
                     let stays = thread.path != NO_PATH
                         && match kernel.spec.contiguity {
                             Contiguity::Strict => false,
@@ -521,16 +521,7 @@ impl Matcher {
                         self.note_partial(kernel, *thread, waits, MatchKind::Failed);
                     }
                 }
-                Instruction::Absent { forbidden } => {
-                    if self.is_forbidden(context, forbidden, *thread, registers, index, found)? {
-                        self.note_partial(
-                            kernel,
-                            *thread,
-                            Waits::none_of(forbidden),
-                            MatchKind::Failed,
-                        );
-                        continue;
-                    }
+                Instruction::Absent { .. } => {
                     if strict {
                         self.starts[start].best = Some(thread.path);
                         self.starts[start].cut = true;

@@ -40,6 +40,7 @@ use crate::functions::scalar::string::{FIT_CHAR, FIT_LENGTH};
 use crate::sql::asof::find_asof_joins;
 use crate::sql::bags::count_copies;
 use crate::sql::dependent::join_dependent_subqueries;
+use crate::sql::derived::lift_conditions;
 use crate::sql::functions::{FUNCTIONS, OPTIONS};
 use crate::sql::grouping::group_by_columns;
 use crate::sql::limited::number_limited_subqueries;
@@ -60,6 +61,7 @@ pub fn coerce_plan(plan: LogicalPlan, settings: &CastSettings) -> Result<Logical
     let plan = group_by_columns(plan)?;
     let plan = count_copies(plan)?;
     let plan = number_limited_subqueries(plan)?;
+    let plan = lift_conditions(plan)?;
     let plan = count_rows_of_subqueries(plan)?;
     let plan = join_dependent_subqueries(plan)?;
     let before = |expr, schema: &DFSchema| before_analysis(expr, schema, settings);
@@ -218,21 +220,8 @@ fn mark_elements(node: LogicalPlan) -> Result<LogicalPlan> {
         }
         SqlType::of_field(&field).filter(is_marked)
     };
-    let types: Vec<Option<SqlType>> = unnest.dependency_indices.iter().map(element).collect();
-    if types.iter().all(Option::is_none) {
-        return Ok(node);
-    }
-    let columns = node.schema().iter().zip(types).map(|((table, field), sql_type)| {
-        let column = Expr::Column(Column::new(table.cloned(), field.name()));
-        match sql_type {
-            Some(sql_type) => {
-                marked(sql_type).call(vec![column]).alias_qualified(table.cloned(), field.name())
-            }
-            None => column,
-        }
-    });
-    let columns: Vec<Expr> = columns.collect();
-    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(node))?))
+    let types = unnest.dependency_indices.iter().map(element).collect();
+    mark_columns(node, types)
 }
 
 /// What an array's items are is lost where DataFusion unites types, which knows storage only.
@@ -247,12 +236,16 @@ fn mark_united(union: &Union) -> Result<LogicalPlan> {
         let same = types.iter().all(|other| other.as_ref() == Some(&first));
         (array && same).then_some(first)
     };
-    let types: Vec<Option<SqlType>> = (0..union.schema.fields().len()).map(marked_array).collect();
-    let node = LogicalPlan::Union(union.clone());
+    let types = (0..union.schema.fields().len()).map(marked_array).collect();
+    mark_columns(LogicalPlan::Union(union.clone()), types)
+}
+
+/// The columns of a node, those marked whose types are given.
+fn mark_columns(node: LogicalPlan, types: Vec<Option<SqlType>>) -> Result<LogicalPlan> {
     if types.iter().all(Option::is_none) {
         return Ok(node);
     }
-    let columns = union.schema.iter().zip(types).map(|((table, field), sql_type)| {
+    let columns = node.schema().iter().zip(types).map(|((table, field), sql_type)| {
         let column = Expr::Column(Column::new(table.cloned(), field.name()));
         match sql_type {
             Some(sql_type) => {

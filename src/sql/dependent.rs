@@ -314,9 +314,7 @@ fn is_hard(plan: &LogicalPlan, below: bool) -> Result<bool> {
                 || is_hard(&filter.input, below)?
         }
         _ if here => true,
-        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {
-            is_hard(plan.inputs()[0], below)?
-        }
+        LogicalPlan::Projection(projection) => is_hard(&projection.input, below)?,
         LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(_) => is_hard(plan.inputs()[0], true)?,
         LogicalPlan::Join(join) if join.join_type == JoinType::Inner => {
             is_hard(&join.left, below)? || is_hard(&join.right, below)?
@@ -327,23 +325,32 @@ fn is_hard(plan: &LogicalPlan, below: bool) -> Result<bool> {
 
 /// Whether something in a plan looks at columns that are not among these, but further outside.
 fn looks_further(plan: &LogicalPlan, near: &DFSchema) -> Result<bool> {
-    let mut further = false;
+    looks(plan, |column| !near.has_column(column))
+}
+
+/// Whether something in a plan looks at these columns outside.
+fn looks_at(plan: &LogicalPlan, near: &DFSchema) -> Result<bool> {
+    looks(plan, |column| near.has_column(column))
+}
+
+fn looks(plan: &LogicalPlan, at: impl Fn(&Column) -> bool) -> Result<bool> {
+    let mut looks = false;
     plan.apply(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 if let Expr::OuterReferenceColumn(_, column) = e {
-                    further |= !near.has_column(column);
+                    looks |= at(column);
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
-    Ok(further)
+    Ok(looks)
 }
 
 /// Whether a subquery in a condition over these columns looks outside where DataFusion does not
-/// follow with a join: past the query around it, from a query inside of it, below an unnest, or in
-/// its first column where that is `compared`.
+/// follow with a join: past the query around it, from a query inside of it, below an unnest or the
+/// name of a derived table (`derived.rs`), or in its first column where that is `compared`.
 pub fn is_unjoinable(plan: &LogicalPlan, near: &DFSchema, compared: bool) -> Result<bool> {
     if looks_further(plan, near)? {
         return Ok(true);
@@ -355,9 +362,11 @@ pub fn is_unjoinable(plan: &LogicalPlan, near: &DFSchema, compared: bool) -> Res
         _ => false,
     };
     plan.apply(|node| {
-        if let LogicalPlan::Unnest(unnest) = node {
-            unjoinable |= looks_outside(&unnest.input)?;
-        }
+        unjoinable |= match node {
+            LogicalPlan::Unnest(unnest) => looks_outside(&unnest.input)?,
+            LogicalPlan::SubqueryAlias(alias) => looks_at(&alias.input, near)?,
+            _ => false,
+        };
         let inputs = merge_schema(&node.inputs());
         node.apply_subqueries(|inner| {
             if let LogicalPlan::Subquery(inner) = inner {

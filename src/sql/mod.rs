@@ -15,12 +15,12 @@
 //! | `exclude.rs` | EXCLUDE in window frames |
 //! | `expressions.rs` | logical expressions to compiled ones, and to text |
 //! | `optimize.rs` | which of DataFusion's rewrites run, in order, with reasons |
-//! | `guarded_rules.rs` | conditions stay above aggregates that have a row for no input |
+//! | `guarded_rules.rs` | rewrites that would change an answer, kept from where they would |
 //! | `subquery.rs` | scalar subqueries that may give several rows |
 //! | `lateral.rs` | LATERAL unnest without outer references |
+//! | `derived.rs` | derived tables within correlated subqueries |
 //! | `interrupt.rs` | joins of a batch that end when nobody waits for them |
 //! | `grouping.rs` | GROUPING SETS over expressions |
-//! | `null_equal.rs` | joins for whose keys NULLs are equal get no other keys |
 //! | `join_order.rs` | in which order the inner joins of a dataflow are made |
 //! | `limited.rs` | LIMIT in correlated subqueries |
 //! | `nullable_side.rs` | the sides of outer joins that NULLs may stand for, in a batch |
@@ -56,6 +56,7 @@ pub mod bind;
 mod catalog_query;
 pub mod coerce;
 mod dependent;
+mod derived;
 pub mod dml;
 pub mod errors;
 mod exclude;
@@ -71,7 +72,6 @@ pub mod lookup;
 pub mod lower;
 mod marking;
 pub mod match_recognize;
-mod null_equal;
 mod nullable_side;
 pub mod offset;
 pub mod operators;

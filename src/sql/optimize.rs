@@ -7,31 +7,32 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::DataType;
 use chrono::{DateTime, Utc};
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result};
+use datafusion::common::{Column, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::logical_expr::{
-    Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, Filter, LogicalPlan,
-    LogicalPlanBuilder, lit,
+    Distinct, DistinctOn, Expr, ExprFunctionExt, Filter, LogicalPlan, LogicalPlanBuilder, lit,
 };
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion::optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
+use datafusion::optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
 use datafusion::optimizer::eliminate_group_by_constant::EliminateGroupByConstant;
 use datafusion::optimizer::eliminate_join::EliminateJoin;
 use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
+use datafusion::optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion::optimizer::filter_null_join_keys::FilterNullJoinKeys;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::optimize_unions::OptimizeUnions;
 use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::rewrite_set_comparison::RewriteSetComparison;
 use datafusion::optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
@@ -42,10 +43,9 @@ use crate::functions::scalar::session::NOW;
 use crate::sql::asof::plan_as_windows;
 use crate::sql::expressions::ordered_condition;
 use crate::sql::functions::{OPTIONS, SESSION};
-use crate::sql::guarded_rules::PushDownFilterToGroups;
+use crate::sql::guarded_rules::{Rules, guarded};
 use crate::sql::join_order::order_joins;
 use crate::sql::lateral::unnest_lateral;
-use crate::sql::null_equal::{CrossJoins, KeysOfJoins};
 use crate::sql::offset::number_offsets;
 
 /// Optimises a plan for one batch execution.
@@ -54,23 +54,11 @@ pub fn optimize_batch(plan: LogicalPlan) -> Result<LogicalPlan> {
         let mut rules = Optimizer::new().rules;
         // It sums sums, whose type is not the sum's in Postgres; all our functions know DISTINCT.
         rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
-        let (keys, crosses) = (KeysOfJoins::default(), CrossJoins::default());
-        for rule in &mut rules {
-            if rule.name() == PushDownFilterToGroups::new().name() {
-                *rule = Arc::new(PushDownFilterToGroups::new());
-            } else if rule.name() == keys.name() {
-                *rule = Arc::new(KeysOfJoins::default());
-            } else if rule.name() == crosses.name() {
-                *rule = Arc::new(CrossJoins::default());
-            }
-        }
-        Optimizer::with_rules(rules)
+        Optimizer::with_rules(guarded(rules))
     });
-    static RULES_APART: LazyLock<Optimizer> = LazyLock::new(|| apart(&RULES));
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(OPTIONS.clone()));
     let plan = number_offsets(prepare(plan)?)?;
-    let rules = if mixes_moments(&plan)? { &RULES_APART } else { &RULES };
-    order_conditions(run(rules, plan_as_windows(plan)?, &SETTINGS)?)
+    order_conditions(run(&RULES, plan_as_windows(plan)?, &SETTINGS)?)
 }
 
 /// Conditions that may fail are looked at last (a dataflow's when they are compiled).
@@ -122,9 +110,14 @@ fn number_distinct_on(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// Optimises a plan for a dataflow that maintains its result.
 pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
     let plan = order_joins(prepare(plan)?)?;
-    static RULES: LazyLock<Optimizer> = LazyLock::new(|| Optimizer::with_rules(dataflow_rules()));
+    static RULES: LazyLock<Optimizer> =
+        LazyLock::new(|| Optimizer::with_rules(guarded(dataflow_rules())));
     // What comparisons with now() have in common must not be computed below them: it is no row's.
-    static RULES_APART: LazyLock<Optimizer> = LazyLock::new(|| apart(&RULES));
+    static RULES_IN_TIME: LazyLock<Optimizer> = LazyLock::new(|| {
+        let mut rules = dataflow_rules();
+        rules.retain(|rule| rule.name() != CommonSubexprEliminate::new().name());
+        Optimizer::with_rules(guarded(rules))
+    });
     static SETTINGS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
         let mut options = OPTIONS.clone();
         // A dataflow has no subplan that runs once before the others.
@@ -133,35 +126,8 @@ pub fn optimize_dataflow(plan: LogicalPlan) -> Result<LogicalPlan> {
         options.optimizer.filter_null_join_keys = true;
         Arc::new(options)
     });
-    let rules = if looks_at_now(&plan)? || mixes_moments(&plan)? { &RULES_APART } else { &RULES };
+    let rules = if looks_at_now(&plan)? { &RULES_IN_TIME } else { &RULES };
     run(rules, plan, &SETTINGS)
-}
-
-/// The rules without the one that computes once what expressions have in common.
-fn apart(rules: &Optimizer) -> Optimizer {
-    let mut rules = rules.rules.clone();
-    rules.retain(|rule| rule.name() != CommonSubexprEliminate::new().name());
-    Optimizer::with_rules(rules)
-}
-
-/// Whether constants of both types of timestamps are in the plan: to DataFusion they are equal when
-/// their instants are, whatever their types, and one would be computed for both.
-fn mixes_moments(plan: &LogicalPlan) -> Result<bool> {
-    let (mut zoned, mut plain) = (false, false);
-    let none = DFSchema::empty();
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|e| {
-                if let Expr::Literal(..) | Expr::Cast(_) | Expr::ScalarFunction(_) = e
-                    && let Ok(DataType::Timestamp(_, zone)) = e.get_type(&none)
-                {
-                    *if zone.is_some() { &mut zoned } else { &mut plain } = true;
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    Ok(zoned && plain)
 }
 
 /// Whether an expression of the plan looks at now().
@@ -208,7 +174,7 @@ fn run(rules: &Optimizer, plan: LogicalPlan, options: &Arc<ConfigOptions>) -> Re
     rules.optimize(plan, &context, |_, _| {})
 }
 
-fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+fn dataflow_rules() -> Rules {
     vec![
         // x op ANY/ALL (SELECT ...) becomes EXISTS, which the rules below know.
         Arc::new(RewriteSetComparison::new()),
@@ -224,18 +190,18 @@ fn dataflow_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(DecorrelateLateralJoin::new()),
         // Equalities in ON become keys: a hash join instead of trying every pair.
-        Arc::new(KeysOfJoins::default()),
+        Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
         // FROM a, b WHERE a.x = b.x is a join by key. It keeps the order that was chosen.
-        Arc::new(CrossJoins::default()),
+        Arc::new(EliminateCrossJoin::new()),
         Arc::new(PropagateEmptyRelation::new()),
         // Rows with NULL keys are not kept.
         Arc::new(FilterNullJoinKeys::default()),
         // An outer join whose NULLs a filter drops anyway needs no outer state.
         Arc::new(EliminateOuterJoin::new()),
         // Filters go below joins and aggregates: what they drop is never kept.
-        Arc::new(PushDownFilterToGroups::new()),
+        Arc::new(PushDownFilter::new()),
         Arc::new(EliminateGroupByConstant::new()),
         Arc::new(CommonSubexprEliminate::new()),
         // Columns that nobody reads are neither scanned nor kept.

@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, NamedWindowDefinition,
     NamedWindowExpr, ObjectName, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
     TableFactor, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
-    WindowFrameBound, WindowSpec, WindowType,
+    WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
@@ -29,13 +29,18 @@ use crate::sql::catalog_query::{rewrite_catalog_expr, rewrite_catalog_query};
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::parse::types::modifier;
 use crate::sql::rewrite::arrays::{array_of_columns, array_of_rows, sort_unnested};
+use crate::sql::rewrite::frames::plain_frame;
+use crate::sql::rewrite::functions::{drop_constant_order, rewrite_function};
 use crate::sql::rewrite::names::name_columns;
+use crate::sql::rewrite::numbers::{as_integer, without_exponent, wrap_integer, wrap_integers};
 use crate::sql::rewrite::row_subquery::{rows_in_condition, rows_in_subquery};
+use crate::sql::rewrite::rows::{compare_rows, row_in_list};
 use crate::sql::rewrite::tables::{
-    is_constant, name_function_column, number_elements, select_function, spread_series,
-    unnest_constants, unnest_function, unnest_series,
+    name_function_column, number_elements, select_function, spread_series, unnest_constants,
+    unnest_function, unnest_series,
 };
 use crate::sql::rewrite::using::{merge_joined_columns, name_merged_columns};
+use crate::sql::rewrite::values::wrap_values;
 use crate::sql::system_time::rewrite_system_time;
 use crate::sql::types::sql_type_of;
 use crate::sql::windows::{
@@ -45,11 +50,16 @@ use crate::types::error::{Error, Result, SqlState};
 use crate::types::sql_type::{Modifier, NUMERIC_DEFAULT, SqlType};
 
 mod arrays;
+mod frames;
+mod functions;
 mod named_windows;
 pub mod names;
+mod numbers;
 mod row_subquery;
+mod rows;
 pub mod tables;
 mod using;
+mod values;
 
 /// Functions of numbers, which Postgres takes to be double precision when nothing says otherwise.
 const NUMERIC_FUNCTIONS: [&str; 20] = [
@@ -597,61 +607,6 @@ fn rewrite_escape(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) -
     Ok(())
 }
 
-/// `array_agg(a ORDER BY 1)`: a constant orders nothing, and is no place in a select list.
-fn drop_constant_order(function: &mut ast::Function) {
-    let FunctionArguments::List(list) = &mut function.args else { return };
-    list.clauses.retain_mut(|clause| match clause {
-        ast::FunctionArgumentClause::OrderBy(items) => {
-            items.retain(|item| as_integer(&item.expr).is_none());
-            !items.is_empty()
-        }
-        _ => true,
-    });
-}
-
-/// Whether an expression is a number under casts and parentheses.
-fn number_in(expr: &Expr) -> bool {
-    match expr {
-        Expr::Cast { expr, .. } | Expr::Nested(expr) => number_in(expr),
-        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
-        _ => false,
-    }
-}
-
-/// DataFusion reads the offsets of a frame as they stand: numbers and INTERVAL literals.
-fn plain_frame(window: &mut WindowSpec) {
-    let Some(frame) = &mut window.window_frame else { return };
-    for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
-        let (WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset))) =
-            bound
-        else {
-            continue;
-        };
-        // The type of a number is decided by what is sorted by.
-        while let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = &mut **offset
-            && number_in(inner)
-        {
-            let inner = std::mem::replace(&mut **inner, null());
-            **offset = inner;
-        }
-        if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = &mut **offset
-            && matches!(
-                **text,
-                Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. })
-            )
-        {
-            let value = std::mem::replace(text, Box::new(null()));
-            **offset = Expr::Interval(ast::Interval {
-                value,
-                leading_field: None,
-                leading_precision: None,
-                last_field: None,
-                fractional_seconds_precision: None,
-            });
-        }
-    }
-}
-
 /// The text of an interval literal, its unit included, for Postgres's own reading of it.
 fn interval_text(interval: &ast::Interval) -> Option<String> {
     let text = match interval.value.as_ref() {
@@ -664,307 +619,6 @@ fn interval_text(interval: &ast::Interval) -> Option<String> {
         (Some(unit), None) if text.trim().parse::<f64>().is_ok() => format!("{text} {unit}"),
         _ => text.clone(),
     })
-}
-
-/// Functions whose arguments decide the result's type together.
-const UNIFYING: [&str; 5] = ["coalesce", "nullif", "greatest", "least", "ifnull"];
-
-/// `arg_max(a, b)`: the first `a` in the order of `b`, where that is not NULL.
-fn value_at(function: &mut Function, ascending: bool) -> Option<Expr> {
-    let FunctionArguments::List(list) = &mut function.args else { return None };
-    if list.args.len() != 2 || function.over.is_some() {
-        return None;
-    }
-    let by = unnamed(list.args.remove(1))?;
-    function.name = ObjectName::from(vec![Ident::new("first_value")]);
-    let options = ast::OrderByOptions { asc: Some(ascending), nulls_first: Some(false) };
-    let order = ast::OrderByExpr { expr: by.clone(), options, with_fill: None };
-    list.clauses.push(ast::FunctionArgumentClause::OrderBy(vec![order]));
-    let known = Expr::IsNotNull(Box::new(by));
-    let filter = match function.filter.take() {
-        None => known,
-        Some(filter) => Expr::BinaryOp {
-            left: Box::new(Expr::Nested(filter)),
-            op: ast::BinaryOperator::And,
-            right: Box::new(known),
-        },
-    };
-    function.filter = Some(Box::new(filter));
-    None
-}
-
-/// What Postgres has of a function and DataFusion has not.
-fn check_supported(name: &str, function: &Function) -> Result<()> {
-    let ranks = matches!(name, "rank" | "dense_rank" | "percent_rank" | "cume_dist");
-    if ranks && !function.within_group.is_empty() {
-        return Err(Error::unsupported(format!("{name}() WITHIN GROUP")).hint(
-            "Count the rows that sort before the value: count(*) FILTER (WHERE x < value) + 1.",
-        ));
-    }
-    if matches!(name, "lag" | "lead" | "nth_value")
-        && function.over.is_some()
-        && let FunctionArguments::List(list) = &function.args
-        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(offset))) = list.args.get(1)
-        && !is_constant(offset)
-    {
-        return Err(Error::unsupported(format!("{name}() with another number for each row"))
-            .hint("Number the rows with row_number(), and join them with themselves."));
-    }
-    Ok(())
-}
-
-fn rewrite_function(function: &mut Function) -> Result<Option<Expr>> {
-    if let [first, _] = function.name.0.as_slice()
-        && first.as_ident().is_some_and(|ident| fold(ident) == "pg_catalog")
-    {
-        function.name.0.remove(0);
-    }
-    let [part] = function.name.0.as_slice() else { return Ok(None) };
-    let Some(ident) = part.as_ident() else { return Ok(None) };
-    let name = fold(ident);
-    if (UNIFYING.contains(&name.as_str()) || matches!(name.as_str(), "row" | "pg_typeof"))
-        && let FunctionArguments::List(list) = &mut function.args
-    {
-        for arg in &mut list.args {
-            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
-                wrap_integer(expr);
-            }
-        }
-    }
-    check_count(&name, function)?;
-    check_supported(&name, function)?;
-    let no_arguments = match &function.args {
-        FunctionArguments::None => true,
-        FunctionArguments::List(list) => list.args.is_empty(),
-        FunctionArguments::Subquery(_) => false,
-    };
-    let bare = matches!(function.args, FunctionArguments::None);
-    let now = || call("now", vec![]);
-    Ok(Some(match name.as_str() {
-        "current_timestamp" if bare => now(),
-        "transaction_timestamp" | "statement_timestamp" | "proctime" if no_arguments => now(),
-        "current_date" if bare => cast(now(), DataType::Date),
-        "current_time" if bare => {
-            return Err(Error::unsupported("time with time zone").hint("Use LOCALTIME."));
-        }
-        "localtime" if bare => cast(now(), DataType::Time(None, ast::TimezoneInfo::None)),
-        "localtimestamp" if bare => cast(now(), DataType::Timestamp(None, ast::TimezoneInfo::None)),
-        // The words that need no parentheses are functions with none.
-        "current_user" | "current_role" | "session_user" | "user" if bare => call(&name, vec![]),
-        "json_agg" | "jsonb_agg" => {
-            let list = if name == "json_agg" { "json_of_list" } else { "jsonb_of_list" };
-            function.name = ObjectName::from(vec![Ident::new("array_agg")]);
-            call(list, vec![Expr::Function(function.clone())])
-        }
-        "json_object_agg" | "jsonb_object_agg" => {
-            let pairs = if name == "json_object_agg" { "json_of_pairs" } else { "jsonb_of_pairs" };
-            function.name = ObjectName::from(vec![Ident::new("array_agg")]);
-            if let FunctionArguments::List(list) = &mut function.args {
-                let pair = list.args.drain(..).filter_map(unnamed).collect();
-                list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(call("struct", pair)))];
-            }
-            call(pairs, vec![Expr::Function(function.clone())])
-        }
-        "arg_max" | "max_by" => return Ok(value_at(function, false)),
-        "arg_min" | "min_by" => return Ok(value_at(function, true)),
-        "lag" | "lead" => return Ok(computed_default(function)),
-        "every" => {
-            function.name = ObjectName::from(vec![Ident::new("bool_and")]);
-            return Ok(None);
-        }
-        // The exact answer is a good approximation, and a view can keep it.
-        "approx_count_distinct" | "approx_distinct" => {
-            function.name = ObjectName::from(vec![Ident::new("count")]);
-            if let FunctionArguments::List(list) = &mut function.args {
-                list.duplicate_treatment = Some(ast::DuplicateTreatment::Distinct);
-            }
-            return Ok(None);
-        }
-        "approx_median" => {
-            function.name = ObjectName::from(vec![Ident::new("median")]);
-            return Ok(None);
-        }
-        "approx_percentile" | "approx_percentile_cont" => {
-            function.name = ObjectName::from(vec![Ident::new("percentile_cont")]);
-            if function.within_group.is_empty()
-                && let FunctionArguments::List(list) = &mut function.args
-                && list.args.len() == 2
-                && let Some(value) = unnamed(list.args.remove(0))
-            {
-                let options = ast::OrderByOptions { asc: None, nulls_first: None };
-                function.within_group =
-                    vec![ast::OrderByExpr { expr: value, options, with_fill: None }];
-            }
-            return Ok(None);
-        }
-        "percentile_cont" | "percentile_disc" => return Ok(percentiles(function)),
-        "age" => {
-            if let FunctionArguments::List(list) = &mut function.args
-                && let [only] = list.args.as_mut_slice()
-            {
-                // Counted from this midnight.
-                let timestamp = DataType::Timestamp(None, ast::TimezoneInfo::None);
-                let midnight = cast(cast(now(), DataType::Date), timestamp);
-                let midnight = FunctionArg::Unnamed(FunctionArgExpr::Expr(midnight));
-                let time = std::mem::replace(only, midnight);
-                list.args.push(time);
-            }
-            return Ok(None);
-        }
-        "make_interval" => {
-            order_named(function, &MAKE_INTERVAL)?;
-            return Ok(None);
-        }
-        "generate_subscripts" if list_length(function) == 2 => {
-            let arguments = list_arguments(function);
-            let ends = vec![call("array_lower", arguments.clone()), call("array_upper", arguments)];
-            cast(call("unnest", vec![call("generate_series", ends)]), DataType::Int(None))
-        }
-        "row" => {
-            if let FunctionArguments::List(list) = &mut function.args {
-                for arg in &mut list.args {
-                    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg {
-                        wrap_integer(expr);
-                    }
-                }
-            }
-            function.name = ObjectName::from(vec![Ident::new("struct")]);
-            return Ok(None);
-        }
-        _ => return Ok(None),
-    }))
-}
-
-/// `lag(x, n, y)` and `lead(x, n, y)` where `y` is no constant: `y` where there is no row so far
-/// away, which `lead(true, n)` tells; with IGNORE NULLS where there is no value.
-fn computed_default(function: &Function) -> Option<Expr> {
-    let arguments = list_arguments(function);
-    let [value, offset, default] = arguments.as_slice() else { return None };
-    let mut constant = default;
-    while let Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::UnaryOp { expr, .. } = constant {
-        constant = expr;
-    }
-    if matches!(constant, Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_)) {
-        return None;
-    }
-    let at = |value: Expr| {
-        let mut there = function.clone();
-        if let FunctionArguments::List(list) = &mut there.args {
-            let arguments = [value, offset.clone()].into_iter();
-            list.args = arguments.map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
-        }
-        Expr::Function(there)
-    };
-    let said = |treatment: &ast::NullTreatment| *treatment == ast::NullTreatment::IgnoreNulls;
-    let ignores = function.null_treatment.as_ref().is_some_and(said)
-        || matches!(&function.args, FunctionArguments::List(list) if list.clauses.iter().any(
-            |clause| matches!(clause, ast::FunctionArgumentClause::IgnoreOrRespectNulls(t) if said(t))
-        ));
-    if ignores {
-        return Some(call("coalesce", vec![at(value.clone()), default.clone()]));
-    }
-    let yes = Expr::Value(ValueWithSpan { value: Value::Boolean(true), span: Span::empty() });
-    Some(Expr::Case {
-        case_token: ast::helpers::attached_token::AttachedToken::empty(),
-        end_token: ast::helpers::attached_token::AttachedToken::empty(),
-        operand: None,
-        conditions: vec![ast::CaseWhen {
-            condition: Expr::IsNull(Box::new(at(yes))),
-            result: default.clone(),
-        }],
-        else_result: Some(Box::new(at(value.clone()))),
-    })
-}
-
-/// The expression of an argument without a name.
-fn unnamed(arg: FunctionArg) -> Option<Expr> {
-    match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
-    }
-}
-
-/// `percentile_cont(ARRAY[a, b])` is an array of one percentile each.
-fn percentiles(function: &Function) -> Option<Expr> {
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Array(array)))] = list.args.as_slice()
-    else {
-        return None;
-    };
-    let one = |fraction: &Expr| {
-        let mut one = function.clone();
-        if let FunctionArguments::List(list) = &mut one.args {
-            list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(fraction.clone()))];
-        }
-        Expr::Function(one)
-    };
-    let elem = array.elem.iter().map(one).collect();
-    Some(Expr::Array(ast::Array { elem, named: true }))
-}
-
-/// Parameters of `make_interval`, which people give by name.
-const MAKE_INTERVAL: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
-
-/// Arguments that are given by name in the order of the parameters, 0 where there is none.
-fn order_named(function: &mut Function, parameters: &[&str]) -> Result<()> {
-    let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
-    if !list.args.iter().any(|arg| matches!(arg, FunctionArg::Named { .. })) {
-        return Ok(());
-    }
-    let mut ordered: Vec<Expr> = parameters.iter().map(|_| integer(0)).collect();
-    for (index, arg) in std::mem::take(&mut list.args).into_iter().enumerate() {
-        let (place, arg) = match arg {
-            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
-                let name = fold(&name);
-                (parameters.iter().position(|parameter| *parameter == name), expr)
-            }
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => (Some(index), expr),
-            _ => (None, null()),
-        };
-        match place.and_then(|place| ordered.get_mut(place)) {
-            Some(slot) => *slot = arg,
-            None => {
-                return Err(Error::user(
-                    SqlState::UNDEFINED_FUNCTION,
-                    format!("function {} has no such parameter", function.name),
-                ));
-            }
-        }
-    }
-    list.args =
-        ordered.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
-    Ok(())
-}
-
-/// The arguments of a call that are plain expressions.
-fn list_arguments(function: &Function) -> Vec<Expr> {
-    let FunctionArguments::List(list) = &function.args else { return vec![] };
-    let plain = list.args.iter().filter_map(|arg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
-        _ => None,
-    });
-    plain.collect()
-}
-
-fn list_length(function: &Function) -> usize {
-    list_arguments(function).len()
-}
-
-/// DataFusion takes `count()` and `count(a, b)`; Postgres does not.
-fn check_count(name: &str, function: &Function) -> Result<()> {
-    let FunctionArguments::List(list) = &function.args else { return Ok(()) };
-    match list.args.len() {
-        1 => Ok(()),
-        _ if name != "count" => Ok(()),
-        0 => Err(Error::user(
-            SqlState::WRONG_OBJECT_TYPE,
-            "count(*) must be used to call a parameterless aggregate function",
-        )),
-        arguments => Err(Error::user(
-            SqlState::UNDEFINED_FUNCTION,
-            format!("function count with {arguments} arguments does not exist"),
-        )),
-    }
 }
 
 /// `OPERATOR(pg_catalog.~)` is `~`.
@@ -998,78 +652,6 @@ fn named_operator(parts: &[String]) -> Result<BinaryOperator> {
             ));
         }
     })
-}
-
-/// `(a, b) = (c, d)` and `<>`, column by column; the others by the first column that differs.
-fn compare_rows(op: &BinaryOperator, lefts: &[Expr], rights: &[Expr]) -> Result<Expr> {
-    if lefts.len() != rights.len() {
-        return Err(Error::user(
-            SqlState::SYNTAX_ERROR,
-            "unequal number of entries in row expressions",
-        ));
-    }
-    let joint = match op {
-        BinaryOperator::Eq => BinaryOperator::And,
-        BinaryOperator::NotEq => BinaryOperator::Or,
-        BinaryOperator::Lt | BinaryOperator::LtEq => {
-            return order_rows(op, &BinaryOperator::Lt, lefts, rights);
-        }
-        BinaryOperator::Gt | BinaryOperator::GtEq => {
-            return order_rows(op, &BinaryOperator::Gt, lefts, rights);
-        }
-        other => return Err(Error::unsupported(format!("comparing rows with {other}"))),
-    };
-    let pairs = lefts.iter().zip(rights).map(|(l, r)| binary(l.clone(), op.clone(), r.clone()));
-    pairs
-        .reduce(|all, next| binary(all, joint.clone(), next))
-        .map(|all| Expr::Nested(Box::new(all)))
-        .ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a row needs at least one column"))
-}
-
-/// `a < c OR (a = c AND b < d)`; the last columns are compared as the operator says.
-fn order_rows(
-    op: &BinaryOperator,
-    strict: &BinaryOperator,
-    lefts: &[Expr],
-    rights: &[Expr],
-) -> Result<Expr> {
-    let pairs = lefts.iter().zip(rights).rev();
-    let ordered = pairs.fold(None, |behind: Option<Expr>, (left, right)| {
-        let (left, right) = (left.clone(), right.clone());
-        Some(match behind {
-            None => binary(left, op.clone(), right),
-            Some(behind) => {
-                let equal = binary(left.clone(), BinaryOperator::Eq, right.clone());
-                let later = binary(equal, BinaryOperator::And, behind);
-                let first = binary(left, strict.clone(), right);
-                let later = Expr::Nested(Box::new(later));
-                Expr::Nested(Box::new(binary(first, BinaryOperator::Or, later)))
-            }
-        })
-    });
-    ordered.ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a row needs at least one column"))
-}
-
-/// `(a, b) IN ((1, 2), (3, 4))` as a disjunction.
-fn row_in_list(row: &Expr, list: &[Expr], negated: bool) -> Result<Expr> {
-    let Expr::Tuple(lefts) = row else { return Err(Error::internal("a row was expected")) };
-    let mut any: Option<Expr> = None;
-    for other in list {
-        let Expr::Tuple(rights) = other else {
-            return Err(Error::user(
-                SqlState::SYNTAX_ERROR,
-                "unequal number of entries in row expressions",
-            ));
-        };
-        let equal = compare_rows(&BinaryOperator::Eq, lefts, rights)?;
-        any = Some(match any {
-            None => equal,
-            Some(any) => binary(any, BinaryOperator::Or, equal),
-        });
-    }
-    let any = any.ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "IN needs a value"))?;
-    let any = Expr::Nested(Box::new(any));
-    Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(any) } } else { any })
 }
 
 fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
@@ -1113,69 +695,6 @@ pub fn call(name: &str, args: Vec<Expr>) -> Expr {
         over: None,
         within_group: vec![],
     })
-}
-
-/// The literal's digits, when the expression is an integer literal or its negation.
-fn as_integer(expr: &Expr) -> Option<&str> {
-    match expr {
-        Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => {
-            text.bytes().all(|b| b.is_ascii_digit() || b == b'_').then_some(text)
-        }
-        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => as_integer(expr),
-        _ => None,
-    }
-}
-
-fn wrap_integers<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>) {
-    exprs.into_iter().for_each(wrap_integer);
-}
-
-/// Gives an integer literal the type that Postgres gives it: the first of `integer`, `bigint` and
-/// `numeric` that it fits.
-fn wrap_integer(expr: &mut Expr) {
-    let Some(text) = as_integer(expr) else { return };
-    let digits = text.replace('_', "");
-    if digits.parse::<i32>().is_ok() {
-        let literal = std::mem::replace(expr, null());
-        *expr = cast(literal, DataType::Int(None));
-    } else if digits.parse::<i64>().is_err() {
-        make_decimal(expr);
-    }
-}
-
-/// `1.5e3` as `1500.`: a numeric has no exponent. What is too long for a numeric stays, and is a
-/// float.
-fn without_exponent(text: &str) -> Option<String> {
-    let (mantissa, exponent) = text.split_once(['e', 'E'])?;
-    let exponent: i32 = exponent.parse().ok()?;
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = format!("{whole}{fraction}");
-    // Where the point stands among the digits.
-    let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
-    let length = i32::try_from(digits.len()).ok()?;
-    if !(-NUMERIC_DIGITS_MAX..=NUMERIC_DIGITS_MAX).contains(&point) || length > NUMERIC_DIGITS_MAX {
-        return None;
-    }
-    Some(if point <= 0 {
-        format!("0.{}{digits}", "0".repeat(point.unsigned_abs() as usize))
-    } else if point >= length {
-        format!("{digits}{}.", "0".repeat((point - length) as usize))
-    } else {
-        let (whole, fraction) = digits.split_at(point as usize);
-        format!("{whole}.{fraction}")
-    })
-}
-
-/// Digits that a numeric can have.
-const NUMERIC_DIGITS_MAX: i32 = 38;
-
-/// Adds the point that makes a number `numeric`.
-fn make_decimal(expr: &mut Expr) {
-    match expr {
-        Expr::Value(ValueWithSpan { value: Value::Number(text, _), .. }) => text.push('.'),
-        Expr::UnaryOp { expr, .. } => make_decimal(expr),
-        _ => {}
-    }
 }
 
 /// SQLSTATE 42P20 for a window function in a clause that is computed before windows are.
@@ -1223,74 +742,6 @@ fn selected(expr: Expr, projection: &[SelectItem]) -> Result<Expr> {
         _ => None,
     });
     Ok(named.cloned().unwrap_or(expr))
-}
-
-fn wrap_values(body: &mut SetExpr) {
-    match body {
-        SetExpr::Values(values) => {
-            let width = values.rows.first().map_or(0, |row| row.content.len());
-            for column in 0..width {
-                type_column(values, column);
-            }
-            values.rows.iter_mut().flat_map(|row| row.content.iter_mut()).for_each(wrap_integer);
-        }
-        SetExpr::SetOperation { left, right, .. } => {
-            wrap_values(left);
-            wrap_values(right);
-        }
-        _ => {}
-    }
-}
-
-/// In a column of VALUES in which some value says its type, quoted literals take it; numbers
-/// beside a float are floats.
-fn type_column(values: &mut ast::Values, column: usize) {
-    let cells = || values.rows.iter().filter_map(|row| row.content.get(column));
-    let Some(data_type) = cells().find_map(said_type) else { return };
-    let is_float = matches!(sql_type_of(&data_type), Ok(SqlType::Float4 | SqlType::Float8));
-    for row in &mut values.rows {
-        let Some(cell) = row.content.get_mut(column) else { continue };
-        if is_quoted(cell) || is_float && is_number(cell) {
-            let expr = Box::new(std::mem::replace(cell, null()));
-            *cell = Expr::Cast {
-                kind: CastKind::DoubleColon,
-                expr,
-                data_type: data_type.clone(),
-                array: false,
-                format: None,
-            };
-        }
-    }
-}
-
-/// The type that an expression has by its form.
-fn said_type(expr: &Expr) -> Option<DataType> {
-    match expr {
-        Expr::Cast { data_type, .. } => Some(data_type.clone()),
-        Expr::TypedString(typed) => Some(typed.data_type.clone()),
-        Expr::Interval(_) => Some(DataType::Interval { fields: None, precision: None }),
-        _ => None,
-    }
-}
-
-fn is_quoted(expr: &Expr) -> bool {
-    matches!(
-        expr,
-        Expr::Value(ValueWithSpan {
-            value: Value::SingleQuotedString(_)
-                | Value::EscapedStringLiteral(_)
-                | Value::DollarQuotedString(_),
-            ..
-        })
-    )
-}
-
-fn is_number(expr: &Expr) -> bool {
-    match expr {
-        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
-        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => is_number(expr),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -1342,20 +793,6 @@ mod tests {
             "SELECT coalesce(x, 0::INT) AS \"coalesce\", round(x, 2) AS r, \
              99999999999999999999. AS n FROM t",
         );
-    }
-
-    #[test]
-    fn exponents_become_digits() {
-        for (text, expected) in [
-            ("1e3", Some("1000.")),
-            ("1.5e3", Some("1500.")),
-            ("12.345e1", Some("123.45")),
-            ("1.5E-3", Some("0.0015")),
-            ("1e100", None),
-            ("15", None),
-        ] {
-            assert_eq!(without_exponent(text).as_deref(), expected, "{text}");
-        }
     }
 
     #[test]

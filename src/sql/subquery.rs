@@ -8,7 +8,8 @@
 //! 2. IN, EXISTS, ANY and ALL in the select list are no conditions: they count what they find. `x IN (SELECT
 //!    y ...)` asks for rows with `y = x`, and where there are none for rows at all if `x` is NULL,
 //!    and for a `y` that is NULL. So do those in a condition whose NULL is not simply false: under
-//!    NOT or in a CASE, and correlated NOT IN, for which a join knows the NULLs of all rows only.
+//!    NOT or in a CASE, and NOT IN of what is correlated or a constant, for which a join knows the
+//!    NULLs of all rows only, or has no key.
 //!    And so do conditions over subqueries that no join follows (`dependent::is_unjoinable`).
 
 use std::sync::Arc;
@@ -96,7 +97,11 @@ fn count_unknown(expr: Expr, top: bool, positive: bool, input: &DFSchema) -> Res
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
             let joined = match (positive, negated) {
                 (true, false) => true,
-                (true, true) => top && subquery.outer_ref_columns.is_empty(),
+                // What looks at no column of the row is no key of a join.
+                (true, true) => {
+                    let correlated = !subquery.outer_ref_columns.is_empty();
+                    top && !correlated && !expr.column_refs().is_empty() && !expr.contains_outer()
+                }
                 (false, _) => false,
             };
             let nullable =

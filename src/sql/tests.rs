@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use futures::TryStreamExt;
 
 use crate::catalog::object::{
-    Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, ViewObject,
+    Object, ObjectKind, ObjectName, SourceObject, TableObject, ViewObject,
 };
 use crate::catalog::snapshot::{Catalog, Change};
 use crate::functions::scalar::cast::{CastSettings, cast_array};
@@ -96,18 +96,8 @@ impl Fixture {
     /// A table whose first `key` columns are its primary key; rows as lines of values.
     pub fn table(&mut self, name: &str, columns: &str, key: usize, rows: &str) -> ObjectId {
         let schema = schema_of(columns);
-        let table = TableObject {
-            primary_key: (0..key).collect(),
-            defaults: vec![None; schema.fields().len()],
-            generated: vec![None; schema.fields().len()],
-            on_conflict: TableConflict::Error,
-            append_only: false,
-            watermark: None,
-            history_retention_us: None,
-            retention: None,
-            late_of: None,
-            replayed_of: None,
-        };
+        let plain = TableObject::plain(schema.fields().len());
+        let table = TableObject { primary_key: (0..key).collect(), ..plain };
         let batch = rows_of(&schema, rows);
         let id = self.add(name, ObjectKind::Table(table), schema);
         self.rows.insert(id, vec![batch]);
@@ -133,13 +123,7 @@ impl Fixture {
             primary_key: (0..key).collect(),
             defaults: place(defaults),
             generated: place(generated),
-            on_conflict: TableConflict::Error,
-            append_only: false,
-            watermark: None,
-            history_retention_us: None,
-            retention: None,
-            late_of: None,
-            replayed_of: None,
+            ..TableObject::plain(0)
         };
         let batch = rows_of(&schema, rows);
         let id = self.add(name, ObjectKind::Table(table), schema);

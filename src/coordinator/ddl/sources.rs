@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::tables::{check_distinct, declared_field, field_of};
 use super::views::{column_twice, definer};
 use crate::catalog::object::{
-    Object, ObjectKind, ObjectName, SourceObject, TableConflict, TableObject, WatermarkObject,
+    Object, ObjectKind, ObjectName, SourceObject, TableObject, WatermarkObject,
 };
 use crate::connectors::Source;
 use crate::coordinator::command::Connection;
@@ -21,7 +21,6 @@ use crate::sql::bind::PlanContext;
 use crate::sql::parse::Parsed;
 use crate::sql::statement::{CreateSource, Noun, Watermark};
 use crate::types::error::{Error, Result, SqlState};
-use crate::types::id::ObjectId;
 use crate::types::sql_type::SqlType;
 
 impl Connection {
@@ -133,27 +132,10 @@ pub(super) fn late_table(name: &ObjectName, schema: &SchemaRef, time_column: usi
         }
         fields.push(Field::new(name, data_type, true));
     }
-    let columns = fields.len();
-    Object {
-        id: ObjectId(0),
-        name: ObjectName { name: format!("{}_late", name.name), ..name.clone() },
-        kind: ObjectKind::Table(TableObject {
-            primary_key: vec![],
-            defaults: vec![None; columns],
-            generated: vec![None; columns],
-            on_conflict: TableConflict::Error,
-            append_only: false,
-            watermark: None,
-            // Known when the owner has an id.
-            history_retention_us: None,
-            retention: None,
-            late_of: None,
-            replayed_of: None,
-        }),
-        schema: Arc::new(Schema::new(fields)),
-        create_sql: String::new(),
-        depends_on: Vec::new(),
-    }
+    let name = ObjectName { name: format!("{}_late", name.name), ..name.clone() };
+    // Whose late rows these are is known when the owner has an id.
+    let kind = ObjectKind::Table(TableObject::plain(fields.len()));
+    Object::new(name, kind, Arc::new(Schema::new(fields)))
 }
 
 /// The time column of a watermark.
@@ -226,16 +208,7 @@ pub(super) fn source_object(
         }
     }
     let mut options = create.option_pairs();
-    let connector = match options.iter().position(|(name, _)| name == "connector") {
-        Some(index) => options.remove(index).1,
-        None => {
-            return Err(Error::user(
-                SqlState::INVALID_PARAMETER_VALUE,
-                "option \"connector\" is missing",
-            )
-            .hint("Add connector = '...' to the WITH clause; SHOW CONNECTORS lists them."));
-        }
-    };
+    let connector = take_connector(&mut options)?;
     let watermark = source_watermark(create, &mut options)?;
     let declared: Vec<Field> = create.columns.iter().filter_map(declared_field).collect();
     let declared = (!declared.is_empty()).then(|| Arc::new(Schema::new(declared)));
@@ -252,15 +225,22 @@ pub(super) fn source_object(
         watermark,
         bounded: source.bounded(),
     };
-    let object = Object {
-        id: ObjectId(0),
-        name,
-        kind: ObjectKind::Source(definition),
-        schema: Arc::new(Schema::new(fields)),
-        create_sql: parsed.sql.clone(),
-        depends_on: Vec::new(),
-    };
-    Ok(object)
+    let kind = ObjectKind::Source(definition);
+    let object = Object::new(name, kind, Arc::new(Schema::new(fields)));
+    Ok(Object { create_sql: parsed.sql.clone(), ..object })
+}
+
+/// The connector that is named among the options of a source or sink, without which these go on.
+pub(in crate::coordinator) fn take_connector(
+    options: &mut Vec<(String, String)>,
+) -> Result<String> {
+    match options.iter().position(|(name, _)| name == "connector") {
+        Some(index) => Ok(options.remove(index).1),
+        None => {
+            Err(Error::user(SqlState::INVALID_PARAMETER_VALUE, "option \"connector\" is missing")
+                .hint("Add connector = '...' to the WITH clause; SHOW CONNECTORS lists them."))
+        }
+    }
 }
 
 /// The visible columns of a source, and the SQL of those that are computed.

@@ -53,11 +53,23 @@ impl Connection {
         };
         let schema = table_schema(context, &create.name.name, &create.columns)?;
         let object = table_object(context, parsed, create, place.name, schema)?;
-        let coordinator = &self.database.coordinator;
+        self.install_table(context, parsed, create, (object, place.replaces), None).await
+    }
+
+    /// Table and rows are one step: after a crash there are both or neither.
+    async fn install_table(
+        &self,
+        context: &PlanContext,
+        parsed: &Parsed,
+        create: &CreateTable,
+        (object, replaces): (Object, Option<ObjectId>),
+        rows: Option<RecordBatch>,
+    ) -> Result<()> {
         let timed = table_time(context, &object, create)?;
         let definer = timed.rule.is_some().then(|| definer(context, parsed));
-        let install = Install::Table(None);
-        coordinator.create_timed(object, definer, install, place.replaces, timed).await?;
+        let coordinator = &self.database.coordinator;
+        let install = Install::Table(rows);
+        coordinator.create_timed(object, definer, install, replaces, timed).await?;
         Ok(())
     }
 
@@ -99,12 +111,8 @@ impl Connection {
             rows = concat(&object.schema, &collected.batches)?;
         }
         let count = rows.num_rows();
-        // Table and rows are one step: after a crash there are both or neither.
-        let install = Install::Table(Some(rows));
-        let timed = table_time(context, &object, create)?;
-        let definer = timed.rule.is_some().then(|| definer(context, parsed));
-        let coordinator = &self.database.coordinator;
-        coordinator.create_timed(object, definer, install, place.replaces, timed).await?;
+        let object = (object, place.replaces);
+        self.install_table(context, parsed, create, object, Some(rows)).await?;
         Ok(Response::Done { tag: format!("SELECT {count}") })
     }
 }
@@ -277,14 +285,8 @@ pub(super) fn table_object(
         late_of: None,
         replayed_of: None,
     };
-    let object = Object {
-        id: ObjectId(0),
-        name,
-        kind: ObjectKind::Table(table),
-        schema,
-        create_sql: parsed.sql.clone(),
-        depends_on: Vec::new(),
-    };
+    let object = Object::new(name, ObjectKind::Table(table), schema);
+    let object = Object { create_sql: parsed.sql.clone(), ..object };
     if let Some(watermark) = &create.watermark {
         let (_, field) = watermark_column(&object.schema, watermark)?;
         watermark_expr(context, &object, watermark, field)?;

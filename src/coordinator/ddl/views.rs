@@ -243,20 +243,14 @@ pub(in crate::coordinator) fn explained_view(
         schema: create.name.schema.clone().unwrap_or_default(),
         name: create.name.name.clone(),
     };
-    let object = Object {
-        id: ObjectId(0),
-        name,
-        kind: ObjectKind::MaterializedView(ViewObject {
-            query_sql: create.query.sql.clone(),
-            search_path: context.search_path.clone(),
-            options: pairs,
-            ..ViewObject::default()
-        }),
-        schema,
-        create_sql: String::new(),
-        depends_on: planned.depends_on.clone(),
-    };
-    Ok((object, planned))
+    let kind = ObjectKind::MaterializedView(ViewObject {
+        query_sql: create.query.sql.clone(),
+        search_path: context.search_path.clone(),
+        options: pairs,
+        ..ViewObject::default()
+    });
+    let object = Object::new(name, kind, schema);
+    Ok((Object { depends_on: planned.depends_on.clone(), ..object }, planned))
 }
 
 /// The EMIT clause, as the options that keep it.

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::catalog::object::{ObjectName, TableConflict, TableObject, ViewObject};
+use crate::catalog::object::{ObjectName, TableObject, ViewObject};
 use crate::catalog::snapshot::Change;
 use crate::plan::node::{Edge, Node, Scan, Union};
 use crate::plan::view_options::ViewOptions;
@@ -52,18 +52,7 @@ fn object(name: &str, kind: ObjectKind, depends_on: Vec<ObjectId>) -> Object {
 }
 
 async fn table(coordinator: &Coordinator, name: &str, primary_key: Vec<usize>) -> ObjectId {
-    let kind = ObjectKind::Table(TableObject {
-        primary_key,
-        defaults: vec![None, None],
-        generated: vec![None, None],
-        on_conflict: TableConflict::Error,
-        append_only: false,
-        watermark: None,
-        history_retention_us: None,
-        retention: None,
-        late_of: None,
-        replayed_of: None,
-    });
+    let kind = ObjectKind::Table(TableObject { primary_key, ..TableObject::plain(2) });
     coordinator
         .create_object(object(name, kind, vec![]), Install::Table(None))
         .await

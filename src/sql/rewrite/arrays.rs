@@ -20,8 +20,9 @@ use crate::sql::dml::build::query_of;
 use crate::sql::functions::FUNCTIONS;
 use crate::sql::parse::name::normalize as fold;
 use crate::sql::rewrite::names::column_name;
+use crate::sql::rewrite::numbers::as_integer;
 use crate::sql::rewrite::tables::{gives_rows, is_constant};
-use crate::sql::rewrite::{as_integer, call, null};
+use crate::sql::rewrite::{call, null};
 use crate::types::error::{Error, Result, SqlState};
 
 /// Step 1. Constants stay as they are: others look for them.

@@ -12,7 +12,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::{compare_rows, null};
+use super::null;
+use super::rows::compare_rows;
 use crate::sql::dml::build::query_of;
 use crate::types::error::Result;
 

@@ -12,7 +12,9 @@ use datafusion::sql::sqlparser::ast::{
 use crate::sql::dml::build::query_of;
 use crate::sql::functions::FUNCTIONS;
 use crate::sql::parse::name::normalize as fold;
-use crate::sql::rewrite::{as_integer, call, cast, integer, null, unnamed};
+use crate::sql::rewrite::functions::unnamed;
+use crate::sql::rewrite::numbers::as_integer;
+use crate::sql::rewrite::{call, cast, integer, null};
 
 /// Functions that give rows, and those that give the same as an array.
 const SETS: [(&str, &str); 11] = [
