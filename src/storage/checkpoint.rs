@@ -12,8 +12,11 @@
 //!    start.
 //!
 //! When a step fails, nothing has changed. The same cut can be written again, and must be before
-//! any other: what operators have handed over for it, they do not hand over again.
+//! any other: what operators have handed over for it, they do not hand over again. Files that are
+//! there are not written again ([`Parts`]): a cut of many files comes through a storage where some
+//! of the writes fail.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -29,7 +32,7 @@ use crate::storage::generation::{fenced, superseded};
 use crate::storage::manifest::{self, FileRef, Manifest, SourcePlace, ViewState};
 use crate::storage::paths::{self, LOG, MANIFESTS};
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
-use crate::storage::sinks::{self, SinkCut};
+use crate::storage::sinks::{self, SinkCut, SinkState};
 use crate::storage::state_files::{self, StateChange};
 use crate::storage::store::Store;
 use crate::storage::table_files::{self, Next, RowsAgain, put_own};
@@ -139,6 +142,28 @@ pub struct Checkpointer {
     doubtful: Savepoints,
     /// Manifests that somebody copies: their files stay for as long as it is there.
     held: Vec<(Manifest, Weak<()>)>,
+    /// What there is of the cut behind the newest manifest.
+    parts: Parts,
+}
+
+/// The parts of a cut that are in files, each with the file that is new.
+#[derive(Debug, Default)]
+struct Parts {
+    catalog: Option<FileRef>,
+    errors: Option<FileRef>,
+    tables: BTreeMap<ObjectId, (Vec<FileRef>, Option<FileRef>)>,
+    sinks: BTreeMap<ObjectId, (SinkState, Option<FileRef>)>,
+    views: BTreeMap<ObjectId, (Option<ViewState>, Option<FileRef>)>,
+}
+
+impl Parts {
+    /// The files that are new.
+    fn new_files(&self) -> impl Iterator<Item = &FileRef> {
+        let tables = self.tables.values().filter_map(|(_, new)| new.as_ref());
+        let sinks = self.sinks.values().filter_map(|(_, new)| new.as_ref());
+        let views = self.views.values().filter_map(|(_, new)| new.as_ref());
+        self.catalog.iter().chain(&self.errors).chain(tables).chain(sinks).chain(views)
+    }
 }
 
 /// Keeps the files of a checkpoint and of all savepoints for as long as it is there.
@@ -160,8 +185,18 @@ impl Checkpointer {
         savepoints: Savepoints,
     ) -> Checkpointer {
         let (held, doubtful) = (Vec::new(), Savepoints::new());
-        let store = store.counted_apart();
-        Checkpointer { store, generation, old, newest, log_collected, savepoints, doubtful, held }
+        let (store, parts) = (store.counted_apart(), Parts::default());
+        Checkpointer {
+            store,
+            generation,
+            old,
+            newest,
+            log_collected,
+            savepoints,
+            doubtful,
+            held,
+            parts,
+        }
     }
 
     /// The newest checkpoint with all savepoints, or the one of a savepoint with that alone, to be
@@ -302,70 +337,14 @@ impl Checkpointer {
     /// # Errors
     /// SQLSTATE 57P01 when another server has taken over; others when the storage fails.
     pub async fn write(&mut self, cut: &Cut, mut durable: watch::Receiver<u64>) -> Result<Written> {
-        let number = self.newest.number + 1;
-        let mut next = Manifest {
-            number,
-            generation: self.generation,
-            sequence: cut.sequence,
-            epoch: cut.epoch.0,
-            next_id: cut.next_id,
-            log_start: cut.log_start,
-            catalog: self.newest.catalog.clone(),
-            sources: cut.sources.clone(),
-            places: cut.places.clone(),
-            errors: self.newest.errors.clone(),
-            ..Manifest::default()
-        };
-        assert!(next.sequence >= self.newest.sequence && next.log_start >= self.newest.log_start);
-        let mut written = Written {
-            sequence: cut.sequence,
-            manifest: number,
-            files: 0,
-            bytes: 0,
-            cpu: Duration::ZERO,
-            sinks: BTreeMap::new(),
-        };
+        let newest = &self.newest;
+        assert!(cut.sequence >= newest.sequence && cut.log_start >= newest.log_start);
         let cpu_before = self.store.meter().total();
-        if let Some(json) = &cut.catalog {
-            let name = paths::catalog(self.generation, number);
-            let file = self.write_text(name, "catalog", CATALOG_FORMAT, json).await?;
-            written.count(&file);
-            next.catalog = Some(file);
-        }
-        if let Some(json) = &cut.errors {
-            let name = paths::errors(self.generation, number);
-            let file = self.write_text(name, "errors", ERRORS_FORMAT, json).await?;
-            written.count(&file);
-            next.errors = Some(file);
-        }
-        for (table, cut) in &cut.tables {
-            let files = self.write_table(*table, number, cut, &mut written).await?;
-            next.tables.insert(table.0, files);
-        }
-        for (sink, cut_of_sink) in &cut.sinks {
-            let known = self.newest.sinks.get(&sink.0);
-            let (store, generation) = (&self.store, self.generation);
-            let staged =
-                sinks::write(store, *sink, generation, number, cut.epoch, known, cut_of_sink);
-            let (state, file) = staged.await?;
-            if let Some(file) = file {
-                written.count(&file);
-                written.sinks.insert(*sink, file);
-            }
-            next.sinks.insert(sink.0, state);
-        }
-        let mut writes = Vec::with_capacity(cut.views.len());
-        for (view, cut) in &cut.views {
-            let write = self.write_view(*view, number, cut);
-            writes.push(async move { (*view, write.await) }.boxed());
-        }
-        let writes = futures::stream::iter(writes).buffer_unordered(WRITES_MAX);
-        let views: Vec<_> = writes.collect().await;
-        for (view, state) in views {
-            let (state, new) = state?;
-            new.iter().for_each(|file| written.count(file));
-            next.views.extend(state.map(|state| (view.0, state)));
-        }
+        let mut parts = std::mem::take(&mut self.parts);
+        let result = self.write_parts(cut, &mut parts).await;
+        self.parts = parts;
+        result?;
+        let next = self.manifest_of(cut);
         let until = next.sequence.max(cut.log_until);
         let reached = durable.wait_for(|sequence| *sequence >= until).await.is_ok();
         if !reached {
@@ -374,11 +353,87 @@ impl Checkpointer {
         if !manifest::write(&self.store, &next).await? {
             return Err(fenced(&self.store, self.generation));
         }
+        let parts = std::mem::take(&mut self.parts);
+        let mut written = Written {
+            sequence: next.sequence,
+            manifest: next.number,
+            files: parts.new_files().count(),
+            bytes: parts.new_files().map(|file| file.bytes).sum(),
+            cpu: Duration::ZERO,
+            sinks: BTreeMap::new(),
+        };
+        let staged = parts.sinks.into_iter();
+        written.sinks.extend(staged.filter_map(|(sink, (_, file))| Some((sink, file?))));
         let kept = std::mem::replace(&mut self.newest, next);
         self.collect(&kept).await;
         self.old.push(kept);
         written.cpu = self.store.meter().total().saturating_sub(cpu_before);
         Ok(written)
+    }
+
+    /// The manifest of a cut all of whose parts are there.
+    fn manifest_of(&self, cut: &Cut) -> Manifest {
+        let (parts, newest) = (&self.parts, &self.newest);
+        let state = |(view, (state, _)): (&ObjectId, &(Option<ViewState>, _))| {
+            Some((view.0, state.clone()?))
+        };
+        Manifest {
+            number: newest.number + 1,
+            generation: self.generation,
+            sequence: cut.sequence,
+            epoch: cut.epoch.0,
+            next_id: cut.next_id,
+            log_start: cut.log_start,
+            catalog: parts.catalog.clone().or_else(|| newest.catalog.clone()),
+            tables: parts.tables.iter().map(|(id, (files, _))| (id.0, files.clone())).collect(),
+            sources: cut.sources.clone(),
+            views: parts.views.iter().filter_map(state).collect(),
+            places: cut.places.clone(),
+            errors: parts.errors.clone().or_else(|| newest.errors.clone()),
+            sinks: parts.sinks.iter().map(|(id, (state, _))| (id.0, state.clone())).collect(),
+        }
+    }
+
+    /// Writes the files of a cut that are not among `parts`, and adds them.
+    async fn write_parts(&self, cut: &Cut, parts: &mut Parts) -> Result<()> {
+        let (generation, number) = (self.generation, self.newest.number + 1);
+        if let (Some(json), None) = (&cut.catalog, &parts.catalog) {
+            let name = paths::catalog(generation, number);
+            parts.catalog = Some(self.write_text(name, "catalog", CATALOG_FORMAT, json).await?);
+        }
+        if let (Some(json), None) = (&cut.errors, &parts.errors) {
+            let name = paths::errors(generation, number);
+            parts.errors = Some(self.write_text(name, "errors", ERRORS_FORMAT, json).await?);
+        }
+        for (table, cut) in &cut.tables {
+            if let Entry::Vacant(part) = parts.tables.entry(*table) {
+                part.insert(self.write_table(*table, number, cut).await?);
+            }
+        }
+        for (sink, cut_of_sink) in &cut.sinks {
+            if let Entry::Vacant(part) = parts.sinks.entry(*sink) {
+                let (store, known) = (&self.store, self.newest.sinks.get(&sink.0));
+                let staged =
+                    sinks::write(store, *sink, generation, number, cut.epoch, known, cut_of_sink);
+                part.insert(staged.await?);
+            }
+        }
+        let mut writes = Vec::with_capacity(cut.views.len());
+        for (view, cut) in &cut.views {
+            if !parts.views.contains_key(view) {
+                let write = self.write_view(*view, number, cut);
+                writes.push(async move { (*view, write.await) }.boxed());
+            }
+        }
+        let mut writes = futures::stream::iter(writes).buffer_unordered(WRITES_MAX);
+        let mut result = Ok(());
+        while let Some((view, written)) = writes.next().await {
+            match written {
+                Ok(part) => drop(parts.views.insert(view, part)),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
     }
 
     async fn write_text(
@@ -458,20 +513,20 @@ impl Checkpointer {
         Ok((Some(state), Some(file)))
     }
 
+    /// Writes what has changed of a table; its files then, and the one that is new.
     async fn write_table(
         &self,
         table: ObjectId,
         number: u64,
         cut: &TableCut,
-        written: &mut Written,
-    ) -> Result<Vec<FileRef>> {
+    ) -> Result<(Vec<FileRef>, Option<FileRef>)> {
         let mut files = self.newest.tables.get(&table.0).cloned().unwrap_or_default();
         match cut {
-            TableCut::Unchanged => return Ok(files),
-            TableCut::Files(files) if !files.is_empty() => return Ok(files.clone()),
+            TableCut::Unchanged => return Ok((files, None)),
+            TableCut::Files(files) if !files.is_empty() => return Ok((files.clone(), None)),
             _ => {}
         }
-        match choose(cut.clone(), &files) {
+        let new = match choose(cut.clone(), &files) {
             TableCut::Unchanged | TableCut::Files(_) | TableCut::Either { .. } => {
                 unreachable!("chosen before")
             }
@@ -480,21 +535,18 @@ impl Checkpointer {
                 let (store, generation) = (&self.store, self.generation);
                 let delta =
                     table_files::write_delta(store, table, generation, number, &schema, changes);
-                if let Some(file) = delta.await? {
-                    written.count(&file);
-                    files.push(file);
-                }
+                delta.await?.inspect(|file| files.push(file.clone()))
             }
             TableCut::Base { schema, rows } => {
                 let (store, generation) = (&self.store, self.generation);
                 let base =
                     table_files::write_base(store, table, generation, number, schema, rows());
                 let file = base.await?;
-                written.count(&file);
-                files = vec![file];
+                files = vec![file.clone()];
+                Some(file)
             }
-        }
-        Ok(files)
+        };
+        Ok((files, new))
     }
 
     /// Deletes what is not needed beside `kept` and the newest manifest.
@@ -533,12 +585,5 @@ fn choose(cut: TableCut, files: &[FileRef]) -> TableCut {
     match table_files::decide(files, row_count, changed) {
         Next::Delta => TableCut::Delta { schema, changes },
         Next::Base => TableCut::Base { schema, rows },
-    }
-}
-
-impl Written {
-    fn count(&mut self, file: &FileRef) {
-        self.files += 1;
-        self.bytes += file.bytes;
     }
 }

@@ -30,6 +30,8 @@ pub enum Fault {
     LostAnswers,
     /// A random part of writes fails, before or after it was done.
     Random(Box<StdRng>, f64),
+    /// Everything is written, and nothing can be deleted.
+    NoDeletes,
 }
 
 /// What was done to a store.
@@ -46,6 +48,9 @@ pub struct FaultyStore {
     fault: Mutex<Fault>,
     operations: Arc<Mutex<Vec<Operation>>>,
     refused_writes: AtomicUsize,
+    refused_deletes: Arc<AtomicUsize>,
+    /// So many lists are as of when so many operations were done.
+    old_lists: Mutex<(usize, usize)>,
 }
 
 impl FaultyStore {
@@ -55,12 +60,31 @@ impl FaultyStore {
             fault: Mutex::new(Fault::None),
             operations: Arc::default(),
             refused_writes: AtomicUsize::new(0),
+            refused_deletes: Arc::default(),
+            old_lists: Mutex::default(),
         })
     }
 
     /// Writes that failed before they were done.
     pub fn refused_writes(&self) -> usize {
         self.refused_writes.load(Ordering::SeqCst)
+    }
+
+    /// Objects that were not deleted.
+    pub fn refused_deletes(&self) -> usize {
+        self.refused_deletes.load(Ordering::SeqCst)
+    }
+
+    /// Lets the next `lists` show the names that were there when `done` operations were done.
+    pub fn set_old_lists(&self, lists: usize, done: usize) {
+        *self.old_lists.lock().expect("no panic under this lock") = (lists, done);
+    }
+
+    /// How many of its operations the next list shows; `None`: all there are.
+    fn next_list(&self) -> Option<usize> {
+        let mut old = self.old_lists.lock().expect("no panic under this lock");
+        old.0 = old.0.checked_sub(1)?;
+        Some(old.1)
     }
 
     /// What has been done until now.
@@ -113,7 +137,7 @@ impl FaultyStore {
     /// Whether the next write fails before it is done, and whether after.
     fn next_write(&self) -> (bool, bool) {
         match &mut *self.fault.lock().expect("no panic under this lock") {
-            Fault::None => (false, false),
+            Fault::None | Fault::NoDeletes => (false, false),
             Fault::DiskFull | Fault::Refused(_) => (true, false),
             Fault::LostAnswers => (false, true),
             Fault::Random(random, probability) => {
@@ -179,6 +203,16 @@ impl ObjectStore for FaultyStore {
         &self,
         paths: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
+        let refuses =
+            matches!(*self.fault.lock().expect("no panic under this lock"), Fault::NoDeletes);
+        if refuses {
+            let refused = self.refused_deletes.clone();
+            let refuse = move |path: Result<Path>| {
+                refused.fetch_add(1, Ordering::SeqCst);
+                path.and_then(|_| Err(io(std::io::ErrorKind::PermissionDenied)))
+            };
+            return paths.map(refuse).boxed();
+        }
         let operations = self.operations.clone();
         let paths = paths.inspect(move |path| {
             if let Ok(path) = path {
@@ -192,7 +226,13 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.objects.list(prefix)
+        let Some(done) = self.next_list() else { return self.objects.list(prefix) };
+        let (operations, prefix) = (self.operations(), prefix.cloned());
+        let old = async move {
+            let old = FaultyStore::after(&operations[..done.min(operations.len())]).await;
+            old.objects.list(prefix.as_ref())
+        };
+        futures::stream::once(old).flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

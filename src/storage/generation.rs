@@ -7,8 +7,11 @@
 //!    server finds its next number taken, and with a foreign content. It can write nothing more
 //!    that anybody reads, and stops.
 //! 3. A server that writes nothing looks once in a while whether there is a newer claim.
+//! 4. The first server says that the storage has begun when its manifest is there, and before it
+//!    deletes anything: who is shown no manifest after that has been shown an old list.
 
 use bytes::Bytes;
+use object_store::path::Path;
 
 use crate::storage::checksum::seal;
 use crate::storage::paths::{self, GENERATIONS};
@@ -38,6 +41,26 @@ pub async fn claim(store: &Store, identity: &str) -> Result<u64> {
     }
     Err(Error::external(SqlState::OBJECT_IN_USE, "too many servers claim the same storage")
         .hint("Give each server a storage of its own."))
+}
+
+/// Says that a manifest has been written. Nothing ever deletes this.
+///
+/// # Errors
+/// When the storage fails.
+pub async fn mark_begun(store: &Store) -> Result<()> {
+    if has_begun(store).await? {
+        return Ok(());
+    }
+    let content = Bytes::from(seal("generation", FORMAT, "{}"));
+    store.put_new(&Path::from(paths::BEGUN), content).await.map(drop)
+}
+
+/// Whether a manifest has ever been written.
+///
+/// # Errors
+/// When the storage fails.
+pub async fn has_begun(store: &Store) -> Result<bool> {
+    store.exists(&Path::from(paths::BEGUN)).await
 }
 
 /// Whether a newer server has claimed the storage.

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::storage::checksum::{damaged, seal, unseal};
+use crate::storage::generation::has_begun;
 use crate::storage::paths::{self, MANIFESTS};
 use crate::storage::sinks::SinkState;
 use crate::storage::store::{Put, Store};
-use crate::types::error::{Result, SqlState};
+use crate::types::error::{Error, Result, SqlState};
 
 /// Version of the format, see `docs/FORMAT.md`.
 pub const FORMAT: u32 = 4;
@@ -144,22 +145,57 @@ pub struct Found {
     pub number_max: u64,
 }
 
+/// Lists of manifests that are seen to be old, before one gives up.
+const LISTS_MAX: u32 = 100;
+
 /// Finds the manifests, and warns of those that cannot be read.
+///
+/// A list may be older than the moment, or a server that is being replaced goes on meanwhile.
+/// Numbers are written in ascending order, and go in that order, only when two higher ones are
+/// there: if the newest that is listed is there, the number behind it has never been given up, and
+/// is free or taken. If none is listed, the storage must not have begun.
 ///
 /// # Errors
 /// When the storage fails; when there are manifests and none can be read; when one was written by
 /// a newer version.
 pub async fn find(store: &Store) -> Result<Found> {
-    let numbers = store.list_numbers(MANIFESTS).await?;
-    let mut found =
-        Found { manifests: Vec::new(), number_max: numbers.last().copied().unwrap_or(0) };
+    let mut gone = None;
+    for _ in 0..LISTS_MAX {
+        let numbers = store.list_numbers(MANIFESTS).await?;
+        if numbers.is_empty() && has_begun(store).await? {
+            gone = None;
+            continue;
+        }
+        if let Some(found) = read_listed(store, &numbers).await? {
+            return Ok(found);
+        }
+        gone = numbers.last().copied();
+    }
+    let Some(gone) = gone else { return Err(all_missing()) };
+    let path = paths::numbered(MANIFESTS, gone);
+    Err(damaged(path.as_ref(), "it is listed again and again, and is missing"))
+}
+
+/// There must be one, and there is none.
+pub fn all_missing() -> Error {
+    damaged(MANIFESTS, "there is none, and the database has begun")
+        .hint("Restore the storage from a backup; nothing has been changed.")
+}
+
+/// Reads the manifests of these numbers, which ascend; `None` when the newest has gone.
+async fn read_listed(store: &Store, numbers: &[u64]) -> Result<Option<Found>> {
+    let number_max = numbers.last().copied().unwrap_or(0);
+    let mut found = Found { manifests: Vec::new(), number_max };
     let mut last_error = None;
     for number in numbers.iter().rev() {
         let path = paths::numbered(MANIFESTS, *number);
         let manifest = match store.get(&path).await {
             Ok(bytes) => Manifest::decode(path.as_ref(), &bytes),
-            // Deleted meanwhile by a server that is being replaced; newer ones are there.
-            Err(error) if error.sqlstate() == SqlState::UNDEFINED_FILE => continue,
+            Err(error) if error.sqlstate() == SqlState::UNDEFINED_FILE => match *number {
+                number if number == number_max => return Ok(None),
+                // Newer ones are there.
+                _ => continue,
+            },
             Err(error) => return Err(error),
         };
         let error = match manifest {
@@ -178,7 +214,7 @@ pub async fn find(store: &Store) -> Result<Found> {
         Some(error) if found.manifests.is_empty() => Err(error
             .context("no manifest can be read")
             .hint("Restore the storage from a backup; nothing has been changed.")),
-        _ => Ok(found),
+        _ => Ok(Some(found)),
     }
 }
 

@@ -6,6 +6,8 @@ use crate::types::id::ObjectId;
 
 /// Claims of servers, one object each.
 pub const GENERATIONS: &str = "generation";
+/// Says that a manifest has been written.
+pub const BEGUN: &str = "generation/begun";
 /// Manifests.
 pub const MANIFESTS: &str = "manifest";
 /// Objects of the write-ahead log.

@@ -23,7 +23,7 @@ use object_store::path::Path;
 
 use crate::storage::checkpoint::{CATALOG_FORMAT, Checkpointer, ERRORS_FORMAT};
 use crate::storage::checksum::{crc32, damaged, unseal};
-use crate::storage::generation::{claim, fenced};
+use crate::storage::generation::{claim, fenced, mark_begun};
 use crate::storage::log::{Entry, ReadObject, Record, decode_object, encode_object};
 use crate::storage::manifest::{self, EPOCHS_RESERVED, FileRef, Manifest};
 use crate::storage::paths::{self, LOG};
@@ -100,6 +100,9 @@ pub async fn recover_from(
     let generation = claim(&store, identity).await?;
     let mut base = fence_manifests(&store, generation, &keep).await?;
     let log = fence_log(&store, generation, base.manifest.log_start).await?;
+    if base.older.is_empty() && !log.objects.is_empty() {
+        return Err(manifest::all_missing());
+    }
     // Another server may have made one meanwhile.
     let savepoints = savepoint::find(&store).await?;
     let (records, torn, sequence) = match from_savepoint {
@@ -212,6 +215,7 @@ async fn fence_manifests(store: &Store, generation: u64, keep: &Keep) -> Result<
         let epoch = newest.map_or(0, |newest| newest + EPOCHS_RESERVED);
         let manifest = Manifest { number: found.number_max + 1, generation, epoch, ..manifest };
         if manifest::write(store, &manifest).await? {
+            mark_begun(store).await?;
             let mut older = found.manifests;
             older.reverse();
             return Ok(Base { manifest, older, content });

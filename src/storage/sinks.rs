@@ -78,6 +78,12 @@ impl SinkState {
         let staged = self.batches.iter().flat_map(|batch| &batch.files);
         staged.chain(&self.open).chain(self.owed.iter().flatten())
     }
+
+    /// The same, to give them other names.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut FileRef> {
+        let staged = self.batches.iter_mut().flat_map(|batch| &mut batch.files);
+        staged.chain(&mut self.open).chain(self.owed.iter_mut().flatten())
+    }
 }
 
 /// What a cut says of the rows that a sink owes.

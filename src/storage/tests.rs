@@ -8,9 +8,11 @@ use std::time::Duration;
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::runtime::Handle;
 
-use super::checkpoint::{Cut, TableCut};
+use super::checkpoint::{Cut, TableCut, ViewCut};
 use super::faulty::{Fault, FaultyStore};
 use super::log::{Entry, Log, LogEvent, Record, decode_object, encode_object};
 use super::manifest;
@@ -296,6 +298,106 @@ async fn checkpoints_shorten_the_log_and_damage_falls_back_to_the_one_before() {
         let again = start(&faulty, "c").await.unwrap();
         assert_eq!(keys_of(&again), [1, 2, 3, 4, 5], "{name}");
     }
+}
+
+/// Half of the writes fail, before or after they were done: what is there is not written again, so
+/// the tables of a cut come through one after the other, and its views.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_of_many_files_comes_through_where_half_of_the_writes_fail() {
+    let faulty = FaultyStore::new();
+    let mut recovered = start(&faulty, "a").await.unwrap();
+    let (mut log_a, _events) = log(&recovered);
+    log_a.append(insert(1, &[0]));
+    wait_durable(&log_a, 1).await;
+    let tables = (1..=40).map(|id| (id, base(&[id as i64]))).collect();
+    let first = ViewCut::Changed {
+        fingerprint: "of a plan".into(),
+        workers: 1,
+        first: true,
+        changes: Arc::default(),
+    };
+    let mut cut = cut(1, log_a.durable_number() + 1, tables);
+    cut.views.insert(ObjectId(41), first);
+    cut.errors = Some("{}".into());
+    faulty.set(Fault::Random(Box::new(StdRng::seed_from_u64(1)), 0.5));
+    let mut attempts = 1;
+    let written = loop {
+        match recovered.checkpointer.write(&cut, log_a.durable()).await {
+            Ok(written) => break written,
+            Err(_) => attempts += 1,
+        }
+        assert!(attempts < 400, "it starts over and over again");
+    };
+    assert!(attempts > 10, "{attempts} attempts");
+    faulty.set(Fault::None);
+    log_a.stop();
+    // 40 tables, a view, the catalog and the errors.
+    assert_eq!(written.files, 43);
+    assert_eq!(recovered.checkpointer.newest().files().len(), 43);
+    let found = start(&faulty, "b").await.unwrap();
+    assert_eq!(keys_of(&found), (1..=40).collect::<Vec<i64>>());
+    assert_eq!(found.errors.as_deref(), Some("{}"));
+    assert_eq!(found.views.keys().collect::<Vec<_>>(), [&ObjectId(41)]);
+}
+
+/// Names of files that a manifest has, and that are not there.
+async fn missing_files(faulty: &Arc<FaultyStore>, manifest: &manifest::Manifest) -> Vec<String> {
+    let mut missing = Vec::new();
+    for file in manifest.files() {
+        if !faulty.store().exists(&file.into()).await.unwrap() {
+            missing.push(file.to_owned());
+        }
+    }
+    missing
+}
+
+/// Lists that a start gets are as of any moment before, some of them or all: it takes up the newest
+/// checkpoint, or does not come about; and files of the newest checkpoint are not deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_over_old_lists_takes_up_the_newest_checkpoint_or_none() {
+    let before = FaultyStore::new();
+    two_checkpoints(&before).await;
+    let done = before.operations().len();
+    let newest = manifest::find(&before.store()).await.unwrap().manifests.remove(0);
+    let mut started = 0;
+    for old in 0..done {
+        for lists in 1..12 {
+            let faulty = FaultyStore::new();
+            two_checkpoints(&faulty).await;
+            assert_eq!(faulty.operations().len(), done);
+            faulty.set_old_lists(lists, old);
+            let context = format!("{lists} lists as of {old}");
+            if let Ok(recovered) = start(&faulty, "b").await {
+                started += 1;
+                assert_eq!(recovered.catalog.as_deref(), Some("{\"at\":2}"), "{context}");
+                let read = (recovered.records.len(), keys_of(&recovered));
+                assert_eq!(read, (1, vec![1, 2, 3, 4, 5]), "{context}");
+            }
+            assert_eq!(missing_files(&faulty, &newest).await, [""; 0], "{context}");
+            faulty.set_old_lists(0, 0);
+            let recovered = start(&faulty, "c").await.unwrap();
+            assert_eq!(recovered.catalog.as_deref(), Some("{\"at\":2}"), "{context}, again");
+            assert_eq!(keys_of(&recovered), [1, 2, 3, 4, 5], "{context}, again");
+        }
+    }
+    assert!(started > done, "only {started} starts came through");
+}
+
+/// What cannot be deleted keeps nobody from starting, and goes when it can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_goes_on_where_orphans_cannot_be_deleted() {
+    let faulty = FaultyStore::new();
+    two_checkpoints(&faulty).await;
+    let orphan = object_store::path::Path::from("tables/9/00000000000000000001-x.parquet");
+    faulty.overwrite(&orphan, b"nobody needs it".to_vec()).await;
+    faulty.set(Fault::NoDeletes);
+    let recovered = start(&faulty, "b").await.unwrap();
+    assert_eq!(keys_of(&recovered), [1, 2, 3, 4, 5]);
+    assert!(faulty.refused_deletes() > 0 && faulty.store().exists(&orphan).await.unwrap());
+    faulty.set(Fault::None);
+    let recovered = start(&faulty, "c").await.unwrap();
+    assert_eq!(keys_of(&recovered), [1, 2, 3, 4, 5]);
+    assert!(!faulty.store().exists(&orphan).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

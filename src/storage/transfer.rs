@@ -181,9 +181,7 @@ pub async fn import(from: &Store, to: &Store, name: &str) -> Result<(Savepoint, 
     let views = manifest.views.values_mut().flat_map(|view| &mut view.files);
     let tables = manifest.tables.values_mut().flatten();
     let single = manifest.catalog.iter_mut().chain(&mut manifest.errors);
-    let sinks = manifest.sinks.values_mut().flat_map(|sink| {
-        sink.batches.iter_mut().flat_map(|batch| &mut batch.files).chain(&mut sink.open)
-    });
+    let sinks = manifest.sinks.values_mut().flat_map(SinkState::files_mut);
     for file in views.chain(tables).chain(single).chain(sinks) {
         *file = moved(file);
     }

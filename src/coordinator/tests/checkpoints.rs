@@ -318,3 +318,33 @@ async fn damage_newest(store: &Arc<FaultyStore>, random: &mut StdRng) {
     let bytes = store.store().get(&path).await.expect("readable");
     store.overwrite(&path, bytes[..bytes.len() * 2 / 3].to_vec()).await;
 }
+
+/// Many groups are handed over by and by while epochs change them: what is restored is exact.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_handed_over_while_they_change() {
+    let store = FaultyStore::new();
+    let query = "SELECT k, count(*) AS n, sum(v)::bigint AS s FROM t GROUP BY k";
+    let mut server = start_with(&store, 2, Duration::from_millis(5)).await;
+    let set_up = format!(
+        "CREATE TABLE t (k bigint, v bigint)
+         CREATE MATERIALIZED VIEW m AS {query}
+         INSERT INTO t SELECT g % 3000, g FROM generate_series(1, 6000) g(g)"
+    );
+    assert!(!server.run(&set_up).await.contains(": "));
+    for round in 0..4 {
+        for n in 0..12 {
+            let (from, part) = (n * 250, n % 5);
+            let script = format!(
+                "INSERT INTO t SELECT g, {n} FROM generate_series({from}, {from} + 600) g(g)
+                 DELETE FROM t WHERE k % 7 = {part} AND v % 3 = {round} % 3"
+            );
+            let out = server.run(&script).await;
+            assert!(!out.contains(": "), "{out}");
+        }
+        server.stop().await;
+        server = start_with(&store, 1 + round % 3, Duration::from_millis(5)).await;
+        let view = server.run("SELECT * FROM m").await;
+        assert_eq!(sorted(&view), sorted(&server.run(query).await), "round {round}");
+    }
+    server.stop().await;
+}

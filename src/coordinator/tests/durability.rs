@@ -30,6 +30,14 @@ pub(super) async fn start_with(
     workers: usize,
     checkpoint_interval: Duration,
 ) -> Running {
+    try_start_with(store, workers, checkpoint_interval).await.expect("opens")
+}
+
+pub(super) async fn try_start_with(
+    store: &Arc<FaultyStore>,
+    workers: usize,
+    checkpoint_interval: Duration,
+) -> Result<Running> {
     let config = CoordinatorConfig {
         workers,
         epoch_interval_max: Duration::from_millis(10),
@@ -38,10 +46,9 @@ pub(super) async fn start_with(
         memory: crate::coordinator::memory::state_memory(&std::env::temp_dir()),
     };
     let clock = Clock::system();
-    let coordinator =
-        open(config, clock.clone(), store.store(), checkpoint_interval).await.expect("opens");
+    let coordinator = open(config, clock.clone(), store.store(), checkpoint_interval).await?;
     let database = Database::new(coordinator.clone(), clock).expect("has threads");
-    Running { database, coordinator }
+    Ok(Running { database, coordinator })
 }
 
 pub(super) async fn start(store: &Arc<FaultyStore>, workers: usize) -> Running {

@@ -26,9 +26,8 @@ use crate::connectors::sink::trial::Trial;
 use crate::coordinator::recovery::open;
 use crate::storage::seeded_store::{Death, SeededStore};
 
-/// Times that a server may be started, or a statement be refused, before something is wrong. A start
-/// reads and writes some hundred objects, any of which may fail.
-const STARTS_MAX: usize = 1000;
+/// Times that a server may be started, or a statement be refused, before something is wrong.
+const STARTS_MAX: usize = 60;
 const ACCOUNTS: i64 = 5;
 /// Rows of the source.
 const NUMBERS: i64 = 500;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::durability::{PATIENCE, Running, start_with};
+use super::durability::{PATIENCE, Running, start_with, try_start_with};
 use super::*;
 use crate::connectors::sink::trial::{Trial, Written};
 use crate::storage::faulty::{Fault, FaultyStore};
@@ -313,4 +313,41 @@ async fn a_savepoint_takes_its_sinks_along() {
     });
     waited.await.unwrap_or_else(|_| panic!("{:?}", trial.content()));
     server.stop().await;
+}
+
+/// Lists of names that a start gets are as of the first moments of the first server: what the target
+/// has, it does not get again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_shown_old_lists_gives_nothing_again() {
+    // Checkpoints come when they are asked for.
+    let hour = Duration::from_secs(3600);
+    for (old, lists) in [(1, 3), (1, 4), (1, 5), (1, 6), (2, 4), (3, 5), (4, 5), (5, 8)] {
+        let context = format!("{lists} lists as of {old}");
+        let store = FaultyStore::new();
+        let trial = Trial::named(&context, vec![]);
+        let server = start_with(&store, 1, hour).await;
+        let script = format!(
+            "CREATE TABLE t (k bigint PRIMARY KEY)
+             INSERT INTO t VALUES (1), (2)
+             CREATE SINK s FROM t WITH (connector = 'trial', target = '{context}')
+             CHECKPOINT
+             INSERT INTO t VALUES (3)
+             CHECKPOINT"
+        );
+        assert!(!server.run(&script).await.contains(": "), "{context}");
+        assert_eq!(trial.content(), ["1", "2", "3"], "{context}");
+        server.stop().await;
+        assert!(!store.store().exists(&numbered(MANIFESTS, 1)).await.unwrap(), "{context}");
+        store.set_old_lists(lists, old);
+        let first = try_start_with(&store, 2, hour).await;
+        store.set_old_lists(0, 0);
+        let server = match first {
+            Ok(server) => server,
+            Err(_) => start_with(&store, 2, hour).await,
+        };
+        let out = server.run("INSERT INTO t VALUES (4)\nCHECKPOINT").await;
+        assert_eq!(out, "INSERT 0 1\nCHECKPOINT\n", "{context}");
+        assert_eq!(trial.content(), ["1", "2", "3", "4"], "{context}");
+        server.stop().await;
+    }
 }
