@@ -9,6 +9,7 @@
 //! the coordinator and the workers end.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use crate::coordinator::command::Database;
 use crate::coordinator::event_loop::{Coordinator, CoordinatorConfig, HistoryConfig};
 use crate::coordinator::{memory, recovery};
 use crate::frontend::pgwire as postgres_wire;
+use crate::memory::spill::StateMemory;
 use crate::observe::clock::Clock;
 use crate::storage::remote;
 use crate::storage::store::Store;
@@ -64,6 +66,7 @@ impl Server {
         std::fs::create_dir_all(&config.data_dir).map_err(|error| {
             Error::from(error).context(format!("data directory {}", config.data_dir.display()))
         })?;
+        let state_memory = make_state_memory(&config)?;
         let postgres = bind(config.listen, "--listen").await?;
         let http = bind(config.http, "--http").await?;
         let (postgres_address, http_address) = (postgres.local_addr()?, http.local_addr()?);
@@ -72,13 +75,18 @@ impl Server {
         let web_shutdown = CancellationToken::new();
         let web = tokio::spawn(api::serve(http, health.clone(), web_shutdown.clone()));
 
-        let started = start_coordinator(&config, &clock).await.and_then(|coordinator| {
+        let working = Arc::new(OnceLock::new());
+        let memory =
+            tokio::spawn(memory::watch(state_memory.clone(), working.clone(), clock.clone()));
+        let started = start_coordinator(&config, &clock, state_memory, &working).await;
+        let started = started.and_then(|coordinator| {
             let database = Database::new(coordinator.clone(), clock.clone())?;
             Ok((coordinator, database))
         });
         let (coordinator, database) = match started {
             Ok(started) => started,
             Err(error) => {
+                memory.abort();
                 web_shutdown.cancel();
                 return Err(error);
             }
@@ -101,7 +109,6 @@ impl Server {
             start_ms = clock.elapsed().as_millis(),
             "server is ready"
         );
-        let memory = tokio::spawn(memory::watch(coordinator.clone(), clock.clone()));
         Ok(Server {
             config,
             coordinator,
@@ -183,12 +190,23 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener> {
     })
 }
 
-/// The data plane and its coordinator, over the storage.
-async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coordinator> {
+/// The memory of the server's state, and the directory that it overflows to.
+fn make_state_memory(config: &ServerConfig) -> Result<Arc<StateMemory>> {
     let spill_dir = config.data_dir.join(SPILL_DIRECTORY);
     std::fs::create_dir_all(&spill_dir).map_err(|error| {
         Error::from(error).context(format!("directory {}", spill_dir.display()))
     })?;
+    Ok(memory::limited_state_memory(&spill_dir, config.memory_limit_bytes))
+}
+
+/// The data plane and its coordinator, over the storage. `working` has the coordinator as soon as it
+/// works.
+async fn start_coordinator(
+    config: &ServerConfig,
+    clock: &Clock,
+    memory: Arc<StateMemory>,
+    working: &OnceLock<Coordinator>,
+) -> Result<Coordinator> {
     // It does not go to the disk.
     let history_bytes =
         config.history_memory_limit_bytes.min(config.memory_limit_bytes / HISTORY_SHARE_MAX);
@@ -200,13 +218,14 @@ async fn start_coordinator(config: &ServerConfig, clock: &Clock) -> Result<Coord
             retention: config.history_retention,
             bytes_max: usize::try_from(history_bytes).unwrap_or(usize::MAX),
         },
-        memory: memory::limited_state_memory(&spill_dir, config.memory_limit_bytes),
+        memory,
     };
     let Some(store) = open_store(config).await? else {
-        return Coordinator::start(own, clock.clone());
+        let coordinator = Coordinator::start(own, clock.clone())?;
+        return Ok(working.get_or_init(|| coordinator).clone());
     };
-    let savepoint = config.from_savepoint.as_deref();
-    recovery::open_from(own, clock.clone(), store, config.checkpoint_interval, savepoint).await
+    let (savepoint, interval) = (config.from_savepoint.as_deref(), config.checkpoint_interval);
+    recovery::open_from(own, clock.clone(), store, interval, savepoint, working).await
 }
 
 /// The storage that a server's settings name; `None` when nothing is kept.

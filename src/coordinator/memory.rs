@@ -24,7 +24,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -195,9 +195,9 @@ impl Governor {
     }
 }
 
-/// Keeps a server within its memory, until the coordinator stops.
-pub async fn watch(coordinator: Coordinator, clock: Clock) {
-    let memory = coordinator.config().memory.clone();
+/// Keeps a server within its memory, until its coordinator stops. While that has not started yet,
+/// and state is read, what has no room goes to the disk at once.
+pub async fn watch(memory: Arc<StateMemory>, started: Arc<OnceLock<Coordinator>>, clock: Clock) {
     let limit_bytes = memory.limit_bytes();
     let mut governor = Governor::new(limit_bytes);
     let mut spilling = false;
@@ -218,6 +218,10 @@ pub async fn watch(coordinator: Coordinator, clock: Clock) {
         memory.grant_queries(verdict.query_bytes);
         memory.set_room(verdict.room_bytes);
         memory.set_epoch_bytes(verdict.epoch_bytes);
+        let Some(coordinator) = started.get() else {
+            tokio::time::sleep(verdict.look_again_in).await;
+            continue;
+        };
         wake_workers |= memory.let_sources_wait(verdict.sources_wait);
         if verdict.ends_query {
             // What it has comes back before the next look, or it was another one.

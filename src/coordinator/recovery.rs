@@ -14,7 +14,7 @@
 //!    be built stays in the catalog and says why.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -65,10 +65,11 @@ pub async fn open(
     store: Store,
     checkpoint_interval: Duration,
 ) -> Result<Coordinator> {
-    open_from(config, clock, store, checkpoint_interval, None).await
+    open_from(config, clock, store, checkpoint_interval, None, &OnceLock::new()).await
 }
 
-/// The same from a savepoint: what happened since is gone.
+/// The same from a savepoint: what happened since is gone. `started` has the coordinator as soon as
+/// it works, before views have their state.
 ///
 /// # Errors
 /// Also when there is no such savepoint.
@@ -78,6 +79,7 @@ pub async fn open_from(
     store: Store,
     checkpoint_interval: Duration,
     from_savepoint: Option<&str>,
+    started: &OnceLock<Coordinator>,
 ) -> Result<Coordinator> {
     let began = clock.elapsed();
     let identity = uuid::Uuid::new_v4().to_string();
@@ -122,6 +124,7 @@ pub async fn open_from(
     let start = StartState { ground, sources, views: restored, errors, sinks: views.sinks };
     let (coordinator, answers) =
         Coordinator::start_from(config, clock.clone(), start, Some(durable))?;
+    let coordinator = started.get_or_init(|| coordinator).clone();
     let going = async {
         for (object, error) in failed {
             tell_failed(&coordinator, object, error);

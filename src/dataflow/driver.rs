@@ -40,6 +40,7 @@ use crate::dataflow::exchange::{Chunk, SentWatermark, Split};
 use crate::dataflow::metered::DataflowMetrics;
 use crate::dataflow::operator::{FUEL_BYTES, Operator, Output, RowError};
 use crate::dataflow::operators::arrange::Indexes;
+use crate::memory::spill::StateMemory;
 use crate::plan::node::Exchange;
 use crate::plan::view_options::OnError;
 use crate::state::delta::{CheckpointWriter, RestoredState};
@@ -75,6 +76,8 @@ pub struct DriverContext {
     pub restore: Option<Arc<RestoredState>>,
     /// What its joins read instead of a copy of their own.
     pub indexes: Indexes,
+    /// Of all state, and of what waits to be written.
+    pub memory: Arc<StateMemory>,
 }
 
 /// What one operator of a dataflow hands over at a checkpoint.
@@ -344,7 +347,7 @@ impl Driver {
 
     /// Hands over the state at `epoch`, which is complete.
     fn checkpoint(&mut self, epoch: u64) {
-        let mut writer = CheckpointWriter::default();
+        let mut writer = CheckpointWriter::within(self.context.memory.clone());
         #[expect(clippy::disallowed_methods, reason = "how long a checkpoint takes is not data")]
         let began = Instant::now();
         self.guarded(|operator, _| operator.checkpoint(Epoch(epoch), &mut writer));
@@ -776,6 +779,7 @@ mod tests {
                 checkpoints: Rc::default(),
                 restore: None,
                 indexes: Indexes::default(),
+                memory: Arc::new(StateMemory::new(std::env::temp_dir())),
             };
             let probe = worker.dataflow::<u64, _, _>(|scope| {
                 let burst = Burst { left: BATCHES, out: first.clone() };

@@ -278,7 +278,7 @@ pub struct Driven<'a> {
     /// Ports that had a batch or watermark since the last epoch: then no checkpoint is allowed.
     open: bool,
     /// Where all rows go between two calls; `None`: they stay in memory.
-    disk: Option<StateMemory>,
+    disk: Option<Arc<StateMemory>>,
 }
 
 impl<'a> Driven<'a> {
@@ -304,7 +304,7 @@ impl<'a> Driven<'a> {
 
     #[must_use]
     pub fn on_disk_if(mut self, on_disk: bool) -> Driven<'a> {
-        self.disk = on_disk.then(|| StateMemory::always_full(std::env::temp_dir()));
+        self.disk = on_disk.then(|| Arc::new(StateMemory::always_full(std::env::temp_dir())));
         self
     }
 
@@ -348,7 +348,8 @@ impl<'a> Driven<'a> {
     /// Checkpoints at the last epoch, on top of the checkpoints before.
     pub fn checkpoint(&mut self) -> Result<()> {
         assert!(!self.open, "a checkpoint follows an epoch");
-        let mut writer = CheckpointWriter::default();
+        let mut writer =
+            self.disk.clone().map_or_else(CheckpointWriter::default, CheckpointWriter::within);
         self.spill();
         complete_checkpoint(self.operator.as_mut(), self.epoch, &mut writer)?;
         self.fold.apply(writer)

@@ -572,6 +572,7 @@ impl Plane {
                 failed: failed.clone(),
                 as_of: Some(spec.as_of),
             },
+            memory: self.memory.clone(),
         };
         let mut arrangement = None;
         let (result, published): (Box<dyn Operator>, _) = match &spec.result {

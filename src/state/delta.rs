@@ -10,10 +10,12 @@
 //! nothing of the checkpoints before it is folded under it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute;
 
+use crate::memory::spill::StateMemory;
 use crate::types::error::{Error, Result};
 use crate::types::key::route_rows;
 
@@ -50,9 +52,30 @@ pub struct CheckpointWriter {
     tables: BTreeMap<String, TableDelta>,
     /// The operator has more to hand over, and does so by and by.
     open: bool,
+    /// Who knows how much room there is; `None`: nobody asks.
+    memory: Option<Arc<StateMemory>>,
 }
 
 impl CheckpointWriter {
+    /// One whose rows wait on the disk where there is no room for them.
+    pub fn within(memory: Arc<StateMemory>) -> CheckpointWriter {
+        CheckpointWriter { memory: Some(memory), ..CheckpointWriter::default() }
+    }
+
+    /// One for an operator within the operator.
+    pub fn nested(&self) -> CheckpointWriter {
+        CheckpointWriter { memory: self.memory.clone(), ..CheckpointWriter::default() }
+    }
+
+    /// Rows that were made for this checkpoint, where they wait until they are written. Rows that
+    /// state has anyway are handed over as they are.
+    pub fn keep(&self, rows: RecordBatch) -> RecordBatch {
+        match &self.memory {
+            Some(memory) => memory.keep_batch(rows),
+            None => rows,
+        }
+    }
+
     /// Says whether the operator has more to hand over than it has: it is asked again then.
     pub fn set_open(&mut self, open: bool) {
         self.open = open;

@@ -276,14 +276,8 @@ impl GroupTable {
         let mut changes = GroupChanges::default();
         self.row_ids.resize(self.index.id_limit(), NO_ROW);
         for index in 0..self.changed_bits.len() {
-            let mut bits = std::mem::take(&mut self.changed_bits[index]);
-            while bits != 0 {
-                let bit = bits & bits.wrapping_neg();
-                bits ^= bit;
-                let group = index as u32 * 64 + bit.trailing_zeros();
-                let count = self.words[group as usize * self.stride + ROW_COUNT];
-                self.take(group, count, &mut changes);
-            }
+            let bits = std::mem::take(&mut self.changed_bits[index]);
+            self.take_all(index, bits, &mut changes);
         }
         changes
     }
@@ -315,15 +309,9 @@ impl GroupTable {
         while self.pending_at < self.pending_bits.len() && changes.changed.len() < groups_min {
             let index = self.pending_at;
             let dirty = self.dirty_bits.get(index).copied().unwrap_or(0);
-            let mut bits = self.pending_bits[index] & !dirty;
+            let bits = self.pending_bits[index] & !dirty;
             self.pending_bits[index] &= dirty;
-            while bits != 0 {
-                let bit = bits & bits.wrapping_neg();
-                bits ^= bit;
-                let group = index as u32 * 64 + bit.trailing_zeros();
-                let count = self.words[group as usize * self.stride + ROW_COUNT];
-                self.take(group, count, &mut changes);
-            }
+            self.take_all(index, bits, &mut changes);
             self.pending_at += 1;
         }
         self.took(changes)
@@ -357,6 +345,16 @@ impl GroupTable {
             self.pending_bits = Vec::new();
         }
         changes
+    }
+
+    /// Notes the groups of these bits of a word, as they are, for a checkpoint.
+    fn take_all(&mut self, word: usize, mut bits: u64, changes: &mut GroupChanges) {
+        while bits != 0 {
+            let group = word as u32 * 64 + bits.trailing_zeros();
+            bits &= bits - 1;
+            let count = self.words[group as usize * self.stride + ROW_COUNT];
+            self.take(group, count, changes);
+        }
     }
 
     /// Notes a group with so many rows for a checkpoint.

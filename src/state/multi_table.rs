@@ -550,6 +550,18 @@ impl MultiTable {
         batch_rows: &mut Vec<u32>,
         ids: &mut Vec<ShortId>,
     ) -> bool {
+        self.walk_chains::<false>(walk, pairs_max, batch_rows, ids)
+    }
+
+    /// `CHANGED`: rows that the walk stands on may have died and left the window since.
+    fn walk_chains<const CHANGED: bool>(
+        &mut self,
+        walk: &mut Walk,
+        pairs_max: usize,
+        batch_rows: &mut Vec<u32>,
+        ids: &mut Vec<ShortId>,
+    ) -> bool {
+        let gone = |store: &RowStore, id| CHANGED && store.outside(id);
         let chains = self.by_key.as_mut().expect("an append-only table is not looked up");
         let any_dead = self.store.any_dead();
         while ids.len() < pairs_max {
@@ -562,9 +574,17 @@ impl MultiTable {
             }
             let mut step = walk.now[walk.at];
             walk.at += 1;
+            if gone(&self.store, step.id) {
+                // All that hangs on it is older.
+                continue;
+            }
             let next = chains.next.get(step.id);
             if any_dead && self.store.is_dead(step.id) {
-                chains.next.set(step.before, next);
+                // Without a change the first row of a chain is alive, and so is the one before.
+                let before = step.before;
+                if !CHANGED || !self.store.outside(before) && !self.store.is_dead(before) {
+                    chains.next.set(before, next);
+                }
             } else {
                 batch_rows.push(step.row);
                 ids.push(step.id);
@@ -684,11 +704,11 @@ struct Settling {
     head: ShortId,
 }
 
-/// Rows of a change that found too little, and what rows that were killed had left over.
-#[derive(Default)]
-struct Left {
-    rows: Vec<u32>,
-    weights: Vec<i64>,
+/// Rows of a change that found too little, and what rows that they found had left over.
+#[derive(Debug, Default)]
+pub struct Left {
+    pub rows: Vec<u32>,
+    pub weights: Vec<i64>,
 }
 
 /// One chain being followed: the row to look at next, and the last living one before it.

@@ -292,12 +292,14 @@ async fn a_savepoint_takes_its_sinks_along() {
     };
     let clock = Clock::system();
     let interval = Duration::from_millis(5);
+    let started = std::sync::OnceLock::new();
     let opened = crate::coordinator::recovery::open_from(
         config,
         clock.clone(),
         store.store(),
         interval,
         Some("early"),
+        &started,
     );
     let coordinator = opened.await.expect("opens");
     let database = Database::new(coordinator.clone(), clock).expect("has threads");

@@ -33,7 +33,11 @@ async fn start_over(store: Store, workers: usize, savepoint: Option<&str>) -> Ru
     let (clock, interval) = (Clock::system(), Duration::from_millis(50));
     let coordinator = match savepoint {
         None => open(config(workers), clock.clone(), store, interval).await,
-        Some(_) => open_from(config(workers), clock.clone(), store, interval, savepoint).await,
+        Some(_) => {
+            let started = std::sync::OnceLock::new();
+            let config = config(workers);
+            open_from(config, clock.clone(), store, interval, savepoint, &started).await
+        }
     };
     let coordinator = coordinator.expect("opens");
     let database = Database::new(coordinator.clone(), clock).expect("has threads");

@@ -360,7 +360,7 @@ impl Chain {
 
     fn checkpoint(&mut self, writer: &mut CheckpointWriter) -> Result<()> {
         for (index, link) in self.links.iter_mut().enumerate() {
-            let mut inner = CheckpointWriter::default();
+            let mut inner = writer.nested();
             complete_checkpoint(link.operator.as_mut(), Epoch(self.runs), &mut inner)?;
             writer.write_nested(&prefix(index), inner);
         }

@@ -693,13 +693,13 @@ impl<S: ValueSet> ValueSets<S> {
             + self.logs.capacity() * size_of::<(u32, Log<S::Value>)>()
     }
 
-    /// The rows that a changed group puts into the checkpoint.
-    fn group_changes(&mut self, group: u32, out: &mut PendingRows<S::Value>) {
+    /// The rows that a changed group, which has this set, puts into the checkpoint.
+    fn group_changes(&mut self, group: u32, set: Option<&S>, out: &mut PendingRows<S::Value>) {
         let index = group as usize;
         if let Some(row) = self.small_rows.get_mut(index).filter(|row| **row != NO_ROW) {
             out.deleted.push(std::mem::replace(row, NO_ROW));
         }
-        let Some(set) = self.sets.get(index) else { return };
+        let Some(set) = set else { return };
         if set.entries_len() <= 2 * FEW_MAX {
             if let Some(log) = self.logs.remove(&group) {
                 out.deleted.extend(log.rows);
@@ -756,9 +756,19 @@ impl<S: ValueSet> StoredValues for ValueSets<S> {
         let deleted = std::mem::take(&mut self.dead_rows);
         let (ids, lengths, entries) = (Vec::new(), Vec::new(), Vec::new());
         let mut rows = PendingRows { deleted, ids, groups: Vec::new(), lengths, entries };
-        self.thaw(groups)?;
         for group in groups {
-            self.group_changes(*group, &mut rows);
+            if self.cold.is_cold(*group) {
+                continue;
+            }
+            // Out of the way for a moment: what is known of its rows changes meanwhile.
+            let set = self.sets.get_mut(*group as usize).map(std::mem::take);
+            self.group_changes(*group, set.as_ref(), &mut rows);
+            if let Some(set) = set {
+                self.sets[*group as usize] = set;
+            }
+        }
+        for (group, set) in self.cold_sets(groups)? {
+            self.group_changes(group, Some(&set), &mut rows);
         }
         let offsets = OffsetBuffer::from_lengths(rows.lengths);
         let values = S::Value::decode(&self.codec, rows.entries.iter().map(|e| Some(&e.0)))?;

@@ -10,18 +10,10 @@ use std::ops::ControlFlow;
 
 use arrow::array::ArrayRef;
 
-use super::{CHAIN_STEPS_MAX, ChainWalk, MultiTable, Walk};
+use super::{CHAIN_STEPS_MAX, ChainWalk, Left, MultiTable, Walk};
 use crate::state::row_ids::{NIL, ShortId};
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result};
-
-/// What deletions of a change leave of the rows that they found.
-#[derive(Debug, Default)]
-pub struct LeftOver {
-    /// Rows of the change of which copies stay, and how many.
-    pub rows: Vec<u32>,
-    pub weights: Vec<i64>,
-}
 
 impl MultiTable {
     /// Whether the oldest rows may get new ids when the table is kept in shape.
@@ -40,7 +32,8 @@ impl MultiTable {
     }
 
     /// Finds the rows that the deletions among `change` mean, without killing them. `take` is asked
-    /// for each that equals one; it says false for those that have gone already.
+    /// for each that equals one; it says false for those that have gone already. Gives the rows of
+    /// which the last one found has copies left, and how many.
     ///
     /// # Errors
     /// When there are fewer rows than are to be deleted (ours).
@@ -48,10 +41,10 @@ impl MultiTable {
         &mut self,
         change: &ChangeBatch,
         mut take: impl FnMut(ShortId) -> bool,
-    ) -> Result<LeftOver> {
+    ) -> Result<Left> {
         let deletes = (0..change.num_rows() as u32).filter(|row| change.weight(*row as usize) < 0);
         let rows: Vec<u32> = deletes.collect();
-        let mut left = LeftOver::default();
+        let mut left = Left::default();
         if rows.is_empty() {
             return Ok(left);
         }
@@ -149,35 +142,6 @@ impl MultiTable {
         batch_rows: &mut Vec<u32>,
         ids: &mut Vec<ShortId>,
     ) -> bool {
-        let chains = self.by_key.as_mut().expect("an append-only table is not looked up");
-        while ids.len() < pairs_max {
-            if walk.at == walk.now.len() {
-                walk.now.truncate(walk.going_on);
-                (walk.at, walk.going_on) = (0, 0);
-                if walk.now.is_empty() {
-                    return false;
-                }
-            }
-            let mut step = walk.now[walk.at];
-            walk.at += 1;
-            if self.store.outside(step.id) {
-                // All that hangs on it is older.
-                continue;
-            }
-            let next = chains.next.get(step.id);
-            if self.store.is_dead(step.id) {
-                if !self.store.outside(step.before) && !self.store.is_dead(step.before) {
-                    chains.next.set(step.before, next);
-                }
-            } else {
-                batch_rows.push(step.row);
-                ids.push(step.id);
-                step.before = step.id;
-            }
-            step.id = next;
-            walk.now[walk.going_on] = step;
-            walk.going_on += usize::from(!self.store.outside(next));
-        }
-        true
+        self.walk_chains::<true>(walk, pairs_max, batch_rows, ids)
     }
 }

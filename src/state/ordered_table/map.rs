@@ -150,7 +150,10 @@ impl Leaf {
         let end = ends.remove(index);
         bytes.drain(start..end);
         ends[index..].iter_mut().for_each(|other| *other -= end - start);
+        give_room_back(bytes);
+        give_room_back(ends);
         self.copies.remove(index);
+        give_room_back(&mut self.copies);
     }
 
     /// The keys from `index` on leave for a leaf of their own.
@@ -183,6 +186,13 @@ impl Leaf {
 
     fn disk_bytes(&self) -> usize {
         if self.is_on_disk() { self.key_bytes() } else { 0 }
+    }
+}
+
+/// A leaf whose keys go one by one would keep the room of all of them to its end.
+fn give_room_back<T>(values: &mut Vec<T>) {
+    if values.capacity() > values.len() * 4 {
+        values.shrink_to(values.len() * 2);
     }
 }
 

@@ -37,6 +37,9 @@ const VALUES: &str = "values";
 /// Rows of one batch of a checkpoint.
 const BATCH_ROWS: usize = 8192;
 
+/// Groups whose values are handed over at once: they are copied for it.
+const VALUES_GROUPS: usize = if cfg!(test) { 3 } else { BATCH_ROWS };
+
 /// Groups that are handed over at once, and of which more are handed over by and by.
 const SLICE_GROUPS: usize = if cfg!(test) { 5 } else { 32_768 };
 
@@ -58,16 +61,23 @@ impl Aggregate {
             return self.hand_over_slice(writer).map(drop);
         }
         let changes = self.table.take_changes();
-        writer.write(GROUPS, self.groups_delta(&changes)?);
+        writer.write(GROUPS, self.groups_delta(&changes, writer)?);
         if self.distinct.iter().any(Option::is_some) {
-            writer.write(DISTINCT, self.distinct_delta()?);
+            writer.write(DISTINCT, self.distinct_delta(writer)?);
         }
         let mut delta = TableDelta::default();
         for slot in 0..self.layout.accumulators.len() {
-            let accumulator = &mut self.layout.accumulators[slot].accumulator;
-            let Some(stored) = accumulator.stored() else { continue };
-            let stored = stored.changes(&changes.changed)?;
-            self.values_delta(slot, stored, &mut delta)?;
+            let mut parts = changes.changed.chunks(VALUES_GROUPS);
+            // Rows of groups that have gone are to be deleted, too, if nothing else has changed.
+            let mut groups = parts.next().unwrap_or_default();
+            loop {
+                let accumulator = &mut self.layout.accumulators[slot].accumulator;
+                let Some(stored) = accumulator.stored() else { break };
+                let stored = stored.changes(groups)?;
+                self.values_delta(slot, stored, &mut delta, writer)?;
+                let Some(next) = parts.next() else { break };
+                groups = next;
+            }
         }
         if self.slot_types().iter().any(Option::is_some) {
             writer.write(VALUES, delta);
@@ -87,7 +97,7 @@ impl Aggregate {
     /// Hands over some of the groups that are left; whether there were any.
     pub(super) fn hand_over_slice(&mut self, writer: &mut CheckpointWriter) -> Result<bool> {
         let changes = self.table.take_pending(SLICE_GROUPS);
-        let mut delta = self.groups_delta(&changes)?;
+        let mut delta = self.groups_delta(&changes, writer)?;
         delta.appended.splice(0..0, std::mem::take(&mut self.rescued.appended));
         delta.deleted.append(&mut self.rescued.deleted);
         writer.add(GROUPS, delta);
@@ -112,11 +122,16 @@ impl Aggregate {
         Ok(())
     }
 
-    fn groups_delta(&self, changes: &GroupChanges) -> Result<TableDelta> {
+    fn groups_delta(
+        &self,
+        changes: &GroupChanges,
+        writer: &CheckpointWriter,
+    ) -> Result<TableDelta> {
         let mut delta = TableDelta { appended: vec![], deleted: changes.deleted.clone() };
         let ids = changes.row_ids.chunks(BATCH_ROWS);
         for (groups, ids) in changes.live.chunks(BATCH_ROWS).zip(ids) {
-            delta.appended.push((ids.to_vec().into(), self.group_rows(groups)?));
+            let rows = writer.keep(self.group_rows(groups)?);
+            delta.appended.push((ids.to_vec().into(), rows));
         }
         Ok(delta)
     }
@@ -190,7 +205,7 @@ impl Aggregate {
         Arc::new(Schema::new(fields))
     }
 
-    fn distinct_delta(&mut self) -> Result<TableDelta> {
+    fn distinct_delta(&mut self, writer: &CheckpointWriter) -> Result<TableDelta> {
         let schema = self.distinct_schema();
         let mut delta = TableDelta::default();
         for input in 0..self.distinct.len() {
@@ -201,7 +216,8 @@ impl Aggregate {
             let ids = changes.row_ids.chunks(BATCH_ROWS);
             for (pairs, ids) in changes.live.chunks(BATCH_ROWS).zip(ids) {
                 let ids = UInt64Array::from_iter_values(ids.iter().map(id));
-                delta.appended.push((ids, self.distinct_rows(input, pairs, &schema)?));
+                let rows = writer.keep(self.distinct_rows(input, pairs, &schema)?);
+                delta.appended.push((ids, rows));
             }
         }
         Ok(delta)
@@ -254,6 +270,7 @@ impl Aggregate {
         slot: usize,
         stored: StoredChanges,
         delta: &mut TableDelta,
+        writer: &CheckpointWriter,
     ) -> Result<()> {
         let row_id = |id: &u64| (slot as u64) << SLOT_SHIFT | id;
         delta.deleted.extend(stored.deleted.iter().map(row_id));
@@ -273,7 +290,7 @@ impl Aggregate {
         }
         columns.push(Arc::new(stored.counts.clone()));
         let ids = stored.ids.iter().map(row_id).collect();
-        delta.appended.push((ids, RecordBatch::try_new(schema, columns)?));
+        delta.appended.push((ids, writer.keep(RecordBatch::try_new(schema, columns)?)));
         Ok(())
     }
 

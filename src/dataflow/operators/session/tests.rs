@@ -93,7 +93,7 @@ fn sessions_that_have_ended_are_forgotten() {
     let before = driven.memory_bytes();
     driven.watermark(0, Watermark(EventTime(2_990_000))).expect("moves");
     driven.epoch(Epoch(2)).expect("completes");
-    assert!(driven.memory_bytes() < before / 20, "{} of {before}", driven.memory_bytes());
+    assert!(driven.memory_bytes() < before / 50, "{} of {before}", driven.memory_bytes());
     // What is left joins on.
     driven.sent();
     driven.batch(0, rows(&schema(COLUMNS), "+ 2999 1 2999005\n")).expect("takes a batch");

@@ -90,14 +90,48 @@ impl ColdSets {
     }
 
     pub(super) fn is_cold(&self, group: u32) -> bool {
-        self.places.get(group as usize).is_some_and(|place| *place != IN_MEMORY)
+        self.place(group).is_some()
+    }
+
+    /// The piece and the row in it of a group that is on the disk.
+    fn place(&self, group: u32) -> Option<(u32, u32)> {
+        let place = self.places.get(group as usize).filter(|place| **place != IN_MEMORY)?;
+        Some(((place >> 32) as u32, *place as u32))
     }
 
     /// Takes the place of a group, which is not there any more.
     fn take_place(&mut self, group: u32) -> Option<(u32, u32)> {
-        let place = self.places.get_mut(group as usize)?;
-        let place = std::mem::replace(place, IN_MEMORY);
-        (place != IN_MEMORY).then_some(((place >> 32) as u32, place as u32))
+        let place = self.place(group)?;
+        self.places[group as usize] = IN_MEMORY;
+        Some(place)
+    }
+
+    /// Sets made anew of rows of one piece: its number, row and group of each.
+    fn read<S: ValueSet>(
+        &self,
+        codec: &ValueCodec,
+        found: &[(u32, u32, u32)],
+    ) -> Result<Vec<(u32, S)>> {
+        let piece = self.pieces[found[0].0 as usize].as_ref();
+        let piece = piece.expect("a place names a piece that is there");
+        let rows = UInt32Array::from_iter_values(found.iter().map(|(_, row, _)| *row));
+        let values = take(&piece.values, &rows, None)?;
+        let counts = take(&piece.counts, &rows, None)?;
+        let (values, counts) = (values.as_list::<i32>(), counts.as_list::<i32>());
+        let ends = values.offsets().clone();
+        let values = S::Value::encode(codec, values.values())?;
+        let counts = counts.values().as_primitive::<Int64Type>();
+        let mut sets = Vec::with_capacity(found.len());
+        for ((_, _, group), range) in found.iter().zip(ends.windows(2)) {
+            let mut set = S::default();
+            for at in range[0] as usize..range[1] as usize {
+                set.insert(S::Value::get(&values, at), counts.value(at));
+            }
+            // Whoever looks at it next need not have changed it.
+            set.settle()?;
+            sets.push((*group, set));
+        }
+        Ok(sets)
     }
 
     /// So many groups of a piece are not there any more.
@@ -216,36 +250,34 @@ impl<S: ValueSet> ValueSets<S> {
         }
         found.sort_unstable();
         for found in found.chunk_by(|a, b| a.0 == b.0) {
-            self.thaw_of_piece(found)?;
+            for (group, set) in self.cold.read::<S>(&self.codec, found)? {
+                let place = &mut self.sets[group as usize];
+                if !place.is_empty() {
+                    return Err(Error::internal("values of a group are on the disk and in memory"));
+                }
+                *place = set;
+            }
+            self.cold.leave(found[0].0, found.len());
         }
         Ok(())
     }
 
-    /// The same of groups of one piece: its number, row and group of each.
-    fn thaw_of_piece(&mut self, found: &[(u32, u32, u32)]) -> Result<()> {
-        let number = found[0].0;
-        let piece = self.cold.pieces[number as usize].as_ref();
-        let piece = piece.expect("a place names a piece that is there");
-        let rows = UInt32Array::from_iter_values(found.iter().map(|(_, row, _)| *row));
-        let values = take(&piece.values, &rows, None)?;
-        let counts = take(&piece.counts, &rows, None)?;
-        let (values, counts) = (values.as_list::<i32>(), counts.as_list::<i32>());
-        let ends = values.offsets().clone();
-        let values = S::Value::encode(&self.codec, values.values())?;
-        let counts = counts.values().as_primitive::<Int64Type>();
-        for ((_, _, group), range) in found.iter().zip(ends.windows(2)) {
-            let set = &mut self.sets[*group as usize];
-            if !set.is_empty() {
-                return Err(Error::internal("values of a group are on the disk and in memory"));
-            }
-            for at in range[0] as usize..range[1] as usize {
-                set.insert(S::Value::get(&values, at), counts.value(at));
-            }
-            // Whoever looks at it next need not have changed it.
-            set.settle()?;
+    /// The sets of those of these groups that are on the disk, where they stay.
+    pub(super) fn cold_sets(&self, groups: &[u32]) -> Result<Vec<(u32, S)>> {
+        if self.cold.groups == 0 {
+            return Ok(vec![]);
         }
-        self.cold.leave(number, found.len());
-        Ok(())
+        let places = groups.iter().filter_map(|group| {
+            let (piece, row) = self.cold.place(*group)?;
+            Some((piece, row, *group))
+        });
+        let mut found: Vec<_> = places.collect();
+        found.sort_unstable();
+        let mut sets = Vec::with_capacity(found.len());
+        for found in found.chunk_by(|a, b| a.0 == b.0) {
+            sets.extend(self.cold.read::<S>(&self.codec, found)?);
+        }
+        Ok(sets)
     }
 
     /// Lets sets go to the disk as long as that is wanted.
