@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 use crate::storage::checksum::{crc32, seal};
 use crate::storage::generation::{fenced, superseded};
-use crate::storage::manifest::{self, FileRef, Manifest, SourcePlace, ViewState};
+use crate::storage::manifest::{self, FileRef, Manifest, Older, SourcePlace, ViewState};
 use crate::storage::paths::{self, LOG, MANIFESTS};
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::storage::sinks::{self, SinkCut, SinkState};
@@ -132,7 +132,7 @@ pub struct Checkpointer {
     store: Store,
     generation: u64,
     /// Those before the newest that have not been collected, oldest first.
-    old: Vec<Manifest>,
+    old: Vec<Older>,
     newest: Manifest,
     /// Objects of the log before this one have been deleted.
     log_collected: u64,
@@ -179,7 +179,7 @@ impl Checkpointer {
     pub fn new(
         store: Store,
         generation: u64,
-        old: Vec<Manifest>,
+        old: Vec<Older>,
         newest: Manifest,
         log_collected: u64,
         savepoints: Savepoints,
@@ -307,9 +307,12 @@ impl Checkpointer {
         let mut needed = savepoint::files(&self.savepoints, Some(name));
         needed.extend(held.iter().map(String::as_str));
         needed.extend(savepoint::files(&self.doubtful, None));
-        needed.extend(self.old.iter().chain([&self.newest]).flat_map(Manifest::files));
-        for file in savepoint.manifest.files().difference(&needed) {
-            // What stays is found at the next start.
+        let old = self.old.iter().filter_map(|old| old.manifest.as_ref());
+        needed.extend(old.chain([&self.newest]).flat_map(Manifest::files));
+        // What stays is found at the next start.
+        let all_known = self.old.iter().all(|old| old.manifest.is_some());
+        let files = savepoint.manifest.files();
+        for file in files.difference(&needed).filter(|_| all_known) {
             if let Err(error) = self.store.delete(&Path::from(*file)).await {
                 tracing::warn!(%error, "a file of a savepoint cannot be deleted");
             }
@@ -366,7 +369,7 @@ impl Checkpointer {
         written.sinks.extend(staged.filter_map(|(sink, (_, file))| Some((sink, file?))));
         let kept = std::mem::replace(&mut self.newest, next);
         self.collect(&kept).await;
-        self.old.push(kept);
+        self.old.push(Older { number: kept.number, manifest: Some(kept) });
         written.cpu = self.store.meter().total().saturating_sub(cpu_before);
         Ok(written)
     }
@@ -572,7 +575,10 @@ impl Checkpointer {
         };
         match result.await {
             // The files of those that were copied meanwhile go with a later checkpoint.
-            Ok(()) => self.old.retain(|old| old.files().iter().any(|file| held.contains(*file))),
+            Ok(()) => self.old.retain(|old| {
+                let mut files = old.manifest.iter().flat_map(Manifest::files);
+                files.any(|file| held.contains(file))
+            }),
             Err(error) => tracing::warn!(%error, "old files cannot be deleted"),
         }
     }

@@ -1,5 +1,6 @@
 //! A store for tests that fails when it is told to.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -51,6 +52,8 @@ pub struct FaultyStore {
     refused_deletes: Arc<AtomicUsize>,
     /// So many lists are as of when so many operations were done.
     old_lists: Mutex<(usize, usize)>,
+    /// Reading these takes too long.
+    unreadable: Mutex<BTreeSet<Path>>,
 }
 
 impl FaultyStore {
@@ -62,6 +65,7 @@ impl FaultyStore {
             refused_writes: AtomicUsize::new(0),
             refused_deletes: Arc::default(),
             old_lists: Mutex::default(),
+            unreadable: Mutex::default(),
         })
     }
 
@@ -78,6 +82,11 @@ impl FaultyStore {
     /// Lets the next `lists` show the names that were there when `done` operations were done.
     pub fn set_old_lists(&self, lists: usize, done: usize) {
         *self.old_lists.lock().expect("no panic under this lock") = (lists, done);
+    }
+
+    /// From now on these objects, and no others, cannot be read.
+    pub fn set_unreadable(&self, paths: impl IntoIterator<Item = Path>) {
+        *self.unreadable.lock().expect("no panic under this lock") = paths.into_iter().collect();
     }
 
     /// How many of its operations the next list shows; `None`: all there are.
@@ -196,7 +205,11 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        self.objects.get_opts(path, options).await
+        let unreadable = self.unreadable.lock().expect("no panic under this lock").contains(path);
+        match unreadable {
+            true => Err(io(std::io::ErrorKind::TimedOut)),
+            false => self.objects.get_opts(path, options).await,
+        }
     }
 
     fn delete_stream(

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::storage::checksum::{damaged, seal, unseal};
@@ -136,24 +137,44 @@ impl Manifest {
     }
 }
 
-/// The manifests of a storage.
-#[derive(Debug, PartialEq, Eq)]
+/// The manifests of a storage, newest first, each read when it is asked for: those that a start
+/// does without cannot keep it from coming about.
+#[derive(Debug)]
 pub struct Found {
-    /// Those that can be read, newest first.
-    pub manifests: Vec<Manifest>,
-    /// The highest number there is, readable or not; 0 when there is none.
-    pub number_max: u64,
+    /// All that are listed, ascending.
+    pub numbers: Vec<u64>,
+    /// The newest that can be read, until it is asked for; `None` when there are no manifests.
+    newest: Option<Manifest>,
+    /// So many of the numbers have not been read.
+    unread: usize,
+}
+
+/// A manifest below the newest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Older {
+    pub number: u64,
+    /// `None` when it is damaged, or could not be read just now: what it names is not known.
+    pub manifest: Option<Manifest>,
+}
+
+/// What is found under the number of a manifest.
+enum Read {
+    Sound(Manifest),
+    Damaged(Error),
+    Gone,
 }
 
 /// Lists of manifests that are seen to be old, before one gives up.
 const LISTS_MAX: u32 = 100;
+/// Older manifests that are read at the same time.
+const READS_MAX: usize = 16;
 
-/// Finds the manifests, and warns of those that cannot be read.
+/// Finds the manifests, down to the newest that can be read, and warns of those that cannot.
 ///
 /// A list may be older than the moment, or a server that is being replaced goes on meanwhile.
-/// Numbers are written in ascending order, and go in that order, only when two higher ones are
-/// there: if the newest that is listed is there, the number behind it has never been given up, and
-/// is free or taken. If none is listed, the storage must not have begun.
+/// Numbers are written in ascending order, and go in that order, sound or not, only when two higher
+/// ones are there: if the newest that is listed is there, the number behind it has never been given
+/// up, and is free or taken. If none is listed, the storage must not have begun.
 ///
 /// # Errors
 /// When the storage fails; when there are manifests and none can be read; when one was written by
@@ -162,18 +183,115 @@ pub async fn find(store: &Store) -> Result<Found> {
     let mut gone = None;
     for _ in 0..LISTS_MAX {
         let numbers = store.list_numbers(MANIFESTS).await?;
-        if numbers.is_empty() && has_begun(store).await? {
+        let Some(highest) = numbers.last().copied() else {
+            if !has_begun(store).await? {
+                return Ok(Found { numbers, newest: None, unread: 0 });
+            }
             gone = None;
             continue;
+        };
+        let (mut unread, mut last_error) = (numbers.len(), None);
+        while let Some(number) = numbers[..unread].last().copied() {
+            unread -= 1;
+            match read(store, number).await? {
+                Read::Sound(manifest) => {
+                    return Ok(Found { numbers, newest: Some(manifest), unread });
+                }
+                Read::Gone if number == highest => break,
+                // Newer ones are there.
+                Read::Gone => {}
+                Read::Damaged(error) => last_error = Some(error),
+            }
         }
-        if let Some(found) = read_listed(store, &numbers).await? {
-            return Ok(found);
+        if let Some(error) = last_error {
+            return Err(error
+                .context("no manifest can be read")
+                .hint("Restore the storage from a backup; nothing has been changed."));
         }
-        gone = numbers.last().copied();
+        gone = Some(highest);
     }
     let Some(gone) = gone else { return Err(all_missing()) };
     let path = paths::numbered(MANIFESTS, gone);
     Err(damaged(path.as_ref(), "it is listed again and again, and is missing"))
+}
+
+impl Found {
+    /// The highest number there is, readable or not; 0 when there is none.
+    pub fn number_max(&self) -> u64 {
+        self.numbers.last().copied().unwrap_or(0)
+    }
+
+    /// The newest that can be read and was not asked for before.
+    ///
+    /// # Errors
+    /// When the storage fails; when it was written by a newer version.
+    pub async fn next(&mut self, store: &Store) -> Result<Option<Manifest>> {
+        if let Some(newest) = self.newest.take() {
+            return Ok(Some(newest));
+        }
+        while let Some(number) = self.numbers[..self.unread].last().copied() {
+            self.unread -= 1;
+            if let Read::Sound(manifest) = read(store, number).await? {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All that can be read and were not asked for before.
+    ///
+    /// # Errors
+    /// As [`Found::next`].
+    pub async fn all(&mut self, store: &Store) -> Result<Vec<Manifest>> {
+        let mut all = Vec::new();
+        while let Some(manifest) = self.next(store).await? {
+            all.push(manifest);
+        }
+        Ok(all)
+    }
+}
+
+/// Reads what there is under these numbers, oldest first; `known` are those that have been read.
+/// That the storage fails is told of, and no error: then it is not known what some of them name,
+/// and the second value is false.
+///
+/// # Errors
+/// When one was written by a newer version.
+pub async fn read_older(
+    store: &Store,
+    numbers: &[u64],
+    known: Vec<Manifest>,
+) -> Result<(Vec<Older>, bool)> {
+    let mut known: BTreeMap<u64, Manifest> =
+        known.into_iter().map(|manifest| (manifest.number, manifest)).collect();
+    let mut reads = Vec::with_capacity(numbers.len());
+    for number in numbers.iter().copied() {
+        let known = known.remove(&number);
+        let read = async move {
+            match known {
+                Some(manifest) => (number, Ok(Read::Sound(manifest))),
+                None => (number, read(store, number).await),
+            }
+        };
+        reads.push(read.boxed());
+    }
+    let (mut older, mut complete) = (Vec::with_capacity(numbers.len()), true);
+    let mut reads = futures::stream::iter(reads).buffered(READS_MAX);
+    while let Some((number, read)) = reads.next().await {
+        let manifest = match read {
+            Ok(Read::Sound(manifest)) => Some(manifest),
+            Ok(Read::Damaged(_)) => None,
+            Ok(Read::Gone) => continue,
+            Err(error) if error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED => return Err(error),
+            Err(error) => {
+                tracing::warn!(number, %error, "an older manifest cannot be read just now");
+                complete = false;
+                None
+            }
+        };
+        older.push(Older { number, manifest });
+    }
+    Ok((older, complete))
 }
 
 /// There must be one, and there is none.
@@ -182,40 +300,22 @@ pub fn all_missing() -> Error {
         .hint("Restore the storage from a backup; nothing has been changed.")
 }
 
-/// Reads the manifests of these numbers, which ascend; `None` when the newest has gone.
-async fn read_listed(store: &Store, numbers: &[u64]) -> Result<Option<Found>> {
-    let number_max = numbers.last().copied().unwrap_or(0);
-    let mut found = Found { manifests: Vec::new(), number_max };
-    let mut last_error = None;
-    for number in numbers.iter().rev() {
-        let path = paths::numbered(MANIFESTS, *number);
-        let manifest = match store.get(&path).await {
-            Ok(bytes) => Manifest::decode(path.as_ref(), &bytes),
-            Err(error) if error.sqlstate() == SqlState::UNDEFINED_FILE => match *number {
-                number if number == number_max => return Ok(None),
-                // Newer ones are there.
-                _ => continue,
-            },
-            Err(error) => return Err(error),
-        };
-        let error = match manifest {
-            Ok(manifest) if manifest.number == *number => {
-                found.manifests.push(manifest);
-                continue;
-            }
-            Ok(manifest) => damaged(path.as_ref(), format!("it says number {}", manifest.number)),
-            Err(error) if error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED => return Err(error),
-            Err(error) => error,
-        };
-        tracing::warn!(file = %path, %error, "a manifest cannot be read; the one before counts");
-        last_error = Some(error);
-    }
-    match last_error {
-        Some(error) if found.manifests.is_empty() => Err(error
-            .context("no manifest can be read")
-            .hint("Restore the storage from a backup; nothing has been changed.")),
-        _ => Ok(Some(found)),
-    }
+/// Reads the manifest of a number, and warns when it is damaged.
+async fn read(store: &Store, number: u64) -> Result<Read> {
+    let path = paths::numbered(MANIFESTS, number);
+    let bytes = match store.get(&path).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.sqlstate() == SqlState::UNDEFINED_FILE => return Ok(Read::Gone),
+        Err(error) => return Err(error),
+    };
+    let error = match Manifest::decode(path.as_ref(), &bytes) {
+        Ok(manifest) if manifest.number == number => return Ok(Read::Sound(manifest)),
+        Ok(manifest) => damaged(path.as_ref(), format!("it says number {}", manifest.number)),
+        Err(error) if error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED => return Err(error),
+        Err(error) => error,
+    };
+    tracing::warn!(file = %path, %error, "a manifest cannot be read; the one before counts");
+    Ok(Read::Damaged(error))
 }
 
 /// Writes a manifest; `false` when its number is taken.
@@ -241,15 +341,16 @@ pub struct Garbage {
 }
 
 /// What may go once `newest` is there beside `kept`, the one before it; `old` are those before.
-pub fn garbage(old: &[Manifest], kept: &Manifest, newest: &Manifest) -> Garbage {
+/// Files of one that cannot be read are left to the next start.
+pub fn garbage(old: &[Older], kept: &Manifest, newest: &Manifest) -> Garbage {
     assert!(kept.number < newest.number);
     let needed: BTreeSet<&str> = kept.files().union(&newest.files()).copied().collect();
     let mut garbage =
         Garbage { log_below: kept.log_start.min(newest.log_start), ..Garbage::default() };
-    for manifest in old {
-        assert!(manifest.number < kept.number);
-        garbage.manifests.push(manifest.number);
-        for file in manifest.files() {
+    for Older { number, manifest } in old {
+        assert!(*number < kept.number);
+        garbage.manifests.push(*number);
+        for file in manifest.iter().flat_map(Manifest::files) {
             if !needed.contains(file) && !garbage.files.iter().any(|f| f == file) {
                 garbage.files.push(file.to_owned());
             }
@@ -290,6 +391,7 @@ mod tests {
         let kept = manifest(2, 5, &["b", "d"]);
         let newest = manifest(3, 9, &["c", "e"]);
         let expected = Garbage { manifests: vec![1], files: vec!["a".to_owned()], log_below: 5 };
+        let old = Older { number: 1, manifest: Some(old) };
         assert_eq!(garbage(&[old], &kept, &newest), expected);
     }
 }

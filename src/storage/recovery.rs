@@ -7,7 +7,9 @@
 //! 3. The log is read from where the manifest says, up to its end; then an empty object takes the
 //!    next number, which fences the log in the same way. If the other server was faster, its
 //!    object is read too, and the number after it is tried.
-//! 4. What no manifest names and an older server left behind is deleted.
+//! 4. The manifests before are read, and what no manifest names and an older server left behind is
+//!    deleted. When one cannot be read just now, the start goes on, and leaves that to the next: a
+//!    start that fails leaves one manifest more, and must not make the next one likelier to fail.
 //!
 //! With a savepoint its state takes the place of the newest one: it becomes the newest manifest,
 //! and the log up to now does not count any more.
@@ -23,15 +25,15 @@ use object_store::path::Path;
 
 use crate::storage::checkpoint::{CATALOG_FORMAT, Checkpointer, ERRORS_FORMAT};
 use crate::storage::checksum::{crc32, damaged, unseal};
-use crate::storage::generation::{claim, fenced, mark_begun};
+use crate::storage::generation::{claim, fenced, mark_begun, superseded};
 use crate::storage::log::{Entry, ReadObject, Record, decode_object, encode_object};
-use crate::storage::manifest::{self, EPOCHS_RESERVED, FileRef, Manifest};
+use crate::storage::manifest::{self, EPOCHS_RESERVED, FileRef, Found, Manifest, Older};
 use crate::storage::paths::{self, LOG};
 use crate::storage::savepoint::{self, Savepoint, Savepoints};
 use crate::storage::state_files::{self, Keep, StateRows};
 use crate::storage::store::{Put, Store};
 use crate::storage::table_files;
-use crate::storage::transfer::delete_others;
+use crate::storage::transfer::list_others;
 use crate::types::change::ChangeBatch;
 use crate::types::error::{Error, Result, SqlState};
 use crate::types::id::ObjectId;
@@ -118,14 +120,18 @@ pub async fn recover_from(
             (records, torn, sequence)
         }
     };
-    if let Err(error) = remove_orphans(&store, &base, &savepoints).await {
+    let (older, all_known) = manifest::read_older(&store, &base.numbers, base.older).await?;
+    if all_known
+        && let Err(error) =
+            remove_orphans(&store, generation, &older, &base.manifest, &savepoints).await
+    {
         // They do no harm: names are not used twice.
         tracing::warn!(%error, "files that nobody needs cannot be deleted; the next start tries");
     }
     let checkpointer = Checkpointer::new(
         store.clone(),
         generation,
-        base.older,
+        older,
         base.manifest.clone(),
         log.first,
         savepoints,
@@ -156,7 +162,7 @@ async fn go_back(
     savepoint: &Savepoint,
     keep: &Keep,
 ) -> Result<Base> {
-    let Base { manifest: newest, mut older, content } = base;
+    let Base { manifest: newest, mut older, mut numbers, content } = base;
     drop(content);
     let name = &savepoint.name;
     let content = load(store, &savepoint.manifest, keep)
@@ -182,16 +188,19 @@ async fn go_back(
         return Err(fenced(store, newest.generation));
     }
     tracing::info!(savepoint = %name, manifest = manifest.number, "went back to a savepoint");
+    numbers.push(newest.number);
     older.push(newest);
-    Ok(Base { manifest, older, content })
+    Ok(Base { manifest, older, numbers, content })
 }
 
 /// What files show.
 struct Base {
     /// Written in the name of this generation.
     manifest: Manifest,
-    /// All others that can be read, oldest first.
+    /// Others that have been read: those that it was made from, or would have been.
     older: Vec<Manifest>,
+    /// All others that are there, ascending.
+    numbers: Vec<u64>,
     content: Content,
 }
 
@@ -206,50 +215,53 @@ struct Content {
 
 async fn fence_manifests(store: &Store, generation: u64, keep: &Keep) -> Result<Base> {
     for _ in 0..ATTEMPTS_MAX {
-        let found = manifest::find(store).await?;
-        if found.manifests.iter().any(|manifest| manifest.generation > generation) {
-            return Err(fenced(store, generation));
-        }
-        let (manifest, content) = load_newest(store, &found.manifests, keep).await?;
-        let newest = found.manifests.iter().map(|manifest| manifest.epoch).max();
+        let mut found = manifest::find(store).await?;
+        let (older, content) = load_newest(store, generation, &mut found, keep).await?;
+        // The last is the one that was loaded.
+        let loaded = older.last().cloned();
+        let manifest =
+            loaded.unwrap_or(Manifest { next_id: 1, log_start: 1, ..Manifest::default() });
+        let newest = older.iter().map(|manifest| manifest.epoch).max();
         let epoch = newest.map_or(0, |newest| newest + EPOCHS_RESERVED);
-        let manifest = Manifest { number: found.number_max + 1, generation, epoch, ..manifest };
+        let manifest = Manifest { number: found.number_max() + 1, generation, epoch, ..manifest };
         if manifest::write(store, &manifest).await? {
             mark_begun(store).await?;
-            let mut older = found.manifests;
-            older.reverse();
-            return Ok(Base { manifest, older, content });
+            return Ok(Base { manifest, older, numbers: found.numbers, content });
         }
     }
     Err(busy())
 }
 
-/// The newest of `manifests` whose files are all sound, with what is in them.
+/// The newest manifest whose files are all sound, behind newer ones whose files are not, and what
+/// is in it. No manifests, and nothing, when the storage is new.
 async fn load_newest(
     store: &Store,
-    manifests: &[Manifest],
+    generation: u64,
+    found: &mut Found,
     keep: &Keep,
-) -> Result<(Manifest, Content)> {
-    let mut last_error = None;
-    for manifest in manifests {
-        match load(store, manifest, keep).await {
-            Ok(content) => return Ok((manifest.clone(), content)),
+) -> Result<(Vec<Manifest>, Content)> {
+    let (mut read, mut last_error) = (Vec::new(), None);
+    while let Some(manifest) = found.next(store).await? {
+        if manifest.generation > generation {
+            return Err(fenced(store, generation));
+        }
+        let loaded = load(store, &manifest, keep).await;
+        let file = paths::numbered(paths::MANIFESTS, manifest.number);
+        read.push(manifest);
+        match loaded {
+            Ok(content) => return Ok((read, content)),
             Err(error) => {
                 let lost = [SqlState::DATA_CORRUPTED, SqlState::UNDEFINED_FILE];
                 if !lost.contains(&error.sqlstate()) {
                     return Err(error);
                 }
-                let file = paths::numbered(paths::MANIFESTS, manifest.number);
                 tracing::warn!(%file, %error, "a checkpoint is damaged; the one before counts");
                 last_error.get_or_insert(error);
             }
         }
     }
     match last_error {
-        None => {
-            let empty = Manifest { next_id: 1, log_start: 1, ..Manifest::default() };
-            Ok((empty, Content::default()))
-        }
+        None => Ok((read, Content::default())),
         Some(error) => Err(error
             .context("no checkpoint can be read")
             .hint("Restore the storage from a backup; nothing has been changed.")),
@@ -406,10 +418,25 @@ fn plan_replay(manifest: &Manifest, objects: Vec<(u64, ReadObject)>) -> Result<R
     Ok(Replay { records, torn: damage.is_some() })
 }
 
-/// Deletes files that no manifest and no savepoint names.
-async fn remove_orphans(store: &Store, base: &Base, savepoints: &Savepoints) -> Result<()> {
-    let manifests = base.older.iter().chain([&base.manifest]);
-    let mut needed: BTreeSet<&str> = manifests.flat_map(|manifest| manifest.files()).collect();
+/// Deletes files that no manifest and no savepoint names, unless a newer server has claimed the
+/// storage meanwhile: it may be they are files of that one, whose manifests are not known here. If
+/// there is no claim after they were listed, there was none when they were written.
+pub(super) async fn remove_orphans(
+    store: &Store,
+    generation: u64,
+    older: &[Older],
+    newest: &Manifest,
+    savepoints: &Savepoints,
+) -> Result<()> {
+    let manifests = older.iter().filter_map(|older| older.manifest.as_ref()).chain([newest]);
+    let mut needed: BTreeSet<&str> = manifests.flat_map(Manifest::files).collect();
     needed.extend(savepoint::files(savepoints, None));
-    delete_others(store, &needed).await
+    let orphans = list_others(store, &needed).await?;
+    if orphans.is_empty() || superseded(store, generation).await? {
+        return Ok(());
+    }
+    for orphan in orphans {
+        store.delete(&orphan).await?;
+    }
+    Ok(())
 }

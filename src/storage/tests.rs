@@ -17,7 +17,7 @@ use super::faulty::{Fault, FaultyStore};
 use super::log::{Entry, Log, LogEvent, Record, decode_object, encode_object};
 use super::manifest;
 use super::paths::{LOG, MANIFESTS, numbered};
-use super::recovery::{Recovered, recover};
+use super::recovery::{Recovered, recover, remove_orphans};
 use super::table_files::Rows;
 use crate::types::change::ChangeBatch;
 use crate::types::error::Result;
@@ -254,6 +254,12 @@ async fn two_checkpoints(faulty: &Arc<FaultyStore>) {
     log_a.stop();
 }
 
+/// Manifests that can be read, newest first.
+async fn manifests(faulty: &Arc<FaultyStore>) -> Vec<manifest::Manifest> {
+    let store = faulty.store();
+    manifest::find(&store).await.unwrap().all(&store).await.unwrap()
+}
+
 fn keys_of(recovered: &Recovered) -> Vec<i64> {
     let files = recovered.tables.values().flatten();
     let records = recovered.records.iter().flat_map(|r| &r.entries).filter_map(|e| match e {
@@ -277,7 +283,7 @@ async fn checkpoints_shorten_the_log_and_damage_falls_back_to_the_one_before() {
     assert_eq!(store.list_numbers(MANIFESTS).await.unwrap(), [2, 3]);
     assert_eq!(store.list_numbers(LOG).await.unwrap(), [3, 4]);
     assert_eq!(store.list("tables").await.unwrap().len(), 2);
-    let newest = manifest::find(&store).await.unwrap().manifests.remove(0);
+    let newest = manifests(&faulty).await.remove(0);
     let sound = start(&faulty, "b").await.unwrap();
     assert_eq!(sound.catalog.as_deref(), Some("{\"at\":2}"));
     assert_eq!((sound.records.len(), keys_of(&sound)), (1, vec![1, 2, 3, 4, 5]));
@@ -358,7 +364,7 @@ async fn a_start_over_old_lists_takes_up_the_newest_checkpoint_or_none() {
     let before = FaultyStore::new();
     two_checkpoints(&before).await;
     let done = before.operations().len();
-    let newest = manifest::find(&before.store()).await.unwrap().manifests.remove(0);
+    let newest = manifests(&before).await.remove(0);
     let mut started = 0;
     for old in 0..done {
         for lists in 1..12 {
@@ -383,6 +389,66 @@ async fn a_start_over_old_lists_takes_up_the_newest_checkpoint_or_none() {
     assert!(started > done, "only {started} starts came through");
 }
 
+/// Starts that fail behind their manifest leave one more each. None of those before the newest that
+/// is sound needs to be read by the next: else each failure would make the next likelier. What they
+/// name stays while it is not known, and they all go with the next checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn older_manifests_that_cannot_be_read_keep_nobody_from_starting() {
+    let faulty = FaultyStore::new();
+    two_checkpoints(&faulty).await;
+    let store = faulty.store();
+    let orphan = object_store::path::Path::from("tables/9/00000000000000000001-x.parquet");
+    faulty.overwrite(&orphan, b"nobody needs it".to_vec()).await;
+    let end = numbered(LOG, 4);
+    for newest in 3..13 {
+        let older = (1..newest).map(|number| numbered(MANIFESTS, number));
+        faulty.set_unreadable(older.chain([end.clone()]));
+        let error = start(&faulty, "b").await.unwrap_err();
+        assert!(error.message().contains(end.as_ref()), "{error}");
+        assert_eq!(store.list_numbers(MANIFESTS).await.unwrap().last(), Some(&(newest + 1)));
+    }
+    // A file that the oldest alone has.
+    faulty.set_unreadable([]);
+    let second = manifests(&faulty).await.pop().unwrap();
+    assert_eq!(second.number, 2);
+    let only = second.tables[&1][0].name.clone();
+    faulty.set_unreadable((2..13).map(|number| numbered(MANIFESTS, number)));
+    let mut recovered = start(&faulty, "c").await.unwrap();
+    assert_eq!(keys_of(&recovered), [1, 2, 3, 4, 5]);
+    assert!(store.exists(&orphan).await.unwrap());
+    assert!(store.exists(&only.as_str().into()).await.unwrap());
+    let (mut log_c, _events) = log(&recovered);
+    let next = cut(3, log_c.durable_number() + 1, vec![(1, base(&[1, 2, 3, 4, 5]))]);
+    recovered.checkpointer.write(&next, log_c.durable()).await.unwrap();
+    log_c.stop();
+    assert_eq!(store.list_numbers(MANIFESTS).await.unwrap(), [14, 15]);
+    // The next start knows all that is named.
+    faulty.set_unreadable([]);
+    let recovered = start(&faulty, "d").await.unwrap();
+    assert_eq!(keys_of(&recovered), [1, 2, 3, 4, 5]);
+    for gone in [&orphan, &only.as_str().into()] {
+        assert!(!store.exists(gone).await.unwrap(), "{gone}");
+    }
+}
+
+/// Manifests go in order, damaged ones too: one that stays for ever would be the newest of an old
+/// list, with nothing behind it that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_manifest_goes_when_two_newer_ones_are_there() {
+    let faulty = FaultyStore::new();
+    two_checkpoints(&faulty).await;
+    let store = faulty.store();
+    faulty.overwrite(&numbered(MANIFESTS, 3), b"manifest".to_vec()).await;
+    let mut recovered = start(&faulty, "b").await.unwrap();
+    assert_eq!(store.list_numbers(MANIFESTS).await.unwrap(), [2, 3, 4]);
+    let (mut log_b, _events) = log(&recovered);
+    let next = cut(3, log_b.durable_number() + 1, vec![(1, base(&[1, 2, 3, 4, 5]))]);
+    recovered.checkpointer.write(&next, log_b.durable()).await.unwrap();
+    log_b.stop();
+    assert_eq!(store.list_numbers(MANIFESTS).await.unwrap(), [4, 5]);
+    assert_eq!(keys_of(&start(&faulty, "c").await.unwrap()), [1, 2, 3, 4, 5]);
+}
+
 /// What cannot be deleted keeps nobody from starting, and goes when it can.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_goes_on_where_orphans_cannot_be_deleted() {
@@ -398,6 +464,28 @@ async fn a_start_goes_on_where_orphans_cannot_be_deleted() {
     let recovered = start(&faulty, "c").await.unwrap();
     assert_eq!(keys_of(&recovered), [1, 2, 3, 4, 5]);
     assert!(!faulty.store().exists(&orphan).await.unwrap());
+}
+
+/// A start that was held up, and is replaced meanwhile, deletes no files of the newer server, whose
+/// manifests it does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_replaced_deletes_no_files_of_the_newer_server() {
+    let faulty = FaultyStore::new();
+    let store = faulty.store();
+    let held_up = start(&faulty, "a").await.unwrap();
+    let mut newer = start(&faulty, "b").await.unwrap();
+    let (mut log_b, _events) = log(&newer);
+    log_b.append(insert(1, &[1]));
+    wait_durable(&log_b, 1).await;
+    let next = cut(1, log_b.durable_number() + 1, vec![(1, base(&[1]))]);
+    newer.checkpointer.write(&next, log_b.durable()).await.unwrap();
+    log_b.stop();
+    let (known, savepoints) = (&held_up.manifest, Default::default());
+    remove_orphans(&store, held_up.generation, &[], known, &savepoints).await.unwrap();
+    assert_eq!(missing_files(&faulty, newer.checkpointer.newest()).await, [""; 0]);
+    // The newest may.
+    remove_orphans(&store, newer.generation, &[], known, &savepoints).await.unwrap();
+    assert_eq!(missing_files(&faulty, newer.checkpointer.newest()).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

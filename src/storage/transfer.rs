@@ -61,10 +61,10 @@ pub async fn copy(source: &Source, to: &Store) -> Result<Copied> {
     if !to.list(LOG).await?.is_empty() {
         return Err(taken(to, "a server has run on it"));
     }
-    let found = manifest::find(to).await?;
+    let mut found = manifest::find(to).await?;
+    let copies = found.all(to).await?;
     let there = savepoint::find(to).await?;
-    let known: BTreeMap<&str, u32> = found
-        .manifests
+    let known: BTreeMap<&str, u32> = copies
         .iter()
         .chain(there.values().map(|savepoint| &savepoint.manifest))
         .flat_map(file_refs)
@@ -77,11 +77,11 @@ pub async fn copy(source: &Source, to: &Store) -> Result<Copied> {
     let (present, missing): (Vec<&FileRef>, Vec<&FileRef>) =
         wanted.values().partition(|file| known.get(file.name.as_str()) == Some(&file.crc32));
     copied.present += present.len();
-    let copies = missing
+    let writes = missing
         .into_iter()
         .map(|file| copy_file(&source.store, file, to, file.name.clone()).boxed());
-    let copies = futures::stream::iter(copies.collect::<Vec<_>>()).buffer_unordered(COPIES_MAX);
-    let bytes: Vec<u64> = copies.try_collect().await?;
+    let writes = futures::stream::iter(writes.collect::<Vec<_>>()).buffer_unordered(COPIES_MAX);
+    let bytes: Vec<u64> = writes.try_collect().await?;
     copied.files += bytes.len();
     copied.bytes += bytes.iter().sum::<u64>();
     for savepoint in source.savepoints.values() {
@@ -91,7 +91,7 @@ pub async fn copy(source: &Source, to: &Store) -> Result<Copied> {
         }
     }
     claim_for(to, source.manifest.generation).await?;
-    let number = source.manifest.number.max(found.number_max + 1);
+    let number = source.manifest.number.max(found.number_max() + 1);
     let manifest = Manifest { number, ..source.manifest.clone() };
     if !manifest::write(to, &manifest).await? {
         return Err(taken(to, "another backup writes to it"));
@@ -99,8 +99,7 @@ pub async fn copy(source: &Source, to: &Store) -> Result<Copied> {
     for gone in there.keys().filter(|name| !source.savepoints.contains_key(*name)) {
         to.delete(&Path::from(paths::savepoint(gone))).await?;
     }
-    let kept = found.manifests.first();
-    collect(to, &manifest, kept, &source.savepoints, &found.manifests).await?;
+    collect(to, &manifest, copies.first(), &source.savepoints, &found.numbers).await?;
     Ok(copied)
 }
 
@@ -114,10 +113,10 @@ pub async fn restore(from: &Store, to: &Store) -> Result<Copied> {
         return Err(taken(to, "a database is there")
             .hint("Restore to a new directory or prefix, and start the server there."));
     }
-    let found = manifest::find(from).await?;
+    let mut found = manifest::find(from).await?;
     let savepoints = savepoint::find(from).await?;
     let mut last_error = None;
-    for manifest in found.manifests {
+    while let Some(manifest) = found.next(from).await? {
         let (store, savepoints) = (from.clone(), savepoints.clone());
         let number = manifest.number;
         match copy(&Source { store, manifest, savepoints }, to).await {
@@ -210,36 +209,39 @@ async fn claim_for(to: &Store, generation: u64) -> Result<()> {
     to.put_new(&path, content).await.map(drop)
 }
 
-/// Deletes what two manifests and the savepoints do without.
+/// Deletes what two manifests and the savepoints do without. `numbers` are those of the manifests
+/// before `newest`, ascending.
 async fn collect(
     to: &Store,
     newest: &Manifest,
     kept: Option<&Manifest>,
     savepoints: &Savepoints,
-    all: &[Manifest],
+    numbers: &[u64],
 ) -> Result<()> {
     let mut needed = newest.files();
     needed.extend(kept.iter().flat_map(|manifest| manifest.files()));
     needed.extend(savepoint::files(savepoints, None));
-    for manifest in all.iter().filter(|m| Some(m.number) != kept.map(|kept| kept.number)) {
-        to.delete(&paths::numbered(MANIFESTS, manifest.number)).await?;
+    // A damaged one that is newer than the one kept goes with that: they go in order.
+    for number in numbers.iter().filter(|number| kept.is_some_and(|kept| **number < kept.number)) {
+        to.delete(&paths::numbered(MANIFESTS, *number)).await?;
     }
-    delete_others(to, &needed).await
+    for other in list_others(to, &needed).await? {
+        to.delete(&other).await?;
+    }
+    Ok(())
 }
 
-/// Deletes the files that are not needed.
+/// The files that are there and not needed.
 ///
 /// # Errors
 /// When the storage fails.
-pub async fn delete_others(store: &Store, needed: &BTreeSet<&str>) -> Result<()> {
+pub async fn list_others(store: &Store, needed: &BTreeSet<&str>) -> Result<Vec<Path>> {
+    let mut others = Vec::new();
     for folder in [CATALOGS, TABLES, STATES, ERRORS, SINKS, IMPORTED] {
-        for path in store.list(folder).await? {
-            if !needed.contains(path.as_ref()) {
-                store.delete(&path).await?;
-            }
-        }
+        let files = store.list(folder).await?;
+        others.extend(files.into_iter().filter(|path| !needed.contains(path.as_ref())));
     }
-    Ok(())
+    Ok(others)
 }
 
 fn file_refs(manifest: &Manifest) -> impl Iterator<Item = &FileRef> {

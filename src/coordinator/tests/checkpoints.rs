@@ -308,7 +308,8 @@ async fn a_store_that_fails_at_random_loses_no_state() {
 
 /// Tears a file that the newest manifest alone names, if there is one.
 async fn damage_newest(store: &Arc<FaultyStore>, random: &mut StdRng) {
-    let found = manifest::find(&store.store()).await.expect("readable").manifests;
+    let mut found = manifest::find(&store.store()).await.expect("readable");
+    let found = found.all(&store.store()).await.expect("readable");
     let [newest, before, ..] = &found[..] else { return };
     let own: Vec<&str> = newest.files().difference(&before.files()).copied().collect();
     if own.is_empty() {

@@ -199,15 +199,20 @@ async fn a_target_that_is_away_stops_nobody_and_gets_everything_later() {
     server.stop().await;
 }
 
+async fn newest(store: &Arc<FaultyStore>) -> manifest::Manifest {
+    let store = store.store();
+    let mut found = manifest::find(&store).await.expect("readable");
+    found.next(&store).await.expect("readable").expect("there is one")
+}
+
 /// The number of the newest manifest.
 async fn newest_manifest(store: &Arc<FaultyStore>) -> u64 {
-    manifest::find(&store.store()).await.expect("readable").manifests[0].number
+    newest(store).await.number
 }
 
 /// Lets the newest manifest say that views had other plans, as those of another version have.
 async fn change_plans(store: &Arc<FaultyStore>) {
-    let manifests = manifest::find(&store.store()).await.expect("readable").manifests;
-    let mut newest = manifests[0].clone();
+    let mut newest = newest(store).await;
     newest.views.values_mut().for_each(|view| view.fingerprint.push_str(" of before"));
     let path = numbered(MANIFESTS, newest.number);
     store.overwrite(&path, newest.encode().to_vec()).await;
