@@ -17,13 +17,13 @@ use super::{Running, RunningKind, State, share_rows};
 use crate::catalog::object::ObjectKind;
 use crate::coordinator::subscription;
 use crate::coordinator::subscription::Subscription;
-use crate::dataflow::worker::{Command, DataflowResult, DataflowSpec};
+use crate::dataflow::worker::{Command, DataflowResult, DataflowSpec, Past};
 use crate::plan::fingerprint::fingerprint;
 use crate::plan::node::{Node, Plan};
 use crate::state::delta::RestoredState;
 use crate::types::error::{Error, Result};
 use crate::types::id::ObjectId;
-use crate::types::time::At;
+use crate::types::time::{At, Epoch, EventTime};
 
 /// A dataflow that waits for a quiet moment, then for its content.
 pub(super) struct NewDataflow {
@@ -51,6 +51,23 @@ pub(super) struct Hydrating {
 
 /// Rows of tables, one share per worker.
 pub(super) type TableShares = HashMap<ObjectId, Vec<Vec<RecordBatch>>>;
+
+/// What is below a new dataflow.
+struct Below {
+    reads: Vec<ObjectId>,
+    /// Of these: what it reads without naming it.
+    shares: Vec<ObjectId>,
+    /// Why it cannot be read.
+    ready: Result<()>,
+}
+
+/// Where a new dataflow begins, as in [`DataflowSpec`].
+struct Beginning {
+    as_of: Epoch,
+    time: EventTime,
+    table_contents: TableShares,
+    past: Option<Past>,
+}
 
 impl State {
     /// Whether something waits until nothing is under way.
@@ -92,124 +109,32 @@ impl State {
         self.let_rows_go(self.now());
     }
 
+    /// Installs a dataflow, or tells why it cannot.
     pub(super) fn install(&mut self, new: NewDataflow) {
         let NewDataflow { id, mut plan, mut purpose, restore } = new;
-        let named = self.has_columns(&plan.root);
-        let mut shares = match &mut purpose {
-            Purpose::View { creation, made: Made::Now, .. } => self.share(&mut plan, creation),
-            _ => Vec::new(),
-        };
-        let started = self.start_indexes(&plan);
-        let reads = plan.root.scanned_objects();
-        self.begin_sources(&reads);
-        if let Purpose::View { made: Made::Before, .. } = &purpose {
-            shares = self.shared_before(id, &reads);
-        }
-        self.reads_newer |= reads.iter().any(|read| *read > id);
-        let gone = reads.iter().any(|read| !self.running.contains_key(read)) || !named;
-        let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
-        let failed = failed.or(started.err());
-        let as_of = self.epochs.closed();
-        let span = match &purpose {
-            Purpose::Subscription { span, .. } => *span,
-            Purpose::View { .. } => Span::default(),
-        };
-        let mut past = None;
-        let table_contents = match (&restore, span.as_of) {
-            (None, None) => self.table_shares(&reads),
-            (None, Some(_)) if gone || failed.is_some() => Ok(HashMap::new()),
-            (None, Some(at)) => self.past_of(at, &reads).map(|mut start| {
-                let contents = self.share_contents(std::mem::take(&mut start.contents));
-                past = Some(start);
-                contents
-            }),
-            // It has seen them.
-            (Some(_), _) => Ok(HashMap::new()),
-        };
-        let started = match &purpose {
-            Purpose::View { creation, .. }
-                if matches!(creation.object.kind, ObjectKind::Sink(_)) && !self.sinks.has(id) =>
-            {
-                self.start_sink(&creation.object, &plan, None, None).err()
-            }
-            _ => None,
-        };
-        let failed = failed.or(started);
-        let error = match (gone, failed, &table_contents) {
-            (true, _, _) => Some(dependency_gone("view")),
-            (_, Some(error), _) => Some(error),
-            (_, _, Err(error)) => Some(error.clone()),
-            _ => None,
-        };
-        let table_contents = match (error, table_contents) {
-            (None, Ok(contents)) => contents,
-            (error, _) => {
-                let error = error.unwrap_or_else(|| Error::internal("no content for a new view"));
+        let Below { reads, shares, ready } = self.prepare(id, &mut plan, &mut purpose);
+        let sink = self.start_sink_of(id, &plan, &purpose);
+        let beginning =
+            ready.and(sink).and_then(|()| self.beginning(&reads, &purpose, restore.is_some()));
+        let Beginning { as_of, time, table_contents, past } = match beginning {
+            Ok(beginning) => beginning,
+            Err(error) => {
                 self.release(&shares);
-                match purpose {
-                    Purpose::View { creation, made, reply } => {
-                        match made {
-                            Made::Before => self.add_failed(&creation.object, error.clone()),
-                            Made::Now => self.sinks.remove(id),
-                        }
-                        drop(reply.send(Err(error)));
-                    }
-                    Purpose::Subscription { reply, .. } => drop(reply.send(Err(error))),
-                }
+                self.refuse_dataflow(id, purpose, error);
                 return;
             }
         };
-        let (as_of, time, past) = match past {
-            Some(PastStart { as_of, time, past, .. }) => (as_of, time, Some(past)),
-            None => (as_of, self.logical_time(), None),
-        };
-        let keeps_history = self.keeps_history(plan.options.history_retention.0);
-        let (name, kind, result) = match purpose {
+        let (name, (kind, result)) = match purpose {
             Purpose::View { creation, made, reply } => {
                 let name = creation.object.name.name.clone();
                 let workers_left = (0..self.workers.count()).collect();
                 let restored = restore.is_some();
                 let hydrating = Hydrating { creation, made, restored, reply, workers_left };
-                self.hydrating.insert(id, hydrating);
-                let mark = ViewMark {
-                    fingerprint: fingerprint(&plan),
-                    checkpointed: restored.then_some(as_of),
-                    based: false,
-                };
-                self.checkpoints.views.insert(id, mark);
-                self.checkpoints.views_changed |= !restored;
-                let kind = RunningKind::View { last_affected: as_of, snapshot: None };
-                let result = match self.sinks.has(id) {
-                    true => self.sinks.dataflow_result(id),
-                    false => DataflowResult::Materialize,
-                };
-                (name, kind, result)
+                (name, self.begin_view(id, &plan, as_of, hydrating))
             }
-            Purpose::Subscription { reply, .. } => {
-                let requests = self.requests.clone();
-                let schema = plan.root.schema();
-                let (sender, subscription) = subscription::channel(
-                    schema,
-                    self.workers.count(),
-                    as_of,
-                    self.gate(),
-                    move || {
-                        // The coordinator has gone only when the server stops.
-                        let _ = requests.send(Request::Unsubscribe(id));
-                    },
-                );
-                let result = DataflowResult::Subscribe(sender.for_workers());
-                let mut up_to = span.up_to;
-                if let Some(first) = up_to.and_then(|up_to| self.first_hidden(up_to)) {
-                    sender.end_before(first);
-                    // It has to come this far, also when nothing of it changes.
-                    up_to.take_if(|_| first <= self.epochs.closed());
-                }
-                if let Some(At::Time(time)) = up_to {
-                    self.wakes.insert((time, id));
-                }
-                let _ = reply.send(Ok(subscription));
-                ("subscription".to_owned(), RunningKind::Subscription { sender, up_to }, result)
+            Purpose::Subscription { span, reply } => {
+                let begun = self.begin_subscription(id, &plan, as_of, span, reply);
+                ("subscription".to_owned(), begun)
             }
         };
         let plan = Arc::new(plan);
@@ -222,6 +147,7 @@ impl State {
             nameless: false,
         };
         self.running.insert(id, running);
+        let keeps_history = self.keeps_history(plan.options.history_retention.0);
         let spec = DataflowSpec {
             object: id,
             name,
@@ -236,6 +162,136 @@ impl State {
             not_yet: HashMap::new(),
         };
         self.workers.send(Command::CreateDataflow(Arc::new(spec)));
+    }
+
+    /// Lets a plan share what others compute, and sees to what it reads.
+    fn prepare(&mut self, id: ObjectId, plan: &mut Plan, purpose: &mut Purpose) -> Below {
+        let named = self.has_columns(&plan.root);
+        let mut shares = match purpose {
+            Purpose::View { creation, made: Made::Now, .. } => self.share(plan, creation),
+            _ => Vec::new(),
+        };
+        let started = self.start_indexes(plan);
+        let reads = plan.root.scanned_objects();
+        self.begin_sources(&reads);
+        if let Purpose::View { made: Made::Before, .. } = purpose {
+            shares = self.shared_before(id, &reads);
+        }
+        self.reads_newer |= reads.iter().any(|read| *read > id);
+        let gone = reads.iter().any(|read| !self.running.contains_key(read)) || !named;
+        let failed = reads.iter().find_map(|read| self.running.get(read)?.failed.clone());
+        let ready = match (gone, failed) {
+            (true, _) => Err(dependency_gone("view")),
+            (false, Some(error)) => Err(error),
+            (false, None) => started,
+        };
+        Below { reads, shares, ready }
+    }
+
+    /// Starts the writer of a sink that has none yet.
+    fn start_sink_of(&mut self, id: ObjectId, plan: &Plan, purpose: &Purpose) -> Result<()> {
+        match purpose {
+            Purpose::View { creation, .. }
+                if matches!(creation.object.kind, ObjectKind::Sink(_)) && !self.sinks.has(id) =>
+            {
+                self.start_sink(&creation.object, plan, None, None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a dataflow begins with: the newest closed epoch, or one in the past. One that is
+    /// restored has seen the tables.
+    fn beginning(
+        &mut self,
+        reads: &[ObjectId],
+        purpose: &Purpose,
+        restored: bool,
+    ) -> Result<Beginning> {
+        let span = match purpose {
+            Purpose::Subscription { span, .. } => *span,
+            Purpose::View { .. } => Span::default(),
+        };
+        if let (false, Some(at)) = (restored, span.as_of) {
+            let PastStart { as_of, time, past, contents } = self.past_of(at, reads)?;
+            let table_contents = self.share_contents(contents);
+            return Ok(Beginning { as_of, time, table_contents, past: Some(past) });
+        }
+        let table_contents = match restored {
+            true => TableShares::new(),
+            false => self.table_shares(reads)?,
+        };
+        let (as_of, time) = (self.epochs.closed(), self.logical_time());
+        Ok(Beginning { as_of, time, table_contents, past: None })
+    }
+
+    /// Tells whoever asked for a dataflow why there is none.
+    fn refuse_dataflow(&mut self, id: ObjectId, purpose: Purpose, error: Error) {
+        match purpose {
+            Purpose::View { creation, made, reply } => {
+                match made {
+                    Made::Before => self.add_failed(&creation.object, error.clone()),
+                    Made::Now => self.sinks.remove(id),
+                }
+                drop(reply.send(Err(error)));
+            }
+            Purpose::Subscription { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Waits for the content of a view, an index or a sink, and notes that no checkpoint has it.
+    fn begin_view(
+        &mut self,
+        id: ObjectId,
+        plan: &Plan,
+        as_of: Epoch,
+        hydrating: Hydrating,
+    ) -> (RunningKind, DataflowResult) {
+        let restored = hydrating.restored;
+        self.hydrating.insert(id, hydrating);
+        let mark = ViewMark {
+            fingerprint: fingerprint(plan),
+            checkpointed: restored.then_some(as_of),
+            based: false,
+        };
+        self.checkpoints.views.insert(id, mark);
+        self.checkpoints.views_changed |= !restored;
+        let result = match self.sinks.has(id) {
+            true => self.sinks.dataflow_result(id),
+            false => DataflowResult::Materialize,
+        };
+        (RunningKind::View { last_affected: as_of, snapshot: None }, result)
+    }
+
+    /// Opens the way to a subscriber, which ends where it wants.
+    fn begin_subscription(
+        &mut self,
+        id: ObjectId,
+        plan: &Plan,
+        as_of: Epoch,
+        span: Span,
+        reply: Reply<Subscription>,
+    ) -> (RunningKind, DataflowResult) {
+        let requests = self.requests.clone();
+        let unsubscribe = move || {
+            // The coordinator has gone only when the server stops.
+            let _ = requests.send(Request::Unsubscribe(id));
+        };
+        let (schema, workers) = (plan.root.schema(), self.workers.count());
+        let (sender, subscription) =
+            subscription::channel(schema, workers, as_of, self.gate(), unsubscribe);
+        let result = DataflowResult::Subscribe(sender.for_workers());
+        let mut up_to = span.up_to;
+        if let Some(first) = up_to.and_then(|up_to| self.first_hidden(up_to)) {
+            sender.end_before(first);
+            // It has to come this far, also when nothing of it changes.
+            up_to.take_if(|_| first <= self.epochs.closed());
+        }
+        if let Some(At::Time(time)) = up_to {
+            self.wakes.insert((time, id));
+        }
+        let _ = reply.send(Ok(subscription));
+        (RunningKind::Subscription { sender, up_to }, result)
     }
 
     /// Whether what the plan reads has the columns that it was planned with: a view may have got
