@@ -199,6 +199,38 @@ async fn a_target_that_is_away_stops_nobody_and_gets_everything_later() {
     server.stop().await;
 }
 
+/// A sink that is still being filled is in no checkpoint: CHECKPOINT waits until it is in one, and
+/// its target has the content.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_waits_for_sinks_that_are_being_filled() {
+    let store = FaultyStore::new();
+    let trial = Trial::named("filled", vec![]);
+    // Checkpoints come when they are asked for.
+    let server = start_with(&store, 2, Duration::from_secs(3600)).await;
+    server.run("CREATE TABLE t (k bigint PRIMARY KEY)\nINSERT INTO t VALUES (1)").await;
+    let mut creator = connect(&server.database).await;
+    let creating = tokio::spawn(async move {
+        let steps = "SELECT k FROM t UNION SELECT k + 1 FROM r WHERE k < 4000";
+        let create = format!(
+            "CREATE SINK filled AS WITH RECURSIVE r(k) AS ({steps}) SELECT k FROM r \
+             WITH (connector = 'trial', target = 'filled')"
+        );
+        run(&mut creator, &create).await
+    });
+    let seen = tokio::time::timeout(PATIENCE, async {
+        while server.coordinator.sinks().await.expect("answers").is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    seen.await.expect("it is begun with");
+    assert_eq!(server.run("CHECKPOINT").await, "CHECKPOINT\n");
+    let mut rows: Vec<i64> = trial.content().iter().map(|row| row.parse().unwrap()).collect();
+    rows.sort_unstable();
+    assert!(rows.into_iter().eq(1..=4000), "the target has less");
+    assert_eq!(creating.await.expect("it ends"), "CREATE SINK\n");
+    server.stop().await;
+}
+
 async fn newest(store: &Arc<FaultyStore>) -> manifest::Manifest {
     let store = store.store();
     let mut found = manifest::find(&store).await.expect("readable");
