@@ -235,8 +235,7 @@ fn plan_match(
     for (item, named) in items.by_ref().take(clauses.defines.len()).zip(&clauses.defines) {
         let variable = names.variables.iter().position(|(name, _)| *name == named.name);
         let Some(variable) = variable else {
-            let error = names.unknown(&named.name).position(named.position);
-            return Err(external(error));
+            return Err(external(not_defined(&names, named)));
         };
         if defined.contains(&variable) {
             let error = Error::user(
@@ -538,6 +537,19 @@ fn bind_names(clauses: &Clauses, variables: Vec<Named>) -> Result<Names, Error> 
         names.subsets.push((named.name.clone(), Variables(set)));
     }
     Ok(names)
+}
+
+/// What is wrong with a name in DEFINE that is no variable of the pattern.
+fn not_defined(names: &Names, named: &Named) -> Error {
+    let error = match names.subsets.iter().any(|(subset, _)| *subset == named.name) {
+        true => Error::user(
+            SqlState::INVALID_COLUMN_REFERENCE,
+            format!("\"{}\" in DEFINE is a SUBSET", named.shown),
+        )
+        .hint("Give its variables conditions."),
+        false => names.unknown(&named.name),
+    };
+    error.position(named.position)
 }
 
 fn bind_skip(skip: &SkipClause, names: &Names) -> Result<Skip, Error> {
