@@ -35,6 +35,8 @@ pub struct MatchFacts {
     pub pattern_from: Option<PatternFrom>,
     pub contiguity: Contiguity,
     pub skip: Skip,
+    /// Where the variable of AFTER MATCH SKIP stands in the statement, for what goes wrong there.
+    pub skip_position: Option<usize>,
     pub rows: RowsPerMatch,
     pub frame: Option<Frame>,
     pub within: Option<Within>,
