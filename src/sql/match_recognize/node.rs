@@ -22,6 +22,7 @@ use crate::plan::match_recognize::{
     PatternText, Read, RowValue, RowsPerMatch, Skip, Within,
 };
 use crate::plan::node::SortColumn;
+use crate::sql::match_recognize::explain::HEAD;
 use crate::sql::resolve::external;
 use crate::types::error::Error;
 
@@ -191,9 +192,9 @@ impl UserDefinedLogicalNode for MatchNode {
         match &self.facts.pattern_from {
             Some(from) => {
                 let column = self.input.schema().field(from.column).name();
-                write!(f, "MatchRecognize: from {column}")
+                write!(f, "{HEAD}from {column}")
             }
-            None => write!(f, "MatchRecognize: {pattern}"),
+            None => write!(f, "{HEAD}{pattern}"),
         }
     }
 
