@@ -16,7 +16,7 @@ pub const HEAD: &str = "MatchRecognize: ";
 /// conditions cannot be computed says so when it runs; here it has no steps.
 ///
 /// # Errors
-/// Never: the walk over the plan has none of its own.
+/// When the plan cannot be walked.
 pub fn with_automata(plan: &LogicalPlan, text: &str) -> Result<String> {
     let mut specs = Vec::new();
     plan.apply_with_subqueries(|node| {

@@ -11,7 +11,7 @@ const CASES: [(&str, &str, &str); 23] = [
     ("ORDER BY id MEASURES @sum(a.v + b.v) AS s PATTERN (a b)", "42P10", "SUBSET U = (A, B)"),
     ("ORDER BY id MEASURES LAST(@a.v + v) AS s PATTERN (a b)", "42P10", "SUBSET U = (A, B)"),
     ("ORDER BY id MEASURES @sum(count(a.v)) AS s PATTERN (a b)", "42803", ""),
-    ("ORDER BY id MEASURES a.v + @c.v AS s PATTERN (a b)", "42704", "names in PATTERN"),
+    ("ORDER BY id MEASURES a.v + @low.v AS s PATTERN (a b)", "42704", "names in PATTERN"),
     ("ORDER BY id MEASURES @sum(dwn.v) AS s PATTERN (a down)", "42704", "meant \"down\""),
     ("ORDER BY id PATTERN (a b) DEFINE b AS v > @bb.v", "42704", "meant \"b\""),
     ("ORDER BY id PATTERN (a b) SUBSET u = (a, b) DEFINE @u AS v > 1", "42P10", "conditions"),
