@@ -23,7 +23,8 @@ mod reference;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use millstream::coordinator::command::Connection;
+use futures::StreamExt;
+use millstream::coordinator::command::{Connection, Response};
 use millstream::coordinator::event_loop::Coordinator;
 use millstream::storage::store::Store;
 use object_store::memory::InMemory;
@@ -127,6 +128,51 @@ async fn compare_select(connection: &mut Connection, seed: u64) -> Result<(), St
         (Expected::Rows(_), Err(error)) => error,
     };
     Err(format!("######## pattern seed {seed}\n{sql}\n{wrong}"))
+}
+
+/// What is wrong with a match itself is told with the place of the clause, if that is in the
+/// statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_skip_has_a_place() {
+    let store = Store::over(Arc::new(InMemory::new()), "memory");
+    let (coordinator, mut connection) = open_server(1, &store).await;
+    let clauses = |skip: &str| {
+        format!(
+            "MATCH_RECOGNIZE (ORDER BY i MEASURES a.i AS i AFTER MATCH SKIP TO {skip} \
+             PATTERN (a b c?) DEFINE c AS false)"
+        )
+    };
+    let rows = "generate_series(1, 3) AS g(i)";
+    for (skip, sqlstate) in [("FIRST @a", "2202L"), ("@c", "2202K"), ("LAST @c", "2202K")] {
+        let marked = format!("SELECT * FROM {rows} {}", clauses(skip));
+        let place = marked.find('@').map(|place| place + 1);
+        assert_eq!(failure_of(&mut connection, &marked.replace('@', "")).await, (sqlstate, place));
+    }
+    let view = format!("CREATE VIEW v AS SELECT * FROM {rows} {}", clauses("c"));
+    rows_of(&mut connection, &view).await.expect("a view");
+    assert_eq!(failure_of(&mut connection, "SELECT * FROM v").await, ("2202K", None));
+    let prepare = format!("PREPARE p AS SELECT * FROM {rows} {}", clauses("c"));
+    rows_of(&mut connection, &prepare).await.expect("a prepared statement");
+    assert_eq!(failure_of(&mut connection, "EXECUTE p").await, ("2202K", None));
+    drop(connection);
+    tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
+}
+
+/// SQLSTATE and place of what is wrong with a SELECT while it runs.
+async fn failure_of(connection: &mut Connection, sql: &str) -> (&'static str, Option<usize>) {
+    let statement = connection.parse(sql).expect("it parses").remove(0);
+    let prepared = connection.prepare(&statement, &[]).await.expect("it is planned");
+    let response = match connection.execute(&prepared, &[]).await {
+        Ok(response) => response,
+        Err(error) => return (error.sqlstate().0, error.body().position),
+    };
+    let Response::Rows { mut rows, .. } = response else { panic!("{sql} gives rows") };
+    while let Some(batch) = rows.next().await {
+        if let Err(error) = batch {
+            return (error.sqlstate().0, error.body().position);
+        }
+    }
+    panic!("{sql} does not fail");
 }
 
 /// A view with the query that says what it should hold.

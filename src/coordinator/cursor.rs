@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use crate::coordinator::command::{Connection, Prepared, Response, RowStream, Statement, Value};
@@ -148,7 +148,8 @@ impl Connection {
             Cursor {
                 schema,
                 ready: None,
-                rows: Some(Mutex::new(rows)),
+                // Places of errors count in the text of DECLARE, not in that of FETCH.
+                rows: Some(Mutex::new(without_positions(rows))),
                 hold: declare.hold,
                 fresh: in_block,
                 endless,
@@ -260,7 +261,14 @@ impl Connection {
             let planned = context.plan_query(&query, &[]).map_err(located)?;
             values.push(self.evaluate_one(running, context, &planned).await.map_err(located)?);
         }
-        self.run_prepared(running, &prepared, &values).await
+        // Places of its errors count in the text of PREPARE.
+        let response = self.run_prepared(running, &prepared, &values).await;
+        Ok(match response.map_err(Error::without_position)? {
+            Response::Rows { schema, rows, tag } => {
+                Response::Rows { schema, rows: without_positions(rows), tag }
+            }
+            other => other,
+        })
     }
 
     pub(super) fn run_deallocate(&mut self, name: Option<&str>) -> Result<Response> {
@@ -276,6 +284,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// Rows of a statement that stands in another text than the one that is running.
+fn without_positions(rows: RowStream) -> RowStream {
+    rows.map_err(Error::without_position).boxed()
 }
 
 fn no_cursor(name: &str) -> Error {

@@ -21,6 +21,7 @@ use crate::coordinator::settings::{SettingKind, find};
 use crate::plan::event_time::TimeBound;
 use crate::sql::bind::PlanContext;
 use crate::sql::functions::FUNCTIONS;
+use crate::sql::match_recognize::explain::with_automata;
 use crate::sql::query::PlannedQuery;
 use crate::sql::statement::{
     Explain, ExplainFormat, ExplainTarget, Name, Noun, Show, ShowList, ShowWithin, Statement,
@@ -359,6 +360,7 @@ impl Connection {
         if explain.verbose {
             text = query.logical.display_indent_schema().to_string();
         }
+        text = with_automata(&query.logical, &text)?;
         text = with_lookups(context, query, text)?;
         if explain.analyze {
             let started = self.database.elapsed();

@@ -357,8 +357,19 @@ fn computed(input: &[TimeBound], expr: &Expr, schema: &Schema) -> Option<TimeBou
     if !expr.input_columns().iter().any(|column| find(input, *column).is_some()) {
         return None;
     }
-    let (column, steps) = expr.time_steps(schema)?;
-    Some(find(input, column)?.then(0, &steps))
+    if let Some((column, steps)) = expr.time_steps(schema) {
+        return Some(find(input, column)?.then(0, &steps));
+    }
+    // One of several times is at least the least of their bounds.
+    let mut bound: Option<TimeBound> = None;
+    for choice in expr.time_choices().iter().filter(|choice| !choice.is_null()) {
+        let other = computed(input, choice, schema)?;
+        bound = Some(match bound {
+            None => other,
+            Some(bound) => bound.or(&other),
+        });
+    }
+    bound
 }
 
 /// Each row is there once per projection: the bound must hold for all of them. What is NULL in

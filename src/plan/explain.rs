@@ -550,6 +550,18 @@ fn write_match_recognize(f: &mut fmt::Formatter<'_>, n: &MatchRecognize) -> fmt:
     Ok(())
 }
 
+/// The steps of a pattern as lines, each behind the indent.
+pub struct Automaton<'a> {
+    pub spec: &'a MatchSpec,
+    pub indent: &'a str,
+}
+
+impl fmt::Display for Automaton<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_automaton(f, self.spec, self.indent)
+    }
+}
+
 /// The steps that the matcher goes through, if they are not too many to be read.
 fn write_automaton(f: &mut fmt::Formatter<'_>, spec: &MatchSpec, indent: &str) -> fmt::Result {
     if spec.pattern_from.is_some() {

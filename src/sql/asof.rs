@@ -8,7 +8,8 @@
 //!    time column says since when a version holds; or a view that keeps the newest row of each key
 //!    (`ROW_NUMBER() ... ORDER BY time DESC` = 1, or DISTINCT ON), of which the rows below are the
 //!    versions. The version as of a time is the newest that is not after it: an ASOF join.
-//!    As of `PROCTIME()`, a row meets what is there when it comes.
+//!    As of `PROCTIME()`, a row meets what is there when it comes; so it does as of a column of the
+//!    left side that is `PROCTIME()`, where the right side has no versions.
 //! 4. A dataflow has an operator for it (`plan::Node::AsofJoin`); for a batch [`plan_as_windows`]
 //!    writes it as a window function: rows of both sides in one order, each left row takes the
 //!    last right row before it.
@@ -344,6 +345,12 @@ fn by_versions(
                 .hint("Name a time column of the table on the left of JOIN."),
         ));
     }
+    let Some(versions) = versions_of(&join.right)? else {
+        if is_arrival(time, &join.left) {
+            return by_arrival(join, conditions, keeps_left);
+        }
+        return Err(without_versions());
+    };
     let mut conditions = sorted(join, conditions)?;
     if !conditions.inequalities.is_empty() {
         return Err(external(
@@ -351,13 +358,6 @@ fn by_versions(
                 .hint("Join on the versioned table's key, and put other conditions into WHERE."),
         ));
     }
-    let versions = versions_of(&join.right)?.ok_or_else(|| {
-        external(Error::unsupported("FOR SYSTEM_TIME AS OF a table without versions").hint(
-            "A versioned table is a source or table with a WATERMARK, or a view that keeps the \
-                 newest row of each key by ROW_NUMBER() OVER (PARTITION BY key ORDER BY time \
-                 DESC) = 1.",
-        ))
-    })?;
     let right_schema = join.right.schema();
     if let Some(keys) = &versions.keys {
         let joined: Vec<usize> = conditions
@@ -400,6 +400,60 @@ fn by_versions(
     let version_time = Expr::Column(Column::from(right_schema.qualified_field(versions.time)));
     let times = time.clone().gt_eq(version_time);
     AsofJoin::new(left, right, conditions.keys, Some(times), keeps_left)
+}
+
+fn without_versions() -> DataFusionError {
+    external(Error::unsupported("FOR SYSTEM_TIME AS OF a table without versions").hint(
+        "A versioned table is a source or table with a WATERMARK, or a view, not materialized, that \
+         keeps the newest row of each key by ROW_NUMBER() OVER (PARTITION BY key ORDER BY time \
+         DESC) = 1. AS OF PROCTIME() any table will do.",
+    ))
+}
+
+/// Whether a time is a column that says when a row has come: one of a source or table that is
+/// computed as `PROCTIME()`, or the function itself in a subquery.
+fn is_arrival(time: &Expr, plan: &LogicalPlan) -> bool {
+    match column_of(time, plan.schema()) {
+        Some(column) => arrives(plan, column),
+        None => false,
+    }
+}
+
+/// [`is_arrival`] of a plan's column, through columns that are only picked and renamed.
+fn arrives(plan: &LogicalPlan, column: usize) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(n) => arrives(&n.input, column),
+        LogicalPlan::Filter(n) => arrives(&n.input, column),
+        LogicalPlan::Projection(n) => match n.expr[column].clone().unalias_nested().data {
+            Expr::ScalarFunction(call) => call.func.name() == "now",
+            expr => is_arrival(&expr, &n.input),
+        },
+        LogicalPlan::Join(n) => arrives_beside(&n.left, &n.right, column),
+        LogicalPlan::Extension(n) => match n.node.as_any().downcast_ref::<AsofJoin>() {
+            Some(asof) => arrives_beside(&asof.left, &asof.right, column),
+            None => false,
+        },
+        LogicalPlan::TableScan(scan) => {
+            let Some(source) = scan.source.downcast_ref::<CatalogSource>() else { return false };
+            let name = plan.schema().field(column).name();
+            let Ok(place) = source.object.schema.index_of(name) else { return false };
+            let sql = match &source.object.kind {
+                ObjectKind::Source(source) => source.column_sql.get(place),
+                ObjectKind::Table(table) => table.generated.get(place),
+                _ => None,
+            };
+            let is_proctime = |sql: &String| sql.trim().eq_ignore_ascii_case("proctime()");
+            sql.is_some_and(|sql| sql.as_ref().is_some_and(is_proctime))
+        }
+        _ => false,
+    }
+}
+
+fn arrives_beside(left: &LogicalPlan, right: &LogicalPlan, column: usize) -> bool {
+    match column.checked_sub(left.schema().fields().len()) {
+        None => arrives(left, column),
+        Some(column) => right.schema().fields().len() > column && arrives(right, column),
+    }
 }
 
 /// A join with what is there when a row comes.

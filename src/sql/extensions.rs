@@ -275,7 +275,9 @@ impl Rewriter<'_> {
             return Ok(None);
         };
         let given = self.arguments(at + 2, close);
-        if !given.iter().any(|argument| argument.is_long(self)) {
+        // Behind a session's gap only PARTITION BY has a place, which is the long form.
+        let too_many = function.name == "SESSION" && given.len() > function.arguments.len();
+        if !too_many && !given.iter().any(|argument| argument.is_long(self)) {
             return Ok(None);
         }
         let placed = self.place(function, at, &given)?;
@@ -287,7 +289,7 @@ impl Rewriter<'_> {
                 self.output.push(TokenWithSpan { token: Token::Comma, span: comma });
             }
             match i {
-                0 => keys = self.data_argument(argument)?,
+                0 => keys = self.data_argument(function.name, argument)?,
                 1 => self.descriptor_argument(argument)?,
                 _ => self.range(argument.from, argument.to)?,
             }
@@ -433,13 +435,18 @@ impl Rewriter<'_> {
     }
 
     /// `[TABLE] name | (query) [PARTITION BY key | (key, ...)]`; gives where the keys stand.
-    fn data_argument(&mut self, argument: &Argument) -> Result<Vec<(usize, usize)>> {
+    fn data_argument(&mut self, name: &str, argument: &Argument) -> Result<Vec<(usize, usize)>> {
         let from = argument.from + usize::from(self.words_at(argument.from, &["TABLE"]));
         let partition = self.partition_by(from, argument.to);
         let Some(partition) = partition else {
             self.range(from, argument.to)?;
             return Ok(vec![]);
         };
+        if name != "SESSION" {
+            return Err(Error::unsupported(format!("PARTITION BY in {name}"))
+                .hint("Its windows are the same for all rows: GROUP BY the column, too.")
+                .position(self.position(partition)));
+        }
         self.range(from, partition)?;
         let keys = partition + 2;
         let listed = *self.token(keys) == Token::LParen

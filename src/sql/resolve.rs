@@ -282,7 +282,10 @@ pub struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     pub fn new(context: &'a PlanContext, depth: usize, extra: &'a [Arc<Object>]) -> Resolver<'a> {
         let relation_planners: Vec<Arc<dyn RelationPlanner>> =
-            vec![Arc::new(MatchRecognizePlanner { sql: context.sql.clone() })];
+            vec![Arc::new(MatchRecognizePlanner {
+                sql: context.sql.clone(),
+                of_statement: depth == 0,
+            })];
         let named = Arc::default();
         Resolver { context, depth, version: None, extra, named, relation_planners }
     }

@@ -288,6 +288,8 @@ pub fn expand_group_window_of_select(select: &mut Select) -> Result<()> {
 struct GroupWindow {
     kind: Kind,
     arguments: Vec<Expr>,
+    /// There is one relation to which a column without a qualifier can belong.
+    of_one_relation: bool,
     start: Expr,
     end: Expr,
 }
@@ -314,11 +316,21 @@ impl GroupWindow {
         }
     }
 
+    fn has_arguments(&self, arguments: &[Expr]) -> bool {
+        let (Some((time, sizes)), Some((own_time, own_sizes))) =
+            (arguments.split_first(), self.arguments.split_first())
+        else {
+            return false;
+        };
+        sizes == own_sizes && is_same_column(time, own_time, self.of_one_relation)
+    }
+
     /// What a function says of this window; `None`: it is about something else.
     fn bound(&self, expr: &Expr) -> Result<Option<Expr>> {
         let Expr::Function(function) = expr else { return Ok(None) };
         let Some((kind, bound)) = auxiliary(function) else { return Ok(None) };
-        if kind != self.kind || plain_list(function) != Some(self.arguments.clone()) {
+        let same = |list: Vec<Expr>| self.has_arguments(&list);
+        if kind != self.kind || !plain_list(function).is_some_and(same) {
             return Ok(None);
         }
         Ok(Some(match bound {
@@ -331,6 +343,20 @@ impl GroupWindow {
             }
         }))
     }
+}
+
+/// Whether two names mean the same column; `unqualified`: also when one has no qualifier.
+fn is_same_column(one: &Expr, other: &Expr, unqualified: bool) -> bool {
+    let parts = |expr: &Expr| -> Option<Vec<String>> {
+        match expr {
+            Expr::Identifier(name) => Some(vec![fold(name)]),
+            Expr::CompoundIdentifier(names) => Some(names.iter().map(fold).collect()),
+            _ => None,
+        }
+    };
+    let (Some(one), Some(other)) = (parts(one), parts(other)) else { return one == other };
+    one == other
+        || (unqualified && (one.len() == 1 || other.len() == 1) && one.last() == other.last())
 }
 
 /// `TUMBLE_START` as the kind of window and the part of it.
@@ -373,6 +399,7 @@ fn expand_in_select(select: &mut Select) -> Result<Option<GroupWindow>> {
         return Err(wrong_group_arguments(kind));
     }
     let sets = has_grouping_sets(select);
+    let of_one_relation = matches!(select.from.as_slice(), [only] if only.joins.is_empty());
     let bounds = match kind {
         // Keys of grouping sets are best columns: windows side by side slide by their size.
         Kind::Tumble if sets => {
@@ -396,7 +423,7 @@ fn expand_in_select(select: &mut Select) -> Result<Option<GroupWindow>> {
         Kind::Cumulate | Kind::Session => group_session(select, time, &sizes[0])?,
     };
     let (start, end) = bounds;
-    let window = GroupWindow { kind, arguments, start, end };
+    let window = GroupWindow { kind, arguments, of_one_relation, start, end };
     rewrite_select(select, &window)?;
     Ok(Some(window))
 }

@@ -517,7 +517,11 @@ async fn a_faulty_store_loses_nothing_and_doubles_nothing() {
     let runs = seeds.map(|seed| async move {
         let mut scenario = Box::new(Scenario::new(seed, seed % 4 == 3));
         let done = tokio::time::timeout(PATIENCE * 3, scenario.run()).await;
-        assert!(done.is_ok(), "seed {seed} does not come to an end: {:#?}", scenario.seen);
+        if done.is_err() {
+            // Threads that wait for ever cannot be ended: the test would not end either.
+            eprintln!("seed {seed} does not come to an end: {:#?}", scenario.seen);
+            std::process::abort();
+        }
     });
     futures::stream::iter(runs).buffer_unordered(parallel).collect::<()>().await;
 }

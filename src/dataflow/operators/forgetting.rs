@@ -1,11 +1,11 @@
 //! When to look through all rows for those that time has passed.
 //!
 //! A walk over a table costs as much as the table is long, so it must have been earned: by as many
-//! changes, or by the watermark's steps, each of which is worth a few hundred rows. So small tables
+//! changes, or by the watermark's steps, each of which is worth some thousand rows. So small tables
 //! hold nothing that is old, and of a large one at most about half is.
 
-/// Rows that a step of the watermark pays for: less than the fixed cost of an epoch.
-const ROWS_PER_STEP: usize = 256;
+/// Rows that a step of the watermark pays for: some 20 µs, less than the fixed cost of an epoch.
+const ROWS_PER_STEP: usize = 2048;
 
 /// What has been earned since the last walk.
 #[derive(Debug, Default)]

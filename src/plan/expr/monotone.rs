@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
-use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
+use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr, CastExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::Expr;
@@ -53,6 +53,26 @@ impl Expr {
 }
 
 impl Expr {
+    /// The times of which it is one, or NULL: the branches of CASE, as which coalesce() is planned,
+    /// too; what least() and greatest() choose from. None of them: it is something else.
+    pub fn time_choices(&self) -> Vec<Expr> {
+        if !is_time(&self.data_type) {
+            return vec![];
+        }
+        let choices: Vec<Physical> = if let Some(case) = self.physical.downcast_ref::<CaseExpr>() {
+            let results = case.when_then_expr().iter().map(|(_, result)| result);
+            results.chain(case.else_expr()).cloned().collect()
+        } else {
+            match self.physical.downcast_ref::<ScalarFunctionExpr>() {
+                Some(call) if matches!(call.name(), "coalesce" | "least" | "greatest") => {
+                    call.args().to_vec()
+                }
+                _ => vec![],
+            }
+        };
+        choices.into_iter().map(|physical| Expr { physical, ..self.clone() }).collect()
+    }
+
     /// The windows, when the expression is the list of them for each row (HOP and CUMULATE), and the
     /// column of the rows' times.
     pub fn many_windows(&self) -> Option<(usize, ManyWindows)> {

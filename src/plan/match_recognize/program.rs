@@ -8,7 +8,9 @@
 //!    are written out, `IterationEnd` sees to it.
 //! 3. PERMUTE has one place for each set of elements that are left, not for each order: 8 elements
 //!    are 256 places.
-//! 4. `NOT v` makes the rows before which it stands watch out for v; at the end of the pattern it
+//! 4. Alternatives that begin with the same variable have one place for it: `A B | A C` is
+//!    `A (B | C)`.
+//! 5. `NOT v` makes the rows before which it stands watch out for v; at the end of the pattern it
 //!    waits on its own (`Absent`).
 
 use std::fmt::Write;
@@ -72,7 +74,7 @@ impl Program {
     /// SQLSTATE 54001 for a pattern that is too large, 42601 for NOT in a place where it means
     /// nothing.
     pub fn new(pattern: &Pattern) -> Result<Program> {
-        Program::compile(pattern, false)
+        Program::compile(pattern, false, false)
     }
 
     /// # Errors
@@ -81,7 +83,11 @@ impl Program {
         if spec.pattern_from.is_some() {
             return Ok(Program::never());
         }
-        Program::compile(&spec.pattern, spec.frame.is_some_and(|frame| frame.seek))
+        // With RELAXED ANY a variable may take one of several rows: each of them for the first
+        // alternative is preferred to any for the second.
+        let shares_heads = spec.contiguity != Contiguity::RelaxedAny;
+        let seek = spec.frame.is_some_and(|frame| frame.seek);
+        Program::compile(&spec.pattern, seek, shares_heads)
     }
 
     /// One that goes nowhere: it matches nothing.
@@ -89,9 +95,14 @@ impl Program {
         Program { instructions: vec![Instruction::Jump(0)], iterations: 0 }
     }
 
-    fn compile(pattern: &Pattern, seek: bool) -> Result<Program> {
-        let mut compiler =
-            Compiler { instructions: vec![], iterations: 0, depth: 0, excluded: false };
+    fn compile(pattern: &Pattern, seek: bool, shares_heads: bool) -> Result<Program> {
+        let mut compiler = Compiler {
+            instructions: vec![],
+            iterations: 0,
+            depth: 0,
+            excluded: false,
+            shares_heads,
+        };
         if seek {
             // Rather here than a row further on.
             compiler.push(Instruction::Split(3, 1))?;
@@ -195,6 +206,8 @@ struct Compiler {
     depth: usize,
     /// Inside of an exclusion.
     excluded: bool,
+    /// Alternatives that begin with the same variable share its place.
+    shares_heads: bool,
 }
 
 impl Compiler {
@@ -256,6 +269,14 @@ impl Compiler {
     }
 
     fn alternation(&mut self, items: &[Pattern], forbidden: Variables) -> Result<()> {
+        if self.shares_heads
+            && let Some(shared) = with_shared_heads(items)
+        {
+            return match shared.as_slice() {
+                [one] => self.pattern(one, forbidden),
+                several => self.alternation(several, forbidden),
+            };
+        }
         let mut exits = Vec::new();
         for (index, item) in items.iter().enumerate() {
             if index + 1 == items.len() {
@@ -395,6 +416,54 @@ impl Compiler {
         self.pattern(inner, NONE)?;
         self.depth -= 1;
         self.push(Instruction::IterationEnd(number)).map(drop)
+    }
+}
+
+/// Alternatives beside each other that begin with the same variable, as one: `A B | A C` as
+/// `A (B | C)`, which prefers the same. `None`: there are none.
+fn with_shared_heads(items: &[Pattern]) -> Option<Vec<Pattern>> {
+    let heads: Vec<Option<usize>> = items.iter().map(head).collect();
+    if !heads.windows(2).any(|pair| pair[0].is_some() && pair[0] == pair[1]) {
+        return None;
+    }
+    let mut shared = Vec::new();
+    let mut at = 0;
+    while at < items.len() {
+        let count = heads[at..].iter().take_while(|other| **other == heads[at]).count();
+        match heads[at] {
+            Some(variable) if count > 1 => {
+                let rests = items[at..at + count].iter().map(behind_head).collect();
+                let items = vec![Pattern::Variable(variable), Pattern::Alternation(rests)];
+                shared.push(Pattern::Concat(items));
+            }
+            _ => shared.extend_from_slice(&items[at..at + count]),
+        }
+        at += count;
+    }
+    Some(shared)
+}
+
+/// The variable that every match of the pattern begins with.
+fn head(pattern: &Pattern) -> Option<usize> {
+    match pattern {
+        Pattern::Variable(variable) => Some(*variable),
+        Pattern::Concat(items) => items.first().and_then(head),
+        _ => None,
+    }
+}
+
+/// What is left of a pattern that has a head.
+fn behind_head(pattern: &Pattern) -> Pattern {
+    match pattern {
+        Pattern::Concat(items) => match items.split_first() {
+            Some((first @ Pattern::Concat(_), rest)) => {
+                let first = std::iter::once(behind_head(first));
+                Pattern::Concat(first.chain(rest.iter().cloned()).collect())
+            }
+            Some((_, rest)) => Pattern::Concat(rest.to_vec()),
+            None => Pattern::Empty,
+        },
+        _ => Pattern::Empty,
     }
 }
 

@@ -35,9 +35,13 @@ impl Rewriter<'_> {
         if word >= to || *self.token(word + 1) != Token::LParen {
             return Ok(None);
         }
-        let Some(close) = self.close_of(word + 1).filter(|close| *close < to) else {
-            return Ok(None);
+        let Some(close) = self.close_of(word + 1) else {
+            let end = TokenWithSpan::new_eof();
+            return Err(syntax_error(self.text, &end).hint("A parenthesis is open."));
         };
+        if close >= to {
+            return Ok(None);
+        }
         let mut reader = ClauseReader { rewriter: self, at: word + 2, end: close };
         let read = reader.read(word, false)?;
         self.as_query(read, word, (at, word), close).map(Some)

@@ -294,7 +294,8 @@ impl Binder<'_, '_, '_> {
         whole: &ast::Expr,
     ) -> Planned<usize> {
         let schema = self.reads.row_schema()?;
-        let planned = self.context.sql_to_expr(stripped.clone(), &schema)?;
+        let planned = self.context.sql_to_expr(stripped.clone(), &schema);
+        let planned = planned.map_err(|error| self.reads.no_variable(error, whole))?;
         if of != Variables::ALL && looks_at(&planned, &self.reads.schema)? {
             let error = Error::user(
                 SqlState::INVALID_COLUMN_REFERENCE,
@@ -566,7 +567,9 @@ impl Binder<'_, '_, '_> {
             Err(error) => return Err(self.reads.at(error, expr)),
         };
         let around = aggregate_schema(&self.reads.row_schema()?)?;
-        let planned = self.context.sql_to_expr(call, &around)?.unalias_nested().data;
+        let planned = self.context.sql_to_expr(call, &around);
+        let planned = planned.map_err(|error| self.reads.no_variable(error, expr))?;
+        let planned = planned.unalias_nested().data;
         let Expr::AggregateFunction(mut planned) = planned else {
             let error = Error::unsupported(format!("{} in MATCH_RECOGNIZE", function.name));
             return Err(self.reads.at(error, expr));

@@ -31,7 +31,7 @@ use datafusion::physical_plan::{
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{Stream, StreamExt};
 
-use crate::pattern::found::Found;
+use crate::pattern::found::{FailedPart, Found};
 use crate::pattern::kernels::Kernels;
 use crate::pattern::matcher::Matcher;
 use crate::pattern::output::output;
@@ -66,7 +66,8 @@ impl ExtensionPlanner for MatchExecPlanner {
         };
         let spec = compile_match(node).map_err(external)?;
         let kernels = Arc::new(Kernels::new(spec).map_err(external)?);
-        Ok(Some(Arc::new(MatchExec::new(kernels, input.clone()))))
+        let skip_position = node.facts.skip_position;
+        Ok(Some(Arc::new(MatchExec::new(kernels, skip_position, input.clone()))))
     }
 }
 
@@ -74,12 +75,18 @@ impl ExtensionPlanner for MatchExecPlanner {
 #[derive(Debug)]
 pub struct MatchExec {
     kernels: Arc<Kernels>,
+    /// See `MatchFacts`.
+    skip_position: Option<usize>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl MatchExec {
-    fn new(kernels: Arc<Kernels>, input: Arc<dyn ExecutionPlan>) -> MatchExec {
+    fn new(
+        kernels: Arc<Kernels>,
+        skip_position: Option<usize>,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> MatchExec {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(kernels.spec().schema.clone()),
             datafusion::physical_plan::Partitioning::UnknownPartitioning(
@@ -88,7 +95,7 @@ impl MatchExec {
             EmissionType::Incremental,
             input.properties().boundedness,
         );
-        MatchExec { kernels, input, properties: Arc::new(properties) }
+        MatchExec { kernels, skip_position, input, properties: Arc::new(properties) }
     }
 
     fn column(&self, index: usize) -> Arc<dyn PhysicalExpr> {
@@ -161,7 +168,9 @@ impl ExecutionPlan for MatchExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(MatchExec::new(self.kernels.clone(), input))),
+            (Some(input), true) => {
+                Ok(Arc::new(MatchExec::new(self.kernels.clone(), self.skip_position, input)))
+            }
             _ => Err(DataFusionError::Internal("MatchExec has one input".to_owned())),
         }
     }
@@ -179,6 +188,7 @@ impl ExecutionPlan for MatchExec {
             gather_rows: GATHER_ROWS,
             scratch: Scratch::default(),
             kernels: self.kernels.clone(),
+            skip_position: self.skip_position,
             ended: false,
         }))
     }
@@ -186,6 +196,7 @@ impl ExecutionPlan for MatchExec {
 
 struct MatchStream {
     kernels: Arc<Kernels>,
+    skip_position: Option<usize>,
     input: SendableRecordBatchStream,
     input_schema: SchemaRef,
     /// Rows of partitions that may not be complete.
@@ -237,7 +248,10 @@ impl MatchStream {
             }
             matcher.advance(&kernel, scratch, &rows, number, u64::MAX, &mut found)?;
             if let Some(failure) = std::mem::take(&mut found.failures).into_iter().next() {
-                return Err(failure.error);
+                return Err(match (failure.part, self.skip_position) {
+                    (FailedPart::Skip, Some(position)) => failure.error.position(position),
+                    _ => failure.error,
+                });
             }
         }
         output(self.kernels.base(), &rows, &found).map(Some)

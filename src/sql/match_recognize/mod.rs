@@ -11,6 +11,7 @@
 //! | `node.rs` | MATCH_RECOGNIZE as a node of DataFusion's logical plans |
 //! | `compile.rs` | the node as a `plan::MatchSpec` |
 //! | `exec.rs` | batch execution |
+//! | `explain.rs` | the automata of a SELECT, in EXPLAIN |
 //!
 //! A MATCH_RECOGNIZE is three plan nodes: a projection to the columns that it reads, the node
 //! itself, and a projection that computes the measures from what the node read of each match. So
@@ -20,6 +21,7 @@ mod binder;
 pub mod clauses;
 pub mod compile;
 pub mod exec;
+pub mod explain;
 pub mod node;
 pub mod plan;
 mod reads;

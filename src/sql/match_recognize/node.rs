@@ -22,6 +22,7 @@ use crate::plan::match_recognize::{
     PatternText, Read, RowValue, RowsPerMatch, Skip, Within,
 };
 use crate::plan::node::SortColumn;
+use crate::sql::match_recognize::explain::HEAD;
 use crate::sql::resolve::external;
 use crate::types::error::Error;
 
@@ -35,6 +36,8 @@ pub struct MatchFacts {
     pub pattern_from: Option<PatternFrom>,
     pub contiguity: Contiguity,
     pub skip: Skip,
+    /// Where the variable of AFTER MATCH SKIP stands in the statement, for what goes wrong there.
+    pub skip_position: Option<usize>,
     pub rows: RowsPerMatch,
     pub frame: Option<Frame>,
     pub within: Option<Within>,
@@ -189,9 +192,9 @@ impl UserDefinedLogicalNode for MatchNode {
         match &self.facts.pattern_from {
             Some(from) => {
                 let column = self.input.schema().field(from.column).name();
-                write!(f, "MatchRecognize: from {column}")
+                write!(f, "{HEAD}from {column}")
             }
-            None => write!(f, "MatchRecognize: {pattern}"),
+            None => write!(f, "{HEAD}{pattern}"),
         }
     }
 

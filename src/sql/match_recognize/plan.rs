@@ -38,6 +38,8 @@ use crate::types::text::interval::{IntervalStyle, parse_interval};
 pub struct MatchRecognizePlanner {
     /// The text that places count in.
     pub sql: Arc<str>,
+    /// It is the user's statement, not the definition of a view that the statement reads.
+    pub of_statement: bool,
 }
 
 impl RelationPlanner for MatchRecognizePlanner {
@@ -54,7 +56,7 @@ impl RelationPlanner for MatchRecognizePlanner {
             let filter = context.sql_to_expr(filter, input.schema())?;
             input = LogicalPlanBuilder::from(input).filter(filter)?.build()?;
         }
-        let plan = plan_match(&clauses, items, input, &self.sql, context)?;
+        let plan = plan_match(&clauses, items, input, self, context)?;
         let alias = match relation {
             TableFactor::Derived { alias, .. } => alias,
             _ => None,
@@ -168,7 +170,7 @@ fn plan_match(
     clauses: &Clauses,
     items: Vec<Item>,
     input: LogicalPlan,
-    sql: &str,
+    planner: &MatchRecognizePlanner,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
     let mut pattern_names = Vec::new();
@@ -184,7 +186,7 @@ fn plan_match(
     let schema = input.schema().clone();
     let contiguity: Contiguity = clauses.contiguity.into();
     let is_strict = contiguity == Contiguity::Strict;
-    let mut reads = Reads::new(&names, schema.clone(), sql, is_strict);
+    let mut reads = Reads::new(&names, schema.clone(), &planner.sql, is_strict);
     let mut items = items.into_iter();
 
     let mut partition = Vec::new();
@@ -235,8 +237,7 @@ fn plan_match(
     for (item, named) in items.by_ref().take(clauses.defines.len()).zip(&clauses.defines) {
         let variable = names.variables.iter().position(|(name, _)| *name == named.name);
         let Some(variable) = variable else {
-            let error = names.unknown(&named.name).position(named.position);
-            return Err(external(error));
+            return Err(external(not_defined(&names, named)));
         };
         if defined.contains(&variable) {
             let error = Error::user(
@@ -262,6 +263,12 @@ fn plan_match(
     let within = clauses.within.as_ref().map(|within| bind_within(within, &order_by, &reads));
     let within = within.transpose()?;
     let skip = bind_skip(&clauses.skip, &names).map_err(external)?;
+    let skip_position = match &clauses.skip {
+        SkipClause::ToFirst(named) | SkipClause::ToLast(named) if planner.of_statement => {
+            Some(named.position)
+        }
+        _ => None,
+    };
 
     let shown = match clauses.frame {
         Some(_) => all_columns(&schema, &mut reads),
@@ -284,6 +291,7 @@ fn plan_match(
         pattern_from,
         contiguity,
         skip,
+        skip_position,
         rows,
         frame: clauses
             .frame
@@ -538,6 +546,19 @@ fn bind_names(clauses: &Clauses, variables: Vec<Named>) -> Result<Names, Error> 
         names.subsets.push((named.name.clone(), Variables(set)));
     }
     Ok(names)
+}
+
+/// What is wrong with a name in DEFINE that is no variable of the pattern.
+fn not_defined(names: &Names, named: &Named) -> Error {
+    let error = match names.subsets.iter().any(|(subset, _)| *subset == named.name) {
+        true => Error::user(
+            SqlState::INVALID_COLUMN_REFERENCE,
+            format!("\"{}\" in DEFINE is a SUBSET", named.shown),
+        )
+        .hint("Give its variables conditions."),
+        false => names.unknown(&named.name),
+    };
+    error.position(named.position)
 }
 
 fn bind_skip(skip: &SkipClause, names: &Names) -> Result<Skip, Error> {

@@ -8,7 +8,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, TableReference};
+use datafusion::common::{
+    Column, DFSchema, DFSchemaRef, DataFusionError, SchemaError, TableReference,
+};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::{Expr, ExprSchemable};
 use datafusion::sql::sqlparser::ast::{self, Spanned, VisitMut};
@@ -263,6 +265,18 @@ impl<'a> Reads<'a> {
             let read = self.add(Read::Row(read), &format!("LAST({})", column.name))?;
             Ok(Some((of_match(&self.read_names[read]), nullable(&self.fields[read]))))
         })
+    }
+
+    /// What stands before a column and is no table is meant to be a variable.
+    pub fn no_variable(&self, error: DataFusionError, tree: &impl Spanned) -> DataFusionError {
+        let DataFusionError::SchemaError(missing, _) = error.find_root() else { return error };
+        let SchemaError::FieldNotFound { field, .. } = missing.as_ref() else { return error };
+        let Some(name) = field.relation.as_ref().map(TableReference::table) else { return error };
+        let is_table = |table: &TableReference| table.table() == name;
+        match self.schema.iter().any(|(table, _)| table.is_some_and(is_table)) {
+            true => error,
+            false => self.at(self.names.unknown(name), tree),
+        }
     }
 
     /// The error at the place of a tree.

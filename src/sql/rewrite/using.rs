@@ -6,6 +6,7 @@
 //!
 //! 1. Where RIGHT and FULL joins are about, USING becomes ON, and `k` what it stands for.
 //! 2. `*` becomes these columns, and the others table by table.
+//! 3. In WHERE `k` becomes what it stands for with other joins, too: there DataFusion does not know it.
 
 use std::ops::ControlFlow;
 
@@ -59,7 +60,7 @@ fn column_of(table: &str, column: &str) -> Expr {
     Expr::CompoundIdentifier(vec![quoted(table), quoted(column)])
 }
 
-/// Steps 1 and 2.
+/// Steps 1 to 3.
 ///
 /// # Errors
 /// SQLSTATE 0A000 for RIGHT and FULL joins whose merged column cannot be told.
@@ -71,7 +72,11 @@ pub(super) fn merge_joined_columns(select: &mut Select) -> Result<()> {
     let mut differs = false;
     // Whether all of them are known.
     let mut known = true;
+    // Columns that are the joined table's own, whichever table before it has them.
+    let mut equal: Vec<(String, Expr)> = vec![];
     for (place, join) in from.joins.iter_mut().enumerate() {
+        let is_inner =
+            matches!(&join.join_operator, JoinOperator::Join(_) | JoinOperator::Inner(_));
         let Some((kind, constraint)) = kind_and_constraint(&mut join.join_operator) else {
             continue;
         };
@@ -100,6 +105,9 @@ pub(super) fn merge_joined_columns(select: &mut Select) -> Result<()> {
                 None if place == 0 => column_of(&tables[0], name),
                 None if kind == Kind::Left => {
                     known = false;
+                    if is_inner {
+                        equal.push((name.clone(), right));
+                    }
                     continue;
                 }
                 None => {
@@ -123,6 +131,11 @@ pub(super) fn merge_joined_columns(select: &mut Select) -> Result<()> {
                 }
             }
         }
+    }
+    if !differs {
+        let columns = merged.iter().map(|column| (column.name.clone(), column.value.clone()));
+        let mut replacer = Replacer { columns: columns.chain(equal).collect(), depth: 0 };
+        let _ = VisitMut::visit(&mut select.selection, &mut replacer);
     }
     if merged.is_empty() || differs && !known {
         return match differs {

@@ -182,6 +182,16 @@ pub(super) fn more_windows() -> Vec<Query> {
              TUMBLE({a}, ts, INTERVAL '30 seconds') x RIGHT JOIN TUMBLE({b}, ts, INTERVAL '30 seconds') \
              y ON x.k = y.k AND x.window_start = y.window_start AND x.window_end = y.window_end",
         ),
+        // Flink's window of an outer join: whichever side has it.
+        query(
+            "ab",
+            WINDOW,
+            OPEN_ROWS,
+            "SELECT x.id AS i, y.id AS j, coalesce(x.window_start, y.window_start) AS window_start, \
+             coalesce(x.window_end, y.window_end) AS window_end FROM \
+             TUMBLE({a}, ts, INTERVAL '30 seconds') x FULL JOIN TUMBLE({b}, ts, INTERVAL '30 seconds') \
+             y ON x.k = y.k AND x.window_start = y.window_start AND x.window_end = y.window_end",
+        ),
         query(
             "ab",
             "",

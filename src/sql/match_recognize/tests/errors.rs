@@ -2,7 +2,7 @@
 
 use crate::sql::tests::Fixture;
 
-const CASES: [(&str, &str, &str); 19] = [
+const CASES: [(&str, &str, &str); 23] = [
     ("ORDER BY id PATTERN (a b) DEFINE @c AS v > 1", "42704", "meant \"a\""),
     ("ORDER BY id AFTER MATCH SKIP TO @dwn PATTERN (strt down+)", "42704", "meant \"down\""),
     ("ORDER BY id PATTERN (a b) SUBSET u = (a, @c)", "42704", "meant \"a\""),
@@ -11,6 +11,10 @@ const CASES: [(&str, &str, &str); 19] = [
     ("ORDER BY id MEASURES @sum(a.v + b.v) AS s PATTERN (a b)", "42P10", "SUBSET U = (A, B)"),
     ("ORDER BY id MEASURES LAST(@a.v + v) AS s PATTERN (a b)", "42P10", "SUBSET U = (A, B)"),
     ("ORDER BY id MEASURES @sum(count(a.v)) AS s PATTERN (a b)", "42803", ""),
+    ("ORDER BY id MEASURES a.v + @low.v AS s PATTERN (a b)", "42704", "names in PATTERN"),
+    ("ORDER BY id MEASURES @sum(dwn.v) AS s PATTERN (a down)", "42704", "meant \"down\""),
+    ("ORDER BY id PATTERN (a b) DEFINE b AS v > @bb.v", "42704", "meant \"b\""),
+    ("ORDER BY id PATTERN (a b) SUBSET u = (a, b) DEFINE @u AS v > 1", "42P10", "conditions"),
     ("ORDER BY id MEASURES @a.v PATTERN (a b)", "42601", "MEASURES expression AS name"),
     ("ORDER BY id PATTERN (a @& b)", "42601", "Expected"),
     ("ORDER BY id PATTERN @(a NOT b c*)", "42601", "before a variable that must match"),
