@@ -84,6 +84,10 @@ pub(super) struct Reach {
     /// The other ends of frames that begin with the partition, and of those that end with it.
     ahead: Vec<Distance>,
     behind: Vec<Distance>,
+    /// By how much frames that begin with the partition end before their row, and those that end
+    /// with it begin behind: so far away rows still look at sums that do not agree.
+    lag: Vec<Distance>,
+    lead: Vec<Distance>,
     /// All calls are computed from summaries, some from what stands before.
     is_forward: bool,
 }
@@ -114,6 +118,8 @@ impl Reach {
             near_following: each_once(own_following().chain(all().map(after))),
             ahead: each_once(edges(Side::Before).map(after)),
             behind: each_once(edges(Side::After).map(before)),
+            lag: each_once(edges(Side::Before).filter(|edge| *edge != Edge::Peers).map(before)),
+            lead: each_once(edges(Side::After).filter(|edge| *edge != Edge::Peers).map(after)),
             is_forward: own.is_empty() && kernel.is_some_and(|kernel| kernel.looks(Side::Before)),
         }
     }
@@ -198,19 +204,33 @@ impl<'a> Reader<'a> {
             to.map_or(places.len(), |to| places.partition_point(|place| *place.key < *to)),
         );
         let changes = &places[first_change..end_change];
+        let last_of_run = || -> Result<Option<Place>> {
+            let last = to.and_then(|to| self.last_before(partition, to, changes.last().copied()));
+            last.map_or(Ok(None), |last| self.furthest(partition, &last, &self.reach.lag, true))
+        };
+        let first_of_run = || -> Result<Option<Place>> {
+            let first =
+                from.and_then(|from| self.first_from(partition, from, changes.first().copied()));
+            first
+                .map_or(Ok(None), |first| self.furthest(partition, &first, &self.reach.lead, false))
+        };
         match (side, changes) {
             (Side::Before, [first, ..]) => Ok(PlaceRange {
                 from: self.furthest(partition, first, &self.reach.ahead, false)?,
-                to: to.and_then(|to| self.last_before(partition, to, changes.last().copied())),
+                to: last_of_run()?,
             }),
             (Side::After, [.., last]) => Ok(PlaceRange {
-                from: from.and_then(|from| self.first_from(partition, from, Some(changes[0]))),
+                from: first_of_run()?,
                 to: self.furthest(partition, last, &self.reach.behind, true)?,
             }),
             (Side::Total, _) => Ok(PlaceRange::ALL),
             // Only the row before the run has changed.
-            (Side::Before | Side::After, []) => Ok(PlaceRange {
+            (Side::Before, []) => Ok(PlaceRange {
                 from: from.and_then(|from| self.first_from(partition, from, None)),
+                to: last_of_run()?,
+            }),
+            (Side::After, []) => Ok(PlaceRange {
+                from: first_of_run()?,
                 to: to.and_then(|to| self.last_before(partition, to, None)),
             }),
         }
