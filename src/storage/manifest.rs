@@ -158,6 +158,7 @@ pub struct Older {
 }
 
 /// What is found under the number of a manifest.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Read {
     Sound(Manifest),
     Damaged(Error),
