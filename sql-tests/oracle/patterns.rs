@@ -154,6 +154,9 @@ async fn a_wrong_skip_has_a_place() {
     let prepare = format!("PREPARE p AS SELECT * FROM {rows} {}", clauses("c"));
     rows_of(&mut connection, &prepare).await.expect("a prepared statement");
     assert_eq!(failure_of(&mut connection, "EXECUTE p").await, ("2202K", None));
+    let declare = format!("DECLARE d CURSOR WITH HOLD FOR SELECT * FROM {rows} {}", clauses("c"));
+    rows_of(&mut connection, &declare).await.expect("a cursor");
+    assert_eq!(failure_of(&mut connection, "FETCH ALL FROM d").await, ("2202K", None));
     drop(connection);
     tokio::task::spawn_blocking(move || coordinator.stop()).await.expect("it stops");
 }

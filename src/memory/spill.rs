@@ -136,6 +136,13 @@ impl SpillPlace {
     pub(super) fn room_bytes(&self) -> u64 {
         self.room_bytes.load(Ordering::Relaxed)
     }
+
+    /// Takes so many bytes of the room until it is looked at again; false: they do not fit.
+    fn try_take(&self, bytes: u64) -> bool {
+        let order = Ordering::Relaxed;
+        let left = |room: u64| room.checked_sub(bytes);
+        self.room_bytes.fetch_update(order, order, left).is_ok()
+    }
 }
 
 /// The memory of all state of one server.
@@ -383,8 +390,10 @@ impl StateMemory {
 
     /// Rows that were made and wait to be read: in memory while there is room for them.
     pub fn keep_batch(&self, rows: RecordBatch) -> RecordBatch {
-        let fits = rows.get_array_memory_size() as u64 <= self.place.room_bytes();
-        if fits && !self.always { rows } else { self.batch_on_disk(rows) }
+        let bytes = rows.get_array_memory_size() as u64;
+        // Others are about to take room, too: nobody looks at memory in between.
+        let stays = !self.always && self.place.try_take(bytes);
+        if stays { rows } else { self.batch_on_disk(rows) }
     }
 
     /// Arrays on the disk in the place of `arrays`, which hold `memory_bytes`, and the bytes that
@@ -428,5 +437,33 @@ impl StateMemory {
         *failure = Failure { message: Some(message), skip_asks: SKIPPED_ASKS };
         // Nobody else needs to try.
         self.wanted.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn batches_share_the_room_that_there_is() {
+        let memory = StateMemory::new(std::env::temp_dir());
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..8192));
+        let rows = RecordBatch::try_new(schema, vec![numbers]).expect("of the schema");
+        let bytes = rows.get_array_memory_size() as u64;
+        memory.set_room(bytes * 3 / 2);
+        assert_eq!(memory.keep_batch(rows.clone()), rows);
+        assert_eq!(memory.disk().now_bytes(), 0);
+        let second = memory.keep_batch(rows.clone());
+        assert_eq!(second, rows);
+        assert!(memory.disk().now_bytes() >= 8192 * 8);
+        drop(second);
+        // Somebody has looked: there is room again.
+        memory.set_room(bytes);
+        assert_eq!(memory.keep_batch(rows.clone()), rows);
+        assert_eq!(memory.disk().now_bytes(), 0);
     }
 }
